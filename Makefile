@@ -1,0 +1,33 @@
+# `make run` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check docs bench clean
+
+run: .venv/installed
+	$(BIN)/zephyr run
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs --check
+
+docs: .venv/installed-test
+	$(BIN)/python -m tests.docs
+
+clean:
+	rm -rf .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	touch $@

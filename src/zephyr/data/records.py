@@ -1,0 +1,170 @@
+"""Records: the only thing that flows between data, training and evaluation.
+
+Four kinds, all frozen. `id` is a hash of the content alone, so the same example from two sources
+has one id; `group` is what must stay together when a hold-out is split off (the same question
+never stands on both sides).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+Role = Literal["system", "user", "assistant"]
+Kind = Literal["chat", "pair", "choice", "passage"]
+KINDS: tuple[Kind, ...] = ("chat", "pair", "choice", "passage")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+def content_hash(*parts: Any) -> str:
+    """Sixteen hex digits of BLAKE2b over the canonical JSON of `parts`."""
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    data = text.encode("utf-8", errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the four kinds share: the name of the source, and identity by content."""
+
+    source: str
+    kind: ClassVar[Kind]
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """Everything that makes this record differ from another, as JSON-ready values."""
+        raise AssertionError("each kind defines its content")
+
+    @property
+    def question(self) -> Any:
+        """The part of the content that must stay on one side of a hold-out."""
+        return self.content
+
+    @cached_property
+    def id(self) -> str:
+        return content_hash(self.kind, *self.content)
+
+    @cached_property
+    def group(self) -> str:
+        return content_hash(self.question)
+
+
+def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
+    return [[message.role, message.content] for message in messages]
+
+
+@dataclass(frozen=True)
+class Chat(Record):
+    """A conversation whose assistant turns are to be learned; it ends with one of them."""
+
+    messages: tuple[Message, ...]
+    kind: ClassVar[Kind] = "chat"
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        return (_turns(self.messages),)
+
+    @property
+    def question(self) -> Any:
+        return next(m.content for m in self.messages if m.role == "user")
+
+
+@dataclass(frozen=True)
+class Pair(Record):
+    """A conversation that ends with the user, and two answers of which one is preferred.
+
+    `aspect` says what the preference is about (correctness, truth, safety, manner, …), so that
+    reward accuracy can be shown apart for each; it is not part of the content.
+    """
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    aspect: str = "unspecified"
+    kind: ClassVar[Kind] = "pair"
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        return (_turns(self.prompt), self.chosen, self.rejected)
+
+    @property
+    def question(self) -> Any:
+        return next(m.content for m in self.prompt if m.role == "user")
+
+
+@dataclass(frozen=True)
+class Choice(Record):
+    """A text and its possible continuations or answers, of which `choices[answer]` is right.
+
+    `subject` is a topic where the source names one, else empty.
+    """
+
+    text: str
+    choices: tuple[str, ...]
+    answer: int
+    subject: str = ""
+    kind: ClassVar[Kind] = "choice"
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        return (self.text, list(self.choices), self.answer)
+
+    @property
+    def question(self) -> Any:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Passage(Record):
+    """Plain text."""
+
+    text: str
+    kind: ClassVar[Kind] = "passage"
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        return (self.text,)
+
+
+_TYPES: dict[str, type[Record]] = {
+    "chat": Chat,
+    "pair": Pair,
+    "choice": Choice,
+    "passage": Passage,
+}
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """`record` as JSON-ready values; `from_json` is the inverse."""
+    row: dict[str, Any] = {"kind": record.kind, "source": record.source}
+    match record:
+        case Chat():
+            row["messages"] = _turns(record.messages)
+        case Pair():
+            row["prompt"] = _turns(record.prompt)
+            row |= {"chosen": record.chosen, "rejected": record.rejected, "aspect": record.aspect}
+        case Choice():
+            row |= {"text": record.text, "choices": list(record.choices)}
+            row |= {"answer": record.answer, "subject": record.subject}
+        case Passage():
+            row["text"] = record.text
+    return row
+
+
+def from_json(row: dict[str, Any]) -> Record:
+    """The record that `to_json` wrote as `row`."""
+    fields = {key: value for key, value in row.items() if key != "kind"}
+    for key in ("messages", "prompt"):
+        if key in fields:
+            fields[key] = tuple(Message(role, text) for role, text in fields[key])
+    if "choices" in fields:
+        fields["choices"] = tuple(fields["choices"])
+    return _TYPES[row["kind"]](**fields)

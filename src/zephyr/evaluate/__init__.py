@@ -1,0 +1,1 @@
+"""Tasks: questions that every model is asked in the same way."""

@@ -1,0 +1,1 @@
+"""Networks, tokenizers and the one way in which text enters a network."""

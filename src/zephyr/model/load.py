@@ -1,0 +1,326 @@
+"""A model: network, tokenizer and template, with two verbs, `logprobs` and `generate`."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zephyr.errors import ZephyrError
+from zephyr.model import adapter, quantize
+from zephyr.model.fork import Fork, Ids, fork
+from zephyr.model.generate import GREEDY, Generation, Sampling, decode
+from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.model.logprobs import ForkNetwork
+from zephyr.model.template import Template
+from zephyr.store import read_json, write_json
+
+PROBE_TOLERANCE = 1e-3
+"""Largest difference, in nats per token, between two float32 ways of one forward that counts as
+rounding; a mask that is not honoured gives differences a hundred times larger."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the weights of a model lie: a folder, how it is loaded, and adapters bottom to top.
+
+    Paths are relative to the store, but for a base of the user's own.
+    """
+
+    weights: str
+    load: quantize.Method | None = None
+    adapters: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, artifact: Path) -> "Lineage":
+        """What the run that wrote `artifact` made."""
+        row = read_json(artifact / "model.json")
+        return cls(row["weights"], row["load"], tuple(row["adapters"]))
+
+    def write(self, artifact: Path) -> None:
+        value = {"weights": self.weights, "load": self.load, "adapters": list(self.adapters)}
+        write_json(artifact / "model.json", value)
+
+    def with_adapter(self, folder: str) -> "Lineage":
+        return replace(self, adapters=(*self.adapters, folder))
+
+
+@dataclass
+class Model:
+    """A network that answers: `logprobs` of forks, and `generate` from prompts.
+
+    `wrapper` is PEFT's, where there are adapters; `layout` is the faster one that this network
+    computes right.
+    """
+
+    network: ForkNetwork
+    tokenizer: Any
+    template: Template
+    context: int
+    layout: Layout
+    token_budget: int
+    wrapper: Any = None
+
+    @property
+    def causal(self) -> Any:
+        """The Hugging Face network inside."""
+        return self.network.causal
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def logprobs(self, forks: Sequence[Fork]) -> list[list[NDArray[np.float32]]]:
+        """Natural-log probabilities of the supervised tokens of every continuation, in order.
+
+        Raises:
+            ZephyrError: a fork is longer than the context of the model.
+        """
+        self._refuse_too_long(max((f.longest for f in forks), default=0))
+        self.network.eval()
+        results: list[list[NDArray[np.float32]]] = [[] for _ in forks]
+        for members in pack(forks, self.token_budget, self.layout):
+            batch = lay_out([forks[i] for i in members], self.layout).to(self.device)
+            values = self.network(batch).cpu().numpy()
+            owner = batch.owner.cpu().numpy()
+            ordered = np.argsort(owner, kind="stable")
+            bounds = np.searchsorted(owner[ordered], np.arange(1, batch.continuations))
+            parts = iter(np.split(values[ordered], bounds))
+            for i in members:
+                results[i] = [next(parts) for _ in forks[i].continuations]
+        return results
+
+    def generate(
+        self, prompts: Sequence[Ids], *, max_new_tokens: int, sampling: Sampling = GREEDY
+    ) -> list[Generation]:
+        """An answer to each prompt, greedily unless `sampling` says otherwise.
+
+        An answer that would leave the context is cut there, and has not stopped.
+
+        Raises:
+            ZephyrError: a prompt fills the whole context.
+        """
+        self.network.eval()
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        results: list[Generation | None] = [None] * len(prompts)
+        while order:
+            longest = len(prompts[order[0]])
+            self._refuse_too_long(longest + 1)
+            room = min(max_new_tokens, self.context - longest)
+            most = max(1, 4 * self.token_budget // (longest + room))
+            members, order = order[:most], order[most:]
+            answers = decode(
+                self.causal,
+                [prompts[i] for i in members],
+                stops=self.template.stops,
+                max_new_tokens=room,
+                sampling=sampling,
+            )
+            for i, answer in zip(members, answers, strict=True):
+                results[i] = Generation(
+                    answer.ids, self.template.decode(answer.ids), answer.stopped
+                )
+        return [r for r in results if r is not None]
+
+    def stream(
+        self,
+        prompt: Ids,
+        *,
+        max_new_tokens: int,
+        write: Callable[[str], None],
+        sampling: Sampling = GREEDY,
+    ) -> Generation:
+        """The answer to one prompt, its text given to `write` piece by piece as it is made.
+
+        A piece never ends within a character.
+
+        Raises:
+            ZephyrError: the prompt fills the whole context.
+        """
+        self._refuse_too_long(len(prompt) + 1)
+        self.network.eval()
+        made: list[int] = []
+        written = ""
+
+        def hear(_: int, token: int) -> None:
+            nonlocal written
+            made.append(token)
+            text = self.template.decode(np.array(made, dtype=np.int32))
+            if not text.endswith("\ufffd"):
+                write(text[len(written) :])
+                written = text
+
+        room = min(max_new_tokens, self.context - len(prompt))
+        (answer,) = decode(
+            self.causal,
+            [prompt],
+            stops=self.template.stops,
+            max_new_tokens=room,
+            sampling=sampling,
+            on_token=hear,
+        )
+        text = self.template.decode(answer.ids)
+        write(text[len(written) :])
+        return Generation(answer.ids, text, answer.stopped)
+
+    def _refuse_too_long(self, tokens: int) -> None:
+        if tokens > self.context:
+            raise ZephyrError(
+                "a text is longer than the context of the model",
+                found=f"{tokens} tokens",
+                allowed=f"at most {self.context} tokens",
+            )
+
+
+def load(lineage: Lineage, store: Path, *, token_budget: int) -> Model:
+    """The model of a lineage, in float32 on this machine's device, all weights frozen.
+
+    Raises:
+        ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
+            log-probabilities this program does not compute as its own library does.
+    """
+    folder = (
+        Path(lineage.weights) if Path(lineage.weights).is_absolute() else store / lineage.weights
+    )
+    tokenizer = load_tokenizer(folder)
+    causal = load_network(folder, lineage.load)
+    wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
+    return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
+
+
+def assemble(causal: Any, tokenizer: Any, wrapper: Any = None, *, token_budget: int) -> Model:
+    """A model of parts in memory; its layout is found by a probe."""
+    causal.requires_grad_(False)
+    causal.eval()
+    network = ForkNetwork(causal)
+    context = _context(causal.config)
+    model = Model(network, tokenizer, Template(tokenizer), context, "rows", token_budget, wrapper)
+    model.layout = _probe(model)
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    if not any(
+        (folder / name).exists() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")
+    ):
+        raise _missing(folder, "a tokenizer (tokenizer.json)")
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ZephyrError(
+            "this tokenizer can't be read", where=str(folder), found=_first_line(error)
+        ) from error
+
+
+def load_network(folder: Path, method: quantize.Method | None) -> Any:
+    """The network of a folder, loaded in float32 or by bitsandbytes' `method`."""
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").exists():
+        raise _missing(folder, "config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
+    stored = read_json(folder / "config.json").get("quantization_config")
+    extra = {} if method is None or stored else {"quantization_config": quantize.config(method)}
+    if method is not None:
+        quantize.quiet()
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers warns of its own internals while loading
+        try:
+            causal = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                device_map={"": _device()} if (stored or extra) else None,
+                **extra,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ZephyrError(
+                "this network can't be read", where=str(folder), found=_first_line(error)
+            ) from error
+    if stored or extra:
+        quantize.keep_exact(causal)
+    else:
+        causal.to(_device())
+    return causal
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _context(config: Any) -> int:
+    for name in ("max_position_embeddings", "n_positions", "seq_length"):
+        if name in config.to_dict():
+            return int(config.to_dict()[name])
+    return 2048  # BLOOM: ALiBi has no table of positions; 2,048 is what it was trained with
+
+
+def _probe(model: Model) -> Layout:
+    """The layout to use, after comparing ours with the library's own forward on three forks.
+
+    `tree` wants sdpa attention over everything before a token, positions that are not ALiBi, and
+    must equal `rows`; `rows` must equal the library's logits.
+    """
+    vocabulary = model.causal.config.vocab_size
+    ids = (np.arange(24) * 7 + 3) % vocabulary
+    forks = [
+        fork(ids[:5], ids[5:9], ids[9:12]),
+        fork(ids[12:14], ids[14:17], ids[3:6], ids[17:19]),
+        fork(ids[20:21], ids[:8]),
+    ]
+    rows = _flat(model.logprobs(forks))
+    plain = _flat([[_plain(model, f.prompt, c.ids) for c in f.continuations] for f in forks])
+    if (gap := float(np.abs(rows - plain).max())) > PROBE_TOLERANCE:
+        raise ZephyrError(
+            "log-probabilities of this architecture are not computed right here",
+            found=f"{type(model.causal).__name__} differs from its own logits by {gap:.2g}",
+            todo="use another base model, and report the architecture",
+        )
+    config = model.causal.config.to_dict()
+    sliding = "sliding_attention" in (config.get("layer_types") or ())
+    if model.causal.config._attn_implementation != "sdpa" or sliding or config.get("alibi"):
+        return "rows"
+    try:
+        tree = _flat(replace(model, layout="tree").logprobs(forks))
+    except (ValueError, RuntimeError, TypeError):
+        return "rows"  # BLOOM and others refuse such a mask outright
+    return "tree" if float(np.abs(tree - rows).max()) <= PROBE_TOLERANCE else "rows"
+
+
+@torch.inference_mode()
+def _plain(model: Model, prompt: Ids, continuation: Ids) -> NDArray[np.float32]:
+    whole = torch.from_numpy(np.concatenate([prompt, continuation]).astype(np.int64))[None]
+    logits = model.causal(whole.to(model.device)).logits[0].float().log_softmax(dim=-1).cpu()
+    at = torch.arange(len(prompt), whole.shape[1])
+    values: NDArray[np.float32] = logits[at - 1, whole[0, at]].numpy()
+    return values
+
+
+def _flat(results: list[list[NDArray[np.float32]]]) -> NDArray[np.float32]:
+    return np.concatenate([part for parts in results for part in parts])
+
+
+def _missing(folder: Path, what: str) -> ZephyrError:
+    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else "no such folder"
+    return ZephyrError(
+        f"a model folder lacks {what}",
+        where=str(folder),
+        found=found if isinstance(found, str) else ", ".join(found) or "an empty folder",
+        todo="download the whole model in Hugging Face format, safetensors included",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

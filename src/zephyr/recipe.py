@@ -1,0 +1,235 @@
+"""What a recipe may say.
+
+A recipe names data mixtures, models and evaluations; every field is declared here, once, and read
+in one place. Unknown keys are refused. `recipe_file` reads these from YAML.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from zephyr.data.records import Kind
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe that knows its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def spec(self) -> dict[str, Any]:
+        """The canonical form that enters a fingerprint: JSON values, defaults left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class Source(Part):
+    """One source of a mixture or a task: a name from the table of sources, or a file of one's own.
+
+    With `path` the rows come from that file; `columns` maps the names a reader knows to the
+    file's own.
+    """
+
+    name: Name | None = None
+    path: str | None = None
+    split: str | None = None
+    columns: dict[str, str] | None = None
+    cap: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named_or_path(self) -> Self:
+        if self.name is None and self.path is None:
+            raise ValueError("a source needs a `name` from the table of sources, or a `path`")
+        if self.path is None and self.columns is not None:
+            raise ValueError("`columns` belongs to a source with a `path`")
+        return self
+
+
+class Mixture(Part):
+    """At most `cap` records of each source, drawn without replacement, and a hold-out split off.
+
+    `unreadable` is the share of a source's rows that may be refused by its reader before the
+    mixture is refused as a whole.
+    """
+
+    kind: Kind
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    cap: Positive | None = None
+    holdout: Share = 0.0
+    unreadable: Share = 0.05
+
+
+class Shape(Part):
+    """The size of a network trained from nothing (Qwen2 architecture, tied embeddings)."""
+
+    vocabulary: Annotated[int, Field(ge=300)] = 1024
+    hidden: Positive = 128
+    layers: Positive = 4
+    heads: Positive = 4
+    mlp: Positive = 384
+    context: Positive = 512
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError("`hidden` must be a multiple of 2 x `heads`")
+        return self
+
+
+class Optimization(Part):
+    """How weights move: AdamW, a linear warm-up, then a schedule over the optimizer's steps.
+
+    `batch` is the optimizer's batch in examples. How it is cut into forwards is decided by
+    `run.token_budget` and changes nothing but speed. `epochs` counts passes over the data;
+    `steps`, where given, is used instead. `evaluate_every` and `log_every` count steps.
+    """
+
+    data: Name
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    steps: Positive | None = None
+    batch: Positive = 16
+    lr: Rate = 5e-5
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 0
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    clip: Rate = 1.0
+    log_every: Positive = 10
+    evaluate_every: Positive | None = None
+
+
+class Lora(Part):
+    """A LoRA adapter; `targets` is every linear layer but the head, the seed's choice, or names."""
+
+    rank: Positive = 8
+    alpha: Rate = 16.0
+    dropout: Share = 0.0
+    targets: Literal["all-linear", "attention-inputs"] | tuple[str, ...] = "all-linear"
+
+
+class Pretrain(Optimization):
+    """A tokenizer and a network trained from nothing on passages, in windows of `length` tokens.
+
+    `tokenizer_data` names further mixtures whose text the tokenizer is trained on.
+    """
+
+    shape: Shape = Shape()
+    length: Annotated[int, Field(ge=2)] = 128
+    tokenizer_data: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        if self.length > self.shape.context:
+            raise ValueError("`length` must not exceed `shape.context`")
+        return self
+
+
+class Tune(Optimization):
+    """Supervised fine-tuning (SFT). `load: nf4` freezes the base in 4 bits (QLoRA)."""
+
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    lora: Lora | Literal["none"] = Lora()
+    load: Literal["nf4", "int8"] | None = None
+
+    @model_validator(mode="after")
+    def _quantized_needs_lora(self) -> Self:
+        if self.load is not None and self.lora == "none":
+            raise ValueError("quantized weights can't be trained: `load` needs `lora`")
+        return self
+
+
+class Align(Optimization):
+    """Direct preference optimization (DPO) against the model as it was before the first step."""
+
+    beta: Rate = 0.1
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    lora: Lora = Lora()
+
+
+class Model(Part):
+    """One named model: where it comes from, and the one thing done to it."""
+
+    base: str | None = None
+    pretrain: Pretrain | None = None
+    from_: Annotated[Name | None, Field(alias="from")] = None
+    tune: Tune | None = None
+    align: Align | None = None
+    quantize: Literal["int8", "nf4"] | None = None
+
+    @model_validator(mode="after")
+    def _one_origin_one_act(self) -> Self:
+        origins = [k for k in ("base", "pretrain", "from") if self._get(k) is not None]
+        if len(origins) != 1:
+            raise ValueError("a model has exactly one of `base`, `pretrain` and `from`")
+        acts = [k for k in ("tune", "align", "quantize") if self._get(k) is not None]
+        if origins == ["from"] and len(acts) != 1:
+            raise ValueError("a model with `from` has exactly one of `tune`, `align`, `quantize`")
+        if origins != ["from"] and acts:
+            raise ValueError(f"`{acts[0]}` needs `from`, not `{origins[0]}`")
+        return self
+
+    def _get(self, key: str) -> Any:
+        return {**dict(self), "from": self.from_}[key]
+
+
+class Task(Part):
+    """One evaluation, asked of every model. `sources` replace the task's own.
+
+    `n` draws that many items by the recipe's seed; without it, all are asked. `data` names the
+    mixture whose hold-out a `preferences` task asks; `label` tells two uses of a task apart.
+    """
+
+    name: Name
+    label: Name | None = None
+    sources: tuple[Source, ...] | None = None
+    data: Name | None = None
+    n: Positive | None = None
+    max_new_tokens: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def key(self) -> str:
+        return self.label or self.name
+
+
+class Evaluate(Part):
+    """The tasks, and the models that are asked (all, unless named)."""
+
+    tasks: tuple[Task, ...] = ()
+    models: tuple[Name, ...] | None = None
+
+
+class RunSettings(Part):
+    """How the machine is used: none of it enters a fingerprint.
+
+    `jobs` stages run side by side, each on its share of the processor's cores; `token_budget` is
+    the number of tokens in one forward; `checkpoint_every` counts optimizer steps.
+    """
+
+    jobs: Positive = 1
+    token_budget: Positive = 4096
+    checkpoint_every: Positive = 200
+
+
+class Recipe(Part):
+    """A whole recipe. `origin` says where named sources come from."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 42
+    origin: Literal["embedded"] | None = None
+    data: dict[Name, Mixture]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    evaluate: Evaluate = Evaluate()
+    run: RunSettings = RunSettings()

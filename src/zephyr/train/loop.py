@@ -1,0 +1,267 @@
+"""The one training loop: for `pretrain`, `tune` and `align` alike.
+
+A step takes `batch` examples, cuts them into forwards by a token budget, divides every summed loss
+by the weight of the whole batch, clips, and moves the weights. The cut changes nothing but speed.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zephyr.errors import ZephyrError
+from zephyr.model.fork import Fork
+from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.recipe import Optimization
+from zephyr.store import full_disk_explained
+from zephyr.train import checkpoint
+from zephyr.train.objectives import Objective
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and has written a checkpoint from which it goes on."""
+
+
+class Split(NamedTuple):
+    """Examples and what is asked of them."""
+
+    forks: Sequence[Fork]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the machine is used, and how the world outside is heard: nothing that changes a result.
+
+    `progress(step, steps, row)` is called after each logged step; `stop()` is asked at each step.
+    """
+
+    layout: Layout
+    token_budget: int
+    checkpoint_every: int
+    progress: Callable[[int, int, dict[str, Any]], None] = lambda step, steps, row: None
+    stop: Callable[[], bool] = lambda: False
+
+
+def steps_of(spec: Optimization, examples: int) -> int:
+    """Optimizer steps of a run: as given, or enough for all epochs (the last may be partial)."""
+    return spec.steps or math.ceil(examples * spec.epochs / spec.batch)
+
+
+def learning_rate(spec: Optimization, step: int, steps: int) -> float:
+    """The rate of optimizer step `step`, counted from 0: linear warm-up, then the schedule."""
+    if step < spec.warmup:
+        return spec.lr * (step + 1) / spec.warmup
+    done = (step - spec.warmup) / max(1, steps - spec.warmup)
+    shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return spec.lr * shape[spec.schedule]
+
+
+def members_of(spec: Optimization, seed: int, step: int, examples: int) -> list[int]:
+    """The examples of a step: consecutive ones of a shuffled stream, reshuffled every epoch."""
+    total = spec.steps * spec.batch if spec.steps else math.floor(examples * spec.epochs)
+    stream = range(step * spec.batch, min((step + 1) * spec.batch, total))
+    orders = {e: _order(seed, e, examples) for e in {k // examples for k in stream}}
+    return [int(orders[k // examples][k % examples]) for k in stream]
+
+
+def _order(seed: int, epoch: int, examples: int) -> Any:
+    key = (seed, epoch, examples)
+    if key not in _ORDERS:
+        _ORDERS.clear()
+        _ORDERS[key] = np.random.default_rng([seed, epoch]).permutation(examples)
+    return _ORDERS[key]
+
+
+_ORDERS: dict[tuple[int, int, int], Any] = {}
+
+
+def train(
+    network: nn.Module,
+    examples: Split,
+    holdout: Split | None,
+    spec: Optimization,
+    *,
+    seed: int,
+    folder: Path,
+    pace: Pace,
+) -> None:
+    """Trains the weights of `network` that require a gradient; goes on where it was stopped.
+
+    Writes `metrics.jsonl` and `checkpoints/` in `folder`.
+
+    Raises:
+        Interrupted: `pace.stop()` said so.
+        ZephyrError: the loss is no longer a number.
+    """
+    _Trainer(network, examples, holdout, spec, seed, folder, pace).run()
+
+
+@dataclass
+class _Trainer:
+    network: nn.Module
+    examples: Split
+    holdout: Split | None
+    spec: Optimization
+    seed: int
+    folder: Path
+    pace: Pace
+    window: dict[str, float] = field(default_factory=dict)
+    """Sums since the last logged step."""
+
+    def run(self) -> None:
+        from accelerate import Accelerator
+
+        spec, count = self.spec, len(self.examples.forks)
+        steps = steps_of(spec, count)
+        weights = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self.accelerator = Accelerator()
+        optimizer = torch.optim.AdamW(
+            weights.values(),
+            lr=spec.lr,
+            betas=(0.9, spec.beta2),
+            weight_decay=spec.weight_decay,
+            fused=True,
+        )
+        network = self.accelerator.prepare(self.network)
+        with full_disk_explained(self.folder), (self.folder / "metrics.jsonl").open("ab") as log:
+            first = self._resume(weights, optimizer, log)
+            start = time.monotonic()
+            for step in range(first, steps):
+                if self.pace.stop():
+                    self._save(step, weights, optimizer, log)
+                    raise Interrupted
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(spec, step, steps)
+                norm = self._step(network, optimizer, step, list(weights.values()))
+                done = step + 1
+                if done % spec.log_every == 0 or done == steps:
+                    self._log(log, done, steps, optimizer, norm, time.monotonic() - start)
+                    start = time.monotonic()
+                at_end = done == steps
+                if self.holdout and (
+                    at_end or (spec.evaluate_every and done % spec.evaluate_every == 0)
+                ):
+                    self._evaluate(network, log, done)
+                    start = time.monotonic()
+                if done % self.pace.checkpoint_every == 0 and not at_end:
+                    self._save(done, weights, optimizer, log)
+
+    def _step(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, weights: list[Tensor]
+    ) -> float:
+        """One optimizer step; returns the gradient's norm before clipping."""
+        torch.manual_seed((self.seed << 32) + step)
+        network.train()
+        members = members_of(self.spec, self.seed, step, len(self.examples.forks))
+        forks = [self.examples.forks[i] for i in members]
+        weight = self.examples.objective.weight(forks)
+        self._add("weight", weight)
+        self._add("examples", len(forks))
+        for part in pack(forks, self.pace.token_budget, self.pace.layout):
+            batch = lay_out([forks[i] for i in part], self.pace.layout)
+            batch = batch.to(self.accelerator.device)
+            terms = self.examples.objective.terms(network(batch), batch, [members[i] for i in part])
+            self.accelerator.backward(terms.loss / weight)
+            self._add("loss", float(terms.loss.detach()))
+            self._add("tokens", sum(forks[i].length for i in part))
+            for name, value in terms.stats.items():
+                self._add(f"stat:{name}", value)
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, self.spec.clip))
+        if not math.isfinite(norm + self.window["loss"]):
+            raise ZephyrError(
+                "the loss is no longer a number",
+                where=f"step {step + 1}",
+                todo="lower `lr`, or lengthen `warmup`",
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _add(self, name: str, value: float) -> None:
+        self.window[name] = self.window.get(name, 0.0) + value
+
+    def _log(
+        self,
+        log: IO[bytes],
+        done: int,
+        steps: int,
+        optimizer: torch.optim.Optimizer,
+        norm: float,
+        seconds: float,
+    ) -> None:
+        row = _row(done, "train", self.window) | {
+            "lr": optimizer.param_groups[0]["lr"],
+            "grad_norm": norm,
+            "tokens": int(self.window["tokens"]),
+            "seconds": round(seconds, 4),
+            "tokens_per_second": round(self.window["tokens"] / max(seconds, 1e-9), 1),
+        }
+        self.window = {}
+        _append(log, row)
+        self.pace.progress(done, steps, row)
+
+    @torch.no_grad()
+    def _evaluate(self, network: nn.Module, log: IO[bytes], done: int) -> None:
+        """The objective on the hold-out."""
+        assert self.holdout is not None
+        network.eval()
+        forks, objective = self.holdout
+        sums: dict[str, float] = {"weight": objective.weight(forks), "examples": len(forks)}
+        for part in pack(forks, self.pace.token_budget, self.pace.layout):
+            batch = lay_out([forks[i] for i in part], self.pace.layout)
+            batch = batch.to(self.accelerator.device)
+            terms = objective.terms(network(batch), batch, part)
+            sums["loss"] = sums.get("loss", 0.0) + float(terms.loss)
+            for name, value in terms.stats.items():
+                sums[f"stat:{name}"] = sums.get(f"stat:{name}", 0.0) + value
+        _append(log, _row(done, "holdout", sums))
+
+    def _save(
+        self,
+        step: int,
+        weights: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        log: IO[bytes],
+    ) -> None:
+        log.flush()
+        checkpoint.save(
+            self.folder / "checkpoints",
+            step,
+            dict(weights),
+            optimizer,
+            metrics_bytes=log.tell(),
+            window=self.window,
+        )
+
+    def _resume(
+        self, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: IO[bytes]
+    ) -> int:
+        resumed = checkpoint.resume(self.folder / "checkpoints", dict(weights), optimizer)
+        log.truncate(resumed.metrics_bytes if resumed else 0)
+        log.seek(0, 2)
+        if resumed is None:
+            return 0
+        self.window = resumed.window
+        return resumed.step
+
+
+def _row(step: int, split: str, sums: dict[str, float]) -> dict[str, Any]:
+    stats = {
+        name.removeprefix("stat:"): value / sums["examples"]
+        for name, value in sums.items()
+        if name.startswith("stat:")
+    }
+    return {"step": step, "split": split, "loss": sums["loss"] / sums["weight"], **stats}
+
+
+def _append(log: IO[bytes], row: dict[str, Any]) -> None:
+    log.write(json.dumps(row).encode() + b"\n")
+    log.flush()

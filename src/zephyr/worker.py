@@ -1,0 +1,178 @@
+"""A process that makes runs, one after another, as its parent asks.
+
+It ends when its parent does, however that ends; what it was writing stays unfinished and is taken
+up by the next run.
+"""
+
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from zephyr.errors import ZephyrError
+from zephyr.graph import Node
+from zephyr.recipe import Recipe
+from zephyr.store import Run, Store, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Order:
+    """One node to be made, and the fingerprints of the runs that enter it."""
+
+    node: Node
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says: `state` is progress, done, failed, broken or stopped.
+
+    A failure is the user's or the world's; broken is a defect of this program.
+    """
+
+    node: str
+    state: str
+    done: int = 0
+    of: int = 0
+    row: dict[str, Any] | None = None
+    text: str = ""
+
+
+def work(
+    orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path, threads: int
+) -> None:
+    """Makes runs until the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
+    _end_with_parent()
+    _quiet_libraries()
+    store = Store(root)
+    while True:
+        try:
+            order: Order = orders.recv()
+        except EOFError:
+            return
+        orders.send(_make(order, orders, stop, recipe, folder, store, threads))
+
+
+def _make(
+    order: Order,
+    orders: Connection,
+    stop: Event,
+    recipe: Recipe,
+    folder: Path,
+    store: Store,
+    threads: int,
+) -> Report:
+    import torch
+
+    from zephyr.stages import Context, run_stage
+    from zephyr.train.loop import Interrupted
+
+    node = order.node
+    heard = time.monotonic()
+
+    def progress(done: int, of: int, row: dict[str, Any]) -> None:
+        nonlocal heard
+        if time.monotonic() - heard > 0.2 or done == of:
+            heard = time.monotonic()
+            orders.send(Report(node.name, "progress", done, of, row))
+
+    run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
+    try:
+        env = _environment(run, threads, recipe.run.token_budget)
+        torch.set_num_threads(env["threads"])
+        inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
+        context = Context(recipe, folder, store.root, env["token_budget"], progress, stop.is_set)
+        started = time.monotonic()
+        run_stage(node, inputs, run, context)
+        env |= context.notes
+        env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
+        write_json(run.path / "env.json", env)
+        store.finish(run)
+    except Interrupted:
+        return Report(node.name, "stopped")
+    except ZephyrError as error:
+        store.fail(run, str(error))
+        return Report(node.name, "failed", text=str(error))
+    except Exception:  # noqa: BLE001  # a defect in one stage must not take the others with it
+        text = traceback.format_exc()
+        store.fail(run, text)
+        return Report(node.name, "broken", text=text)
+    return Report(node.name, "done")
+
+
+def _environment(run: Run, threads: int, token_budget: int) -> dict[str, Any]:
+    """What the run is made with; what an earlier try settled is kept, so that resuming is exact."""
+    path = run.path / "env.json"
+    if path.exists():
+        return dict(read_json(path))
+    env = {
+        "threads": threads,
+        "token_budget": token_budget,
+        "dtype": "float32",
+        "device": _device(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+    write_json(path, env)
+    return env
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+LIBRARIES = (
+    "zephyr",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "tokenizers",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that a result may depend on."""
+    from importlib.metadata import version
+
+    from zephyr import __version__
+
+    return {n: __version__ if n == "zephyr" else version(n) for n in LIBRARIES}
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker is started by the engine"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and notices of the libraries would tear through the engine's own display."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    sys.stderr.flush()

@@ -1,0 +1,126 @@
+"""Gradients against plain full-logits cross-entropy, and against other cuts of one batch."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests import tiny
+from zephyr.model import logprobs
+from zephyr.model.fork import Continuation, Fork
+from zephyr.model.layout import lay_out, pack
+from zephyr.model.load import Model
+from zephyr.train.objectives import Dpo, TokenLoss
+
+
+def gradients(model: Model) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in model.causal.named_parameters() if p.grad is not None}
+    model.causal.zero_grad()
+    return found
+
+
+def half_supervised() -> list[Fork]:
+    rng = np.random.default_rng(1)
+    return [
+        Fork(
+            f.prompt,
+            tuple(Continuation(c.ids, rng.random(len(c.ids)) < 0.6) for c in f.continuations),
+        )
+        for f in tiny.forks(count=5)
+    ]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
+    assert a.keys() == b.keys()
+    assert a
+    for name, gradient in a.items():
+        torch.testing.assert_close(gradient, b[name], atol=atol, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2", "bloom"])
+@pytest.mark.parametrize("chunk", [1 << 24, 1000])
+def test_sft_gradient_equals_full_logits_cross_entropy(
+    family: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All weights learn, so the head's (tied to the embedding) is checked too; small chunks too."""
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
+    model = tiny.model(family)
+    model.causal.requires_grad_(True)
+    model.causal.eval()  # GPT-2 and BLOOM have dropout
+    forks = half_supervised()
+    batch = lay_out(forks, model.layout)
+    terms = TokenLoss().terms(model.network(batch), batch, range(len(forks)))
+    (terms.loss / TokenLoss().weight(forks)).backward()
+    ours = gradients(model)
+
+    total, count = torch.zeros(()), 0
+    for f in forks:
+        for c in f.continuations:
+            whole = torch.from_numpy(np.concatenate([f.prompt, c.ids]).astype(np.int64))
+            labels = whole.clone()
+            labels[: len(f.prompt)] = -100
+            labels[len(f.prompt) :][torch.from_numpy(~c.supervised)] = -100
+            logits = model.causal(whole[None]).logits[0]
+            total = total + cross_entropy(
+                logits[:-1], labels[1:], ignore_index=-100, reduction="sum"
+            )
+            count += int((labels[1:] != -100).sum())
+    (total / count).backward()
+    assert float(terms.loss.detach()) == pytest.approx(float(total.detach()), rel=1e-5)
+    same(ours, gradients(model), atol=1e-5)
+
+
+def test_chunked_gradients_equal_autograds_to_double_precision() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0, 6, 3, 3, 1])
+    scale = torch.randn(5)
+    ours = logprobs.chunked_logprobs(hidden, weight, bias, targets)
+    found = torch.autograd.grad((ours * scale).sum(), (hidden, weight, bias))
+    plain = (hidden @ weight.T + bias).float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    expected = torch.autograd.grad((plain * scale).sum(), (hidden, weight, bias))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def accumulated(model: Model, forks: list[Fork], size: int) -> dict[str, torch.Tensor]:
+    weight = TokenLoss().weight(forks)
+    for start in range(0, len(forks), size):
+        batch = lay_out(forks[start : start + size], model.layout)
+        members = range(start, start + size)
+        (TokenLoss().terms(model.network(batch), batch, members).loss / weight).backward()
+    return gradients(model)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
+    model = tiny.model(family)
+    model.causal.requires_grad_(True)
+    model.causal.eval()
+    forks = tiny.forks(count=16)
+    whole = accumulated(model, forks, 16)
+    for size in (8, 1):
+        same(whole, accumulated(model, forks, size), atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 100, 10_000])
+def test_dpo_does_not_depend_on_the_cut(budget: int) -> None:
+    model = tiny.model("qwen2")
+    model.causal.requires_grad_(True)
+    rng = np.random.default_rng(0)
+    forks = [f for f in tiny.forks(count=40) if len(f.continuations) == 2]
+    assert len(forks) > 5
+    reference = rng.normal(-30, 5, (len(forks), 2)).astype(np.float32)
+    objective = Dpo(0.1, reference)
+    loss = 0.0
+    for members in pack(forks, budget, model.layout):
+        batch = lay_out([forks[i] for i in members], model.layout)
+        terms = objective.terms(model.network(batch), batch, members)
+        terms.loss.backward()
+        loss += float(terms.loss.detach())
+    sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(forks)])
+    ratio = 0.1 * ((sums - reference) @ [1, -1])
+    assert loss == pytest.approx(np.log1p(np.exp(-ratio)).sum(), rel=1e-4)
+    assert gradients(model)

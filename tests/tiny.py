@@ -1,0 +1,120 @@
+"""Tiny networks with random weights, and a tokenizer for them."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from zephyr.model import nano
+from zephyr.model.fork import Fork, fork
+from zephyr.model.load import Model, assemble
+
+VOCABULARY = 320
+CONTEXT = 128
+TEXT = [
+    "Human: What is 2 + 2?\nAssistant: 2 + 2 = 4. #### 4\n",
+    "A force changes how a body moves. Energy is kept. The student asks the tutor for a hint.",
+]
+
+torch.set_num_threads(1)
+
+
+@cache
+def tokenizer() -> Any:
+    return nano.make_tokenizer(TEXT * 5, VOCABULARY)
+
+
+def qwen2() -> Any:
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=0,
+        )
+    )
+
+
+def llama() -> Any:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=CONTEXT,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def gpt2() -> Any:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=CONTEXT,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def bloom() -> Any:
+    return BloomForCausalLM(
+        BloomConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            n_layer=2,
+            n_head=4,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+FAMILIES = {"qwen2": qwen2, "llama": llama, "gpt2": gpt2, "bloom": bloom}
+
+
+def model(family: str, seed: int = 0) -> Model:
+    """A model whose weights are large enough for its answers to depend on what it reads."""
+    torch.manual_seed(seed)
+    causal = FAMILIES[family]()
+    with torch.no_grad():
+        for parameter in causal.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4)
+    return assemble(causal, tokenizer(), token_budget=256)
+
+
+def forks(seed: int = 0, count: int = 7) -> list[Fork]:
+    """Forks of one to four continuations, with lengths all different."""
+    rng = np.random.default_rng(seed)
+
+    def tokens(most: int) -> np.ndarray:
+        return rng.integers(1, VOCABULARY, rng.integers(1, most + 1))
+
+    return [
+        fork(tokens(20), *(tokens(12) for _ in range(rng.integers(1, 5)))) for _ in range(count)
+    ]
