@@ -23,10 +23,10 @@ def attach(causal: Any, adapters: Sequence[Path]) -> Any:
 
     if not adapters:
         return None
-    wrapper = PeftModel.from_pretrained(causal, adapters[0], adapter_name="0")
+    wrapper = PeftModel.from_pretrained(causal, adapters[0], adapter_name=_name(0))
     for number, folder in enumerate(adapters[1:], start=1):
-        wrapper.load_adapter(folder, adapter_name=str(number))
-    wrapper.base_model.set_adapter([str(n) for n in range(len(adapters))])
+        wrapper.load_adapter(folder, adapter_name=_name(number))
+    wrapper.base_model.set_adapter([_name(n) for n in range(len(adapters))])
     wrapper.requires_grad_(False)
     return wrapper
 
@@ -45,18 +45,19 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
         lora_dropout=lora.dropout,
         target_modules=_targets(causal, lora),
         bias="none",
+        fan_in_fan_out=any(_is_transposed(m) for m in causal.modules()),
         task_type="CAUSAL_LM",
     )
     count = 0 if wrapper is None else len(wrapper.peft_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if wrapper is None:
-            wrapper = get_peft_model(causal, config, adapter_name="0", autocast_adapter_dtype=True)
+            wrapper = get_peft_model(causal, config, adapter_name=_name(0))
         else:
-            wrapper.add_adapter(str(count), config)
-    wrapper.base_model.set_adapter([str(n) for n in range(count + 1)])
+            wrapper.add_adapter(_name(count), config)
+    wrapper.base_model.set_adapter([_name(n) for n in range(count + 1)])
     for name, parameter in wrapper.named_parameters():
-        parameter.requires_grad_(f".{count}." in name and "lora_" in name)
+        parameter.requires_grad_(f".{_name(count)}." in name)
     return wrapper
 
 
@@ -65,7 +66,7 @@ def save(wrapper: Any, folder: Path, base: str) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    top = str(len(wrapper.peft_config) - 1)
+    top = _name(len(wrapper.peft_config) - 1)
     state = get_peft_model_state_dict(wrapper, adapter_name=top, save_embedding_layers=False)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
@@ -83,6 +84,11 @@ def save(wrapper: Any, folder: Path, base: str) -> None:
 def merge(wrapper: Any) -> Any:
     """The bare network with all adapters added into its weights."""
     return wrapper.merge_and_unload(adapter_names=list(wrapper.peft_config))
+
+
+def _name(number: int) -> str:
+    """What PEFT calls the adapter; a bare number would also match the numbers of layers there."""
+    return f"stage{number}"
 
 
 def _is_json(value: Any) -> bool:
@@ -123,6 +129,11 @@ ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
 
 def _is_linear(module: nn.Module) -> bool:
     """Whether PEFT can adapt it: torch's and bitsandbytes' linear layers, and GPT-2's Conv1D."""
+    return isinstance(module, nn.Linear) or _is_transposed(module)
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is GPT-2's Conv1D, a linear layer that keeps its weight the other way round."""
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear | Conv1D)
+    return isinstance(module, Conv1D)

@@ -1,0 +1,102 @@
+"""bitsandbytes on the CPU, kept on the path that is exact (what goes wrong otherwise is silent)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from tests import tiny
+from zephyr.model import adapter
+from zephyr.model.fork import fork
+from zephyr.model.layout import lay_out
+from zephyr.model.load import Lineage, Model, load
+from zephyr.recipe import Lora
+
+FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])
+
+
+def folder(path: Path, family: str) -> Path:
+    shape: dict[str, Any] = {
+        "vocab_size": tiny.VOCABULARY,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    torch.manual_seed(0)
+    qwen = family == "qwen2"
+    causal = (
+        Qwen2ForCausalLM(Qwen2Config(**shape)) if qwen else LlamaForCausalLM(LlamaConfig(**shape))
+    )
+    causal.save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path
+
+
+def loaded(path: Path, method: Any) -> Model:
+    return load(Lineage(str(path), method), Path("/"), token_budget=512)
+
+
+def answers(model: Model) -> np.ndarray:
+    return np.concatenate(model.logprobs([FORK])[0])
+
+
+def lora_gradients(model: Model) -> dict[str, torch.Tensor]:
+    model.network.train()
+    batch = lay_out([FORK], model.layout)
+    model.network(batch).sum().backward()
+    found = {n: p.grad.clone() for n, p in model.network.named_parameters() if p.grad is not None}
+    model.network.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_nf4_trains_the_same_before_and_after_an_evaluation(tmp_path: Path, family: str) -> None:
+    model = loaded(folder(tmp_path, family), "nf4")
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=0)
+    before = lora_gradients(model)
+    answers(model)
+    after = lora_gradients(model)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    moved = [n for n, g in before.items() if "lora_B" in n and float(g.abs().max()) > 0]
+    assert len(moved) == 2 * 7, "B of all seven linear layers of both blocks learns at step 0"
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_evaluated_saved_and_loaded_gives_the_same_bits(tmp_path: Path, method: str) -> None:
+    model = loaded(folder(tmp_path / "full", "qwen2"), method)
+    first = answers(model)
+    model.causal.save_pretrained(tmp_path / "small")
+    model.tokenizer.save_pretrained(tmp_path / "small")
+    np.testing.assert_array_equal(answers(loaded(tmp_path / "small", method)), first)
+
+
+def test_nf4_is_the_librarys_own_dequantized_computation(tmp_path: Path) -> None:
+    import bitsandbytes as bnb
+
+    path = folder(tmp_path, "qwen2")
+    small, full = loaded(path, "nf4"), loaded(path, None)
+    with torch.no_grad():
+        weights = dict(full.causal.named_modules())
+        for name, module in small.causal.named_modules():
+            if isinstance(module, bnb.nn.Linear4bit):
+                plain = bnb.functional.dequantize_4bit(
+                    module.weight.data, module.weight.quant_state
+                )
+                weights[name].weight.copy_(plain)
+    np.testing.assert_allclose(answers(small), answers(full), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_a_batch_changes_nothing(tmp_path: Path, method: str) -> None:
+    model = loaded(folder(tmp_path, "qwen2"), method)
+    alone = answers(model)
+    together = np.concatenate(model.logprobs([fork([1, 2], [3] * 30), FORK])[1])
+    np.testing.assert_allclose(together, alone, atol=1e-5)

@@ -1,0 +1,156 @@
+"""The loop: its schedule, its order of examples, and that a resumed run equals an unbroken one."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from zephyr.errors import ZephyrError
+from zephyr.recipe import Optimization
+from zephyr.train.loop import (
+    Interrupted,
+    Pace,
+    Split,
+    learning_rate,
+    members_of,
+    steps_of,
+    train,
+)
+from zephyr.train.objectives import Dpo, TokenLoss
+
+LANGUAGE = TokenLoss()
+FORKS = [f for f in tiny.forks(count=60) if len(f.continuations) == 2][:12]
+
+
+def spec(**changes: Any) -> Optimization:
+    return Optimization(**{"data": "d", "batch": 4, "lr": 1e-2, "log_every": 2, **changes})
+
+
+def trained(
+    folder: Path,
+    recipe: Optimization,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    objective: Any = LANGUAGE,
+    budget: int = 256,
+) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    model = tiny.model("qwen2")
+    model.causal.requires_grad_(True)
+    pace = Pace("tree", budget, checkpoint_every=3, stop=stop)
+    data = Split(FORKS, objective)
+    train(model.network, data, data, recipe, seed=1, folder=folder, pace=pace)
+    return {n: p.detach().clone() for n, p in model.causal.named_parameters()}
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if "second" not in k} for r in rows]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_loss_falls_and_is_logged(tmp_path: Path) -> None:
+    trained(tmp_path, spec(epochs=8))
+    rows = [r for r in metrics(tmp_path) if r["split"] == "train"]
+    assert [r["step"] for r in rows] == list(range(2, 25, 2))
+    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+    assert metrics(tmp_path)[-1]["split"] == "holdout"
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 7])
+def test_stopped_and_resumed_is_bit_equal(tmp_path: Path, at: int) -> None:
+    """Stopped by asking after `at` steps; the next run goes on from the checkpoint."""
+    whole = trained(tmp_path / "whole", spec(epochs=3))
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == at)
+    assert same(whole, trained(tmp_path / "cut", spec(epochs=3)))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+
+
+def test_a_crash_between_checkpoints_is_bit_equal(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", spec(epochs=3))
+    asked = iter(range(100))
+
+    def crash() -> bool:
+        if next(asked) == 8:
+            raise MemoryError
+        return False
+
+    with pytest.raises(MemoryError):
+        trained(tmp_path / "cut", spec(epochs=3), stop=crash)
+    assert same(whole, trained(tmp_path / "cut", spec(epochs=3)))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", spec(epochs=3))
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == 8)
+    newest = max((tmp_path / "cut" / "checkpoints").glob("step-*"))
+    weights = newest / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    assert same(whole, trained(tmp_path / "cut", spec(epochs=3)))
+
+
+def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    objective = Dpo(0.5, rng.normal(-30, 3, (len(FORKS), 2)).astype(np.float32))
+    recipe = spec(epochs=2, lr=1e-3, log_every=1)
+    trained(tmp_path / "a", recipe, objective=objective, budget=1)
+    trained(tmp_path / "b", recipe, objective=objective, budget=10_000)
+    for a, b in zip(metrics(tmp_path / "a"), metrics(tmp_path / "b"), strict=True):
+        for key, value in a.items():
+            assert b[key] == (value if key == "split" else pytest.approx(value, rel=1e-3)), key
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    objective = Dpo(0.5, np.full((len(FORKS), 2), np.nan, dtype=np.float32))
+    with pytest.raises(ZephyrError, match="no longer a number"):
+        trained(tmp_path, spec(), objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "expected"),
+    [
+        ("cosine", 0, 1e-6),
+        ("cosine", 9, 1e-5),
+        ("cosine", 10, 1e-5),
+        ("cosine", 60, 0.5e-5),
+        ("cosine", 35, 1e-5 * (1 + math.cos(math.pi / 4)) / 2),
+        ("linear", 60, 0.5e-5),
+        ("linear", 109, 1e-7),
+        ("constant", 4, 0.5e-5),
+        ("constant", 109, 1e-5),
+    ],
+)
+def test_learning_rate(schedule: str, step: int, expected: float) -> None:
+    rate = learning_rate(spec(lr=1e-5, warmup=10, schedule=schedule), step, 110)
+    assert rate == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_seeds_warm_up() -> None:
+    """The seed's curves show 5.0e-7 at step 10 of a warm-up of 1,000 to 5e-5."""
+    seeds = spec(lr=5e-5, warmup=1000)
+    assert learning_rate(seeds, 9, 12_116) == pytest.approx(5e-7)
+    assert steps_of(spec(batch=16, epochs=2), 96_928) == 12_116
+
+
+def test_every_example_once_an_epoch() -> None:
+    recipe = spec(epochs=2.5)
+    steps = [members_of(recipe, 3, step, 10) for step in range(steps_of(recipe, 10))]
+    stream = [i for members in steps for i in members]
+    assert [len(m) for m in steps] == [4, 4, 4, 4, 4, 4, 1]
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10))
+    assert stream[:10] != stream[10:20]
+    assert len(set(stream[20:])) == 5
