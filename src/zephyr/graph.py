@@ -77,12 +77,12 @@ def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
     Raises:
         ZephyrError: a name that is not there, or a cycle.
     """
-    nodes = [
+    made = [
         *(_mixture(recipe, name, describe) for name in recipe.data),
         *(_model(recipe, name, describe) for name in recipe.models),
-        *_evaluations(recipe, describe),
     ]
-    by_name = {node.name: node for node in nodes}
+    _order({node.name: node for node in made})  # references are found only where there is no circle
+    by_name = {node.name: node for node in [*made, *_evaluations(recipe, describe)]}
     finished: dict[str, Node] = {}
     for name in _order(by_name):
         node = by_name[name]
