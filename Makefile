@@ -15,10 +15,10 @@ check: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.docs --check
+	$(BIN)/python docs/generate.py --check
 
 docs: .venv/installed-test
-	$(BIN)/python -m tests.docs
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf .venv

@@ -1,0 +1,168 @@
+"""Writes the reference pages from the code they describe; with --check, says what is stale.
+
+python docs/generate.py [--check]
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from pydantic.fields import FieldInfo
+
+from zephyr import recipe
+from zephyr.cli import app
+from zephyr.data.sources import SOURCES
+from zephyr.evaluate.task import TASKS
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
+
+
+def cli() -> str:
+    """Every command with its arguments and options."""
+    parts = ["# Command line\n\n"]
+    group: Any = typer.main.get_command(app)
+    for name, command in sorted(group.commands.items()):
+        parts.append(f"## zephyr {name}\n\n{inspect.cleandoc(command.help)}\n\n")
+        rows = [
+            (
+                " ".join(p.opts) if p.param_type_name == "option" else p.human_readable_name,
+                getattr(p, "help", None) or "",
+                _default(p),
+            )
+            for p in command.params
+        ]
+        parts.append(_table(("argument or option", "what it is", "default"), rows))
+    return "".join(parts)
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    return f"`{value}`" if isinstance(value, str | int | float) and value is not False else ""
+
+
+def tasks() -> str:
+    """Every task with its protocol and its metrics."""
+    parts = ["# Tasks\n\nEvery score in a table names its protocol: what is listed here.\n\n"]
+    for task in TASKS.values():
+        asked = ", ".join(f"{source} ({split})" for source, split in task.sources)
+        parts.append(
+            f"## {task.name}@{task.version}\n\n{inspect.cleandoc(task.ask.__doc__ or '')}\n\n"
+            f"Asks {task.asks} records of {asked or 'the hold-out of a mixture'}.\n\n"
+        )
+        rows = [(m.name, m.rule, m.kind, m.better or "neither") for m in task.metrics]
+        parts.append(_table(("metric", "rule", "statistic", "better"), rows))
+    return "".join(parts)
+
+
+def sources() -> str:
+    """Every registered source."""
+    rows = [
+        (
+            row.name,
+            row.hub_id or "made by Zephyr",
+            row.config or "",
+            row.split,
+            row.kind,
+            f"{row.rows:,}" if row.rows is not None else "not known",
+            row.licence,
+            "yes" if row.gated else "",
+            ", ".join(row.uncertain),
+        )
+        for row in SOURCES.values()
+    ]
+    head = ("name", "hub id", "config", "split", "kind", "rows", "licence", "gated", "uncertain")
+    return (
+        "# Sources\n\nWhat can be named under `sources:` in a recipe. The last column names the"
+        " facts that are recalled or inferred, and not read at the source.\n\n" + _table(head, rows)
+    )
+
+
+def recipes() -> str:
+    """Every key of a recipe."""
+    parts = [
+        (
+            "# Recipes\n\nA recipe is a YAML file. `${NAME}` in a text stands for the environment's"
+            " variable, and `--set models.M1.tune.lr=1e-4` changes a value for one run. Unknown keys"
+            " are refused.\n\n"
+        )
+    ]
+    for part in (
+        recipe.Recipe,
+        recipe.Mixture,
+        recipe.Source,
+        recipe.Model,
+        recipe.Pretrain,
+        recipe.Shape,
+        recipe.Tune,
+        recipe.Align,
+        recipe.Lora,
+        recipe.Evaluate,
+        recipe.Task,
+        recipe.RunSettings,
+    ):
+        parts.append(f"## {part.__name__}\n\n{inspect.cleandoc(part.__doc__ or '')}\n\n")
+        rows = [
+            (f"`{field.alias or name}`", _type(field), _value(field))
+            for name, field in part.model_fields.items()
+        ]
+        parts.append(_table(("key", "value", "default"), rows))
+    return "".join(parts)
+
+
+def _type(field: FieldInfo) -> str:
+    annotation = field.annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    for old, new in (("zephyr.recipe.", ""), ("typing.", ""), ("zephyr.data.records.", "")):
+        text = text.replace(old, new)
+    if "Annotated[" in text or "FieldInfo" in text:
+        text = "mapping by name" if text.startswith("dict") else "value"
+    limits = [str(m) for m in field.metadata if not str(m).startswith("_")]
+    return f"{text} {', '.join(limits)}".strip()
+
+
+def _value(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, recipe.Part):
+        return f"see {type(field.default).__name__}"
+    return "none" if field.default is None else f"`{field.default}`"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        escaped = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(escaped)} |\n"
+
+    if not rows:
+        return ""
+    return line(head) + "|" + " --- |" * len(head) + "\n" + "".join(map(line, rows)) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli,
+    "recipes.md": recipes,
+    "sources.md": sources,
+    "tasks.md": tasks,
+}
+
+
+def main() -> int:
+    """The number of stale pages with --check, else 0 after writing them all."""
+    check = sys.argv[1:] == ["--check"]
+    stale = 0
+    for name, make in PAGES.items():
+        path, text = HERE / name, NOTE + make().rstrip() + "\n"
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"docs/{name} is stale: make docs")
+            stale += 1
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""`python -m zephyr` is the command line."""
+
+from zephyr.cli import main
+
+if __name__ == "__main__":
+    main()

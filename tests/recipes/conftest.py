@@ -1,0 +1,144 @@
+"""A recipe on a user's own files, small enough to run in seconds, and ways to run it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+WORDS = ["force", "mass", "energy", "speed", "charge", "power", "work", "heat"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a recipe, its files and its runs."""
+
+    folder: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "tiny.yaml"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts the command line as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "zephyr", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "ZEPHYR_RUNS": str(self.runs), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def zephyr(self, *arguments: str, code: int = 0) -> str:
+        """Runs the command line to its end and gives what it printed."""
+        process = self.start(*arguments)
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode == code, printed
+        return printed
+
+    def nodes(self) -> dict[str, Any]:
+        known = json.loads((self.runs / "tiny" / "nodes.json").read_text())
+        return {n["name"]: n for n in known["nodes"]}
+
+    def run(self, name: str) -> Path:
+        return self.runs / "objects" / self.nodes()[name]["fingerprint"]
+
+
+def write_files(folder: Path) -> None:
+    """Questions, pairs, a quiz, endings and text about eight words."""
+    facts = [(f"What is {w}?", f"It is word {i} of eight. #### {i}") for i, w in enumerate(WORDS)]
+    chats = [{"instruction": f"{q} ({n})", "output": a} for n in range(8) for q, a in facts]
+    pairs = [
+        {"prompt": f"{q} ({n})", "chosen": a, "rejected": "No idea at all."}
+        for n in range(4)
+        for q, a in facts
+    ]
+    quiz = [
+        {"question": f"Which number has {w}?", "choices": ["0", "3", "7", "9"], "answer": i % 4}
+        for i, w in enumerate(WORDS)
+    ]
+    test = [{"question": q, "answer": a} for q, a in facts]
+    text = [
+        {"text": f"The {w} of the body number {n} is known. " * 3} for n in range(60) for w in WORDS
+    ]
+    for name, rows in (
+        ("chat.jsonl", chats),
+        ("pairs.jsonl", pairs),
+        ("quiz.jsonl", quiz),
+        ("test.jsonl", test),
+        ("text.jsonl", text),
+    ):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tiny_recipe() -> dict[str, Any]:
+    shape = {"vocabulary": 320, "hidden": 32, "layers": 2, "heads": 2, "mlp": 64, "context": 128}
+    often = {"log_every": 5, "evaluate_every": 10}
+    return {
+        "name": "tiny",
+        "seed": 1,
+        "data": {
+            "text": {"kind": "passage", "sources": [{"path": "text.jsonl"}]},
+            "chat": {"kind": "chat", "holdout": 0.1, "sources": [{"path": "chat.jsonl"}]},
+            "pairs": {"kind": "pair", "holdout": 0.25, "sources": [{"path": "pairs.jsonl"}]},
+        },
+        "models": {
+            "M0": {
+                "pretrain": {
+                    "data": "text",
+                    "tokenizer_data": ["chat"],
+                    "shape": shape,
+                    "length": 64,
+                    "steps": 30,
+                    "batch": 4,
+                    "lr": 1e-2,
+                    **often,
+                }
+            },
+            "M1": {
+                "from": "M0",
+                "tune": {"data": "chat", "steps": 30, "batch": 8, "lr": 1e-2, **often},
+            },
+            "M2": {
+                "from": "M1",
+                "align": {"data": "pairs", "steps": 20, "batch": 4, "lr": 1e-3, **often},
+            },
+            "M1-nf4": {"from": "M1", "quantize": "nf4"},
+        },
+        "evaluate": {
+            "tasks": [
+                {"name": "gsm8k", "max_new_tokens": 20, "sources": [{"path": "test.jsonl"}]},
+                {"name": "mcqa", "sources": [{"path": "quiz.jsonl"}]},
+                {"name": "preferences", "data": "pairs"},
+                {"name": "wikitext2", "n": 20, "sources": [{"path": "text.jsonl"}]},
+            ]
+        },
+        "run": {"jobs": 2, "checkpoint_every": 7},
+    }
+
+
+def make_place(folder: Path) -> Place:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder)
+    place = Place(folder)
+    place.recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    return place
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place where the tiny recipe has been run, undisturbed."""
+    place = make_place(tmp_path_factory.mktemp("finished"))
+    place.zephyr("run", "tiny.yaml")
+    return place

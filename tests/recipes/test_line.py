@@ -1,0 +1,143 @@
+"""The whole line on a user's own files: table, reuse, kills, Ctrl-C."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipes.conftest import Place, make_place
+
+VARYING = {"seconds", "tokens_per_second"}
+
+
+def fingerprint_of(place: Place) -> dict[str, Any]:
+    """All that a run leaves and that must not depend on how it got there."""
+    found: dict[str, Any] = {}
+    for name in place.nodes():
+        run = place.run(name)
+        for path in sorted((run / "artifact").rglob("*")):
+            if path.is_file():
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[f"{name}/{path.relative_to(run)}"] = digest
+        metrics = run / "metrics.jsonl"
+        if metrics.exists():
+            rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+            found[f"{name}/metrics"] = [
+                {k: v for k, v in row.items() if k not in VARYING} for row in rows
+            ]
+    return found
+
+
+def test_every_cell_is_filled_or_explained(finished: Place) -> None:
+    table = json.loads((finished.runs / "tiny" / "table.json").read_text())
+    cells = [cell for row in table["models"] for cell in row["cells"]]
+    assert len(table["models"]) == 4
+    assert cells
+    for cell in cells:
+        assert (cell["value"] is None) == bool(cell["empty"]), cell
+    empty = {
+        (row["model"], c["metric"]) for row in table["models"] for c in row["cells"] if c["empty"]
+    }
+    assert {model for model, _ in empty} == {"M0"}
+    assert all(metric.startswith("reward") for _, metric in empty)
+    for name in ("table.md", "table.csv", "report.html"):
+        assert (finished.runs / "tiny" / name).stat().st_size > 500
+    figures = finished.runs / "tiny" / "figures"
+    assert (
+        {p.stem for p in figures.glob("*.png")} == {p.stem for p in figures.glob("*.svg")} != set()
+    )
+
+
+def test_the_tiny_model_learns(finished: Place) -> None:
+    rows = [json.loads(r) for r in (finished.run("M1") / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["loss"] for r in rows if r["split"] == "train"]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_dpo_starts_at_ln_2_where_m1_stands(finished: Place) -> None:
+    """The first logged window holds five steps, of which the first is at exactly ln 2."""
+    rows = [json.loads(r) for r in (finished.run("M2") / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] == pytest.approx(0.6931, abs=0.05)
+
+
+def test_a_second_run_makes_nothing_and_beta_touches_m2_alone(
+    finished: Place, tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "copy")
+    shutil.copytree(finished.folder, place.folder)
+    before = {p.name: p.stat().st_mtime_ns for p in (place.runs / "objects").iterdir()}
+    started = time.monotonic()
+    assert "0 to make" in place.zephyr("run", "tiny.yaml")
+    assert time.monotonic() - started < 30
+    assert {p.name: p.stat().st_mtime_ns for p in (place.runs / "objects").iterdir()} == before
+
+    change = ("--set", "models.M2.align.beta=0.5")
+    why = place.zephyr("why", "M2", "-r", "tiny.yaml", *change)
+    assert "M2 is stale" in why
+    assert "beta: (not set) -> 0.5" in why
+    printed = place.zephyr("run", "tiny.yaml", *change)
+    made = {line.split()[2] for line in printed.splitlines() if line.startswith("[")}
+    assert made == {"M2", "M2/gsm8k", "M2/mcqa", "M2/preferences", "M2/wikitext2"}
+
+
+def kill_group(process: Any) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(condition: Any, process: Any) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["the whole group", "the engine alone"])
+def test_killed_at_three_points_the_end_is_the_same(
+    finished: Place, tmp_path: Path, group: bool
+) -> None:
+    """SIGKILL in pretraining, in fine-tuning and in alignment, then run to the end."""
+    place = make_place(tmp_path / "killed")
+    for name in ("M0", "M1", "M2"):
+        mark = finished.nodes()[name]["fingerprint"]
+        part = place.runs / "objects" / f"{mark}.part"
+        process = place.start("run", "tiny.yaml")
+        wait_for(lambda: list(part.glob("checkpoints/step-*")), process)  # noqa: B023  # used at once
+        if group:
+            kill_group(process)
+        else:
+            process.kill()
+            process.communicate()
+        assert not (place.runs / "objects" / mark).exists()
+    place.zephyr("run", "tiny.yaml")
+    assert fingerprint_of(place) == fingerprint_of(finished)
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished: Place, tmp_path: Path) -> None:
+    place = make_place(tmp_path / "stopped")
+    mark = finished.nodes()["M0"]["fingerprint"]
+    part = place.runs / "objects" / f"{mark}.part"
+    process = place.start("run", "tiny.yaml")
+    wait_for((part / "metrics.jsonl").exists, process)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "to go on: zephyr run tiny.yaml" in printed
+    assert "Traceback" not in printed
+    assert list(part.glob("checkpoints/step-*"))
+
+
+def test_a_second_process_is_refused_while_one_runs(tmp_path: Path) -> None:
+    place = make_place(tmp_path / "busy")
+    process = place.start("run", "tiny.yaml")
+    wait_for((place.runs / "lock.json").exists, process)
+    refused = place.zephyr("run", "tiny.yaml", code=2)
+    assert "another process is running in this store" in refused
+    kill_group(process)

@@ -1,0 +1,28 @@
+"""Imports: which way they go (also `make check`), and that importing does no work."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIGHT = [
+    "zephyr.cli",
+    "zephyr.engine",
+    "zephyr.worker",
+    "zephyr.recipe_file",
+    "zephyr.graph",
+    "zephyr.data.mixture",
+    "zephyr.data.sources",
+    "zephyr.evaluate.task",
+    "zephyr.report.page",
+    "zephyr.report.ledger",
+]
+HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "jieba", "nltk", "sacrebleu")
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*(m for m in {HEAVY!r} if m in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+    assert found.stderr == ""
