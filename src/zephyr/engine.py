@@ -194,10 +194,12 @@ def _short(value: Any) -> str:
 
 @dataclass
 class _Crew:
-    """The worker processes, by the connection to each."""
+    """The worker processes, by the connection to each, and the cores that they share."""
 
     processes: dict[Connection, Any]
     stop: Any
+    cores: int
+    jobs: int
 
 
 @contextmanager
@@ -206,20 +208,19 @@ def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     jobs = min(jobs, cores)
-    threads = max(1, cores // jobs)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     processes: dict[Connection, Any] = {}
     for _ in range(jobs):
         ours, theirs = context.Pipe()
-        arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root, threads)
+        arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root)
         process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
         theirs.close()
         processes[ours] = process
     try:
-        yield _Crew(processes, stop)
+        yield _Crew(processes, stop, cores, jobs)
     finally:
         for connection, process in processes.items():
             connection.close()
@@ -259,7 +260,11 @@ class _Schedule:
             self.todo.remove(name)
             self.busy[connection] = name
             self.listener(Report(name, "started"))
-            connection.send(Order(node, inputs))
+            connection.send(Order(node, inputs, self._threads(node)))
+
+    def _threads(self, node: Node) -> int:
+        """A share of the cores; all of them for what everything else waits for."""
+        return self.crew.cores if node.kind == "pretrain" else self.crew.cores // self.crew.jobs
 
     def _ready(self, name: str) -> bool:
         made = set(self.outcome.made)

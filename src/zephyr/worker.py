@@ -27,10 +27,11 @@ from zephyr.store import Run, Store, read_json, write_json
 
 @dataclass(frozen=True)
 class Order:
-    """One node to be made, and the fingerprints of the runs that enter it."""
+    """One node to be made, the fingerprints of the runs that enter it, and its threads."""
 
     node: Node
     inputs: dict[str, str]
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class Report:
     text: str = ""
 
 
-def work(
-    orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path, threads: int
-) -> None:
+def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path) -> None:
     """Makes runs until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
     _end_with_parent()
@@ -61,7 +60,7 @@ def work(
             order: Order = orders.recv()
         except EOFError:
             return
-        orders.send(_make(order, orders, stop, recipe, folder, store, threads))
+        orders.send(_make(order, orders, stop, recipe, folder, store))
 
 
 def _make(
@@ -71,7 +70,6 @@ def _make(
     recipe: Recipe,
     folder: Path,
     store: Store,
-    threads: int,
 ) -> Report:
     import torch
 
@@ -89,7 +87,7 @@ def _make(
 
     run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
     try:
-        env = _environment(run, threads, recipe.run.token_budget)
+        env = _environment(run, order.threads, recipe.run.token_budget)
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
         context = Context(recipe, folder, store.root, env["token_budget"], progress, stop.is_set)

@@ -1,0 +1,85 @@
+"""What asking a task needs: a model with two verbs, settings, and rows of answers."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zephyr.data.records import Record
+from zephyr.model.fork import Fork, Ids
+
+if TYPE_CHECKING:
+    from zephyr.model.generate import Generation  # imports torch
+
+T = TypeVar("T")
+Item = dict[str, Any]
+"""One row of `items.jsonl`: id, source, group, scores, weight (where not 1), detail."""
+
+
+class Model(Protocol):
+    """All that an evaluation knows of a model."""
+
+    tokenizer: Any
+    template: Any
+    context: int
+    """Tokens that the network can read at once."""
+
+    def logprobs(self, forks: Sequence[Fork]) -> list[list[NDArray[np.float32]]]:
+        """Natural-log probabilities of the tokens of each continuation of each fork."""
+
+    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int) -> "list[Generation]":
+        """The greedy answer to each prompt."""
+
+
+class Settings(NamedTuple):
+    """What may be set of a task. `reference` holds the items of the reference model by id."""
+
+    n: int | None
+    seed: int
+    max_new_tokens: int | None
+    reference: Mapping[str, Item] | None
+
+
+class Asked(NamedTuple):
+    """What came of asking: a row for each item, and what a reader must know of them.
+
+    `counts` says how many were cut or left out, by reason; `protocol` how they were asked; `empty`
+    why a metric has no value.
+    """
+
+    items: list[Item]
+    counts: dict[str, int]
+    protocol: tuple[str, ...]
+    empty: dict[str, str]
+
+
+def item(
+    record: Record, scores: Mapping[str, float], detail: Mapping[str, Any], group: str = ""
+) -> Item:
+    """The row of a record."""
+    return {
+        "id": record.id,
+        "source": record.source,
+        "group": group,
+        "scores": dict(scores),
+        "detail": dict(detail),
+    }
+
+
+def sample(values: Sequence[T], n: int | None, seed: int, key: Callable[[T], str]) -> list[T]:
+    """The `n` values whose keys come first in an order that the seed shuffles; all if n is None.
+
+    Whether a value is drawn depends on the seed and the keys alone, not on the order of the
+    values; that order is kept.
+    """
+    if n is None or n >= len(values):
+        return list(values)
+
+    def rank(at: int) -> bytes:
+        text = f"{seed}:{key(values[at])}".encode()
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    drawn = sorted(range(len(values)), key=lambda at: (rank(at), at))[:n]
+    return [values[at] for at in sorted(drawn)]

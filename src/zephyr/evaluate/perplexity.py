@@ -1,0 +1,66 @@
+"""Perplexity by the protocol of GPTQ (Frantar et al. 2023; IST-DASLab/gptq), on which quantized
+models are compared.
+
+The texts are joined by a blank line, encoded once, and cut into windows that don't overlap. In each
+the first token is given and all others are predicted. All windows are equally long, so that the
+exponential of the summed loss over the number of predictions equals GPTQ's mean of window means.
+Token perplexity compares models that share a tokenizer, and no others.
+"""
+
+from collections.abc import Sequence
+
+from zephyr.data.records import Passage, content_hash
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
+from zephyr.model.fork import Ids, fork, ids
+
+WINDOW = 2048
+
+
+def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
+    """The windows of min(2,048, context) tokens of all texts; `n` of them where that is set.
+
+    A text shorter than that is one window, and the protocol says its length.
+    """
+    text = "\n\n".join(record.text for record in records)
+    # a limit of length keeps the tokenizer from warning of a text that is never read at once
+    tokens = ids(model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0])
+    if len(tokens) < 2:
+        raise ZephyrError(
+            "there is nothing to predict in this text",
+            found=f"{len(tokens)} tokens",
+            allowed="at least 2",
+        )
+    width = min(WINDOW, model.context)
+    short = len(tokens) < width
+    width = min(width, len(tokens))
+    windows = [tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
+    starts = range(0, len(windows) * width, width)
+    rows = [
+        (start, window, _id(start, window)) for start, window in zip(starts, windows, strict=True)
+    ]
+    drawn = sample(rows, settings.n, settings.seed, lambda row: row[2])
+    losses = model.logprobs([fork(window[:1], window[1:]) for _, window, _ in drawn])
+    items: list[Item] = [
+        {
+            "id": name,
+            "source": records[0].source,
+            "group": "",
+            "scores": {"perplexity": -sum(loss.tolist())},
+            "weight": {"perplexity": width - 1},
+            "detail": {"request": {"first_token": start, "tokens": width}},
+        }
+        for (start, _, name), [loss] in zip(drawn, losses, strict=True)
+    ]
+    counts = {
+        "tail tokens": len(tokens) - len(windows) * width,
+        "windows not drawn": len(windows) - len(drawn),
+        "text shorter than one window": int(short),
+    }
+    said = f"windows of {width}" + (" (the whole text)" if short else "")
+    return Asked(items, {k: v for k, v in counts.items() if v}, (said,), {})
+
+
+def _id(start: int, window: Ids) -> str:
+    """Equal for two models just where their tokenizers see the same window."""
+    return content_hash("window", start, window.tolist())

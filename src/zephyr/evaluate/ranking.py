@@ -1,0 +1,148 @@
+"""Ranking: each option is a continuation of the question, and the likeliest is the answer.
+
+Protocol of EleutherAI's lm-evaluation-harness (`hellaswag` and `arc_*`, 0-shot, no chat template):
+an option is scored by the summed log-probability of its tokens (`acc`), or by that sum over the
+option's length in characters (`acc_norm`), and of equal scores the first wins.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zephyr.data.records import Choice
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
+from zephyr.model.fork import Fork, fork
+
+
+def ask_endings(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+    """HellaSwag: the text as it stands, and each ending after a space."""
+    return _rank(model, records, lambda record: record.text)
+
+
+def ask_questions(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+    """Multiple choice as lm-eval asks ARC: the options are not listed, each is a full answer."""
+    return _rank(model, records, lambda record: f"Question: {record.text}\nAnswer:")
+
+
+class _Option(NamedTuple):
+    """The tokens of one option and those before it, as they enter the model."""
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+    cut: bool
+
+
+def _rank(model: Model, records: Sequence[Choice], context: Callable[[Choice], str]) -> Asked:
+    contexts = [context(record) for record in records]
+    questions = _encode(model, contexts, [record.choices for record in records])
+    forks: list[Fork] = []
+    places: list[list[tuple[int, int]]] = []
+    for options in questions:
+        made, where = _share_prompts(options, first=len(forks))
+        forks += made
+        places.append(where)
+    answers = model.logprobs(forks)
+    items = [
+        _score(record, text, options, [answers[f][c].tolist() for f, c in where])
+        for record, text, options, where in zip(records, contexts, questions, places, strict=True)
+    ]
+    cut = sum(any(option.cut for option in options) for options in questions)
+    return Asked(items, {"cut": cut} if cut else {}, ("0-shot",), {})
+
+
+def _encode(
+    model: Model, contexts: Sequence[str], choices: Sequence[Sequence[str]]
+) -> list[list[_Option]]:
+    """The tokens of every option of every question.
+
+    lm-eval's rule: the option's tokens are those of the whole text beyond as many as the context
+    alone has, with special tokens as the tokenizer adds them by default, and blanks at the end of
+    the context counted to the option. Where the two do not meet at a token's edge, this keeps the
+    whole text's tokens for the option. Of what is too long the last `model.context` + 1 tokens are
+    kept: the last one is predicted and never read.
+    """
+    bare = [text.rstrip() for text in contexts]
+    before = _tokens(model, bare)
+    wholes = iter(
+        _tokens(
+            model,
+            [
+                f"{text} {choice}"
+                for text, row in zip(contexts, choices, strict=True)
+                for choice in row
+            ],
+        )
+    )
+    questions: list[list[_Option]] = []
+    for text, own, row in zip(bare, before, choices, strict=True):
+        prompt = own or [_start(model)]
+        options: list[_Option] = []
+        for choice, whole in zip(row, wholes, strict=False):
+            continuation = whole[len(own) :]
+            if not 0 < len(continuation) <= model.context:
+                raise ZephyrError(
+                    "an option can't be ranked",
+                    where=repr(text[-60:]),
+                    found=f"{choice[:60]!r}, of {len(continuation)} tokens",
+                    allowed=f"1 to {model.context} tokens",
+                    todo="take this question out of the source",
+                )
+            kept = model.context + 1 - len(continuation)
+            options.append(_Option(tuple(prompt[-kept:]), tuple(continuation), kept < len(prompt)))
+        questions.append(options)
+    return questions
+
+
+def _tokens(model: Model, texts: list[str]) -> list[list[int]]:
+    # a limit of length keeps the tokenizer from warning of texts that are cut only afterwards
+    encoded: list[list[int]] = model.tokenizer(texts, truncation=False, max_length=10**9)[
+        "input_ids"
+    ]
+    return encoded
+
+
+def _start(model: Model) -> int:
+    """The token that stands for an empty context: the start token, else the end token."""
+    start, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    return int(end if start is None else start)
+
+
+def _share_prompts(
+    options: Sequence[_Option], first: int
+) -> tuple[list[Fork], list[tuple[int, int]]]:
+    """One fork for each distinct prompt, and for each option its fork and place in it."""
+    by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    places = []
+    for option in options:
+        branches = by_prompt.setdefault(option.prompt, [])
+        places.append((first + list(by_prompt).index(option.prompt), len(branches)))
+        branches.append(option.continuation)
+    return [fork(prompt, *branches) for prompt, branches in by_prompt.items()], places
+
+
+def _score(
+    record: Choice, text: str, options: Sequence[_Option], logprobs: Iterable[Sequence[float]]
+) -> Item:
+    sums = np.array([sum(values) for values in logprobs])
+    lengths = np.array([max(1, len(choice)) for choice in record.choices])
+    chosen, chosen_norm = int(sums.argmax()), int((sums / lengths).argmax())
+    scores = {
+        "acc_norm": float(chosen_norm == record.answer),
+        "acc": float(chosen == record.answer),
+        "chance": 1 / len(record.choices),
+    }
+    if not np.isfinite(sums).all():
+        scores |= {"acc_norm": float("nan"), "acc": float("nan")}
+    detail: dict[str, Any] = {
+        "request": text,
+        "choices": list(record.choices),
+        "answer": record.answer,
+        "chosen": chosen,
+        "chosen_norm": chosen_norm,
+        "logprobs": sums.tolist(),
+        "tokens": [len(option.continuation) for option in options],
+        "cut": any(option.cut for option in options),
+    }
+    return item(record, scores, detail, record.subject)

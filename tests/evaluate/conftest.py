@@ -1,0 +1,77 @@
+"""A model in twenty lines, whose tokens are characters."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from zephyr.data.records import Message, Pair
+from zephyr.model.fork import Fork, Ids, fork, ids
+
+END = 0
+"""The id of the end token."""
+
+
+class Answer(NamedTuple):
+    ids: Ids
+    text: str
+    stopped: bool
+
+
+class Letters:
+    """A tokenizer and a template: a token is a character, its id the code point."""
+
+    bos_token_id = None
+    eos_token_id = END
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(c) for c in text] for text in texts]}
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return "".join(chr(token) for token in tokens)
+
+    def prompt(self, messages: Sequence[Message]) -> Ids:
+        return ids([ord(c) for m in messages for c in f"{m.role}: {m.content}\n"])
+
+    def pair_fork(self, pair: Pair) -> Fork:
+        sides = [[ord(c) for c in text] + [END] for text in (pair.chosen, pair.rejected)]
+        return fork(self.prompt(pair.prompt), *sides)
+
+
+class Fake:
+    """Gives each token of `continuation` the log-probability `likes(prompt, continuation)`."""
+
+    def __init__(
+        self,
+        likes: Callable[[str, str], float] = lambda prompt, continuation: -math.log(50),
+        writes: Callable[[str], str] = lambda prompt: "",
+        context: int = 100_000,
+    ) -> None:
+        self.tokenizer = self.template = Letters()
+        self.likes, self.writes, self.context = likes, writes, context
+        self.asked: list[Fork] = []
+
+    def logprobs(self, forks: Sequence[Fork]) -> list[list[Any]]:
+        self.asked += forks
+        text = self.tokenizer.decode
+        return [
+            [
+                np.full(len(c.ids), self.likes(text(f.prompt), text(c.ids)), dtype=np.float32)
+                for c in f.continuations
+            ]
+            for f in forks
+        ]
+
+    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int) -> list[Answer]:
+        texts = [self.writes(self.tokenizer.decode(prompt)) for prompt in prompts]
+        kept = [text[:max_new_tokens] for text in texts]
+        return [
+            Answer(ids([ord(c) for c in k]), k, k == t) for k, t in zip(kept, texts, strict=True)
+        ]
+
+
+@pytest.fixture
+def fake() -> type[Fake]:
+    return Fake

@@ -1,0 +1,100 @@
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zephyr import recipe
+from zephyr.data.records import Passage
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.task import Result, run_task
+
+
+def ask(model: Any, *texts: str, n: int | None = None) -> Result:
+    settings = recipe.Task(name="wikitext2", n=n)
+    records = [Passage("source", text) for text in texts]
+    return run_task(settings, records, model, split_label="test", seed=0)
+
+
+def test_windows_do_not_overlap_and_the_tail_is_counted(fake: Any) -> None:
+    model = fake(context=5)
+    got = ask(model, "abcdefghijklm")
+    text = model.tokenizer.decode
+    assert [text(f.prompt) for f in model.asked] == ["a", "f"]
+    assert [text(f.continuations[0].ids) for f in model.asked] == ["bcde", "ghij"]
+    assert got.scores["counts"] == {"tail tokens": 3}
+    [metric] = got.scores["metrics"]
+    assert metric["protocol"] == "wikitext2@1 · predict · per token · windows of 5 · test · n=2"
+
+
+def test_texts_are_joined_by_a_blank_line(fake: Any) -> None:
+    model = fake(context=8)
+    ask(model, "abc", "def")
+    assert model.tokenizer.decode(model.asked[0].continuations[0].ids) == "bc\n\ndef"
+
+
+def test_perplexity_is_gptqs_mean_of_window_means(fake: Any) -> None:
+    """Losses of 1 and 3 a token in two windows: e²."""
+    model = fake(lambda prompt, continuation: -1.0 if prompt == "a" else -3.0, context=4)
+    got = ask(model, "abcdefgh")
+    [metric] = got.scores["metrics"]
+    assert metric["value"] == pytest.approx(math.exp((1 + 3) / 2))
+    assert metric["low"] == pytest.approx(math.e)
+    assert metric["high"] == pytest.approx(math.e**3)
+    assert [i["scores"]["perplexity"] for i in got.items] == [3, 9]
+
+
+def test_windows_have_at_most_2048_tokens(fake: Any) -> None:
+    model = fake()
+    ask(model, "a" * 5_000)
+    assert [len(f.continuations[0].ids) for f in model.asked] == [2047, 2047]
+
+
+def test_a_text_shorter_than_a_window_is_one_and_says_so(fake: Any) -> None:
+    model = fake(context=100)
+    got = ask(model, "abcdef")
+    assert len(model.asked) == len(got.items) == 1
+    assert "windows of 6 (the whole text)" in got.scores["metrics"][0]["protocol"]
+    assert got.scores["counts"] == {"text shorter than one window": 1}
+
+
+def test_n_draws_windows(fake: Any) -> None:
+    text = "".join(chr(97 + i % 26) for i in range(400))
+    model = fake(context=10)
+    everything = {i["id"] for i in ask(fake(context=10), text).items}
+    got = ask(model, text, n=7)
+    assert len(got.items) == 7
+    assert {i["id"] for i in got.items} < everything
+    assert got.scores["counts"] == {"windows not drawn": 33}
+    assert got.items != ask(fake(context=10), text).items[:7]
+
+
+def test_one_token_predicts_nothing(fake: Any) -> None:
+    with pytest.raises(ZephyrError, match="nothing to predict"):
+        ask(fake(), "a")
+
+
+def test_wikitext_equals_a_plain_computation(
+    real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GPTQ's loop: the mean loss of each window, their mean, its exponential."""
+    import torch
+
+    from zephyr.model.load import Lineage, load
+
+    torch.set_num_threads(1)
+    folder = real_data / "models/tinystories-656k"
+    model = load(Lineage(str(folder)), tmp_path, token_budget=2048)
+    with gzip.open(real_data / "wikitext2/wiki.test.raw.txt.gz", "rt", encoding="utf-8") as file:
+        text = file.read(12_000)
+    [metric] = ask(model, text).scores["metrics"]
+    tokens = torch.tensor(model.tokenizer(text)["input_ids"])
+    windows = tokens[: len(tokens) // 512 * 512].view(-1, 512)
+    with torch.inference_mode():
+        logits = model.causal(windows).logits.double()
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), windows[:, 1:], reduction="none"
+    )
+    assert metric["n"] == len(windows) >= 5
+    assert metric["value"] == pytest.approx(float(losses.mean(dim=1).mean().exp()), rel=1e-5)

@@ -1,0 +1,175 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zephyr import recipe
+from zephyr.data.records import Choice
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.asking import Item
+from zephyr.evaluate.task import run_task
+
+
+def ask(model: Any, *records: Choice, task: str = "hellaswag") -> list[Item]:
+    settings = recipe.Task(name=task)
+    return run_task(settings, records, model, split_label="test", seed=0).items
+
+
+def test_the_request_is_the_context_and_an_ending_after_a_space(fake: Any) -> None:
+    model = fake()
+    ask(model, Choice("s", "He sat.", ("Then up.", "No."), 0))
+    [fork] = model.asked
+    assert model.tokenizer.decode(fork.prompt) == "He sat."
+    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" Then up.", " No."]
+
+
+def test_a_question_is_asked_as_lm_eval_asks_arc(fake: Any) -> None:
+    model = fake()
+    ask(model, Choice("s", "Why?", ("So.", "No."), 0), task="mcqa")
+    [fork] = model.asked
+    assert model.tokenizer.decode(fork.prompt) == "Question: Why?\nAnswer:"
+    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" So.", " No."]
+
+
+def test_blanks_at_the_end_of_a_context_belong_to_the_endings(fake: Any) -> None:
+    model = fake()
+    ask(model, Choice("s", "He sat. ", ("up", "no"), 0))
+    [fork] = model.asked
+    assert model.tokenizer.decode(fork.prompt) == "He sat."
+    assert model.tokenizer.decode(fork.continuations[0].ids) == "  up"
+
+
+def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake: Any) -> None:
+    """-1 a token, the space too: -3 for "ab", -9 for "abcdefgh": -3/2 and -9/8 per character."""
+    [item] = ask(fake(lambda p, c: -1), Choice("s", "x", ("ab", "abcdefgh"), 1))
+    assert item["detail"]["logprobs"] == [-3, -9]
+    assert item["detail"]["tokens"] == [3, 9]
+    assert (item["detail"]["chosen"], item["detail"]["chosen_norm"]) == (0, 1)
+    assert (item["scores"]["acc"], item["scores"]["acc_norm"]) == (0, 1)
+    assert item["scores"]["chance"] == 0.5
+
+
+def test_of_equal_endings_the_first_wins(fake: Any) -> None:
+    [item] = ask(fake(lambda p, c: -1), Choice("s", "x", ("ab", "cd", "ef"), 1))
+    assert (item["detail"]["chosen"], item["scores"]["acc"]) == (0, 0)
+
+
+class Merging:
+    """A tokenizer that makes one token of each two characters, from the left."""
+
+    bos_token_id = 1
+    eos_token_id = 0
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[self.one(t[i : i + 2]) for i in range(0, len(t), 2)] for t in texts]}
+
+    def one(self, part: str) -> int:
+        return int.from_bytes(part.encode(), "big")
+
+    def decode(self, tokens: Any) -> str:
+        return "".join(int(t).to_bytes(2, "big").decode() for t in tokens)
+
+
+def test_where_tokens_cross_the_edge_the_whole_text_decides(fake: Any) -> None:
+    """abc + de: the context is ab|c, the whole ab|c |de, and from the third token on: de."""
+    model = fake()
+    model.tokenizer = Merging()
+    ask(model, Choice("s", "abc", ("de", "fgh"), 0))
+    [fork] = model.asked
+    one = model.tokenizer.one
+    assert fork.prompt.tolist() == [one("ab"), one("c")]
+    assert [c.ids.tolist() for c in fork.continuations] == [[one("de")], [one("fg"), one("h")]]
+
+
+def test_an_empty_context_is_the_start_token(fake: Any) -> None:
+    model = fake()
+    model.tokenizer = Merging()
+    ask(model, Choice("s", "", ("abc", "d"), 0))
+    [fork] = model.asked
+    assert fork.prompt.tolist() == [1]
+    assert [len(c.ids) for c in fork.continuations] == [2, 1]
+
+
+def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
+    """As lm-eval: of context and ending the last 10 + 1 tokens, the very last never read."""
+    model = fake(context=10)
+    items = ask(
+        model,
+        Choice("s", "0123456789", ("ab", "abcd"), 0),
+        Choice("s", "0123456", ("ab", "ac"), 0),
+        Choice("s", "012345678", ("a", "abcd", "b"), 0),
+    )
+    text = model.tokenizer.decode
+    asked = [(text(f.prompt), [text(c.ids) for c in f.continuations]) for f in model.asked]
+    assert asked == [
+        ("23456789", [" ab"]),
+        ("456789", [" abcd"]),
+        ("0123456", [" ab", " ac"]),
+        ("012345678", [" a", " b"]),
+        ("345678", [" abcd"]),
+    ]
+    assert [f.longest <= 10 for f in model.asked] == [True] * 5
+    assert [i["detail"]["cut"] for i in items] == [True, False, True]
+    assert [i["detail"]["tokens"] for i in items] == [[3, 5], [3, 3], [2, 5, 2]]
+
+
+def test_cuts_are_counted(fake: Any) -> None:
+    records = [Choice("s", "0" * n, ("ab", "cd"), 0) for n in range(1, 13)]
+    settings = recipe.Task(name="hellaswag")
+    got = run_task(settings, records, fake(context=10), split_label="test", seed=0)
+    assert got.scores["counts"] == {"cut": 4}
+
+
+def test_an_ending_that_fills_the_context_is_refused(fake: Any) -> None:
+    with pytest.raises(ZephyrError, match="an option can't be ranked"):
+        ask(fake(context=10), Choice("s", "x", ("ab", "a" * 10), 0))
+
+
+# -- against a plain computation -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def stories(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real pretrained network of 656,000 parameters."""
+    import torch
+
+    from zephyr.model.load import Lineage, load
+
+    torch.set_num_threads(1)
+    folder = real_data / "models/tinystories-656k"
+    return load(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=2048)
+
+
+def _plain_logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
+    """One sequence, one forward of the library, one log_softmax; no fork, no packing."""
+    import torch
+
+    tokens = (prompt + continuation)[-(model.context + 1) :]
+    with torch.inference_mode():
+        logits = model.causal(torch.tensor([tokens[:-1]])).logits[0].double()
+    values = logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]
+    return [float(v) for v in values[-len(continuation) :]]
+
+
+def test_hellaswag_equals_a_plain_computation(real_data: Path, stories: Any) -> None:
+    path = real_data / "hellaswag/validation_first_5000.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        rows = [json.loads(next(file)) for _ in range(20)]
+    rows[0] = rows[0] | {"ctx": " ".join(row["ctx"] for row in rows)}  # longer than the context
+    records = [Choice("hellaswag", r["ctx"], tuple(r["endings"]), int(r["label"])) for r in rows]
+    items = ask(stories, *records)
+    assert [i["detail"]["cut"] for i in items] == [True] + [False] * 19
+    for row, item in zip(rows, items, strict=True):
+        sums = []
+        for ending in row["endings"]:
+            context = stories.tokenizer(row["ctx"])["input_ids"]
+            whole = stories.tokenizer(row["ctx"] + " " + ending)["input_ids"]
+            sums.append(sum(_plain_logprobs(stories, context, whole[len(context) :])))
+        assert item["detail"]["logprobs"] == pytest.approx(sums, abs=1e-4 * len(whole))
+        per_character = [s / len(e) for s, e in zip(sums, row["endings"], strict=True)]
+        assert item["scores"]["acc"] == (np.argmax(sums) == int(row["label"]))
+        assert item["scores"]["acc_norm"] == (np.argmax(per_character) == int(row["label"]))
+        assert item["detail"]["logprobs"] == pytest.approx(sums, abs=1e-3)

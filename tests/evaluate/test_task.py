@@ -1,0 +1,263 @@
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zephyr import recipe
+from zephyr.data.records import Chat, Choice, Message, Pair, Passage, Record
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.task import TASKS, Result, find, run_task, sample
+
+
+def choices(n: int, options: int = 4, seed: int = 7) -> list[Choice]:
+    """Questions with random options of random length, of which a random one is right."""
+    rng = random.Random(seed)
+
+    def word() -> str:
+        return "".join(rng.choices("abcdef", k=rng.randrange(2, 12)))
+
+    return [
+        Choice(
+            ("left", "right")[i % 2],
+            f"text {i}",
+            tuple(f"{word()} {i} {k}" for k in range(options)),
+            rng.randrange(options),
+            subject=f"subject {i % 3}",
+        )
+        for i in range(n)
+    ]
+
+
+def pairs(n: int) -> list[Pair]:
+    rng = random.Random(7)
+    return [
+        Pair(
+            "source",
+            (Message("user", f"question {i}"),),
+            "good " * rng.randrange(1, 9),
+            "bad  " * rng.randrange(1, 9),
+            aspect=("truth", "manner")[i % 2],
+        )
+        for i in range(n)
+    ]
+
+
+def problems(n: int) -> list[Chat]:
+    return [
+        Chat(
+            "source",
+            (
+                Message("user", f"What is {i} + 1?"),
+                Message("assistant", f"One more.\n#### {i + 1}"),
+            ),
+        )
+        for i in range(n)
+    ]
+
+
+RECORDS: dict[str, list[Any]] = {
+    "hellaswag": choices(400),
+    "mcqa": choices(400, options=5),
+    "preferences": pairs(400),
+    "gsm8k": problems(40),
+    "wikitext2": [Passage("source", "abcdefgh" * 50)],
+}
+
+
+def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[str], str]]:
+    """What a perfect model likes and writes."""
+    right = {" " + r.choices[r.answer] for r in records if isinstance(r, Choice)}
+    right |= {r.chosen + "\0" for r in records if isinstance(r, Pair)}
+    answers = {
+        f"user: {r.messages[0].content}\n": r.messages[1].content
+        for r in records
+        if isinstance(r, Chat)
+    }
+    passages = any(isinstance(r, Passage) for r in records)
+
+    def likes(prompt: str, continuation: str) -> float:
+        return 0 if passages or continuation in right else -20
+
+    return likes, answers.__getitem__ if answers else str
+
+
+def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> Result:
+    settings = recipe.Task.model_validate({"name": name, **extra.pop("settings", {})})
+    given = RECORDS[name] if records is None else records
+    return run_task(settings, given, model, split_label="test", seed=42, **extra)
+
+
+def values(result: Result) -> dict[str, float]:
+    return {m["name"]: m["value"] for m in result.scores["metrics"]}
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_a_perfect_model_has_a_perfect_score(name: str, fake: Any) -> None:
+    reference = run(name, fake()).items if name == "preferences" else None
+    got = run(name, fake(*knows(RECORDS[name])), reference_items=reference)
+    headlines = {m["name"]: m["value"] for m in got.scores["metrics"] if m["headline"]}
+    assert headlines == pytest.approx(dict.fromkeys(headlines, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), [("hellaswag", 4), ("mcqa", 5)])
+def test_a_uniform_model_ranks_by_chance(name: str, options: int, fake: Any) -> None:
+    """Chance lies in the 95 % interval in at least 17 of 20 draws of 200 questions."""
+    held = {"acc": 0, "acc_norm": 0}
+    for seed in range(20):
+        got = run(name, fake(), choices(200, options, seed))
+        scores = {m["name"]: m for m in got.scores["metrics"]}
+        assert scores["chance"]["value"] == pytest.approx(1 / options)
+        for metric in held:
+            held[metric] += scores[metric]["low"] <= 1 / options <= scores[metric]["high"]
+    assert min(held.values()) >= 17
+
+
+def test_a_uniform_model_prefers_by_chance(fake: Any) -> None:
+    """Measured against a model that likes other tokens: the reward is a matter of length alone."""
+    reference = run("preferences", fake(lambda prompt, continuation: -1.0)).items
+    scores = {
+        m["name"]: m
+        for m in run("preferences", fake(), reference_items=reference).scores["metrics"]
+    }
+    for metric in ("reward_accuracy", "policy_accuracy", "longer_accuracy"):
+        assert scores[metric]["low"] <= 0.5 <= scores[metric]["high"]
+
+
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(fake: Any) -> None:
+    got = run("wikitext2", fake(context=100))
+    assert values(got)["perplexity"] == pytest.approx(50)
+    assert all(i["weight"]["perplexity"] == 99 for i in got.items)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"wikitext2"}))
+def test_the_order_of_items_changes_none(name: str, fake: Any) -> None:
+    def likes(prompt: str, continuation: str) -> float:
+        return -1 - (sum(map(ord, prompt + continuation)) % 97) / 97
+
+    def writes(prompt: str) -> str:
+        return f"It is #### {len(prompt)}"
+
+    shuffled = random.Random(1).sample(RECORDS[name], len(RECORDS[name]))
+    reference = run(name, fake(), shuffled).items if name == "preferences" else None
+    plain = run(name, fake(likes, writes), reference_items=reference)
+    mixed = run(name, fake(likes, writes), shuffled, reference_items=reference)
+    by_id = {i["id"]: i for i in mixed.items}
+    assert [i["id"] for i in plain.items] != [i["id"] for i in mixed.items]
+    assert all(by_id[i["id"]] == i for i in plain.items)
+    assert values(plain) == pytest.approx(values(mixed))
+
+
+def test_a_sample_depends_on_seed_and_content_alone() -> None:
+    records = choices(300)
+    drawn = sample(records, 50, 1)
+    assert len(drawn) == 50
+    assert drawn == [r for r in records if r in drawn] != records[:50]
+    assert {r.id for r in sample(records[::-1], 50, 1)} == {r.id for r in drawn}
+    assert {r.id for r in sample(records, 50, 2)} != {r.id for r in drawn}
+    assert sample(records, None, 1) == sample(records, 999, 1) == records
+
+
+def test_a_smaller_sample_is_part_of_a_larger_one() -> None:
+    records = choices(300)
+    assert {r.id for r in sample(records, 20, 3)} < {r.id for r in sample(records, 90, 3)}
+
+
+def test_every_record_is_drawn_equally_often() -> None:
+    """Each of 20 is drawn in a quarter of 2,000 seeds: 500, give or take 19.4; five times that."""
+    records = choices(20)
+    counts = dict.fromkeys((r.id for r in records), 0)
+    for seed in range(2_000):
+        for r in sample(records, 5, seed):
+            counts[r.id] += 1
+    assert max(abs(count - 500) for count in counts.values()) < 97
+
+
+def test_scores_name_their_protocol_and_count_what_was_not_drawn(fake: Any) -> None:
+    got = run("hellaswag", fake(), settings={"n": 100})
+    [acc_norm, acc, chance] = got.scores["metrics"]
+    assert (
+        acc_norm["protocol"] == "hellaswag@1 · rank · acc_norm (characters) · 0-shot · test · n=100"
+    )
+    assert acc["protocol"] == "hellaswag@1 · rank · acc · 0-shot · test · n=100"
+    assert (acc["kind"], acc["better"], acc["scale"], acc["n"]) == (
+        "proportion",
+        "higher",
+        100,
+        100,
+    )
+    assert chance["better"] is None
+    assert got.scores["counts"] == {"not drawn": 300}
+    assert got.scores["empty"] is None
+
+
+def test_groups_are_scored_apart(fake: Any) -> None:
+    got = run("mcqa", fake())
+    groups = got.scores["groups"]
+    subjects = [f"subject {i}" for i in range(3)]
+    assert list(groups) == [*subjects, "source: left", "source: right"]
+    assert sum(groups[name]["acc"]["n"] for name in subjects) == 400
+    right = [i["scores"]["acc"] for i in got.items if i["source"] == "right"]
+    assert groups["source: right"]["acc"]["value"] == np.mean(right)
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_results_are_plain_json(name: str, fake: Any) -> None:
+    got = run(name, fake())
+    assert json.loads(json.dumps(got._asdict(), allow_nan=False)) == got._asdict()
+    for item in got.items:
+        assert item.keys() >= {"id", "source", "group", "scores", "detail"}
+        assert "request" in item["detail"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"gsm8k"}))
+def test_what_is_no_number_is_never_a_score(name: str, bad: float, fake: Any) -> None:
+    def likes(prompt: str, continuation: str) -> float:
+        return bad if "text 7" in prompt or "question 7" in prompt or prompt == "a" else -1
+
+    with pytest.raises(ZephyrError, match=rf"'{name}' has no score") as caught:
+        run(name, fake(likes))
+    assert "items, such as" in str(caught.value)
+
+
+def test_nothing_to_ask_is_an_error(fake: Any) -> None:
+    with pytest.raises(ZephyrError, match="nothing to ask"):
+        run("hellaswag", fake(), [])
+
+
+def test_records_of_another_kind_are_an_error(fake: Any) -> None:
+    with pytest.raises(ZephyrError, match="can't ask this source") as caught:
+        run("hellaswag", fake(), problems(3))
+    assert "records of kind chat" in str(caught.value)
+
+
+def test_an_unknown_task_is_an_error() -> None:
+    with pytest.raises(ZephyrError, match="nearest: hellaswag"):
+        find("helaswag")
+
+
+def test_a_table_of_tasks_without_the_libraries_of_models() -> None:
+    code = "import sys, zephyr.evaluate.task\nprint(*(m for m in sys.modules if '.' not in m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"torch", "transformers", "jieba", "nltk", "rouge_chinese", "tokenizers"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_names_of_metrics_are_unique() -> None:
+    for name, task in TASKS.items():
+        assert name == task.name
+        names = [m.name for m in task.metrics]
+        assert all(a != b for a, b in permutations(names, 2))
+        assert task.metrics[0].headline
+
+
+def test_an_item_is_one_record(fake: Any) -> None:
+    records: list[Record] = [*RECORDS["hellaswag"]]
+    assert [i["id"] for i in run("hellaswag", fake()).items] == [r.id for r in records]
