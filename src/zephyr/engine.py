@@ -16,9 +16,9 @@ from typing import Any, Literal
 from zephyr import graph
 from zephyr.data import sources
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import TASKS
+from zephyr.evaluate.task import find, sources_of
 from zephyr.graph import Node
-from zephyr.recipe import Recipe, Source, Task
+from zephyr.recipe import Recipe, Source
 from zephyr.store import Store, write_json
 from zephyr.worker import Order, Report, work
 
@@ -92,22 +92,16 @@ def plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
 
     def version(kind: str) -> int:
         task = kind.removeprefix("task:")
-        return TASKS[task].version if task != kind else VERSIONS[kind]
+        return find(task).version if task != kind else VERSIONS[kind]
 
     def source(spec: Source, where: str) -> dict[str, Any]:
-        return sources.source_fingerprint(spec, origin=recipe.origin, base=folder, where=where)
+        return sources.fingerprint(spec, origin=recipe.origin, base=folder, where=where)
 
     def base(name: str, where: str) -> dict[str, Any]:
         return _base_files(folder / name, where)
 
-    describe = graph.Describer(
-        version=version, source=source, base=base, task_sources=_task_sources
-    )
+    describe = graph.Describer(version=version, source=source, base=base, task_sources=sources_of)
     return Plan(recipe, folder, store, graph.build(recipe, describe))
-
-
-def _task_sources(task: Task) -> tuple[Source, ...]:
-    return sources.of_task(task)
 
 
 def _base_files(folder: Path, where: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every stage is a function of a node, the runs that enter it and the place to wri
 nothing else but the settings of the machine, which change no result beyond rounding.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from zephyr.data import mixture, sources
 from zephyr.data.records import Passage, Record
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import run_task
+from zephyr.evaluate.task import find, run_task, sources_of
 from zephyr.graph import Node
 from zephyr.model import adapter, nano
 from zephyr.model.fork import Fork, fork
 from zephyr.model.load import Lineage, Model, assemble, load, load_network
-from zephyr.recipe import Align, Lora, Optimization, Recipe, Tune
-from zephyr.store import Run, write_atomically, write_json
+from zephyr.recipe import Align, Lora, Mixture, Optimization, Recipe, Task, Tune
+from zephyr.store import Run, read_json_lines, write_atomically, write_json
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Dpo, Objective, TokenLoss
 
@@ -157,17 +158,11 @@ def _quantize(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
 
 def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     settings = next(t for t in context.recipe.evaluate.tasks if t.key == node.task)
-    records: Sequence[Record]
     if "data" in inputs:
-        records = mixture.load(inputs["data"].artifact)[1]
+        records: Sequence[Record] = mixture.load(inputs["data"].artifact).holdout
         asked = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
     else:
-        records, asked = sources.read_task(
-            settings,
-            origin=context.recipe.origin,
-            base=context.folder,
-            where=f"evaluate.tasks.{settings.key}",
-        )
+        records, asked = _asked(settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
     reference = inputs.get("reference")
     result = run_task(
@@ -191,6 +186,25 @@ _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
     "quantize": _quantize,
     "evaluation": _evaluation,
 }
+
+
+def _asked(settings: Task, context: Context) -> tuple[list[Record], str]:
+    """The records that a task asks, and what to call them in its protocol."""
+    where = f"evaluate.tasks.{settings.key}"
+    records: list[Record] = []
+    names = []
+    for source in sources_of(settings):
+        reading = sources.read(
+            source,
+            kind=find(settings.name).asks,
+            origin=context.recipe.origin,
+            base=context.folder,
+            where=where,
+        )
+        mixture.refuse_unreadable(reading, Mixture.model_fields["unreadable"].default)
+        records += reading.records
+        names.append(f"{reading.label} {source.split or ''}".strip())
+    return records, " + ".join(names)
 
 
 @lru_cache(maxsize=1)
@@ -339,13 +353,9 @@ def _save_adapter(model: Model, lineage: Lineage, run: Run, context: Context) ->
 
 
 def _items(run: Run) -> list[dict[str, Any]]:
-    from zephyr.store import read_json_lines
-
     return read_json_lines(run.artifact / "items.jsonl")
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    import json
-
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(path, "".join(lines))

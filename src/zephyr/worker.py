@@ -7,10 +7,10 @@ up by the next run.
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import parent_process
@@ -173,4 +173,4 @@ def _quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    sys.stderr.flush()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

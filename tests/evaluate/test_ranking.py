@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.evaluate.conftest import Letters
 from zephyr import recipe
 from zephyr.data.records import Choice
 from zephyr.errors import ZephyrError
@@ -73,6 +74,13 @@ class Merging:
         return "".join(int(t).to_bytes(2, "big").decode() for t in tokens)
 
 
+class Dropping(Letters):
+    """Knows no π, and takes the space before it along."""
+
+    def __call__(self, texts: list[str], **kwargs: Any) -> dict[str, list[list[int]]]:
+        return super().__call__([text.replace(" π", "") for text in texts], **kwargs)
+
+
 def test_where_tokens_cross_the_edge_the_whole_text_decides(fake: Any) -> None:
     """abc + de: the context is ab|c, the whole ab|c |de, and from the third token on: de."""
     model = fake()
@@ -123,9 +131,28 @@ def test_cuts_are_counted(fake: Any) -> None:
     assert got.scores["counts"] == {"cut": 4}
 
 
-def test_an_ending_that_fills_the_context_is_refused(fake: Any) -> None:
-    with pytest.raises(ZephyrError, match="an option can't be ranked"):
-        ask(fake(context=10), Choice("s", "x", ("ab", "a" * 10), 0))
+def test_a_question_with_an_option_that_cannot_be_weighed_is_left_out(fake: Any) -> None:
+    """A tokenizer that drops a sign, and an ending (with its space) of more than 10 tokens."""
+    model = fake(context=10)
+    letters = model.tokenizer
+    model.tokenizer = Dropping()
+    records = [
+        Choice("s", "x", ("ab", "π"), 0),
+        Choice("s", "x", ("ab", "cd"), 0),
+        Choice("s", "x", ("ab", "a" * 10), 0),
+        Choice("s", "x", ("ab", "a" * 9), 0),
+    ]
+    settings = recipe.Task(name="hellaswag")
+    got = run_task(settings, records, model, split_label="test", seed=0)
+    assert [i["id"] for i in got.items] == [records[1].id, records[3].id]
+    assert got.scores["counts"] == {
+        "an option without tokens": 1,
+        "an option longer than the context": 1,
+    }
+    assert got.scores["metrics"][0]["n"] == 2
+    assert [letters.decode(f.prompt) for f in model.asked] == ["x", "x"]
+    with pytest.raises(ZephyrError, match="nothing left to ask"):
+        run_task(settings, records[:1], model, split_label="test", seed=0)
 
 
 # -- against a plain computation -------------------------------------------------------------------

@@ -20,7 +20,7 @@ def prompts() -> list[Ids]:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_equals_the_librarys_greedy_search(family: str) -> None:
     causal = tiny.model(family).causal
-    answers = decode(causal, prompts(), stops=NEVER, max_new_tokens=12)
+    answers = decode(causal, prompts(), stops=NEVER, limits=[12] * 4)
     for prompt, answer in zip(prompts(), answers, strict=True):
         whole = torch.from_numpy(prompt.astype(np.int64))[None]
         expected = causal.generate(
@@ -38,9 +38,9 @@ def test_equals_the_librarys_greedy_search(family: str) -> None:
 @pytest.mark.parametrize("family", ["qwen2", "bloom"])
 def test_a_finished_row_leaves_and_the_others_go_on(family: str) -> None:
     causal = tiny.model(family).causal
-    free = decode(causal, prompts(), stops=NEVER, max_new_tokens=12)
+    free = decode(causal, prompts(), stops=NEVER, limits=[12] * 4)
     stop = int(free[2].ids[4])
-    stopped = decode(causal, prompts(), stops=frozenset({stop}), max_new_tokens=12)
+    stopped = decode(causal, prompts(), stops=frozenset({stop}), limits=[12] * 4)
     for before, after in zip(free, stopped, strict=True):
         whole = before.ids.tolist()
         end = whole.index(stop) if stop in whole else 12
@@ -48,22 +48,30 @@ def test_a_finished_row_leaves_and_the_others_go_on(family: str) -> None:
         assert after.stopped == (stop in whole)
 
 
+def test_each_row_has_a_limit_of_its_own() -> None:
+    causal = tiny.model("qwen2").causal
+    whole = decode(causal, prompts(), stops=NEVER, limits=[9] * 4)
+    some = decode(causal, prompts(), stops=NEVER, limits=[3, 9, 1, 5])
+    for full, cut, limit in zip(whole, some, [3, 9, 1, 5], strict=True):
+        assert cut.ids.tolist() == full.ids[:limit].tolist()
+
+
 def test_sampling_does_not_depend_on_the_neighbours() -> None:
     model = tiny.model("qwen2")
     sampling = Sampling(temperature=1.0, top_p=0.9, seed=5)
-    batch = decode(model.causal, prompts(), stops=NEVER, max_new_tokens=8, sampling=sampling)
-    alone = decode(model.causal, prompts()[:1], stops=NEVER, max_new_tokens=8, sampling=sampling)
+    batch = decode(model.causal, prompts(), stops=NEVER, limits=[8] * 4, sampling=sampling)
+    alone = decode(model.causal, prompts()[:1], stops=NEVER, limits=[8], sampling=sampling)
     assert batch[0].ids.tolist() == alone[0].ids.tolist()
     other = Sampling(temperature=1.0, top_p=0.9, seed=6)
-    again = decode(model.causal, prompts()[:1], stops=NEVER, max_new_tokens=8, sampling=other)
+    again = decode(model.causal, prompts()[:1], stops=NEVER, limits=[8], sampling=other)
     assert again[0].ids.tolist() != alone[0].ids.tolist()
 
 
 def test_top_p_keeps_the_likeliest() -> None:
     causal = tiny.model("qwen2").causal
-    greedy = decode(causal, prompts(), stops=NEVER, max_new_tokens=6)
+    greedy = decode(causal, prompts(), stops=NEVER, limits=[6] * 4)
     narrow = Sampling(temperature=1.0, top_p=1e-6)
-    nearly = decode(causal, prompts(), stops=NEVER, max_new_tokens=6, sampling=narrow)
+    nearly = decode(causal, prompts(), stops=NEVER, limits=[6] * 4, sampling=narrow)
     assert [a.ids.tolist() for a in nearly] == [a.ids.tolist() for a in greedy]
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zephyr.data.records import Choice
-from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
 from zephyr.model.fork import Fork, fork
 
@@ -34,65 +33,72 @@ class _Option(NamedTuple):
     cut: bool
 
 
+class _Question(NamedTuple):
+    record: Choice
+    text: str
+    options: list[_Option]
+
+
 def _rank(model: Model, records: Sequence[Choice], context: Callable[[Choice], str]) -> Asked:
-    contexts = [context(record) for record in records]
-    questions = _encode(model, contexts, [record.choices for record in records])
+    questions, counts = _encode(model, records, [context(record) for record in records])
     forks: list[Fork] = []
     places: list[list[tuple[int, int]]] = []
-    for options in questions:
-        made, where = _share_prompts(options, first=len(forks))
+    for question in questions:
+        made, where = _share_prompts(question.options, first=len(forks))
         forks += made
         places.append(where)
     answers = model.logprobs(forks)
     items = [
-        _score(record, text, options, [answers[f][c].tolist() for f, c in where])
-        for record, text, options, where in zip(records, contexts, questions, places, strict=True)
+        _score(question, [answers[f][c].tolist() for f, c in where])
+        for question, where in zip(questions, places, strict=True)
     ]
-    cut = sum(any(option.cut for option in options) for options in questions)
-    return Asked(items, {"cut": cut} if cut else {}, ("0-shot",), {})
+    counts["cut"] = sum(any(option.cut for option in q.options) for q in questions)
+    return Asked(items, {k: v for k, v in counts.items() if v}, ("0-shot",), {})
 
 
 def _encode(
-    model: Model, contexts: Sequence[str], choices: Sequence[Sequence[str]]
-) -> list[list[_Option]]:
-    """The tokens of every option of every question.
+    model: Model, records: Sequence[Choice], contexts: Sequence[str]
+) -> tuple[list[_Question], dict[str, int]]:
+    """The tokens of every option of every question, and how many questions are left out and why.
 
     lm-eval's rule: the option's tokens are those of the whole text beyond as many as the context
     alone has, with special tokens as the tokenizer adds them by default, and blanks at the end of
     the context counted to the option. Where the two do not meet at a token's edge, this keeps the
     whole text's tokens for the option. Of what is too long the last `model.context` + 1 tokens are
     kept: the last one is predicted and never read.
+
+    lm-eval stops at an option without tokens (a sign that the tokenizer does not know) or longer
+    than the context; here the question is left out, since an option that can't be weighed makes
+    the others meaningless.
     """
-    bare = [text.rstrip() for text in contexts]
-    before = _tokens(model, bare)
+    before = _tokens(model, [text.rstrip() for text in contexts])
     wholes = iter(
         _tokens(
             model,
             [
                 f"{text} {choice}"
-                for text, row in zip(contexts, choices, strict=True)
-                for choice in row
+                for record, text in zip(records, contexts, strict=True)
+                for choice in record.choices
             ],
         )
     )
-    questions: list[list[_Option]] = []
-    for text, own, row in zip(bare, before, choices, strict=True):
-        prompt = own or [_start(model)]
-        options: list[_Option] = []
-        for choice, whole in zip(row, wholes, strict=False):
-            continuation = whole[len(own) :]
-            if not 0 < len(continuation) <= model.context:
-                raise ZephyrError(
-                    "an option can't be ranked",
-                    where=repr(text[-60:]),
-                    found=f"{choice[:60]!r}, of {len(continuation)} tokens",
-                    allowed=f"1 to {model.context} tokens",
-                    todo="take this question out of the source",
-                )
-            kept = model.context + 1 - len(continuation)
-            options.append(_Option(tuple(prompt[-kept:]), tuple(continuation), kept < len(prompt)))
-        questions.append(options)
-    return questions
+    questions: list[_Question] = []
+    left_out = {"an option without tokens": 0, "an option longer than the context": 0}
+    for record, text, own in zip(records, contexts, before, strict=True):
+        rests = [tuple(next(wholes)[len(own) :]) for _ in record.choices]
+        if not all(rests):
+            left_out["an option without tokens"] += 1
+            continue
+        if max(map(len, rests)) > model.context:
+            left_out["an option longer than the context"] += 1
+            continue
+        prompt = tuple(own or [_start(model)])
+        room = [model.context + 1 - len(rest) for rest in rests]
+        options = [
+            _Option(prompt[-r:], o, r < len(prompt)) for r, o in zip(room, rests, strict=True)
+        ]
+        questions.append(_Question(record, text, options))
+    return questions, left_out
 
 
 def _tokens(model: Model, texts: list[str]) -> list[list[int]]:
@@ -122,9 +128,8 @@ def _share_prompts(
     return [fork(prompt, *branches) for prompt, branches in by_prompt.items()], places
 
 
-def _score(
-    record: Choice, text: str, options: Sequence[_Option], logprobs: Iterable[Sequence[float]]
-) -> Item:
+def _score(question: _Question, logprobs: Iterable[Sequence[float]]) -> Item:
+    record, text, options = question
     sums = np.array([sum(values) for values in logprobs])
     lengths = np.array([max(1, len(choice)) for choice in record.choices])
     chosen, chosen_norm = int(sums.argmax()), int((sums / lengths).argmax())

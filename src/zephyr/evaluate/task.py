@@ -20,7 +20,7 @@ from zephyr.statistics import Better, Kind, estimate
 
 R = TypeVar("R", bound=Record)
 
-__all__ = ["TASKS", "Metric", "Model", "Result", "Task", "find", "run_task", "sample"]
+__all__ = ["TASKS", "Metric", "Model", "Result", "Task", "find", "run_task", "sample", "sources_of"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,12 @@ def find(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS, where="evaluate.tasks")
     return TASKS[name]
+
+
+def sources_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
+    """What a task asks: the recipe's sources, else its own; none where it asks a hold-out."""
+    own = tuple(recipe.Source(name=n, split=split) for n, split in find(settings.name).sources)
+    return settings.sources or own
 
 
 def sample(records: Sequence[R], n: int | None, seed: int) -> list[R]:

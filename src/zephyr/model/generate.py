@@ -51,11 +51,11 @@ def decode(
     prompts: Sequence[Ids],
     *,
     stops: frozenset[int],
-    max_new_tokens: int,
+    limits: Sequence[int],
     sampling: Sampling = GREEDY,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """One answer for each prompt, decoded as one batch.
+    """One answer for each prompt, decoded as one batch; `limits` bounds the tokens of each.
 
     `on_token(row, id)` is called for each token as it is chosen, end tokens left out.
     """
@@ -75,7 +75,7 @@ def decode(
     written: list[list[int]] = [[] for _ in prompts]
     stopped = [False] * len(prompts)
     cache = None
-    for _ in range(max_new_tokens):
+    while rows:
         where = {"position_ids": positions} if takes_positions else {}
         out = causal(
             input_ids=tokens,
@@ -93,7 +93,8 @@ def decode(
                 stopped[row] = True
                 continue
             written[row].append(token)
-            keep.append(at)
+            if len(written[row]) < limits[row]:
+                keep.append(at)
             if on_token is not None:
                 on_token(row, token)
         if not keep:

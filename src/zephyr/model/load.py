@@ -112,14 +112,13 @@ class Model:
         while order:
             longest = len(prompts[order[0]])
             self._refuse_too_long(longest + 1)
-            room = min(max_new_tokens, self.context - longest)
-            most = max(1, 4 * self.token_budget // (longest + room))
+            most = max(1, 4 * self.token_budget // (longest + max_new_tokens))
             members, order = order[:most], order[most:]
             answers = decode(
                 self.causal,
                 [prompts[i] for i in members],
                 stops=self.template.stops,
-                max_new_tokens=room,
+                limits=[min(max_new_tokens, self.context - len(prompts[i])) for i in members],
                 sampling=sampling,
             )
             for i, answer in zip(members, answers, strict=True):
@@ -161,7 +160,7 @@ class Model:
             self.causal,
             [prompt],
             stops=self.template.stops,
-            max_new_tokens=room,
+            limits=[room],
             sampling=sampling,
             on_token=hear,
         )
