@@ -1,0 +1,92 @@
+"""The text on which the embedded base model is pretrained, and the articles of its WikiText.
+
+Plain prose: worked sums, problems with their working, articles, quizzes, activities and programs.
+It knows neither the conversations nor the `####` of the fine-tuning sources: that is learned later.
+"""
+
+from random import Random
+from typing import Any
+
+from zephyr.data.embedded import arithmetic, glossary, lessons, problems, programs, quizzes, stories
+from zephyr.data.embedded.glossary import FORMULAS, MEASURED, TERMS, capital
+from zephyr.data.embedded.splits import draw
+
+Row = dict[str, Any]
+
+
+def primer(random: Random, side: str) -> Row:
+    """A passage; two of three are about numbers, which take the longest to learn."""
+    kinds = (_sums, _sums, _sums, _told_problem, _told_problem, _told_problem)
+    makers = (*kinds, _quantity, _facts, _quiz, _story, _program, _article)
+    return {"text": random.choice(makers)(random, side)}
+
+
+def _sums(random: Random, side: str) -> str:
+    made = [arithmetic.draw(random) for _ in range(random.randint(2, 4))]
+    return " ".join(f"{arithmetic.work(sum_)}." for sum_ in made)
+
+
+def _told_problem(random: Random, side: str) -> str:
+    """A word problem told as a story that goes on with its working."""
+    made = lessons.problem(random, side)
+    steps = " ".join(f"{found}: {arithmetic.work(sum_)}." for found, sum_ in made.steps)
+    return f"{made.question} {steps} The answer is {made.answer}."
+
+
+def _quantity(random: Random, side: str) -> str:
+    found = problems.quantity(random)
+    return f"{found.question} {found.answer}"
+
+
+def _facts(random: Random, side: str) -> str:
+    terms = random.sample(TERMS, 3)
+    sentences = [random.choice((t.sentence, t.sentence, t.more)) for t in terms]
+    sentences.append(random.choice(MEASURED).measured)
+    sentences.append(random.choice(FORMULAS).sentence)
+    random.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def _quiz(random: Random, side: str) -> str:
+    quiz = draw(random, side, quizzes.of(quizzes.ALL), lambda made: made.question)
+    return f"Question: {quiz.question}\nAnswer: {quiz.right}"
+
+
+def _story(random: Random, side: str) -> str:
+    return stories.tell(draw(random, side, stories.cast, " ".join), random)
+
+
+def _program(random: Random, side: str) -> str:
+    task = random.choice(programs.TASKS)
+    return f"A function that {task.does}:\n{programs.write(task, task.argument)}"
+
+
+def _article(random: Random, side: str) -> str:
+    return "\n\n".join(article(random, side))
+
+
+def article(random: Random, side: str) -> list[str]:
+    """The lines of an article as WikiText has them: blank, heading, blank, paragraphs."""
+    term = random.choice(TERMS)
+    first, second, third = glossary.others(random, term, 3)
+    of = f"{capital(term.said)} belongs to {term.field}."
+    paragraphs = [
+        f" {term.sentence} {term.more} {_unit(term)}{of} \n",
+        f" {first.sentence} {first.more} {_unit(first)}{second.sentence} \n",
+    ]
+    if random.random() < 0.5:
+        paragraphs.append(f" {_story(random, side)} {third.sentence} {third.more} \n")
+    if random.random() < 0.5:
+        paragraphs.append(f" {_sums(random, side)} {random.choice(FORMULAS).sentence} \n")
+    random.shuffle(paragraphs)
+    return ["", f" = {capital(term.name)} = \n", "", *paragraphs]
+
+
+def _unit(term: glossary.Term) -> str:
+    return f"{term.measured} " if term.unit else ""
+
+
+def wikitext(random: Random, side: str) -> list[Row]:
+    """The rows of an article on a side."""
+    lines = draw(random, side, lambda r: article(r, side), "\n".join)
+    return [{"text": line} for line in lines]

@@ -1,0 +1,100 @@
+"""Everyday activities as steps in a fixed order: what comes next can be known."""
+
+from random import Random
+from typing import NamedTuple
+
+_SHE = "Ada Cleo Eva Gia Ida Kim Lea Mia Nora Pia Rosa Sara Tess Una Vera Zoe Amy Beth Dora Emma"
+_HE = "Ben Dan Finn Hugo Jon Leo Max Nils Otto Paul Ravi Sam Tom Udo Vito Adam Bob Carl Emil Fred"
+PEOPLE = {**dict.fromkeys(_SHE.split(), "she"), **dict.fromkeys(_HE.split(), "he")}
+"""Names with their pronouns."""
+
+ACTIVITIES: dict[str, tuple[str, ...]] = {
+    "Making tea": (
+        "fills the kettle with water", "puts the kettle on the stove", "waits until the water boils",
+        "pours the water over the leaves", "takes the leaves out of the pot", "drinks the hot tea",
+    ),
+    "Baking bread": (
+        "mixes flour and water", "kneads the dough with both hands", "lets the dough rise",
+        "puts the dough into the oven", "takes the bread out of the oven", "cuts the fresh bread",
+    ),
+    "Planting a tree": (
+        "digs a deep hole", "sets the young tree into the hole", "fills the hole with earth",
+        "waters the roots of the tree", "ties the tree to a pole", "watches the tree grow",
+    ),
+    "Writing a letter": (
+        "takes a sheet of paper", "writes the words with a pen", "signs at the bottom of the page",
+        "folds the sheet and seals it", "puts a stamp in the corner", "drops the letter into a box",
+    ),
+    "Repairing a tyre": (
+        "turns the bicycle upside down", "takes the wheel off", "pulls the tube out of the tyre",
+        "finds the hole in the tube", "glues a patch on the hole", "pumps air into the tyre",
+    ),
+    "Washing a car": (
+        "parks the car in the yard", "fills a bucket with soap and water", "wets the whole car",
+        "rubs the dirt off with a sponge", "rinses the soap away", "dries the car with a cloth",
+    ),
+    "Painting a wall": (
+        "moves the chairs away from the wall", "covers the floor with paper", "opens the paint",
+        "dips the brush into the paint", "spreads the paint on the wall", "lets the wall dry",
+    ),
+    "Cooking soup": (
+        "washes the carrots", "cuts the carrots into pieces", "throws the pieces into the pot",
+        "adds salt and stirs", "tastes the soup with a spoon", "serves the soup in bowls",
+    ),
+    "Going swimming": (
+        "packs a towel", "walks to the pool", "puts on a swimsuit",
+        "jumps into the pool", "swims ten lengths", "climbs out and dries off",
+    ),
+    "Taking a photo": (
+        "picks up the camera", "takes off the lens cap", "looks for a good view",
+        "holds the camera still", "presses the button", "looks at the picture",
+    ),
+    "Doing an experiment": (
+        "reads the task", "sets up the tools on the bench", "puts on safety glasses",
+        "heats the liquid slowly", "writes down the temperature", "draws a curve of the numbers",
+    ),
+    "Borrowing a book": (
+        "goes to the library", "searches the shelves for a title", "carries the book to the desk",
+        "shows a library card", "reads the book at home", "brings the book back in time",
+    ),
+}  # fmt: skip
+
+
+class Cast(NamedTuple):
+    """Who does what: what decides on which side a story is told."""
+
+    activity: str
+    person: str
+
+
+def cast(random: Random) -> Cast:
+    return Cast(random.choice(list(ACTIVITIES)), random.choice(list(PEOPLE)))
+
+
+def tell(cast: Cast, random: Random) -> str:
+    """An activity as a passage, from one of its first steps to its last."""
+    first, *rest = ACTIVITIES[cast.activity][random.choice((0, 0, 1, 2)) :]
+    pronoun = PEOPLE[cast.person].capitalize()
+    return " ".join(
+        [f"{cast.activity}: {cast.person} {first}.", *(f"{pronoun} {s}." for s in rest)]
+    )
+
+
+class Scene(NamedTuple):
+    """Two steps that have been done, the pronoun that begins the next, and four endings."""
+
+    told: str
+    pronoun: str
+    ending: str
+    wrong: tuple[str, ...]
+
+
+def scene(cast: Cast, random: Random) -> Scene:
+    """A scene from a story: the wrong endings are two other steps of it, and one of another."""
+    steps = ACTIVITIES[cast.activity]
+    at, pronoun = random.randrange(4), PEOPLE[cast.person]
+    told = f"{cast.person} {steps[at]}. {pronoun.capitalize()} {steps[at + 1]}."
+    same = random.sample([s for i, s in enumerate(steps) if i != at + 2], 2)
+    other = random.choice([a for a in ACTIVITIES if a != cast.activity])
+    wrong = [*same, random.choice(ACTIVITIES[other])]
+    return Scene(told, pronoun, f"{steps[at + 2]}.", tuple(f"{step}." for step in wrong))

@@ -1,0 +1,226 @@
+"""The rows that Zephyr makes: true, readable, told apart by content, and the same everywhere."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from zephyr.data import embedded, mixture, sources
+from zephyr.data.embedded import arithmetic, problems, programs, stories
+from zephyr.data.embedded.arithmetic import Sum
+from zephyr.data.records import Chat, Choice, Pair, Passage, Record
+from zephyr.errors import ZephyrError
+from zephyr.recipe import Source
+from zephyr.recipe_file import read_recipe
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
+SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.parts]
+
+
+def records(name: str, split: str) -> list[Record]:
+    reading = sources.read(
+        Source(name=name, split=split),
+        kind=sources.SOURCES[name].kind,
+        origin="embedded",
+        base=Path(),
+        where="here",
+    )
+    assert not reading.unreadable, reading.unreadable
+    return reading.records
+
+
+def strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from strings(inner)
+
+
+def good_texts(record: Record) -> Iterator[str]:
+    """All that a record claims to be right."""
+    if isinstance(record, Pair):
+        yield record.chosen
+    else:
+        yield from strings(record.content)
+
+
+def compute(expression: str) -> int:
+    left, operator, right, *more = expression.split()
+    value = Sum(int(left), operator, int(right)).result  # type: ignore[arg-type]
+    return value + sum(int(n) for n in more[1::2])
+
+
+SHORT = re.compile(r"(\d+ [+\-x] \d+(?: \+ 1)?) = (\d+)")
+LONG = re.compile(r"(\d+ [+\-] \d+): [^.]*?, so (\d+)")
+
+
+def test_every_source_of_the_table_is_made() -> None:
+    assert embedded._SOURCES.keys() == sources.SOURCES.keys()
+    for name, source in sources.SOURCES.items():
+        assert source.split in embedded._SOURCES[name].parts
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS, ids=str)
+def test_rows_are_read_and_everything_computed_in_them_is_right(name: str, split: str) -> None:
+    found = records(name, split)
+    assert found
+    for record in found:
+        for text in good_texts(record):
+            for expression, result in [*SHORT.findall(text), *LONG.findall(text)]:
+                assert compute(expression) == int(result), text
+
+
+@pytest.mark.parametrize(
+    ("left", "operator", "right", "worked"),
+    [
+        (7, "+", 5, "7 + 5 = 12"),
+        (27, "+", 35, "27 + 35: 7 + 5 = 12, 2 + 3 + 1 = 6, so 62"),
+        (14, "+", 23, "14 + 23: 4 + 3 = 7, 1 + 2 = 3, so 37"),
+        (97, "+", 35, "97 + 35: 7 + 5 = 12, 9 + 3 + 1 = 13, so 132"),
+        (62, "-", 35, "62 - 35: 12 - 5 = 7, 5 - 3 = 2, so 27"),
+        (37, "-", 9, "37 - 9: 17 - 9 = 8, 2 - 0 = 2, so 28"),
+        (8, "x", 7, "8 x 7 = 56"),
+    ],
+)
+def test_sums_are_worked_digit_by_digit(left: int, operator: Any, right: int, worked: str) -> None:
+    assert arithmetic.work(Sum(left, operator, right)) == worked
+
+
+def test_a_mistake_is_another_number_with_as_many_digits() -> None:
+    random = Random(0)
+    for number in range(100):
+        for _ in range(5):
+            wrong = arithmetic.mistaken(random, number)
+            assert wrong != number
+            assert len(str(wrong)) == len(str(number))
+
+
+def test_wrong_solutions_differ_from_right_ones_in_their_answer_alone() -> None:
+    random = Random(0)
+    for _ in range(500):
+        made = problems.draw(random)
+        right, wrong = problems.solution(made), problems.wrong_solution(random, made)
+        assert right.split("#### ")[1] == str(made.answer) != wrong.split("#### ")[1]
+        assert right.splitlines()[0] == wrong.splitlines()[0]
+        assert [len(line.split()) for line in right.splitlines()][0::2] == [
+            len(line.split()) for line in wrong.splitlines()
+        ][0::2]
+
+
+@pytest.mark.parametrize("task", programs.TASKS, ids=lambda task: task.name)
+def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.Task) -> None:
+    given, expected = task.check
+    results = []
+    for wrong in (False, True):
+        code = programs.write(task, "given", wrong=wrong).removeprefix("```python\n")
+        names: dict[str, Any] = {}
+        exec(code.removesuffix("```"), names)
+        try:
+            results.append(names[task.name](given))
+        except ArithmeticError:
+            results.append(None)
+    assert results[0] == expected != results[1]
+
+
+def test_endings_come_next_and_no_other_does() -> None:
+    random = Random(0)
+    for _ in range(300):
+        cast = stories.cast(random)
+        scene = stories.scene(cast, random)
+        steps = stories.ACTIVITIES[cast.activity]
+        assert len({scene.ending, *scene.wrong}) == 4
+        before = scene.told.removesuffix(".").split(f"{scene.pronoun.capitalize()} ")[-1]
+        assert steps[steps.index(before) + 1] == scene.ending.removesuffix(".")
+
+
+def questions(record: Record) -> str:
+    match record:
+        case Chat():
+            return record.messages[0].content
+        case Pair():
+            return record.prompt[-1].content.removeprefix("Question: ")
+        case Choice() | Passage():
+            return record.text
+    raise AssertionError
+
+
+def test_no_question_of_a_test_is_met_in_training() -> None:
+    trained: set[str] = set()
+    tested: dict[str, set[str]] = {}
+    text = ""
+    for name, split in SPLITS:
+        if name in ("primer", "wikitext2"):
+            if split == "train":
+                text += "\n".join(questions(r) for r in records(name, split))
+            continue
+        asked = {questions(record) for record in records(name, split)}
+        if split in ("train", "auxiliary_train"):
+            if sources.SOURCES[name].kind != "pair":
+                trained |= asked
+        else:
+            tested[f"{name}/{split}"] = asked
+    for name, asked in tested.items():
+        assert not asked & trained, name
+        assert not {question for question in asked if question in text}, name
+    assert not tested["mmlu/test"] & (tested["mmlu/dev"] | tested["mmlu/validation"])
+
+
+def test_no_article_of_wikitext_stands_on_two_sides() -> None:
+    sides = [
+        set("\n".join(r["text"] for r in embedded.rows("wikitext2", split)).split("\n\n =")[1:])
+        for split in ("train", "validation", "test")
+    ]
+    assert all(sides)
+    assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+
+
+def test_the_mixtures_of_the_recipe_have_a_tenth_of_the_seeds_sizes() -> None:
+    """8 x 1,200 + 500 + 103 = 10,203 conversations, 150 + 11 x 100 = 1,250 pairs."""
+    recipe = read_recipe(RECIPE)
+    sizes = {}
+    for name in ("sft", "pairs"):
+        spec = recipe.data[name]
+        readings = [
+            sources.read(s, kind=spec.kind, origin="embedded", base=Path(), where=name)
+            for s in spec.sources
+        ]
+        drawn = mixture.draw(spec, readings, seed=recipe.seed)
+        sizes[name] = drawn.manifest["totals"]["kept"]
+    assert sizes == {"sft": 10_203, "pairs": 1_250}
+
+
+def test_pairs_about_correctness_do_not_give_themselves_away_by_length() -> None:
+    longer = []
+    for name, source in sources.SOURCES.items():
+        if source.kind == "pair" and source.aspect in ("correctness", "truth"):
+            for record in records(name, "train"):
+                assert isinstance(record, Pair)
+                longer.append(
+                    (len(record.chosen) > len(record.rejected))
+                    - (len(record.chosen) < len(record.rejected))
+                )
+    assert abs(sum(longer) / len(longer)) < 0.1
+
+
+def test_rows_are_the_same_everywhere() -> None:
+    """A literal digest: rows that change need another `embedded.VERSION`."""
+    digest = hashlib.sha256()
+    for name, split in SPLITS:
+        for row in embedded.rows(name, split):
+            digest.update(json.dumps(row).encode())
+    assert (embedded.VERSION, digest.hexdigest()[:16]) == (1, "")
+
+
+def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ZephyrError, match="unknown split 'tset'") as error:
+        list(embedded.rows("gsm8k", "tset"))
+    assert "nearest: test" in str(error.value)
