@@ -29,7 +29,7 @@ def cli() -> str:
         parts.append(f"## zephyr {name}\n\n{inspect.cleandoc(command.help)}\n\n")
         rows = [
             (
-                " ".join(p.opts) if p.param_type_name == "option" else p.human_readable_name,
+                " ".join(p.opts) if p.param_type_name == "option" else p.name.upper(),
                 getattr(p, "help", None) or "",
                 _default(p),
             )
@@ -63,7 +63,7 @@ def sources() -> str:
     rows = [
         (
             row.name,
-            row.hub_id or "made by Zephyr",
+            row.hub_id or "",
             row.config or "",
             row.split,
             row.kind,
@@ -105,23 +105,40 @@ def recipes() -> str:
         recipe.RunSettings,
     ):
         parts.append(f"## {part.__name__}\n\n{inspect.cleandoc(part.__doc__ or '')}\n\n")
+        schema = part.model_json_schema(by_alias=True)["properties"]
         rows = [
-            (f"`{field.alias or name}`", _type(field), _value(field))
+            (f"`{field.alias or name}`", _type(schema[field.alias or name]), _value(field))
             for name, field in part.model_fields.items()
         ]
         parts.append(_table(("key", "value", "default"), rows))
     return "".join(parts)
 
 
-def _type(field: FieldInfo) -> str:
-    annotation = field.annotation
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    for old, new in (("zephyr.recipe.", ""), ("typing.", ""), ("zephyr.data.records.", "")):
-        text = text.replace(old, new)
-    if "Annotated[" in text or "FieldInfo" in text:
-        text = "mapping by name" if text.startswith("dict") else "value"
-    limits = [str(m) for m in field.metadata if not str(m).startswith("_")]
-    return f"{text} {', '.join(limits)}".strip()
+def _type(schema: dict[str, Any]) -> str:
+    """What a key may hold, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_type(s) for s in schema["anyOf"] if s != {"type": "null"})
+    if "$ref" in schema:
+        return schema["$ref"].rsplit("/", 1)[-1]
+    if "enum" in schema or "const" in schema:
+        values = schema.get("enum") or [schema["const"]]
+        return " or ".join(f"`{value}`" for value in values)
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if schema["type"] == "object":
+        named = schema.get("additionalProperties") or next(
+            iter(schema["patternProperties"].values())
+        )
+        return f"{_type(named)} by name"
+    words = {"string": "text", "integer": "whole number", "boolean": "yes or no"}
+    signs = {
+        "exclusiveMinimum": ">",
+        "minimum": ">=",
+        "exclusiveMaximum": "<",
+        "maximum": "<=",
+    }
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    return f"{words.get(schema['type'], schema['type'])} {', '.join(limits)}".strip()
 
 
 def _value(field: FieldInfo) -> str:
