@@ -84,11 +84,9 @@ def sources() -> str:
 def recipes() -> str:
     """Every key of a recipe."""
     parts = [
-        (
-            "# Recipes\n\nA recipe is a YAML file. `${NAME}` in a text stands for the environment's"
-            " variable, and `--set models.M1.tune.lr=1e-4` changes a value for one run. Unknown keys"
-            " are refused.\n\n"
-        )
+        "# Recipes\n\nA recipe is a YAML file. `${NAME}` in a text stands for the variable of the"
+        " environment, and `--set models.M1.tune.lr=1e-4` changes a value for one run."
+        " Unknown keys are refused.\n\n"
     ]
     for part in (
         recipe.Recipe,
