@@ -81,13 +81,15 @@ def sources() -> str:
     )
 
 
+_HOW = (
+    "A recipe is a YAML file. `${NAME}` in a text stands for the variable of the environment, and ",
+    "`--set models.M1.tune.lr=1e-4` changes a value for one run. Unknown keys are refused.\n\n",
+)
+
+
 def recipes() -> str:
     """Every key of a recipe."""
-    parts = [
-        "# Recipes\n\nA recipe is a YAML file. `${NAME}` in a text stands for the variable of the"
-        " environment, and `--set models.M1.tune.lr=1e-4` changes a value for one run."
-        " Unknown keys are refused.\n\n"
-    ]
+    parts = ["# Recipes\n\n", *_HOW]
     for part in (
         recipe.Recipe,
         recipe.Mixture,
