@@ -1,9 +1,15 @@
 """What all tests share: offline, one thread, and where the real data lies if it is there."""
 
+import multiprocessing
 import os
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from tests.place import Command, Place, Printed, make_place
+from zephyr import cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
 
@@ -17,3 +23,32 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not at {folder}; set ZEPHYR_REAL_DATA")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place where the tiny recipe has been run, undisturbed."""
+    place = make_place(tmp_path_factory.mktemp("finished"))
+    place.zephyr("run", "tiny.yaml")
+    return place
+
+
+@pytest.fixture
+def zephyr(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command line within this process; its workers are forks of it, and start at once."""
+    # from Python 3.12 on; a thread of a progress bar is no danger to a fork
+    warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
+    forks = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forks)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # one worker of one thread
+
+    def run(*arguments: str) -> Printed:
+        monkeypatch.setattr(sys, "argv", ["zephyr", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return Printed(code, *capfd.readouterr())
+
+    return run

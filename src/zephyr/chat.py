@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from zephyr.data.records import Message
 from zephyr.errors import ZephyrError
+from zephyr.records import Message
 from zephyr.store import Run, Store
 
 TOKEN_BUDGET = 2048
@@ -14,8 +14,9 @@ def converse(
 ) -> None:
     """Reads questions and writes answers as they are made, until an empty line."""
     from zephyr.model.generate import Sampling
-    from zephyr.model.load import Lineage, load
+    from zephyr.model.load import Lineage, load, quiet
 
+    quiet()
     model = load(Lineage.read(run.artifact), store.root, token_budget=TOKEN_BUDGET)
     console.print("Ask something. An empty line ends, /new starts afresh.", style="dim")
     messages: list[Message] = []

@@ -105,7 +105,7 @@ def _order(nodes: dict[str, Node]) -> Iterable[str]:
     except CycleError as error:
         raise ZephyrError(
             "the models of this recipe come from each other in a circle",
-            found=" <- ".join(error.args[1]),
+            found=" -> ".join(error.args[1]),
             todo="give one of them a `base` or `pretrain`",
         ) from None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from zephyr.data.records import Kind
+from zephyr.records import Kind
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Positive = Annotated[int, Field(gt=0)]
@@ -116,7 +116,7 @@ class Lora(Part):
 
 
 class Pretrain(Optimization):
-    """A tokenizer and a network trained from nothing on passages, in windows of `length` tokens.
+    """A tokenizer and a network trained from nothing on passages, in pieces of `length` tokens.
 
     `tokenizer_data` names further mixtures whose text the tokenizer is trained on.
     """

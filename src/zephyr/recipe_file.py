@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from zephyr.errors import ZephyrError, nearest, unknown
 from zephyr.recipe import Recipe
@@ -47,10 +48,15 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         line = f"{path}:{mark.line + 1}" if mark else str(path)
         what = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
         raise ZephyrError("this file is not valid YAML", where=line, found=what) from error
+    except RecursionError:
+        raise _too_deep(path) from None
     if node is None:
         raise ZephyrError("this recipe is empty", where=str(path), todo="see recipes/embedded.yaml")
     lines: dict[Place, int] = {}
-    value = _value(node, (), lines, path)
+    try:
+        value = _value(node, (), lines, path)
+    except RecursionError:
+        raise _too_deep(path) from None
     if not isinstance(value, dict):
         raise ZephyrError("a recipe is a mapping", where=f"{path}:1", found=type(value).__name__)
     for override in overrides:
@@ -59,6 +65,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(value)
     except ValidationError as error:
         raise _explain(error, path, lines, value) from None
+
+
+def _too_deep(path: Path) -> ZephyrError:
+    return ZephyrError("this recipe is nested without end", where=str(path), todo="remove aliases")
 
 
 def find_recipe(name: str) -> Path:
@@ -89,12 +99,15 @@ def _value(node: yaml.Node, at: Place, lines: dict[Place, int], path: Path) -> A
             lines[(*at, key)] = line
             found[key] = _value(value_node, (*at, key), lines, path)
         return found
+    where = f"{path}:{node.start_mark.line + 1}"
     loader = _Loader("")
     try:
         value = loader.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:  # a date with a thirteenth month, a foreign tag
+        raise ZephyrError("this value can't be read", where=where, found=node.value) from error
     finally:
         loader.dispose()
-    return _expand(value, f"{path}:{node.start_mark.line + 1}") if isinstance(value, str) else value
+    return _expand(value, where) if isinstance(value, str) else value
 
 
 def _expand(text: str, where: str) -> str:
@@ -123,8 +136,11 @@ def _override(recipe: dict[str, Any], override: str) -> None:
     *parents, last = keys.split(".")
     here: Any = recipe
     for key in parents:
-        here = _step(here, key, override, create=True)
-    value = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with one more number
+        here = _step(here, key, override)
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with one more number
+    except (yaml.YAMLError, ValueError) as error:
+        raise ZephyrError("the value of this override can't be read", found=override) from error
     if isinstance(here, list):
         here[_position(here, last, override)] = value
     elif isinstance(here, dict):
@@ -133,20 +149,20 @@ def _override(recipe: dict[str, Any], override: str) -> None:
         raise _no_way(override, last)
 
 
-def _step(here: Any, key: str, override: str, *, create: bool) -> Any:
+def _step(here: Any, key: str, override: str) -> Any:
     if isinstance(here, list):
         return here[_position(here, key, override)]
     if isinstance(here, dict):
-        return here.setdefault(key, {}) if create else here[key]
+        return here.setdefault(key, {})
     raise _no_way(override, key)
 
 
 def _position(items: list[Any], key: str, override: str) -> int:
     """The place in a list that `key` names: by number, or by the `name` of its item."""
-    for i, item in enumerate(items):
-        if key in (str(i), item if isinstance(item, str) else item.get("name")):
+    names = [str(item.get("name") if isinstance(item, dict) else item) for item in items]
+    for i, name in enumerate(names):
+        if key in (str(i), name):
             return i
-    names = [i if isinstance(i, str) else str(i.get("name")) for i in items]
     raise ZephyrError("this override leads nowhere", found=override, allowed=names)
 
 
@@ -158,9 +174,8 @@ def _explain(
     error: ValidationError, path: Path, lines: dict[Place, int], value: dict[str, Any]
 ) -> ZephyrError:
     """The first thing that is wrong, in the words of a recipe."""
-    errors = error.errors()
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    at = tuple(part for part in first["loc"] if part in _present(first["loc"], value))
+    errors = _causes(error, value)
+    at, first = next((c for c in errors if c[1]["type"] == "extra_forbidden"), errors[0])
     line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
     where = f"{path}:{line}"
     key = ".".join(str(part) for part in at)
@@ -181,7 +196,22 @@ def _explain(
     return ZephyrError(f"{key or 'the recipe'}: {message}{more}", where=where, found=found)
 
 
-def _present(loc: Iterable[Any], value: Any) -> list[Any]:
+def _causes(error: ValidationError, value: dict[str, Any]) -> list[tuple[Place, ErrorDetails]]:
+    """What is wrong, one for each place, without what only follows from it further up."""
+    found: dict[Place, ErrorDetails] = {}
+    missing: dict[Place, ErrorDetails] = {}
+    for each in error.errors():
+        at = _present(each["loc"], value)
+        if each["type"] == "missing":
+            missing[(*at, each["loc"][-1])] = each
+        else:
+            found.setdefault(at, each)
+    places = [*found, *missing]
+    inmost = [p for p in places if not any(q != p and q[: len(p)] == p for q in places)]
+    return [(p, found[p]) if p in found else (p[:-1], missing[p]) for p in inmost]
+
+
+def _present(loc: Iterable[Any], value: Any) -> Place:
     """The parts of a pydantic location that are keys of the recipe, not names of its types."""
     parts = []
     here = value
@@ -193,7 +223,7 @@ def _present(loc: Iterable[Any], value: Any) -> list[Any]:
         else:
             continue
         parts.append(part)
-    return parts
+    return tuple(parts)
 
 
 def _fields(at: Place) -> list[str]:

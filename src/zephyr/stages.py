@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zephyr.data import mixture, sources
-from zephyr.data.records import Passage, Record
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import find, run_task, sources_of
 from zephyr.graph import Node
@@ -24,6 +23,7 @@ from zephyr.model import adapter, nano
 from zephyr.model.fork import Fork, fork
 from zephyr.model.load import Lineage, Model, assemble, load, load_network
 from zephyr.recipe import Align, Lora, Mixture, Optimization, Recipe, Task, Tune
+from zephyr.records import Passage, Record
 from zephyr.store import Run, read_json_lines, write_atomically, write_json
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Dpo, Objective, TokenLoss
@@ -89,9 +89,9 @@ def _pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
     causal = nano.make_network(spec.shape, end=end, seed=node.spec["seed"])
     model = assemble(causal, tokenizer, token_budget=context.token_budget)
     causal.requires_grad_(True)
-    windows = _windows(records, tokenizer, spec.length, end)
-    holdout = _windows(held_out, tokenizer, spec.length, end)
-    _train(model, windows, holdout, TokenLoss(), TokenLoss(), spec, node, run, context)
+    pieces = _pieces(records, tokenizer, spec.length, end)
+    holdout = _pieces(held_out, tokenizer, spec.length, end)
+    _train(model, pieces, holdout, TokenLoss(), TokenLoss(), spec, node, run, context)
     _save_whole(model, run.artifact / "weights")
     Lineage(_inside_store(run.artifact / "weights", context)).write(run.artifact)
 
@@ -165,6 +165,8 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
         records, asked = _asked(settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
     reference = inputs.get("reference")
+    if reference:
+        asked += f" · against {node.inputs['reference'].partition('/')[0]}"
     result = run_task(
         settings,
         records,
@@ -203,7 +205,8 @@ def _asked(settings: Task, context: Context) -> tuple[list[Record], str]:
         )
         mixture.refuse_unreadable(reading, Mixture.model_fields["unreadable"].default)
         records += reading.records
-        names.append(f"{reading.label} {source.split or ''}".strip())
+        made = "embedded" if source.path is None and context.recipe.origin else ""
+        names.append(" ".join(filter(None, (made, reading.label, source.split))))
     return records, " + ".join(names)
 
 
@@ -307,21 +310,20 @@ def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
     model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, node.spec["seed"])
 
 
-def _windows(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:
-    """Passages joined by the end token, cut into windows of `length` predicted tokens."""
+def _pieces(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:
+    """Passages, each with the end token before and after it, in pieces of `length` predictions.
+
+    No piece holds two passages: what stands in one is never looked at in another.
+    """
     if not records:
         return []
     passages = tokenizer([_text(r) for r in records], add_special_tokens=False)["input_ids"]
-    stream = np.array([i for passage in passages for i in (*passage, end)], dtype=np.int32)
-    starts = range(0, len(stream) - length, length)
-    if not starts:
-        raise ZephyrError(
-            "the text is shorter than one window",
-            found=f"{len(stream)} tokens",
-            allowed=f"more than {length}",
-            todo="give more text, or a smaller `length`",
-        )
-    return [fork(stream[s : s + 1], stream[s + 1 : s + 1 + length]) for s in starts]
+    whole = (np.array([end, *passage, end], dtype=np.int32) for passage in passages)
+    return [
+        fork(tokens[at : at + 1], tokens[at + 1 : at + 1 + length])
+        for tokens in whole
+        for at in range(0, len(tokens) - 1, length)
+    ]
 
 
 def _text(record: Record) -> str:

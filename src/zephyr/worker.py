@@ -4,13 +4,15 @@ It ends when its parent does, however that ends; what it was writing stays unfin
 up by the next run.
 """
 
+import contextlib
 import os
 import platform
+import re
 import signal
 import threading
 import time
 import traceback
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import parent_process
@@ -22,7 +24,7 @@ from typing import Any
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.recipe import Recipe
-from zephyr.store import Run, Store, read_json, write_json
+from zephyr.store import Run, Store, full_disk_explained, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Pa
     """Makes runs until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
     _end_with_parent()
-    _quiet_libraries()
+    from zephyr.model.load import quiet
+
+    quiet()
     store = Store(root)
     while True:
         try:
@@ -85,14 +89,16 @@ def _make(
             heard = time.monotonic()
             orders.send(Report(node.name, "progress", done, of, row))
 
-    run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
+    run = store.find(node.fingerprint)
     try:
+        run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
         env = _environment(run, order.threads, recipe.run.token_budget)
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
         context = Context(recipe, folder, store.root, env["token_budget"], progress, stop.is_set)
         started = time.monotonic()
-        run_stage(node, inputs, run, context)
+        with full_disk_explained(run.path), _system_errors():
+            run_stage(node, inputs, run, context)
         env |= context.notes
         env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
         write_json(run.path / "env.json", env)
@@ -100,13 +106,29 @@ def _make(
     except Interrupted:
         return Report(node.name, "stopped")
     except ZephyrError as error:
-        store.fail(run, str(error))
-        return Report(node.name, "failed", text=str(error))
+        return _failure(store, run, Report(node.name, "failed", text=str(error)))
     except Exception:  # noqa: BLE001  # a defect in one stage must not take the others with it
-        text = traceback.format_exc()
-        store.fail(run, text)
-        return Report(node.name, "broken", text=text)
+        return _failure(store, run, Report(node.name, "broken", text=traceback.format_exc()))
     return Report(node.name, "done")
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Gives the system's own error where a library in Rust tells of it in words alone."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None or isinstance(error, OSError | ZephyrError):
+            raise
+        raise OSError(int(number[1]), str(error)) from error
+
+
+def _failure(store: Store, run: Run, report: Report) -> Report:
+    """`report`, kept beside what the run left; on a full disk, only told."""
+    with contextlib.suppress(ZephyrError, FileNotFoundError):
+        store.fail(run, report.text)
+    return report
 
 
 def _environment(run: Run, threads: int, token_budget: int) -> dict[str, Any]:
@@ -165,12 +187,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _quiet_libraries() -> None:
-    """Progress bars and notices of the libraries would tear through the engine's own display."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -13,10 +13,10 @@ import pytest
 from zephyr.data import embedded, mixture, sources
 from zephyr.data.embedded import arithmetic, problems, programs, stories
 from zephyr.data.embedded.arithmetic import Sum
-from zephyr.data.records import Chat, Choice, Pair, Passage, Record
 from zephyr.errors import ZephyrError
 from zephyr.recipe import Source
 from zephyr.recipe_file import read_recipe
+from zephyr.records import Chat, Choice, Pair, Passage, Record
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
 SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.parts]
@@ -54,13 +54,13 @@ def good_texts(record: Record) -> Iterator[str]:
 
 
 def compute(expression: str) -> int:
-    left, operator, right, *more = expression.split()
+    left, operator, right, *more = re.split(r"([+\-x])", expression)
     value = Sum(int(left), operator, int(right)).result  # type: ignore[arg-type]
     return value + sum(int(n) for n in more[1::2])
 
 
-SHORT = re.compile(r"(\d+ [+\-x] \d+(?: \+ 1)?) = (\d+)")
-LONG = re.compile(r"(\d+ [+\-] \d+): [^.]*?, so (\d+)")
+SHORT = re.compile(r"(\d+[+\-x]\d+(?:\+1)?)=(\d+)")
+LONG = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
 
 
 def test_every_source_of_the_table_is_made() -> None:
@@ -82,13 +82,13 @@ def test_rows_are_read_and_everything_computed_in_them_is_right(name: str, split
 @pytest.mark.parametrize(
     ("left", "operator", "right", "worked"),
     [
-        (7, "+", 5, "7 + 5 = 12"),
-        (27, "+", 35, "27 + 35: 7 + 5 = 12, 2 + 3 + 1 = 6, so 62"),
-        (14, "+", 23, "14 + 23: 4 + 3 = 7, 1 + 2 = 3, so 37"),
-        (97, "+", 35, "97 + 35: 7 + 5 = 12, 9 + 3 + 1 = 13, so 132"),
-        (62, "-", 35, "62 - 35: 12 - 5 = 7, 5 - 3 = 2, so 27"),
-        (37, "-", 9, "37 - 9: 17 - 9 = 8, 2 - 0 = 2, so 28"),
-        (8, "x", 7, "8 x 7 = 56"),
+        (7, "+", 5, "7+5=12"),
+        (27, "+", 35, "27+35: 7+5=12, 2+3+1=6, so 62"),
+        (14, "+", 23, "14+23: 4+3=7, 1+2=3, so 37"),
+        (97, "+", 35, "97+35: 7+5=12, 9+3+1=13, so 132"),
+        (62, "-", 35, "62-35: 12-5=7, 5-3=2, so 27"),
+        (37, "-", 9, "37-9: 17-9=8, 2-0=2, so 28"),
+        (8, "x", 7, "8x7=56"),
     ],
 )
 def test_sums_are_worked_digit_by_digit(left: int, operator: Any, right: int, worked: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from zephyr.data.records import Message, Pair
 from zephyr.model.fork import Fork, Ids, fork, ids
+from zephyr.records import Message, Pair
 
 END = 0
 """The id of the end token."""

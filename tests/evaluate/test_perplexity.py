@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from zephyr import recipe
-from zephyr.data.records import Passage
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import Result, run_task
+from zephyr.records import Passage
 
 
 def ask(model: Any, *texts: str, n: int | None = None) -> Result:

@@ -1,12 +1,16 @@
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
 
+from tests.evaluate.conftest import Letters
 from zephyr import recipe
-from zephyr.data.records import Message, Pair
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.preferences import NO_REFERENCE
 from zephyr.evaluate.task import Result, run_task
+from zephyr.model.fork import Fork
+from zephyr.records import Message, Pair
 
 USER = (Message("user", "Q"),)
 PAIRS = [
@@ -65,6 +69,27 @@ def test_a_model_against_itself_is_a_tie(fake: Any) -> None:
         0,
         0,
     )
+
+
+def test_answers_of_the_same_tokens_are_a_tie(fake: Any) -> None:
+    """A template that knows neither sign, and a model whose every answer is off by a rounding."""
+
+    class Unknowing(Letters):
+        def pair_fork(self, pair: Pair) -> Fork:
+            return super().pair_fork(replace(pair, chosen="?", rejected="?"))
+
+    rounding = count()
+    model = fake(lambda prompt, answer: -1 - 1e-6 * next(rounding))
+    model.template = Unknowing()
+    pairs = [Pair("one", USER, "→", "∧")]
+    got = ask(model, pairs, ask(model, pairs))
+    assert got.items[0]["scores"] == {
+        "reward_accuracy": 0.5,
+        "reward_accuracy_strict": 0,
+        "reward_margin": 0,
+        "policy_accuracy": 0.5,
+        "longer_accuracy": 0.5,
+    }
 
 
 def test_a_base_model_has_no_reference_and_says_so(fake: Any) -> None:

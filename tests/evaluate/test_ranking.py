@@ -8,10 +8,10 @@ import pytest
 
 from tests.evaluate.conftest import Letters
 from zephyr import recipe
-from zephyr.data.records import Choice
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Item
 from zephyr.evaluate.task import run_task
+from zephyr.records import Choice
 
 
 def ask(model: Any, *records: Choice, task: str = "hellaswag") -> list[Item]:
@@ -58,6 +58,17 @@ def test_of_equal_endings_the_first_wins(fake: Any) -> None:
     assert (item["detail"]["chosen"], item["scores"]["acc"]) == (0, 0)
 
 
+def test_options_of_the_same_tokens_are_asked_once_and_the_first_wins(fake: Any) -> None:
+    """A tokenizer that knows neither sign: no rounding tells the two options apart."""
+    model = fake()
+    model.tokenizer = Unknowing()
+    [item] = ask(model, Choice("s", "x", ("a → b", "a ∧ b", "c"), 1))
+    [fork] = model.asked
+    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" a ? b", " c"]
+    assert item["detail"]["logprobs"][0] == item["detail"]["logprobs"][1]
+    assert item["detail"]["tokens"] == [6, 6, 2]
+
+
 class Merging:
     """A tokenizer that makes one token of each two characters, from the left."""
 
@@ -72,6 +83,14 @@ class Merging:
 
     def decode(self, tokens: Any) -> str:
         return "".join(int(t).to_bytes(2, "big").decode() for t in tokens)
+
+
+class Unknowing(Letters):
+    """Reads every sign beyond ASCII as a question mark."""
+
+    def __call__(self, texts: list[str], **kwargs: Any) -> dict[str, list[list[int]]]:
+        known = [text.encode("ascii", errors="replace").decode() for text in texts]
+        return super().__call__(known, **kwargs)
 
 
 class Dropping(Letters):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from zephyr import recipe
-from zephyr.data.records import Chat, Choice, Message, Pair, Passage, Record
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import TASKS, Result, find, run_task, sample
+from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
 
 def choices(n: int, options: int = 4, seed: int = 7) -> list[Choice]:

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from zephyr import recipe
-from zephyr.data.records import Chat, Message
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import Result, run_task
+from zephyr.records import Chat, Message
 
 
 def chat(question: str, answer: str) -> Chat:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from zephyr.data.records import Chat, Message, Pair
 from zephyr.errors import ZephyrError
 from zephyr.model.template import Template
+from zephyr.records import Chat, Message, Pair
 
 
 @pytest.fixture(scope="session")

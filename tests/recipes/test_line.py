@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.recipes.conftest import Place, make_place
+from tests.place import Place, make_place
 
 VARYING = {"seconds", "tokens_per_second"}
 
@@ -57,13 +58,15 @@ def test_every_cell_is_filled_or_explained(finished: Place) -> None:
 def test_the_tiny_model_learns(finished: Place) -> None:
     rows = [json.loads(r) for r in (finished.run("M1") / "metrics.jsonl").read_text().splitlines()]
     losses = [r["loss"] for r in rows if r["split"] == "train"]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < losses[0] - 1
 
 
 def test_dpo_starts_at_ln_2_where_m1_stands(finished: Place) -> None:
-    """The first logged window holds five steps, of which the first is at exactly ln 2."""
+    """Policy and reference are the same network, so that every reward is zero."""
     rows = [json.loads(r) for r in (finished.run("M2") / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["loss"] == pytest.approx(0.6931, abs=0.05)
+    losses = [r["loss"] for r in rows if r["split"] == "train"]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert losses[-1] < 0.3
 
 
 def test_a_second_run_makes_nothing_and_beta_touches_m2_alone(

@@ -9,15 +9,15 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zephyr import recipe
-from zephyr.data.records import Record, from_json, to_json
 from zephyr.data.sources import Reading
 from zephyr.errors import ZephyrError
+from zephyr.records import Record, from_json, to_json
 from zephyr.store import read_json_lines, write_atomically, write_json
 
 
@@ -74,10 +74,16 @@ def draw(mixture: recipe.Mixture, readings: Sequence[Reading], *, seed: int) -> 
     if not kept:
         raise ZephyrError(
             "a mixture is empty",
-            found=f"no record from {', '.join(labels)}",
-            todo="look at the counts of unreadable rows, and at `cap`",
+            found="; ".join(_nothing(reading) for reading in readings),
+            todo="give it a source with rows that are wanted",
         )
     split = _hold_out(kept, mixture.holdout, seed)
+    if not split.train:
+        raise ZephyrError(
+            "a mixture holds out all that it has",
+            found=f"{len(kept)} records of {len({r.group for r in kept})} questions",
+            todo="give it more rows, or a smaller `holdout`: a question is never on both sides",
+        )
     for label, row in account.items():
         row["held_out"] = sum(r.source == label for r in split.holdout)
     keys = ("seen", "duplicates", "capped", "kept", "held_out", "characters")
@@ -85,6 +91,12 @@ def draw(mixture: recipe.Mixture, readings: Sequence[Reading], *, seed: int) -> 
     for key in ("unreadable", "left_out"):
         totals[key] = sum(sum(row[key].values()) for row in account.values())
     return Drawn(split, {"seed": seed, "sources": account, "totals": totals})
+
+
+def _nothing(reading: Reading) -> str:
+    """What became of the rows of a source that gave no record."""
+    reasons = [f"{count} x {why}" for why, count in reading.left_out.most_common(5)]
+    return ", ".join((f"{reading.label}: {reading.rows} rows", *reasons))
 
 
 def refuse_unreadable(reading: Reading, allowed: float) -> None:
@@ -115,7 +127,7 @@ def _take(reading: Reading, cap: int | None, seed: int) -> tuple[list[Record], d
         "duplicates": len(reading.records) - len(distinct),
         "capped": len(distinct) - len(taken),
         "kept": len(taken),
-        "characters": sum(_characters(record) for record in taken),
+        "characters": sum(len(text) for record in taken for text in record.texts),
     }
 
 
@@ -137,18 +149,6 @@ def _hold_out(records: Sequence[Record], share: float, seed: int) -> Split:
 def _rank(seed: int, what: str, key: str) -> bytes:
     text = f"{seed}\x1f{what}\x1f{key}".encode(errors="surrogatepass")
     return hashlib.blake2b(text, digest_size=12).digest()
-
-
-def _characters(record: Record) -> int:
-    return sum(len(text) for text in _texts(record.content))
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
 
 
 def _line(record: Record) -> str:

@@ -1,19 +1,16 @@
 """Readers: one row of a source to records.
 
 A reader is given the columns of a row and yields records (one EPFL question holds several pairs).
-What can't be read raises `Unreadable`, what is left out on purpose raises `LeftOut`, each with a
-short reason, so that nothing is dropped without being counted.
+What can't be read raises `Unreadable`, what is left out on purpose raises `LeftOut`, or is yielded
+as one where the row holds more, each with a short reason, so that nothing is dropped without being
+counted.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zephyr.data.records import Chat, Choice, Message, Pair, Passage, Record, Role
-
-Columns = Mapping[str, Any]
-Reader = Callable[[Columns, str], Iterator[Record]]
-"""(columns of a row, name of the source) to records."""
+from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, Role
 
 
 class Unreadable(Exception):
@@ -21,7 +18,12 @@ class Unreadable(Exception):
 
 
 class LeftOut(Exception):
-    """A row that is read and not wanted; the text is a short reason."""
+    """A row, or one of its records, that is read and not wanted; the text is a short reason."""
+
+
+Columns = Mapping[str, Any]
+Reader = Callable[[Columns, str], Iterator[Record | LeftOut]]
+"""(columns of a row, name of the source) to records."""
 
 
 # -- values ---------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ def conversation(turns: Sequence[Message], last: Role) -> tuple[Message, ...]:
     spoken = [m.role for m in turns[1:] if turns[0].role == "system"] or [m.role for m in turns]
     expected = (["user", "assistant"] * len(spoken))[: len(spoken)]
     if spoken != expected or not spoken or spoken[-1] != last:
-        raise Unreadable(f"turns don't alternate from user to {last}")
+        raise Unreadable(f"turns don't alternate from a first user to a last {last}")
     return tuple(turns)
 
 
@@ -92,6 +94,9 @@ def pair(source: str, prompt: tuple[Message, ...], chosen: str, rejected: str) -
     yield Pair(source, prompt, chosen, rejected)
 
 
+_NUMBER = re.compile("[0-9]{1,9}")
+
+
 def position(answer: Any, labels: Sequence[str]) -> int:
     """The 0-based place of an answer given as a label, a letter, or a 0-based number."""
     if isinstance(answer, bool) or not isinstance(answer, int | str):
@@ -100,7 +105,7 @@ def position(answer: Any, labels: Sequence[str]) -> int:
         at = answer
     elif answer.strip() in labels:
         at = labels.index(answer.strip())
-    elif answer.strip().isascii() and answer.strip().isdigit():
+    elif _NUMBER.fullmatch(answer.strip()):
         at = int(answer)
     else:
         raise Unreadable("the answer is none of the options")
@@ -150,10 +155,11 @@ def instruction(row: Columns, source: str) -> Iterator[Record]:
     """Alpaca's columns, with LLaMA-Factory's `system` and `history` where they are there."""
     system = text(row, "system", empty=True) if "system" in row else ""
     turns = [Message("system", system)] if system.strip() else []
-    for earlier in row.get("history") or ():
-        if not isinstance(earlier, list) or not all(isinstance(t, str) and t for t in earlier):
+    for earlier in items(row, "history") if row.get("history") else ():
+        if not isinstance(earlier, list) or len(earlier) != 2:
             raise Unreadable("an earlier turn is not a question and an answer")
-        turns += [Message(r, t) for r, t in zip(_SPOKEN, earlier, strict=False)]
+        said = [text({"history": part}, "history") for part in earlier]
+        turns += [Message(r, t) for r, t in zip(_SPOKEN, said, strict=True)]
     turns += [Message("user", instructed(row)), Message("assistant", text(row, "output"))]
     yield Chat(source, conversation(turns, "assistant"))
 
@@ -177,7 +183,7 @@ def conversations(row: Columns, source: str) -> Iterator[Record]:
     yield Chat(source, conversation(said, "assistant"))
 
 
-def wiki_qa(row: Columns, source: str) -> Iterator[Record]:
+def wiki_qa(row: Columns, source: str) -> Iterator[Record | LeftOut]:
     """Only the sentences that answer the question; the set holds many that don't (label 0)."""
     if str(row.get("label")) not in ("0", "1"):
         raise Unreadable("column 'label' is neither 0 nor 1")
@@ -200,7 +206,7 @@ def preference(question: str, chosen: str, rejected: str, system: str | None = N
     return read
 
 
-def prompt_pair(row: Columns, source: str) -> Iterator[Record]:
+def prompt_pair(row: Columns, source: str) -> Iterator[Record | LeftOut]:
     """TRL's columns, as texts or as lists of turns."""
     if isinstance(row.get("prompt"), str):
         yield from preference("prompt", "chosen", "rejected")(row, source)
@@ -267,34 +273,35 @@ def orca_messages(row: Columns, source: str) -> Iterator[Record]:
     given = row.get("input")
     if not isinstance(given, dict):
         raise Unreadable("column 'input' is not an object")
-    turns = [message(v) for v in items(given, "messages") if v.get("content") != ""]
+    said = items(given, "messages")
+    silent = said[0] == {"role": "system", "content": ""}
+    turns = [message(turn) for turn in said[silent:]]
     sides = [items(row, side) for side in ("preferred_output", "non_preferred_output")]
     chosen, rejected = (message(side[-1]).content for side in sides)
     yield from pair(source, conversation(turns, "user"), chosen, rejected)
 
 
-def epfl(row: Columns, source: str) -> Iterator[Record]:
+def epfl(row: Columns, source: str) -> Iterator[Record | LeftOut]:
     """The course's raw file: a question and answers A and B, compared by students.
 
     Preferences without an overall winner (AB), or with an empty answer (blank, or three dots), are
     left out, as the seed did.
     """
-    question = text(row, "question_complete")
-    usable = 0
+    prompt = asked(text(row, "question_complete"))
     for preferred in items(row, "preference"):
         if not isinstance(preferred, dict):
             raise Unreadable("a preference is not an object")
-        answers = {side: preferred.get(side) for side in ("A", "B")}
+        answers = [text(preferred, side, empty=True) for side in ("A", "B")]
         winner = preferred.get("overall")
-        if winner not in answers or answers["A"] == answers["B"]:
-            continue
-        if not all(isinstance(a, str) and a.strip() not in ("", "...") for a in answers.values()):
-            continue
-        usable += 1
-        loser = "B" if winner == "A" else "A"
-        yield Pair(source, asked(question), str(answers[winner]), str(answers[loser]))
-    if not usable:
-        raise LeftOut("no preference with a winner and two answers")
+        if winner not in ("A", "B"):
+            yield LeftOut("neither answer is preferred overall")
+        elif any(answer.strip() in ("", "...") for answer in answers):
+            yield LeftOut("an answer is empty")
+        elif answers[0] == answers[1]:
+            yield LeftOut("both answers are the same")
+        else:
+            chosen, rejected = answers if winner == "A" else answers[::-1]
+            yield Pair(source, prompt, chosen, rejected)
 
 
 def shp(row: Columns, source: str) -> Iterator[Record]:

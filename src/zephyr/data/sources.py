@@ -6,8 +6,9 @@ named in its row.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from zephyr import recipe
 from zephyr.data import readers
 from zephyr.data.files import Row, check, content_sha256, read_rows
 from zephyr.data.readers import LeftOut, Reader, Unreadable
-from zephyr.data.records import Kind, Pair, Record
 from zephyr.errors import ZephyrError, nearest, unknown
+from zephyr.records import Kind, Pair, Record
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _pair(
     name: str, hub_id: str, question: str, aspect: str, system: str | None = None, **facts: Any
 ) -> Source:
     reader = readers.preference(question, "chosen", "rejected", system)
-    columns = (question, "chosen", "rejected")
+    columns = (*((system,) if system else ()), question, "chosen", "rejected")
     return Source(name, hub_id, "pair", reader, columns, aspect=aspect, **facts)
 
 
@@ -332,6 +333,7 @@ FORMS = (
     Form("pair", ("input", "preferred_output", "non_preferred_output"), readers.orca_messages),
     Form("pair", ("chosen", "rejected"), readers.turns_pair),
     Form("choice", ("question", "choices", "answer"), readers.choices),
+    Form("choice", ("train",), readers.choices),  # MMLU's auxiliary_train: the row within a row
     Form("choice", ("question", "choices", "answerKey"), readers.arc),
     Form("choice", ("question", "answerKey"), readers.arc),
     Form("choice", ("ctx", "endings", "label"), readers.hellaswag),
@@ -383,7 +385,9 @@ def read(
         except LeftOut as error:
             reading.left_out[str(error)] += 1
         else:
-            reading.records += _with_aspect(found, registered)
+            reading.left_out.update(str(part) for part in found if isinstance(part, LeftOut))
+            records = [part for part in found if not isinstance(part, LeftOut)]
+            reading.records += _with_aspect(records, registered)
     return reading
 
 
@@ -468,16 +472,28 @@ def _reader(registered: Source | None, kind: Kind, row: Row, where: str) -> Read
     for form in forms:
         if there >= set(form.columns):
             return form.reader
-    known = sorted({column for form in forms for column in form.columns})
-    near = [f"{c} -> {n}" for c in known if c not in there and (n := nearest(c, there))]
+    known = [registered.columns] if registered is not None else []
+    known += [form.columns for form in forms if form.columns not in known]
+    closest = max(known, key=lambda columns: _likeness(columns, there))
+    spare = there - set(closest)
+    near = [f"{c} -> {n}" for c in closest if c not in there and (n := nearest(c, spare))]
     raise ZephyrError(
         f"the columns of this source are of no form that is known for kind {kind!r}",
         where=f"{where}, {row.place}",
         found=", ".join(sorted(there)) or "no columns",
-        allowed="; ".join(", ".join(form.columns) for form in forms),
+        allowed="; ".join(map(", ".join, known)),
         nearest=", ".join(near) or None,
         todo="map the names with `columns: {name that is allowed: name in the file}`",
     )
+
+
+def _likeness(columns: Sequence[str], there: Iterable[str]) -> float:
+    """How well names fit the closest of those that are there: 1 where all of them are."""
+    best = (
+        max((SequenceMatcher(None, column, name).ratio() for name in there), default=0.0)
+        for column in columns
+    )
+    return sum(best) / len(columns)
 
 
 def _with_aspect(records: list[Record], registered: Source | None) -> list[Record]:

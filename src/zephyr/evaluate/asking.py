@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.data.records import Record
 from zephyr.model.fork import Fork, Ids
+from zephyr.records import Record
 
 if TYPE_CHECKING:
     from zephyr.model.generate import Generation  # imports torch

@@ -9,10 +9,10 @@ Token perplexity compares models that share a tokenizer, and no others.
 
 from collections.abc import Sequence
 
-from zephyr.data.records import Passage, content_hash
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
 from zephyr.model.fork import Ids, fork, ids
+from zephyr.records import Passage, content_hash
 
 WINDOW = 2048
 

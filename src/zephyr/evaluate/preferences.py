@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.data.records import Pair
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
+from zephyr.model.fork import Fork
+from zephyr.records import Pair
 
 NO_REFERENCE = "a base model has no reference: its reward is zero for every answer"
 
@@ -23,6 +24,7 @@ def ask_pairs(model: Model, records: Sequence[Pair], settings: Settings) -> Aske
     """Both answers to each prompt, as the model's own template renders them.
 
     A pair that does not fit into the context is left out and counted: cut, it would be another.
+    Answers of the same tokens are a tie, whatever rounding says.
     """
     forks = [model.template.pair_fork(record) for record in records]
     fitting = [
@@ -32,7 +34,7 @@ def ask_pairs(model: Model, records: Sequence[Pair], settings: Settings) -> Aske
     ]
     logprobs = model.logprobs([made for _, made in fitting])
     items = [
-        _score(model, record, made.prompt, sides, settings.reference)
+        _score(model, record, made.prompt, _told_apart(made, sides), settings.reference)
         for (record, made), sides in zip(fitting, logprobs, strict=True)
     ]
     overlong = len(records) - len(fitting)
@@ -43,6 +45,11 @@ def ask_pairs(model: Model, records: Sequence[Pair], settings: Settings) -> Aske
         (),
         dict.fromkeys(rewards, NO_REFERENCE) if settings.reference is None else {},
     )
+
+
+def _told_apart(made: Fork, sides: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+    chosen, rejected = (side.ids for side in made.continuations)
+    return (sides[0], sides[0]) if np.array_equal(chosen, rejected) else sides
 
 
 def _score(

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zephyr.data.records import Choice
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
 from zephyr.model.fork import Fork, fork
+from zephyr.records import Choice
 
 
 def ask_endings(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
@@ -118,13 +118,19 @@ def _start(model: Model) -> int:
 def _share_prompts(
     options: Sequence[_Option], first: int
 ) -> tuple[list[Fork], list[tuple[int, int]]]:
-    """One fork for each distinct prompt, and for each option its fork and place in it."""
+    """One fork for each distinct prompt, and for each option its fork and place in it.
+
+    Options of the same tokens (a tokenizer may not know the sign in which they differ) are asked
+    once: asked apart, rounding would choose among them.
+    """
     by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     places = []
     for option in options:
         branches = by_prompt.setdefault(option.prompt, [])
-        places.append((first + list(by_prompt).index(option.prompt), len(branches)))
-        branches.append(option.continuation)
+        if option.continuation not in branches:
+            branches.append(option.continuation)
+        at = branches.index(option.continuation)
+        places.append((first + list(by_prompt).index(option.prompt), at))
     return [fork(prompt, *branches) for prompt, branches in by_prompt.items()], places
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from zephyr import recipe
-from zephyr.data.records import Kind as RecordKind
-from zephyr.data.records import Record
 from zephyr.errors import ZephyrError, unknown
 from zephyr.evaluate import perplexity, preferences, ranking, writing
 from zephyr.evaluate.asking import Asked, Item, Model, Settings
 from zephyr.evaluate.asking import sample as sample_by
+from zephyr.records import Kind as RecordKind
+from zephyr.records import Record
 from zephyr.statistics import Better, Kind, estimate
 
 R = TypeVar("R", bound=Record)

@@ -7,11 +7,11 @@ samples at temperature 0.95 by default, and its figures move from run to run.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zephyr.data.records import Chat
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
 from zephyr.evaluate.metrics import bleu4, last_number, marked_number, rouge
 from zephyr.model.fork import Ids
+from zephyr.records import Chat
 
 if TYPE_CHECKING:
     from zephyr.model.generate import Generation  # imports torch

@@ -68,7 +68,8 @@ def decode(
         mask[row, width - len(prompt) :] = 1
     tokens, mask = tokens.to(device), mask.to(device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    takes_positions = "position_ids" in inspect.signature(causal.forward).parameters
+    takes = inspect.signature(causal.forward).parameters
+    memory = "cache" if "cache" in takes else "past_key_values"  # its name before transformers 5.24
     draws = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(prompts))]
 
     rows = list(range(len(prompts)))
@@ -76,16 +77,16 @@ def decode(
     stopped = [False] * len(prompts)
     cache = None
     while rows:
-        where = {"position_ids": positions} if takes_positions else {}
+        where = {"position_ids": positions} if "position_ids" in takes else {}
         out = causal(
             input_ids=tokens,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{memory: cache},
             **where,
         )
-        cache = out.past_key_values
+        cache = out[memory]
         chosen = _choose(out.logits[:, -1].float(), sampling, [draws[r] for r in rows])
         keep = []
         for at, (row, token) in enumerate(zip(rows, chosen, strict=True)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, quantize
@@ -19,6 +20,8 @@ from zephyr.model.layout import Layout, lay_out, pack
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
+
+WHOLE = "download the whole model in Hugging Face format, safetensors included"
 
 PROBE_TOLERANCE = 1e-3
 """Largest difference, in nats per token, between two float32 ways of one forward that counts as
@@ -177,6 +180,15 @@ class Model:
             )
 
 
+def quiet() -> None:
+    """Keeps the libraries' progress bars and notices out of what people see while models load."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 def load(lineage: Lineage, store: Path, *, token_budget: int) -> Model:
     """The model of a lineage, in float32 on this machine's device, all weights frozen.
 
@@ -189,6 +201,7 @@ def load(lineage: Lineage, store: Path, *, token_budget: int) -> Model:
     )
     tokenizer = load_tokenizer(folder)
     causal = load_network(folder, lineage.load)
+    _refuse_foreign_tokenizer(folder, causal, tokenizer)
     wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
     return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
 
@@ -205,18 +218,56 @@ def assemble(causal: Any, tokenizer: Any, wrapper: Any = None, *, token_budget: 
 
 
 def load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+    """The tokenizer of a folder, which cuts text as its tokenizer.json says.
+
+    transformers 5 builds some tokenizers anew by the architecture and takes only vocabulary and
+    merges from the file: then numbers are cut in other places, or unknown characters vanish.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not any(
         (folder / name).exists() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")
     ):
         raise _missing(folder, "a tokenizer (tokenizer.json)")
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        usual = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        if _cuts_as_its_file(usual, folder / "tokenizer.json"):
+            return usual
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library in Rust raises nothing narrower
         raise ZephyrError(
-            "this tokenizer can't be read", where=str(folder), found=_first_line(error)
+            "this tokenizer can't be read",
+            where=str(folder),
+            found=_first_line(error),
+            todo=WHOLE,
         ) from error
+
+
+CUT = "It's 27+35 = 62, or 1,234.5 (#3).\n\n\tdef f(x):\r\n  return x*2  naïve 漢字 🙂"
+"""Digits, signs, blanks, line ends, accents and other scripts: where cutting differs, it shows."""
+
+
+def _cuts_as_its_file(tokenizer: Any, file: Path) -> bool:
+    from tokenizers import Tokenizer
+
+    if not file.exists():
+        return True
+    expected = Tokenizer.from_file(str(file)).encode(CUT, add_special_tokens=False).ids
+    return bool(tokenizer(CUT, add_special_tokens=False)["input_ids"] == expected)
+
+
+def _refuse_foreign_tokenizer(folder: Path, causal: Any, tokenizer: Any) -> None:
+    """Tokens added beyond the vocabulary (padding, mostly) may stay unknown to the network."""
+    if tokenizer.vocab_size > causal.get_input_embeddings().num_embeddings:
+        raise ZephyrError(
+            "the tokenizer in this folder is not that of the network",
+            where=str(folder),
+            found=f"a vocabulary of {tokenizer.vocab_size} tokens",
+            allowed=f"at most {causal.get_input_embeddings().num_embeddings}",
+            todo=WHOLE,
+        )
 
 
 def load_network(folder: Path, method: quantize.Method | None) -> Any:
@@ -229,30 +280,47 @@ def load_network(folder: Path, method: quantize.Method | None) -> Any:
         raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
     extra = {} if method is None or stored else {"quantization_config": quantize.config(method)}
-    if method is not None:
-        quantize.quiet()
+    quantize.quiet()
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns of its own internals while loading
         try:
-            causal = AutoModelForCausalLM.from_pretrained(
+            causal, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
                 device_map={"": _device()} if (stored or extra) else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by `report`, and refused below
                 **extra,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ZephyrError(
-                "this network can't be read", where=str(folder), found=_first_line(error)
+                "this network can't be read",
+                where=str(folder),
+                found=_first_line(error),
+                todo=WHOLE,
             ) from error
+    _refuse_random_weights(folder, report)
     if stored or extra:
         quantize.keep_exact(causal)
     else:
         causal.to(_device())
     return causal
+
+
+def _refuse_random_weights(folder: Path, report: dict[str, Any]) -> None:
+    """transformers fills what a file lacks with random numbers, and only warns of it."""
+    missing = sorted(report["missing_keys"]) + sorted(k for k, *_ in report["mismatched_keys"])
+    if missing:
+        raise ZephyrError(
+            "the weights in this folder are not those that config.json tells of",
+            where=str(folder),
+            found=f"{len(missing)} missing or of another size, such as {missing[0]}",
+            todo=WHOLE,
+        )
 
 
 def _device() -> str:
@@ -317,7 +385,7 @@ def _missing(folder: Path, what: str) -> ZephyrError:
         f"a model folder lacks {what}",
         where=str(folder),
         found=found if isinstance(found, str) else ", ".join(found) or "an empty folder",
-        todo="download the whole model in Hugging Face format, safetensors included",
+        todo=WHOLE,
     )
 
 

@@ -4,7 +4,8 @@ Only the hidden states that predict a supervised token meet the vocabulary, a ch
 time. The derivative of a token's log-probability with respect to its own hidden state does not
 depend on what comes later, so it is found in the forward pass while the chunk's probabilities are
 at hand, and only scaled in the backward pass: one product with the vocabulary forward, one more for
-the gradient, none when no gradient is asked for.
+the gradient, none when no gradient is asked for. Where the head learns as well, the probabilities
+are found again in the backward pass, unless one chunk holds them all.
 """
 
 from typing import Any
@@ -26,17 +27,24 @@ class _ChunkedLogProbs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> Tensor:
         hidden_learns, weight_learns, bias_learns, _ = ctx.needs_input_grad
+        head_learns = weight_learns or bias_learns
         out = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         slope = torch.empty_like(hidden) if hidden_learns else None
-        for part in _chunks(len(targets), len(weight)):
+        chunks = _chunks(len(targets), len(weight))
+        kept = None
+        for part in chunks:
             logits = _logits(hidden[part], weight, bias)
             total = logits.logsumexp(dim=1)
             goal = targets[part, None]
             out[part] = logits.gather(1, goal)[:, 0] - total
-            if slope is not None:
-                slope[part] = _minus_residual(logits, total, goal).to(weight.dtype) @ weight
+            if slope is not None or (head_learns and len(chunks) == 1):
+                residual = _minus_residual(logits, total, goal).to(weight.dtype)
+                if slope is not None:
+                    slope[part] = residual @ weight
+                if head_learns and len(chunks) == 1:
+                    kept = residual
         ctx.save_for_backward(
-            slope, *((hidden, weight, bias, targets) if weight_learns or bias_learns else ())
+            slope, *((kept, hidden, weight, bias, targets) if head_learns else ())
         )
         return out
 
@@ -47,16 +55,19 @@ class _ChunkedLogProbs(torch.autograd.Function):
         to_hidden = None if slope is None else grad.to(slope.dtype)[:, None] * slope
         if not rest:
             return to_hidden, None, None, None
-        hidden, weight, bias, targets = rest
+        kept, hidden, weight, bias, targets = rest
         to_weight = torch.zeros_like(weight)
         to_bias = None if bias is None else torch.zeros_like(bias)
         for part in _chunks(len(targets), len(weight)):
-            logits = _logits(hidden[part], weight, bias)
-            residual = _minus_residual(logits, logits.logsumexp(dim=1), targets[part, None])
-            residual *= grad[part, None]
-            to_weight.addmm_(residual.to(weight.dtype).T, hidden[part])
+            if kept is not None:
+                residual = kept
+            else:
+                logits = _logits(hidden[part], weight, bias)
+                residual = _minus_residual(logits, logits.logsumexp(dim=1), targets[part, None])
+            scaled = (residual * grad[part, None]).to(weight.dtype)
+            to_weight.addmm_(scaled.T, hidden[part])
             if to_bias is not None:
-                to_bias += residual.sum(dim=0).to(to_bias.dtype)
+                to_bias += scaled.sum(dim=0)
         return to_hidden, to_weight, to_bias, None
 
 

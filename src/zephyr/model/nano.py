@@ -11,26 +11,16 @@ END = "<|endoftext|>"
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE tokenizer trained on `texts`, one token a digit, ending in `END`."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    """A byte-level BPE tokenizer trained on `texts`, one token a digit, ending in `END`.
 
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\d"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    core.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token=END, pad_token=END)
+    It cuts text as Qwen2's does, since transformers loads a Qwen2 folder with that cut whatever the
+    folder's own file says.
+    """
+    from transformers import Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(texts, vocabulary, show_progress=False)
+    assert tokenizer.eos_token == END, "Qwen2 ends a text with this token"
+    return tokenizer
 
 
 def make_network(shape: Shape, *, end: int, seed: int) -> Any:
@@ -47,6 +37,8 @@ def make_network(shape: Shape, *, end: int, seed: int) -> Any:
         max_position_embeddings=shape.context,
         tie_word_embeddings=True,
         use_sliding_window=False,
+        initializer_range=shape.hidden
+        ** -0.5,  # 0.02 is for wide networks: this one would hardly attend
         bos_token_id=None,
         eos_token_id=end,
         pad_token_id=end,

@@ -43,7 +43,7 @@ def keep_exact(network: nn.Module) -> None:
 
 
 def quiet() -> None:
-    """Silences what bitsandbytes says at every call and can't be acted upon.
+    """Silences what bitsandbytes says and can't be acted upon; PEFT imports it in any case.
 
     It warns per 8-bit layer call that inputs are cast to float16, and once that a faster kernel
     could be fetched from the hub: native code from the network is not wanted here.

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from zephyr.data.records import Chat, Message, Pair, Record
 from zephyr.errors import ZephyrError
 from zephyr.model.fork import Continuation, Fork, Ids, ids
+from zephyr.records import Chat, Message, Pair, Record
 
 PLAIN = (
     "{% for message in messages %}"

@@ -1,7 +1,7 @@
 """Sums, differences and products, worked digit by digit as on paper.
 
-Every digit is a token of its own, and each line of working needs but one fact of the small tables,
-so that a network of a million parameters can learn to calculate rather than to guess.
+Every digit and every sign is a token of its own (there are no blanks inside a sum, as in GSM8K's own
+marks), and each part of a working needs but one fact of the small tables, so that a network of a million parameters can learn to calculate rather than to guess.
 """
 
 from random import Random
@@ -29,30 +29,30 @@ class Sum(NamedTuple):
 
     @property
     def asked(self) -> str:
-        return f"{self.left} {self.operator} {self.right}"
+        return f"{self.left}{self.operator}{self.right}"
 
 
 def work(sum_: Sum, found: int | None = None) -> str:
-    """The working of a sum: `27 + 35: 7 + 5 = 12, 2 + 3 + 1 = 6, so 62`.
+    """The working of a sum: `27+35: 7+5=12, 2+3+1=6, so 62`.
 
-    What fits into the small tables is written as it is: `7 + 5 = 12`. `found` stands in the place
+    What fits into the small tables is written as it is: `7+5=12`. `found` stands in the place
     of the result, for a working that ends in a mistake.
     """
     left, operator, right = sum_
     found = sum_.result if found is None else found
     if operator == "x" or max(left, right) < 10:
-        return f"{sum_.asked} = {found}"
+        return f"{sum_.asked}={found}"
     tens, ones = divmod(left, 10)
     more_tens, more_ones = divmod(right, 10)
     if operator == "+":
         carry = (ones + more_ones) // 10
-        first = f"{ones} + {more_ones} = {ones + more_ones}"
-        second = f"{tens} + {more_tens}{' + 1' if carry else ''} = {tens + more_tens + carry}"
+        first = f"{ones}+{more_ones}={ones + more_ones}"
+        second = f"{tens}+{more_tens}{'+1' if carry else ''}={tens + more_tens + carry}"
     else:
         borrow = int(ones < more_ones)
         above = ones + 10 * borrow
-        first = f"{above} - {more_ones} = {above - more_ones}"
-        second = f"{tens - borrow} - {more_tens} = {tens - borrow - more_tens}"
+        first = f"{above}-{more_ones}={above - more_ones}"
+        second = f"{tens - borrow}-{more_tens}={tens - borrow - more_tens}"
     return f"{sum_.asked}: {first}, {second}, so {found}"
 
 

@@ -89,7 +89,7 @@ def magicoder(random: Random, side: str) -> Row:
 def goat(random: Random, side: str) -> Row:
     sum_ = arithmetic.draw(random)
     asked = random.choice(
-        ("What is {sum}?", "{sum} = ?", "Compute {sum}.", "How much is {sum}?", "Work out {sum}.")
+        ("What is {sum}?", "{sum}=?", "Compute {sum}.", "How much is {sum}?", "Work out {sum}.")
     ).format(sum=sum_.asked)
     output = f"{arithmetic.work(sum_)}."
     return {"instruction": asked, "input": sum_.asked, "output": output, "answer": str(sum_.result)}
@@ -186,7 +186,7 @@ def open_platypus(random: Random, side: str) -> Row:
             small, large, factor = random.choice(_CONVERSIONS)
             n = random.randint(2, 9) if factor > 12 else random.randint(2, 12)
             asked = f"How many {small} are {n} {large}?"
-            answer = f"{n} x {factor} = {n * factor}. That is {n * factor} {small}."
+            answer = f"{n}x{factor}={n * factor}. That is {n * factor} {small}."
         case _:
             quiz = draw(random, side, quizzes.of(quizzes.ALL), lambda made: made.question)
             options, _ = quiz.options(random)

@@ -15,10 +15,9 @@ Row = dict[str, Any]
 
 
 def primer(random: Random, side: str) -> Row:
-    """A passage; two of three are about numbers, which take the longest to learn."""
-    kinds = (_sums, _sums, _sums, _told_problem, _told_problem, _told_problem)
-    makers = (*kinds, _quantity, _facts, _quiz, _story, _program, _article)
-    return {"text": random.choice(makers)(random, side)}
+    """A passage; most are about numbers, which take the longest to learn."""
+    (make,) = random.choices(list(_SHARES), weights=list(_SHARES.values()))
+    return {"text": make(random, side)}
 
 
 def _sums(random: Random, side: str) -> str:
@@ -29,8 +28,7 @@ def _sums(random: Random, side: str) -> str:
 def _told_problem(random: Random, side: str) -> str:
     """A word problem told as a story that goes on with its working."""
     made = lessons.problem(random, side)
-    steps = " ".join(f"{found}: {arithmetic.work(sum_)}." for found, sum_ in made.steps)
-    return f"{made.question} {steps} The answer is {made.answer}."
+    return " ".join([made.question, *problems.working(made), f"The answer is {made.answer}."])
 
 
 def _quantity(random: Random, side: str) -> str:
@@ -80,6 +78,19 @@ def article(random: Random, side: str) -> list[str]:
         paragraphs.append(f" {_sums(random, side)} {random.choice(FORMULAS).sentence} \n")
     random.shuffle(paragraphs)
     return ["", f" = {capital(term.name)} = \n", "", *paragraphs]
+
+
+_SHARES = {
+    _sums: 22,
+    _told_problem: 34,
+    _quantity: 4,
+    _facts: 6,
+    _quiz: 22,
+    _story: 3,
+    _program: 4,
+    _article: 5,
+}
+"""How many of a hundred passages are of a kind."""
 
 
 def _unit(term: glossary.Term) -> str:

@@ -44,6 +44,11 @@ class Record:
         raise AssertionError("each kind defines its content")
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is written in this record, names of roles left out."""
+        raise AssertionError("each kind defines its texts")
+
+    @property
     def question(self) -> Any:
         """The part of the content that must stay on one side of a hold-out."""
         return self.content
@@ -73,6 +78,10 @@ class Chat(Record):
         return (_turns(self.messages),)
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(m.content for m in self.messages)
+
+    @property
     def question(self) -> Any:
         return next(m.content for m in self.messages if m.role == "user")
 
@@ -94,6 +103,10 @@ class Pair(Record):
     @property
     def content(self) -> tuple[Any, ...]:
         return (_turns(self.prompt), self.chosen, self.rejected)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (*(m.content for m in self.prompt), self.chosen, self.rejected)
 
     @property
     def question(self) -> Any:
@@ -118,6 +131,10 @@ class Choice(Record):
         return (self.text, list(self.choices), self.answer)
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text, *self.choices)
+
+    @property
     def question(self) -> Any:
         return self.text
 
@@ -131,6 +148,10 @@ class Passage(Record):
 
     @property
     def content(self) -> tuple[Any, ...]:
+        return (self.text,)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
         return (self.text,)
 
 

@@ -4,14 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pytest
 import yaml
 
 WORDS = ["force", "mass", "energy", "speed", "charge", "power", "work", "heat"]
+
+
+class Printed(NamedTuple):
+    """The exit code of a command, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Printed]
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ def tiny_recipe() -> dict[str, Any]:
             },
             "M2": {
                 "from": "M1",
-                "align": {"data": "pairs", "steps": 20, "batch": 4, "lr": 1e-3, **often},
+                "align": {"data": "pairs", "steps": 20, "batch": 4, "lr": 1e-3, "log_every": 1},
             },
             "M1-nf4": {"from": "M1", "quantize": "nf4"},
         },
@@ -133,12 +144,4 @@ def make_place(folder: Path) -> Place:
     write_files(folder)
     place = Place(folder)
     place.recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
-    return place
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place where the tiny recipe has been run, undisturbed."""
-    place = make_place(tmp_path_factory.mktemp("finished"))
-    place.zephyr("run", "tiny.yaml")
     return place

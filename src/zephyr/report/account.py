@@ -1,0 +1,194 @@
+"""What a report tells beside the scores: the data, what was left out, answers, cost, machines."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from zephyr.report.ledger import Entry, Ledger
+from zephyr.store import read_json_lines
+
+EXAMPLES = 3
+"""Questions whose answers are shown side by side."""
+
+
+class SourceAccount(NamedTuple):
+    """What became of the rows of one source of a mixture. Reasons are counted."""
+
+    name: str
+    seen: int
+    unreadable: Mapping[str, int]
+    left_out: Mapping[str, int]
+    duplicates: int
+    capped: int
+    kept: int
+    held_out: int
+
+
+class MixtureAccount(NamedTuple):
+    """A mixture: its sources, or the reason why there is no account of them."""
+
+    name: str
+    kind: str
+    sources: list[SourceAccount]
+    empty: str | None
+
+    @property
+    def total(self) -> SourceAccount:
+        """The sum over all sources."""
+        reasons: list[Counter[str]] = []
+        for column in ("unreadable", "left_out"):
+            reasons.append(Counter())
+            for source in self.sources:
+                reasons[-1].update(getattr(source, column))
+        sums = {
+            column: sum(getattr(source, column) for source in self.sources)
+            for column in ("seen", "duplicates", "capped", "kept", "held_out")
+        }
+        return SourceAccount("all", unreadable=reasons[0], left_out=reasons[1], **sums)
+
+
+def mixtures(ledger: Ledger) -> list[MixtureAccount]:
+    """The account of every mixture of the recipe."""
+    found = []
+    for name, mixture in ledger.recipe.data.items():
+        entry = ledger.entries[f"data.{name}"]
+        sources = []
+        if entry.state == "finished":
+            manifest = entry.run.read("artifact/manifest.json")
+            sources = [
+                SourceAccount(source, *(row[key] for key in SourceAccount._fields[1:]))
+                for source, row in manifest["sources"].items()
+            ]
+        found.append(MixtureAccount(name, mixture.kind, sources, entry.reason))
+    return found
+
+
+class Examples(NamedTuple):
+    """What a training read of its mixture; what is longer than `max_length` tokens was left out."""
+
+    model: str
+    max_length: int
+    train: int
+    train_overlong: int
+    holdout: int
+    holdout_overlong: int
+    supervised_tokens: int
+
+
+def examples(ledger: Ledger) -> list[Examples]:
+    """What every finished `tune` and `align` read."""
+    return [
+        Examples(row.model, *(account[key] for key in Examples._fields[1:]))
+        for row in ledger.rows
+        if row.entry.kind in ("tune", "align") and row.entry.state == "finished"
+        for account in [row.entry.run.read("artifact/examples.json")]
+    ]
+
+
+def left_out(ledger: Ledger) -> dict[str, dict[str, list[str]]]:
+    """What evaluations cut or left out: by task, "count reason", and the models for which."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for task in ledger.recipe.evaluate.tasks:
+        for row in ledger.rows:
+            entry = ledger.entries.get(f"{row.model}/{task.key}")
+            if entry is not None and entry.state == "finished":
+                for reason, count in entry.run.read("artifact/scores.json")["counts"].items():
+                    said = found.setdefault(task.key, {}).setdefault(f"{count:,} {reason}", [])
+                    said.append(row.model)
+    return found
+
+
+class Answer(NamedTuple):
+    """What one model wrote, how it ended, and whether its number is right (None: no number)."""
+
+    model: str
+    output: str
+    ended: str
+    right: bool | None
+
+
+class Question(NamedTuple):
+    """An item that models answered in their own words; `request` is the whole prompt."""
+
+    task: str
+    request: str
+    reference: str
+    answers: list[Answer]
+
+
+def questions(ledger: Ledger) -> list[Question]:
+    """The first items of every task in which models write, with the answers of all models."""
+    found = []
+    for task in ledger.recipe.evaluate.tasks:
+        written = {
+            row.model: {item["id"]: item for item in items}
+            for row in ledger.rows
+            if (entry := ledger.entries.get(f"{row.model}/{task.key}")) is not None
+            and entry.state == "finished"
+            and (items := read_json_lines(entry.run.artifact / "items.jsonl"))
+            and "output" in items[0]["detail"]
+        }
+        first = next(iter(written.values()), {})
+        found += [_question(task.key, name, written) for name in list(first)[:EXAMPLES]]
+    return found
+
+
+def _question(task: str, name: str, written: Mapping[str, Mapping[str, Any]]) -> Question:
+    having = {model: items[name] for model, items in written.items() if name in items}
+    detail = next(iter(having.values()))["detail"]
+    answers = [
+        Answer(model, item["detail"]["output"], item["detail"]["ended"], _right(item["scores"]))
+        for model, item in having.items()
+    ]
+    return Question(task, detail["request"], detail["reference"], answers)
+
+
+def _right(scores: Mapping[str, float]) -> bool | None:
+    return bool(scores["exact_match"]) if "exact_match" in scores else None
+
+
+class Cost(NamedTuple):
+    """Seconds and bytes of the finished runs of one kind of node."""
+
+    kind: str
+    runs: int
+    seconds: float
+    made: int
+    kept: int
+
+
+def costs(ledger: Ledger) -> list[Cost]:
+    """What each kind of node cost, and all of them together."""
+    done = [entry for entry in ledger.entries.values() if entry.state == "finished"]
+    kinds = dict.fromkeys(entry.kind for entry in done)
+    return [
+        *(_cost(kind, (entry for entry in done if entry.kind == kind)) for kind in kinds),
+        _cost("all", done),
+    ]
+
+
+def _cost(kind: str, entries: Iterable[Entry]) -> Cost:
+    runs = list(entries)
+    return Cost(
+        kind,
+        len(runs),
+        sum(entry.seconds or 0 for entry in runs),
+        sum(entry.made or 0 for entry in runs),
+        sum(entry.kept or 0 for entry in runs),
+    )
+
+
+def environment(ledger: Ledger) -> dict[str, dict[str, list[str]]]:
+    """What the runs were made with: by fact, each value and the nodes that it holds for."""
+    facts: dict[str, dict[str, list[str]]] = {}
+    for name, entry in ledger.entries.items():
+        if entry.state != "finished":
+            continue
+        env = entry.run.read("env.json")
+        versions = env.pop("versions", {})
+        for key, value in (env | versions).items():
+            if key not in ("seconds", "started"):
+                said = value if isinstance(value, str) else json.dumps(value)
+                facts.setdefault(key, {}).setdefault(said, []).append(name)
+    return facts

@@ -1,0 +1,330 @@
+"""The ledger: what every model of a recipe scored, read from its runs.
+
+A row is a model, a column a metric of a task. A cell holds a value with its interval, or says why
+it has none; beside it stands the difference, on the same items, to the model that it comes from.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from zephyr.errors import ZephyrError
+from zephyr.recipe import Lora, Model, Recipe
+from zephyr.statistics import Better, Estimate, Kind, Verdict, difference, verdict
+from zephyr.store import Run, Store, read_json_lines
+
+State = Literal["finished", "failed", "unfinished", "missing"]
+
+AGAINST_ITSELF = {"reward_accuracy": 0.5, "reward_margin": 0.0}
+"""What a model scores with itself as the reference: each reward is zero, so each pair is a tie."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One node of the recipe, and what is there of its run.
+
+    `reason` says why the run is not finished. `made` counts the bytes of what the run made (of an
+    adapter's run, the adapter alone); `kept` counts its whole folder, checkpoints included.
+    """
+
+    name: str
+    kind: str
+    inputs: Mapping[str, str]
+    run: Run
+    state: State
+    reason: str | None
+    cause: str | None
+    """The failed node on which it waits, itself included."""
+    seconds: float | None
+    made: int | None
+    kept: int | None
+
+
+class Column(NamedTuple):
+    """A metric of a task; `metric` is empty as long as no run of the task has told its metrics."""
+
+    task: str
+    metric: str
+    kind: Kind
+    better: Better | None
+    scale: float
+    headline: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model's score minus that of the model `to`, paired by item; or why there is none."""
+
+    to: str
+    estimate: Estimate | None
+    verdict: Verdict | None
+    empty: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score, or the reason why it is `empty`.
+
+    `difference` is None for a model that comes from no other, and where the cell is empty.
+    """
+
+    column: Column
+    estimate: Estimate | None
+    protocol: str | None
+    empty: str | None
+    difference: Difference | None = None
+    groups: Mapping[str, Estimate] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model: what it comes from, what was done to it, and a cell for each column."""
+
+    model: str
+    parent: str | None
+    done: str
+    entry: Entry
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All that a recipe's runs say of its models; rows as in the recipe, headline columns first."""
+
+    recipe: Recipe
+    entries: Mapping[str, Entry]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def headlines(self) -> list[int]:
+        """The places of the headline columns."""
+        return [at for at, column in enumerate(self.columns) if column.headline]
+
+    def protocols(self, at: int) -> dict[str, list[str]]:
+        """How the scores of a column came to be: each protocol, and the models asked by it."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            cell = row.cells[at]
+            if cell.estimate is not None and cell.protocol is not None:
+                found.setdefault(cell.protocol, []).append(row.model)
+        return found
+
+
+def read_ledger(store: Store, recipe_name: str) -> Ledger:
+    """The ledger of a recipe as it was last run in a store, finished or not.
+
+    Raises:
+        ZephyrError: it was never run there, or by a version with other recipes.
+    """
+    recipe, nodes = _known(store, recipe_name)
+    entries: dict[str, Entry] = {}
+    for node in nodes:  # every node comes after its inputs
+        entries[node["name"]] = _entry(node, entries, store.find(node["fingerprint"]))
+    scores = {
+        name: {metric["name"]: metric | {"groups": found["groups"]} for metric in found["metrics"]}
+        for name, entry in entries.items()
+        if entry.kind == "evaluation" and entry.state == "finished"
+        for found in [entry.run.read("artifact/scores.json")]
+    }
+    columns = _columns(recipe, scores)
+    cells = {
+        model: tuple(_cell(entries, scores, model, column) for column in columns)
+        for model in recipe.models
+    }
+    rows = []
+    for name, model in recipe.models.items():
+        scored, parent = cells[name], model.from_
+        if parent is not None:
+            scored = tuple(
+                _compared(ours, theirs, entries, name, parent, recipe.seed)
+                for ours, theirs in zip(scored, cells[parent], strict=True)
+            )
+        rows.append(Row(name, parent, _done(model), entries[name], scored))
+    return Ledger(recipe, entries, columns, tuple(rows))
+
+
+def _known(store: Store, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
+    known = store.nodes(name)
+    if known is None:
+        raise ZephyrError(
+            f"recipe {name} has not been run here",
+            where=str(store.root),
+            todo=f"zephyr run {name}",
+        )
+    try:
+        return Recipe.model_validate(known["spec"]), known["nodes"]
+    except ValidationError as error:
+        raise ZephyrError(
+            f"recipe {name} was run by another version of Zephyr",
+            where=str(store.recipe_folder(name) / "nodes.json"),
+            found=f"{error.error_count()} keys that this version does not know",
+            todo="run it again",
+        ) from None
+
+
+def _entry(node: Mapping[str, Any], before: Mapping[str, Entry], run: Run) -> Entry:
+    name, kind, inputs = node["name"], node["kind"], node["inputs"]
+    if run.finished:
+        sizes: dict[str, int] = run.read("DONE")["bytes"]
+        made = sum(size for path, size in sizes.items() if path.startswith("artifact/"))
+        seconds = run.read("env.json")["seconds"]
+        return Entry(
+            name, kind, inputs, run, "finished", None, None, seconds, made, sum(sizes.values())
+        )
+    state: State
+    if run.failure is not None:
+        state, cause, reason = "failed", name, f"failed: {_gist(run.failure)}"
+    else:
+        state = "unfinished" if run.path.exists() else "missing"
+        cause = next((c for used in inputs.values() if (c := before[used].cause)), None)
+        reason = f"not made: {cause} failed" if cause else _WAITING[state]
+    return Entry(name, kind, inputs, run, state, reason, cause, None, None, None)
+
+
+_WAITING = {"unfinished": "unfinished", "missing": "not made yet"}
+
+
+def _gist(failure: str) -> str:
+    """The line that says what is wrong: the last of a traceback, the first of any other text."""
+    lines = failure.strip().splitlines() or ["no reason was kept"]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
+def _done(model: Model) -> str:
+    """What was done to make a model, in a few words."""
+    if model.base is not None:
+        return f"base {Path(model.base).name if Path(model.base).is_absolute() else model.base}"
+    if model.pretrain is not None:
+        return f"pretrained on {model.pretrain.data}"
+    if model.tune is not None:
+        how = "all weights"
+        if isinstance(model.tune.lora, Lora):
+            kind = f"QLoRA {model.tune.load}" if model.tune.load else "LoRA"
+            how = f"{kind} r{model.tune.lora.rank}"
+        return f"SFT ({how}) on {model.tune.data}"
+    if model.align is not None:
+        return f"DPO β {model.align.beta:g} (LoRA r{model.align.lora.rank}) on {model.align.data}"
+    assert model.quantize is not None, "a recipe's model has an origin or an act"
+    return model.quantize
+
+
+# -- columns and cells ----------------------------------------------------------------------------
+
+_Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By evaluation, then by metric: the rows of `scores.json`, each with the groups of its task."""
+
+
+def _columns(recipe: Recipe, scores: _Scores) -> tuple[Column, ...]:
+    columns: dict[tuple[str, str], Column] = {}
+    for task in recipe.evaluate.tasks:
+        for model in recipe.models:
+            for name, row in scores.get(f"{model}/{task.key}", {}).items():
+                columns[task.key, name] = Column(
+                    task.key, name, row["kind"], row["better"], row["scale"], row["headline"]
+                )
+        if not any(key == task.key for key, _ in columns):
+            columns[task.key, ""] = Column(task.key, "", "mean", None, 1, headline=True)
+    return tuple(sorted(columns.values(), key=lambda column: not column.headline))
+
+
+def _cell(entries: Mapping[str, Entry], scores: _Scores, model: str, column: Column) -> Cell:
+    name = f"{model}/{column.task}"
+    if name not in entries:
+        return Cell(column, None, None, "not asked of this model")
+    if name not in scores:
+        return Cell(column, None, None, entries[name].reason)
+    if column.metric not in scores[name]:
+        return Cell(column, None, None, "this run does not have the metric")
+    row = scores[name][column.metric]
+    estimate = _estimate(row)
+    empty = None if estimate else row["empty"] or "not a finite number"
+    groups = {
+        group: found
+        for group, metrics in row["groups"].items()
+        if (found := _estimate(metrics[column.metric]))
+    }
+    return Cell(column, estimate, row["protocol"], empty, None, groups)
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate | None:
+    if row["value"] is None:
+        return None
+    found = Estimate(row["value"], row["low"], row["high"], row["n"])
+    return found if all(map(math.isfinite, found)) else None
+
+
+# -- differences ----------------------------------------------------------------------------------
+
+
+def _compared(
+    ours: Cell, theirs: Cell, entries: Mapping[str, Entry], model: str, parent: str, seed: int
+) -> Cell:
+    """A cell with its difference to the parent's."""
+    if ours.estimate is None:
+        return ours
+    column = ours.column
+    asked, before = entries[f"{model}/{column.task}"], f"{parent}/{column.task}"
+    found: Estimate | str
+    if column.metric.startswith("reward_") and asked.inputs.get("reference") == before:
+        tie = AGAINST_ITSELF.get(column.metric)
+        if tie is not None:
+            value, low, high, n = ours.estimate
+            found = Estimate(value - tie, low - tie, high - tie, n)
+        else:
+            found = f"measured against itself, {parent} ties on every pair"
+    elif theirs.estimate is None:
+        found = f"{parent} has no value: {theirs.empty}"
+    else:
+        found = _paired(asked.run.path, entries[before].run.path, column, seed)
+    if isinstance(found, str):
+        made = Difference(parent, None, None, found)
+    else:
+        made = Difference(parent, found, verdict(found, column.better), None)
+    return Cell(column, ours.estimate, ours.protocol, None, made, ours.groups)
+
+
+@cache  # finished runs never change
+def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> Estimate | str:
+    """The difference of two evaluations on the items that both have, or why there is none."""
+    mine, base = (_items(run)[column.metric] for run in (ours, theirs))
+    shared = [key for key in mine if key in base]
+    if not shared:
+        return "no item was asked of both"
+    pairs = [(*mine[key], *base[key]) for key in shared]
+    return _differ(pairs, column.kind, seed)
+
+
+def _differ(
+    pairs: Sequence[tuple[float, float, float, float]], kind: Kind, seed: int
+) -> Estimate | str:
+    if all(pair[:2] == pair[2:] for pair in pairs):
+        return Estimate(0.0, 0.0, 0.0, len(pairs))  # what every resample would give
+    mine, weights, base, base_weights = zip(*pairs, strict=True)
+    found = difference(mine, base, weights, base_weights, kind=kind, seed=seed)
+    return found if all(map(math.isfinite, found)) else "not a finite number"
+
+
+@cache
+def _items(run: Path) -> dict[str, dict[tuple[str, int], tuple[float, float]]]:
+    """By metric: the value and the weight of each item of an evaluation that has it."""
+    found: dict[str, dict[tuple[str, int], tuple[float, float]]] = {}
+    for key, item in _numbered(read_json_lines(Run(run).artifact / "items.jsonl")):
+        for metric, value in item["scores"].items():
+            weight = item.get("weight", {}).get(metric, 1.0)
+            found.setdefault(metric, {})[key] = (value, weight)
+    return found
+
+
+def _numbered(items: Sequence[Any]) -> Iterator[tuple[tuple[str, int], Any]]:
+    """Items under their id, those with an equal id told apart by their place among each other."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        yield (item["id"], seen[item["id"]]), item
+        seen[item["id"]] += 1

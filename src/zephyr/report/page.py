@@ -1,0 +1,135 @@
+"""The report: one HTML file that needs nothing else, with the tables and figures beside it."""
+
+import base64
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zephyr.report import account, figures, tables
+from zephyr.report.ledger import Cell, Ledger, read_ledger
+from zephyr.store import Store, write_atomically
+
+
+def write_report(store: Store, recipe_name: str) -> Path:
+    """Writes the tables, the figures and `report.html` of a recipe; returns the path of the last.
+
+    Raises:
+        ZephyrError: the recipe was never run in this store, or the disk is full.
+    """
+    ledger = read_ledger(store, recipe_name)
+    folder = store.recipe_folder(recipe_name)
+    for name, text in (
+        ("table.json", tables.table_json(ledger)),
+        ("table.md", tables.table_markdown(ledger)),
+        ("table.csv", tables.table_csv(ledger)),
+    ):
+        write_atomically(folder / name, text)
+    drawings = figures.draw_all(ledger)
+    _write_figures(folder / "figures", drawings)
+    page = folder / "report.html"
+    write_atomically(page, render(ledger, drawings))
+    return page
+
+
+def _write_figures(folder: Path, drawings: list[figures.Drawing]) -> None:
+    """Writes each figure twice, and removes those of an earlier report that are no more."""
+    folder.mkdir(exist_ok=True)
+    files = {f"{d.name}.svg": d.svg for d in drawings} | {f"{d.name}.png": d.png for d in drawings}
+    for name, data in files.items():
+        write_atomically(folder / name, data)
+    for path in folder.iterdir():
+        if path.suffix in (".svg", ".png") and path.name not in files:
+            path.unlink()
+
+
+def render(ledger: Ledger, drawings: list[figures.Drawing]) -> str:
+    """The HTML of the report; all that a model or a file has written is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("zephyr.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": tables.number,
+        "interval": tables.interval,
+        "signed": tables.signed,
+        "label": tables.label,
+        "size": _size,
+        "duration": _duration,
+        "image": _image,
+    }
+    headlines = ledger.headlines
+    return environment.get_template("report.html.j2").render(
+        ledger=ledger,
+        recipe=ledger.recipe,
+        headlines=headlines,
+        others=[at for at in range(len(ledger.columns)) if at not in headlines],
+        tasks=[
+            (task, len(list(places)))
+            for task, places in groupby(headlines, lambda at: ledger.columns[at].task)
+        ],
+        children={
+            parent: [row for row in ledger.rows if row.parent == parent]
+            for parent in [None, *(row.model for row in ledger.rows)]
+        },
+        verdicts=_verdicts(ledger),
+        unmade=[entry for entry in ledger.entries.values() if entry.state != "finished"],
+        protocols=[tables.protocols_of(ledger, at) for at in range(len(ledger.columns))],
+        groups=[(at, found) for at in headlines if (found := tables.groups_of(ledger, at))],
+        scores=[drawing for drawing in drawings if drawing.name == "scores"],
+        curves=[drawing for drawing in drawings if drawing.name != "scores"],
+        mixtures=account.mixtures(ledger),
+        examples=account.examples(ledger),
+        left_out=account.left_out(ledger),
+        questions=account.questions(ledger),
+        costs=account.costs(ledger),
+        environment=account.environment(ledger),
+        generated=tables.GENERATED if ledger.recipe.origin == "embedded" else None,
+        yaml=yaml.safe_dump(ledger.recipe.spec(), sort_keys=False, allow_unicode=True, width=88),
+    )
+
+
+def _verdicts(ledger: Ledger) -> dict[str, list[Cell]]:
+    """The headline cells by the verdict of their difference."""
+    found: dict[str, list[Cell]] = {"better": [], "worse": [], "cannot tell": []}
+    for row in ledger.rows:
+        for at in ledger.headlines:
+            if (gap := row.cells[at].difference) and gap.verdict:
+                found[gap.verdict].append(row.cells[at])
+    return found
+
+
+def _size(count: int) -> str:
+    """Bytes in words: 999 B, 38.3 kB, 1.2 MB, 4.0 GB."""
+    if count < 1000:
+        return f"{count} B"
+    size = count / 1000
+    for unit in ("kB", "MB"):
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = whole // 60
+    return (
+        f"{minutes} min {whole % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    )
+
+
+def _image(svg: bytes) -> Any:
+    """An SVG as an address that holds it whole."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

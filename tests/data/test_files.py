@@ -1,0 +1,311 @@
+"""Files: every format gives its exact rows, and what is broken is said with its place."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from zephyr.data.files import Row, check, content_sha256, read_rows
+from zephyr.errors import ZephyrError
+
+ROWS = [
+    {"question": "Two\u2028lines?", "answer": 'Say "yes",\nthen go.'},
+    {"question": "ÄΩ→😀", "answer": " kept blanks "},
+]
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def lines(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + end for row in rows).encode()
+
+
+CONTENT = {
+    "rows.json": json.dumps(ROWS, ensure_ascii=False).encode(),
+    "rows.jsonl": lines(ROWS),
+    "rows.csv": """\
+question,answer
+"Two\u2028lines?","Say ""yes"",
+then go."
+ÄΩ→😀, kept blanks \n""".encode(),
+    "rows.parquet": parquet(ROWS),
+}
+
+
+CUT = "Compressed file ended before the end-of-stream marker was reached"
+
+
+def put(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def read(folder: Path, name: str, data: bytes) -> list[Row]:
+    return list(read_rows(put(folder, name, data), "data.sft"))
+
+
+def refusal(folder: Path, name: str, data: bytes) -> list[str]:
+    """The lines of the message with which a file is refused, its folder left out."""
+    with pytest.raises(ZephyrError) as caught:
+        read(folder, name, data)
+    return str(caught.value).replace(f"{folder}/", "").splitlines()
+
+
+# -- what is whole --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("name", CONTENT)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, packed: str) -> None:
+    rows = read(tmp_path, name + packed, CONTENT[name])
+    assert [row.value for row in rows] == ROWS
+    assert [row.problem for row in rows] == ["", ""]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_tabs_part_columns_and_quotes_are_text(tmp_path: Path, packed: str) -> None:
+    data = b'question\tanswer\n"Why?\tSo "it" is, yes\n'
+    [row] = read(tmp_path, f"rows.tsv{packed}", data)
+    assert row.value == {"question": '"Why?', "answer": 'So "it" is, yes'}
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.raw", "text.tokens", "text.TXT", "text.txt.gz"])
+def test_a_text_is_one_row(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert read(tmp_path, name, b"one\r\n\r\n two\n") == [
+        Row(str(path), {"text": "one\r\n\r\n two\n"})
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_a_mark_of_byte_order_is_no_text(tmp_path: Path, name: str) -> None:
+    rows = read(tmp_path, name, b"\xef\xbb\xbf" + CONTENT[name])
+    assert [row.value for row in rows] == ROWS
+
+
+def test_lines_may_end_as_in_windows_and_the_last_one_not_at_all(tmp_path: Path) -> None:
+    rows = [{"a": "x\r\ny", "b": "z"}] * 2
+    assert [r.value for r in read(tmp_path, "r.jsonl", lines(rows, "\r\n"))] == rows
+    assert [r.value for r in read(tmp_path, "r.jsonl", lines(rows).rstrip())] == rows
+    assert [r.value for r in read(tmp_path, "r.csv", b'a,b\r\n"x\r\ny",z\r\n"x\r\ny",z')] == rows
+    assert [r.value for r in read(tmp_path, "r.tsv", b"a\tb\r\nx\tz\r\n")] == [{"a": "x", "b": "z"}]
+
+
+def test_a_row_is_where_it_begins(tmp_path: Path) -> None:
+    """Blank lines and cells of several lines are counted."""
+    path = tmp_path / "r.jsonl"
+    assert [r.place for r in read(tmp_path, "r.jsonl", b'\n{"a": 1}\n\n\n{"a": 2}\n')] == [
+        f"{path}:2",
+        f"{path}:5",
+    ]
+    path = tmp_path / "r.csv"
+    assert [r.place for r in read(tmp_path, "r.csv", b'a,b\n"1\n2",3\n4,5\n')] == [
+        f"{path}:2",
+        f"{path}:4",
+    ]
+    path = tmp_path / "r.json"
+    assert [r.place for r in read(tmp_path, "r.json", b'[{"a": 1}, {"a": 2}]')] == [
+        f"{path} row 1",
+        f"{path} row 2",
+    ]
+    path = tmp_path / "r.parquet"
+    rows = read(tmp_path, "r.parquet", parquet([{"a": 1}, {"a": 2}]))
+    assert [r.place for r in rows] == [f"{path} row 1", f"{path} row 2"]
+
+
+def test_parquet_keeps_lists_and_nothing(tmp_path: Path) -> None:
+    values = [{"choices": ["a", "b"], "answer": 1}, {"choices": [], "answer": None}]
+    assert [r.value for r in read(tmp_path, "r.parquet", parquet(values))] == values
+
+
+def test_no_rows_are_no_rows(tmp_path: Path) -> None:
+    assert read(tmp_path, "r.json", b"[]") == []
+    assert read(tmp_path, "r.csv", b"question,answer\n") == []
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"a": []}), sink)
+    assert read(tmp_path, "r.parquet", sink.getvalue().to_pybytes()) == []
+
+
+# -- rows that can't be read are given with the reason --------------------------------------------
+
+
+def test_broken_lines_are_given_with_their_place(tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    long = b'{"a": ' + b"1" * 5_000 + b"}"
+    data = b"\n".join(
+        [b'{"a": 1}', b'{"a": 1', b"[1]", b"null", deep, long, rb'{"a": "\ud83d"}', b'{"a": 2}']
+    )
+    rows = read(tmp_path, "r.jsonl", data)
+    assert [row.value for row in rows] == [{"a": 1}, *[None] * 6, {"a": 2}]
+    assert [(row.place, row.problem) for row in rows[1:-1]] == [
+        (f"{tmp_path}/r.jsonl:2", "not valid JSON"),
+        (f"{tmp_path}/r.jsonl:3", "not an object with named columns"),
+        (f"{tmp_path}/r.jsonl:4", "not an object with named columns"),
+        (f"{tmp_path}/r.jsonl:5", "not valid JSON"),
+        (f"{tmp_path}/r.jsonl:6", "not valid JSON"),
+        (f"{tmp_path}/r.jsonl:7", "half a character (a surrogate without its other half)"),
+    ]
+
+
+def test_both_halves_of_a_character_are_one(tmp_path: Path) -> None:
+    [row] = read(tmp_path, "r.jsonl", rb'{"a": "\ud83d\ude00"}')
+    assert row.value == {"a": "😀"}
+
+
+@pytest.mark.parametrize(("name", "part"), [("r.csv", b","), ("r.tsv", b"\t")])
+def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: bytes) -> None:
+    data = b"\n".join(part.join(row) for row in ([b"a", b"b"], [b"1"], [b"1"] * 3, [b"1", b"2"]))
+    reason = "not as many columns as the first line names"
+    assert read(tmp_path, name, data) == [
+        Row(f"{tmp_path}/{name}:2", None, reason),
+        Row(f"{tmp_path}/{name}:3", None, reason),
+        Row(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}),
+    ]
+
+
+# -- files that can't be read are refused ---------------------------------------------------------
+
+
+def test_json_that_is_broken_at_a_line(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "r.json", b'[{"a": 1},\n {"a": 2},\n {"a": }]') == [
+        "a file is not valid JSON",
+        "  where:   r.json:3",
+        "  found:   Expecting value: line 3 column 8 (char 29)",
+        "  to do:   mend it, or name it .jsonl if each line is a value of its own",
+    ]
+    assert refusal(tmp_path, "r.json", b'{"a": 1}\n{"a": 2}\n')[1] == "  where:   r.json:2"
+    assert refusal(tmp_path, "r.json", b"[" * 100_000)[0] == "a file is not valid JSON"
+    assert refusal(tmp_path, "r.json", b"[" + b"1" * 5_000 + b"]")[0] == "a file is not valid JSON"
+
+
+def test_json_that_is_no_list(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "r.json", b'{"a": 1}') == [
+        "a JSON file does not hold a list of rows",
+        "  where:   r.json",
+        "  found:   dict",
+        "  allowed: [{...}, {...}]",
+    ]
+
+
+@pytest.mark.parametrize("name", [*CONTENT, "rows.txt"])
+def test_a_packed_file_that_is_cut_short(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, f"{name}.gz", CONTENT.get(name, b"text" * 99))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ZephyrError) as caught:
+        list(read_rows(path, "data.sft"))
+    assert str(caught.value).splitlines() == [
+        "a packed file is damaged or cut short",
+        "  where:   data.sft",
+        f"  found:   {path}: {CUT}",
+    ]
+
+
+def test_a_packed_file_that_is_not_packed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(b'{"a": 1}')
+    with pytest.raises(ZephyrError, match=r"damaged or cut short(.|\n)*Not a gzipped file"):
+        list(read_rows(path, "data.sft"))
+
+
+@pytest.mark.parametrize("name", ["r.parquet", "r.parquet.gz"])
+def test_parquet_that_is_cut_short(tmp_path: Path, name: str) -> None:
+    found = refusal(tmp_path, name, parquet(ROWS)[:-7])
+    assert found[:2] == ["a Parquet file is damaged or cut short", "  where:   data.sft"]
+    assert found[2].startswith(f"  found:   {name}: ")
+
+
+def test_parquet_whose_pages_are_damaged(tmp_path: Path) -> None:
+    """The footer at the end is whole; the first page is not."""
+    data = bytearray(parquet([{"a": "x" * 100}]))
+    data[4:40] = bytes(36)
+    found = refusal(tmp_path, "r.parquet", bytes(data))
+    assert found[0] == "a Parquet file is damaged or cut short"
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.tsv", "r.txt"])
+def test_latin_1_is_refused_at_its_line(tmp_path: Path, name: str) -> None:
+    found = refusal(tmp_path, name, b"a\nb\nna\xefve\n")
+    assert found == [
+        "a file is not UTF-8",
+        f"  where:   {name}:3",
+        "  found:   'utf-8' codec can't decode byte 0xef in position 6: invalid continuation byte",
+        "  to do:   save it as UTF-8",
+    ]
+
+
+@pytest.mark.parametrize("data", [b"", b" \n\r\n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.txt", "r.jsonl.gz"])
+def test_empty_files(tmp_path: Path, name: str, data: bytes) -> None:
+    assert refusal(tmp_path, name, data) == [
+        "a file is empty",
+        "  where:   data.sft",
+        f"  found:   {name}",
+    ]
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(ZephyrError) as caught:
+            check(path, "data.sft")
+        assert str(caught.value).splitlines() == [
+            "a file is not there",
+            "  where:   data.sft",
+            f"  found:   {path}",
+            "  to do:   mend `path`: it is taken from the folder of the recipe",
+        ]
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.gz", "rows.jsonl.zip"])
+def test_unknown_endings(tmp_path: Path, name: str) -> None:
+    assert refusal(tmp_path, name, b"x") == [
+        "a file is of no format that can be read",
+        "  where:   data.sft",
+        f"  found:   {name}",
+        "  allowed: .json, .jsonl, .csv, .tsv, .parquet, .txt, .raw, .tokens, and each with .gz",
+    ]
+
+
+def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    assert refusal(tmp_path, "r.txt", b"x") == [
+        "a file may not be read",
+        "  where:   data.sft",
+        "  found:   r.txt",
+    ]
+
+
+def test_a_quote_that_is_never_closed_is_refused_at_its_row(tmp_path: Path) -> None:
+    """Read on, it would swallow all rows after it."""
+    assert refusal(tmp_path, "r.csv", b'a,b\n1,2\n"3,4\n5,6\n') == [
+        "a table can't be read",
+        "  where:   r.csv:3",
+        "  found:   unexpected end of data",
+        '  to do:   look for a " that is not closed; within quotes it is written twice',
+    ]
+    assert refusal(tmp_path, "r.csv", b'a,b\n"say "hi"",2\n')[1] == "  where:   r.csv:2"
+
+
+@pytest.mark.parametrize(("name", "part"), [("r.csv", b","), ("r.tsv", b"\t")])
+def test_a_column_named_twice_is_refused(tmp_path: Path, name: str, part: bytes) -> None:
+    assert refusal(tmp_path, name, b"\n" + part.join([b"a", b"b", b"a"]) + b"\n") == [
+        "a table names a column twice",
+        f"  where:   {name}:2",
+        "  found:   'a'",
+    ]
+
+
+def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
+    """SHA-256 of "abc", as FIPS 180-2 gives it."""
+    assert content_sha256(put(tmp_path, "r.txt", b"abc")) == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

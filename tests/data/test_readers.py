@@ -1,0 +1,643 @@
+"""Readers: rows in the columns of their sources give exactly these records."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zephyr import recipe
+from zephyr.data import readers, sources
+from zephyr.data.readers import LeftOut, Reader, Unreadable
+from zephyr.data.sources import FORMS, SOURCES
+from zephyr.errors import ZephyrError
+from zephyr.records import KINDS, Chat, Choice, Kind, Message, Pair, Passage, Record
+
+Row = dict[str, Any]
+
+
+def turns(*texts: str, system: str = "") -> tuple[Message, ...]:
+    """Texts that user and assistant say in turn."""
+    said = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+    return (Message("system", system), *said) if system else tuple(said)
+
+
+def by(name: str) -> Reader:
+    return SOURCES[name].reader
+
+
+def one(reader: Reader, row: Row) -> Record | LeftOut:
+    [record] = reader(row, "s")
+    return record
+
+
+def reason(reader: Reader, row: Row, kind: type[Exception] = Unreadable) -> str:
+    with pytest.raises(kind) as caught:
+        list(reader(row, "s"))
+    return str(caught.value)
+
+
+# -- chat -----------------------------------------------------------------------------------------
+
+QUESTION_ANSWER = {
+    "khan_academy": ("prompt", "text"),
+    "math_college": ("prompt_college", "completion"),
+    "arxiv_math": ("question", "answer"),
+    "magicoder": ("problem", "solution"),
+    "goat": ("instruction", "output"),
+    "metamathqa": ("query", "response"),
+    "code_assistant": ("question", "answer"),
+    "gsm8k": ("question", "answer"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTION_ANSWER)
+def test_two_columns(name: str) -> None:
+    """Columns beside them change nothing: goat's `input` and `answer`, for one."""
+    question, answer = QUESTION_ANSWER[name]
+    row = {"input": "1 + 1", "answer": "2", question: " Why?\n", answer: "So."}
+    assert SOURCES[name].columns == (question, answer)
+    assert one(by(name), row) == Chat("s", turns(" Why?\n", "So."))
+    assert reason(by(name), row | {answer: " \n"}) == f"column {answer!r} is empty"
+    assert reason(by(name), row | {question: None}) == f"column {question!r} is not text"
+    del row[question]
+    assert reason(by(name), row) == f"column {question!r} is missing"
+
+
+@pytest.mark.parametrize("name", ["open_platypus", "math_instruct", "code_alpaca"])
+def test_instruction_and_input_are_said_together(name: str) -> None:
+    row = {"instruction": "Add.", "input": "1, 2", "output": "3", "data_source": "x"}
+    assert one(by(name), row) == Chat("s", turns("Add.\n1, 2", "3"))
+    for nothing in ("", None):
+        assert one(by(name), row | {"input": nothing}) == Chat("s", turns("Add.", "3"))
+    del row["input"]
+    assert one(by(name), row) == Chat("s", turns("Add.", "3"))
+    assert reason(by(name), row | {"instruction": ""}) == "column 'instruction' is empty"
+
+
+def test_history_and_system_as_llama_factory_writes_them() -> None:
+    row = {
+        "instruction": "And 3?",
+        "input": "",
+        "output": "9",
+        "system": "Be brief.",
+        "history": [["1?", "1"], ["2?", "4"]],
+    }
+    expected = turns("1?", "1", "2?", "4", "And 3?", "9", system="Be brief.")
+    assert one(readers.instruction, row) == Chat("s", expected)
+    for nothing in (None, []):
+        plain = row | {"history": nothing, "system": None}
+        assert one(readers.instruction, plain) == Chat("s", turns("And 3?", "9"))
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ("1?", "column 'history' is not a list"),
+        (7, "column 'history' is not a list"),
+        (["1?", "1"], "an earlier turn is not a question and an answer"),
+        ([["1?"]], "an earlier turn is not a question and an answer"),
+        ([["1?", "1", "2?"]], "an earlier turn is not a question and an answer"),
+        ([["1?", ""]], "column 'history' is empty"),
+        ([["1?", None]], "column 'history' is not text"),
+    ],
+)
+def test_a_history_of_another_form(history: Any, expected: str) -> None:
+    row = {"instruction": "3?", "output": "9", "history": history}
+    assert reason(readers.instruction, row) == expected
+
+
+def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
+    lima = by("lima")
+    assert one(lima, {"conversations": ["a", "b"]}) == Chat("s", turns("a", "b"))
+    assert one(lima, {"conversations": ["a", "b", "c", "d"]}) == Chat(
+        "s", turns("a", "b", "c", "d")
+    )
+    assert one(lima, {"conversations": ["a", "b", "c"]}) == Chat("s", turns("a", "b"))
+    assert reason(lima, {"conversations": ["a"]}) == "column 'conversations' holds no answer"
+    assert reason(lima, {"conversations": ["a", ""]}) == "column 'turn' is empty"
+    for nothing in ([], "a", None):
+        assert reason(lima, {"conversations": nothing}) == "column 'conversations' is not a list"
+
+
+SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("reader", "column"), [(readers.conversations, "conversations"), (readers.messages, "messages")]
+)
+def test_turns_in_both_spellings(reader: Reader, column: str) -> None:
+    assert one(reader, {column: SHARED}) == Chat("s", turns("a", "b"))
+    spelled = [
+        {"role": "System", "content": "c"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+    assert one(reader, {column: spelled}) == Chat("s", turns("a", "b", system="c"))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (SHARED[::-1] + SHARED[1:], "turns don't alternate from a first user to a last assistant"),
+        ([SHARED[0], *SHARED], "turns don't alternate from a first user to a last assistant"),
+        (SHARED[1:], "turns don't alternate from a first user to a last assistant"),
+        ([{"role": "tool", "content": "x"}, *SHARED], "a turn has an unknown role"),
+        ([{"role": None, "content": "x"}, *SHARED], "a turn has an unknown role"),
+        ([{"from": "human"}, SHARED[1]], "column 'value' is missing"),
+        (["a", *SHARED], "a turn is not an object"),
+    ],
+)
+def test_turns_of_another_form(said: Any, expected: str) -> None:
+    assert reason(readers.conversations, {"conversations": said}) == expected
+    assert reason(readers.messages, {"messages": said}) == expected
+
+
+def test_wiki_qa_leaves_wrong_answers_out() -> None:
+    row = {"question": "Where?", "document_title": "D", "answer": "There.", "label": 1}
+    assert one(by("wiki_qa"), row) == Chat("s", turns("Where?", "There."))
+    assert one(by("wiki_qa"), row | {"label": "1"}) == Chat("s", turns("Where?", "There."))
+    for wrong in (0, "0"):
+        assert reason(by("wiki_qa"), row | {"label": wrong}, LeftOut) == (
+            "the answer is marked as wrong"
+        )
+    for odd in (2, "yes", None, True):
+        assert reason(by("wiki_qa"), row | {"label": odd}) == "column 'label' is neither 0 nor 1"
+
+
+# -- pair -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["orca_dpo_pairs", "truthy_dpo"])
+def test_a_system_message_where_there_is_one(name: str) -> None:
+    question = {"orca_dpo_pairs": "question", "truthy_dpo": "prompt"}[name]
+    row = {"system": "Be true.", question: "Why?", "chosen": "So.", "rejected": "No."}
+    assert one(by(name), row) == Pair("s", turns("Why?", system="Be true."), "So.", "No.")
+    for nothing in ("", None):
+        assert one(by(name), row | {"system": nothing}) == Pair("s", turns("Why?"), "So.", "No.")
+    del row["system"]
+    assert reason(by(name), row) == "column 'system' is missing"
+
+
+COMPARED = {
+    "code_vulnerability": ("question", "chosen", "rejected"),
+    "py_dpo": ("prompt", "chosen", "rejected"),
+    "h4rmony": ("Prompt", "BetterCompletion", "WorseCompletion"),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_question_and_two_answers(name: str) -> None:
+    question, chosen, rejected = COMPARED[name]
+    row = {"lang": "c", "system": "unused", question: "Why?", chosen: "So.", rejected: "No."}
+    assert one(by(name), row) == Pair("s", turns("Why?"), "So.", "No.")
+    assert reason(by(name), row | {chosen: "No."}, LeftOut) == "both answers are the same"
+    assert reason(by(name), row | {rejected: ""}) == f"column {rejected!r} is empty"
+
+
+def test_shp_takes_the_side_that_its_label_names() -> None:
+    row = {
+        "history": "Why?",
+        "human_ref_A": "a",
+        "human_ref_B": "b",
+        "labels": 1,
+        "score_A": 9,
+        "score_B": 3,
+    }
+    for domain in ("askengineers", "askphysics", "askscience", "explainlikeimfive"):
+        reader = by(f"shp_{domain}")
+        assert one(reader, row) == Pair("s", turns("Why?"), "a", "b")
+        assert one(reader, row | {"labels": 0}) == Pair("s", turns("Why?"), "b", "a")
+        assert reason(reader, row | {"labels": 2}) == "column 'labels' is neither 0 nor 1"
+        assert reason(reader, row | {"labels": [1]}) == "column 'labels' is neither 0 nor 1"
+
+
+TALK = [
+    {"content": "a", "role": "user"},
+    {"content": "b", "role": "assistant"},
+    {"content": "c", "role": "user"},
+]
+
+
+@pytest.mark.parametrize("name", ["dpo_mix_zero_math_untoxic", "exp_dpo_3"])
+def test_whole_conversations_part_at_the_last_answer(name: str) -> None:
+    row = {side: [*TALK, {"content": side, "role": "assistant"}] for side in ("chosen", "rejected")}
+    assert one(by(name), row) == Pair("s", turns("a", "b", "c"), "chosen", "rejected")
+    system = {"content": "d", "role": "system"}
+    longer = {side: [system, *said] for side, said in row.items()}
+    assert one(by(name), longer) == Pair("s", turns("a", "b", "c", system="d"), *row)
+    assert reason(by(name), row | {"rejected": longer["rejected"]}) == (
+        "the conversations part before the last answer"
+    )
+    assert reason(by(name), row | {"chosen": TALK}) == (
+        "column 'chosen' does not end with an answer, or a turn is empty"
+    )
+    assert reason(by(name), row | {"rejected": row["chosen"]}, LeftOut) == (
+        "both answers are the same"
+    )
+
+
+def test_hh_rlhf_transcripts() -> None:
+    start = "\n\nHuman: Who said\nHuman: hello?\n\nAssistant: Who?\n\nHuman: Me. \n\nAssistant:"
+    row = {"chosen": f"{start} Hi.\n\nBye.", "rejected": f"{start} No."}
+    prompt = turns("Who said\nHuman: hello?", "Who?", "Me.")
+    assert one(readers.turns_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
+    empty = "column 'chosen' does not end with an answer, or a turn is empty"
+    assert reason(readers.turns_pair, row | {"chosen": start}) == empty
+    assert reason(readers.turns_pair, row | {"chosen": start[: start.rindex("\n\n")]}) == empty
+    for text in ("", "hello", f"hello{start} Hi."):
+        assert reason(readers.turns_pair, row | {"chosen": text}) == (
+            "column 'chosen' is not a transcript"
+        )
+    assert reason(
+        readers.turns_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
+    ) == ("turns don't alternate from a first user to a last user")
+
+
+def test_prompt_pairs_as_trl_writes_them() -> None:
+    expected = Pair("s", turns("Why?"), "So.", "No.")
+    row = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
+    assert one(readers.prompt_pair, row) == expected
+    listed = {
+        "prompt": [{"role": "user", "content": "Why?"}],
+        "chosen": [{"role": "assistant", "content": "So."}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+    assert one(readers.prompt_pair, listed) == expected
+    assert one(readers.prompt_pair, listed | {"rejected": "No."}) == expected
+    assert reason(readers.prompt_pair, listed | {"chosen": listed["prompt"]}) == (
+        "column 'chosen' is not an answer"
+    )
+    assert reason(readers.prompt_pair, listed | {"prompt": listed["chosen"]}) == (
+        "turns don't alternate from a first user to a last user"
+    )
+
+
+def test_pairs_as_llama_factory_writes_them() -> None:
+    row = {"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "12"}
+    assert one(readers.instruction_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
+    talk = {
+        "conversations": [*SHARED, {"from": "human", "value": "c"}],
+        "chosen": {"from": "gpt", "value": "d"},
+        "rejected": {"from": "gpt", "value": "e"},
+    }
+    assert one(readers.conversations_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
+
+
+def test_orca_in_openais_form() -> None:
+    row = {
+        "input": {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Why?"},
+            ]
+        },
+        "preferred_output": [{"role": "assistant", "content": "So."}],
+        "non_preferred_output": [{"role": "assistant", "content": "No."}],
+    }
+    assert one(readers.orca_messages, row) == Pair(
+        "s", turns("Why?", system="Be brief."), "So.", "No."
+    )
+    silent = {"messages": [{"role": "system", "content": ""}, row["input"]["messages"][1]]}
+    assert one(readers.orca_messages, row | {"input": silent}) == Pair(
+        "s", turns("Why?"), "So.", "No."
+    )
+    for odd in ({"messages": [7]}, {"messages": [{"role": "user", "content": ""}]}, [], None):
+        assert reason(readers.orca_messages, row | {"input": odd})
+
+
+def preference(overall: Any, first: Any = "a", second: Any = "b") -> Row:
+    criteria = {"overall": overall, "correctness": "AB", "other": "Brevity: B"}
+    return {"A": first, "B": second, "overall": overall, "criteria": criteria}
+
+
+def test_epfl_gives_a_pair_for_each_preference_with_a_winner() -> None:
+    """What students say of criteria is not the preference: only the overall winner is."""
+    compared = [
+        preference("A"),
+        preference("B"),
+        preference("AB"),
+        preference(None),
+        preference(["A"]),
+        preference("A", "", "b"),
+        preference("B", "a", "..."),
+        preference("B", "a", None),
+        preference("A", " ...\n", "b"),
+        preference("A", "a", "a"),
+        preference("B", "c", "d"),
+    ]
+    row = {"question_id": 1, "course_id": 2, "question_complete": "Q: Why?", "preference": compared}
+    found = list(by("epfl")(row, "s"))
+    assert [part for part in found if isinstance(part, Record)] == [
+        Pair("s", turns("Q: Why?"), "a", "b"),
+        Pair("s", turns("Q: Why?"), "b", "a"),
+        Pair("s", turns("Q: Why?"), "d", "c"),
+    ]
+    assert [str(part) for part in found if isinstance(part, LeftOut)] == [
+        *["neither answer is preferred overall"] * 3,
+        *["an answer is empty"] * 4,
+        "both answers are the same",
+    ]
+
+
+def test_epfl_questions_of_another_form() -> None:
+    row = {"question_complete": "Q", "preference": [preference("A")]}
+    assert reason(by("epfl"), row | {"preference": []}) == "column 'preference' is not a list"
+    assert reason(by("epfl"), row | {"preference": ["A"]}) == "a preference is not an object"
+    assert reason(by("epfl"), row | {"preference": [{"overall": "A"}]}) == "column 'A' is missing"
+    assert reason(by("epfl"), row | {"question_complete": ""}) == (
+        "column 'question_complete' is empty"
+    )
+
+
+def test_what_is_left_out_within_a_row_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "epfl.json").write_text(
+        '[{"question_complete": "Q", "preference": ['
+        '{"A": "a", "B": "b", "overall": "A"}, {"A": "a", "B": "b", "overall": "AB"}]}]'
+    )
+    source = recipe.Source(name="epfl", path="epfl.json")
+    got = sources.read(source, kind="pair", origin=None, base=tmp_path, where="data.pairs")
+    assert got.rows == 1
+    assert got.records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
+    assert dict(got.left_out) == {"neither answer is preferred overall": 1}
+
+
+# -- choice ---------------------------------------------------------------------------------------
+
+ARC = {
+    "id": "x",
+    "question": "Why?",
+    "choices": {"text": ["a", "b", "c"], "label": ["A", "B", "C"]},
+    "answerKey": "B",
+}
+
+
+@pytest.mark.parametrize("name", ["arc_challenge", "arc_easy"])
+def test_arc_keys_are_letters_or_digits(name: str) -> None:
+    assert one(by(name), ARC) == Choice("s", "Why?", ("a", "b", "c"), 1)
+    numbered = {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}
+    digits = ARC | {"choices": numbered, "answerKey": "3"}
+    assert one(by(name), digits) == Choice("s", "Why?", ("a", "b", "c"), 2)
+    for key in ("D", "1", "b"):
+        assert reason(by(name), ARC | {"answerKey": key}) == "the answer is none of the options"
+    fewer = {"text": ["a", "b", "c"], "label": ["A", "B"]}
+    assert reason(by(name), ARC | {"choices": fewer}) == "the answer is none of the options"
+
+
+def test_arc_in_ai2s_own_form() -> None:
+    row = {
+        "id": "x",
+        "question": {
+            "stem": "Why?",
+            "choices": [{"text": "a", "label": "1"}, {"text": "b", "label": "2"}],
+        },
+        "answerKey": "1",
+    }
+    assert one(readers.arc, row) == Choice("s", "Why?", ("a", "b"), 0)
+    odd = {"stem": "Why?", "choices": ["a", "b"]}
+    assert reason(readers.arc, row | {"question": odd}) == "an option is not an object"
+
+
+MMLU = {"question": "Why?", "subject": "physics", "choices": ["a", "b", "c", "d"], "answer": 3}
+
+
+def test_mmlu_flat_and_nested() -> None:
+    expected = Choice("s", "Why?", ("a", "b", "c", "d"), 3, "physics")
+    assert one(by("mmlu"), MMLU) == expected
+    nested = MMLU | {"subject": "", "answer": 0}
+    assert one(by("mmlu"), {"train": nested}) == Choice("s", "Why?", ("a", "b", "c", "d"), 0)
+    for answer in ("D", "3", " D "):
+        assert one(by("mmlu"), MMLU | {"answer": answer}) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (4, "the answer is none of the options"),
+        (-1, "the answer is none of the options"),
+        ("-1", "the answer is none of the options"),
+        ("E", "the answer is none of the options"),
+        ("٣", "the answer is none of the options"),
+        ("9" * 5_000, "the answer is none of the options"),
+        (1.0, "the answer is neither a letter nor a number"),
+        (True, "the answer is neither a letter nor a number"),
+        (None, "the answer is neither a letter nor a number"),
+    ],
+)
+def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> None:
+    assert reason(readers.choices, MMLU | {"answer": answer}) == expected
+
+
+def test_options_are_two_texts_or_more() -> None:
+    for few in (["a"], [], None, "ab"):
+        assert reason(readers.choices, MMLU | {"choices": few}) == (
+            "there are fewer than two options"
+        )
+    for odd in (["a", ""], ["a", None], ["a", 2]):
+        assert reason(readers.choices, MMLU | {"choices": odd}) == (
+            "an option is not text, or empty"
+        )
+
+
+def test_hellaswag_is_cleaned_by_the_rules_of_lm_eval() -> None:
+    """Label and both parts joined, [title] a full stop, other brackets gone, double blanks once."""
+    row = {
+        "ind": 4,
+        "activity_label": "Making tea",
+        "ctx_a": "A cup [header] Boil [title] water.",
+        "ctx_b": "tHE woman",
+        "ctx": "A cup [header] Boil [title] water. the woman",
+        "endings": [" drinks [step] it.", "a  b   c.", "pours [substeps] tea [title] .", "x"],
+        "label": "2",
+    }
+    assert one(by("hellaswag"), row) == Choice(
+        "s",
+        "Making tea: A cup Boil.  water. The woman".replace(".  ", ". "),
+        ("drinks it.", "a b  c.", "pours tea.  .".replace(".  ", ". "), "x"),
+        2,
+    )
+    assert reason(by("hellaswag"), row | {"label": ""}) == "the answer is none of the options"
+
+
+def test_hellaswag_that_is_clean_already_is_left_as_it_stands() -> None:
+    row = {"ind": 0, "ctx": "Tea: a [cup]  of", "label": 1, "endings": ["[a]", "b  c"]}
+    assert one(by("hellaswag"), row) == Choice("s", "Tea: a [cup]  of", ("[a]", "b  c"), 1)
+
+
+# -- passage --------------------------------------------------------------------------------------
+
+
+def test_blank_lines_belong_to_wikitext_and_to_no_other_text() -> None:
+    for text in ("", " = A = \n"):
+        assert one(by("wikitext2"), {"text": text}) == Passage("s", text)
+    assert one(by("primer"), {"text": "a"}) == Passage("s", "a")
+    assert reason(by("primer"), {"text": " "}) == "column 'text' is empty"
+
+
+# -- all of them ----------------------------------------------------------------------------------
+
+ASKED = [*SHARED, {"from": "human", "value": "c"}]
+SAID = {"role": "assistant", "content": "d"}
+WHOLE: dict[Reader, Row] = {
+    readers.instruction: {"system": "s", "history": [["a", "b"]], "input": "c"},
+    readers.messages: {"messages": SHARED},
+    readers.conversations: {"conversations": SHARED},
+    readers.wiki_qa: {"label": 1},
+    readers.prompt_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
+    readers.conversations_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
+    readers.turns_pair: {"chosen": [*TALK, SAID], "rejected": [*TALK, SAID | {"content": "e"}]},
+    readers.orca_messages: {
+        "input": {"messages": [{"role": "system", "content": "s"}, *TALK]},
+        "preferred_output": [SAID],
+        "non_preferred_output": [SAID | {"content": "e"}],
+    },
+    readers.epfl: {"preference": [preference("A"), preference("B")]},
+    readers.shp: {"labels": 1},
+    readers.choices: {"train": MMLU},
+    readers.arc: ARC,
+    readers.hellaswag: {"endings": ["a", "b"], "label": "1", "ctx_a": "a", "ctx_b": "b"}
+    | {"activity_label": "c"},
+}
+"""Columns whose values are not just texts; in the rows below every other one holds its name."""
+
+EVERY = {form.columns: form.reader for form in FORMS} | {
+    (name, *source.columns): source.reader for name, source in SOURCES.items()
+}
+ROWS = [
+    (reader, {column: column for column in columns} | WHOLE.get(reader, {}))
+    for columns, reader in EVERY.items()
+]
+NESTED = [(reader, row) for reader, row in ROWS if reader in WHOLE]
+TEXTS = ["", " ", "A", "0", "3", "user", "gpt", "...", "a\u2028b", "\ud83d", "٣", "9" * 5_000]
+TEXTS += ["\n\nHuman: a\n\nAssistant: b", "\n\nAssistant:"]
+LEAVES = st.none() | st.integers() | st.booleans() | st.floats() | st.sampled_from(TEXTS)
+VALUES = st.recursive(
+    LEAVES | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "A", "text"]), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+def holds(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def damaged(value: Any, data: st.DataObject) -> Any:
+    """`value` with something in it replaced or taken away."""
+    keys = list(value if isinstance(value, dict) else range(len(value))) if holds(value) else []
+    if not keys or data.draw(st.integers(0, 3)) == 0:
+        return data.draw(VALUES)
+    key = data.draw(st.sampled_from(keys))
+    whole = dict(value) if isinstance(value, dict) else list(value)
+    if data.draw(st.integers(0, 4)) == 0:
+        del whole[key]
+    else:
+        whole[key] = damaged(whole[key], data)
+    return whole
+
+
+def outcome(reader: Reader, row: Row) -> list[Record | LeftOut] | str:
+    try:
+        return list(reader(row, "s"))
+    except (Unreadable, LeftOut) as error:
+        return str(error)
+
+
+@settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(NESTED) | st.sampled_from(ROWS), st.integers(0, 3), st.data())
+def test_any_row_gives_records_or_a_reason(
+    case: tuple[Reader, Row], wounds: int, data: st.DataObject
+) -> None:
+    """Whatever is missing, empty, of another type, huge or odd: never another exception."""
+    reader, row = case
+    for _ in range(wounds):
+        changed = damaged(row, data)
+        row = changed if isinstance(changed, dict) else {}
+    found = outcome(reader, row)
+    assert found
+    if isinstance(found, str):
+        assert wounds, found
+        assert len(found) < 100
+    else:
+        assert all(isinstance(part, LeftOut) or len(part.id) == 16 for part in found)
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def test_names_are_those_of_the_table() -> None:
+    assert len(SOURCES) == 31
+    assert {source.kind for source in SOURCES.values()} == set(KINDS)
+    for name, source in SOURCES.items():
+        assert recipe.Source(name=name).name == source.name == name
+
+
+def read(folder: Path, text: str, kind: Kind = "chat", **settings: Any) -> sources.Reading:
+    (folder / "rows.jsonl").write_text(text)
+    source = recipe.Source(path="rows.jsonl", **settings)
+    return sources.read(source, kind=kind, origin=None, base=folder, where="data.x")
+
+
+def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
+    text = '{"Q": "Why?", "A": "So."}\n'
+    got = read(tmp_path, text, columns={"question": "Q", "answer": "A"})
+    assert got.records == [Chat("rows", turns("Why?", "So."))]
+
+
+FORMS_OF_CHAT = (
+    "messages; conversations; instruction, output; question, answer; prompt, completion; "
+    "prompt, response"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "found", "near"),
+    [
+        ('{"question": 1, "answr": 1}', {}, "answr, question", "answer -> answr"),
+        (
+            '{"instruktion": 1, "output": 1}',
+            {},
+            "instruktion, output",
+            "instruction -> instruktion",
+        ),
+        (
+            '{"Question": 1, "Sentence": 1, "Label": 1}',
+            {"name": "wiki_qa"},
+            "Label, Question, Sentence",
+            "question -> Question, label -> Label",
+        ),
+    ],
+)
+def test_columns_of_no_form_are_said_with_the_nearest(
+    tmp_path: Path, text: str, settings: Row, found: str, near: str
+) -> None:
+    with pytest.raises(ZephyrError) as caught:
+        read(tmp_path, text, **settings)
+    own = "question, answer, label; " if settings else ""
+    assert str(caught.value).splitlines() == [
+        "the columns of this source are of no form that is known for kind 'chat'",
+        f"  where:   data.x, {tmp_path}/rows.jsonl:1",
+        f"  found:   {found}",
+        f"  allowed: {own}{FORMS_OF_CHAT}",
+        f"  nearest: {near}",
+        "  to do:   map the names with `columns: {name that is allowed: name in the file}`",
+    ]
+
+
+def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(ZephyrError) as caught:
+        read(tmp_path, "{}", "pair", name="gsm8k")
+    assert str(caught.value).splitlines() == [
+        "source 'gsm8k' is of another kind",
+        "  where:   data.x",
+        "  found:   chat",
+        "  allowed: pair",
+    ]
+    with pytest.raises(ZephyrError, match=r"unknown source 'gsmk8'(.|\n)*nearest: gsm8k"):
+        sources.read(
+            recipe.Source(name="gsmk8"), kind="chat", origin=None, base=tmp_path, where="data.x"
+        )

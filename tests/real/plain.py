@@ -1,0 +1,51 @@
+"""Scores computed the plain way: one option, one window, one forward of transformers at a time.
+
+No batch, no cache, no fork, and nothing of Zephyr. The rules are those that the protocols name:
+lm-evaluation-harness for options, GPTQ for windows.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+WINDOW = 2048
+
+
+class Plain:
+    """A network in float32 with its tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.network.eval()
+        self.context = int(self.network.config.max_position_embeddings)
+
+    @torch.inference_mode()
+    def logprobs(self, tokens: list[int]) -> list[float]:
+        """The log-probability of each token but the first, after all before it."""
+        logits = self.network(torch.tensor([tokens[:-1]])).logits[0].double()
+        values = logits.log_softmax(dim=-1)
+        return [float(values[at, token]) for at, token in enumerate(tokens[1:])]
+
+    def option(self, text: str, option: str) -> float | None:
+        """The summed log-probability of a blank and `option` after `text`; None without tokens."""
+        blanks = len(text) - len(text.rstrip())
+        before, after = text[: len(text) - blanks], text[len(text) - blanks :] + " " + option
+        own = self.tokenizer.encode(before)
+        rest = self.tokenizer.encode(before + after)[len(own) :]
+        if not rest:
+            return None
+        return sum(self.logprobs((own + rest)[-(self.context + 1) :])[-len(rest) :])
+
+    def windows(self, text: str) -> list[list[int]]:
+        """The tokens of a text in windows that don't overlap, the rest left out."""
+        tokens = self.tokenizer.encode(text)
+        width = min(WINDOW, self.context)
+        return [tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
+
+
+def best(values: list[float]) -> int:
+    """The place of the greatest; of equal ones, of the first."""
+    return max(range(len(values)), key=lambda at: (values[at], -at))

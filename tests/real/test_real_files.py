@@ -1,0 +1,114 @@
+"""The readers on real files: every row is a record, or counted with the reason why it is none."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from zephyr import recipe
+from zephyr.data import sources
+from zephyr.records import Chat, Choice, Kind, Pair, Passage
+
+
+class File(NamedTuple):
+    """A file, how it is read, and what must come of it."""
+
+    path: str
+    kind: Kind
+    rows: int
+    name: str | None = None
+    columns: dict[str, str] | None = None
+    unreadable: dict[str, int] = {}  # noqa: RUF012  # never changed
+    left_out: dict[str, int] = {}  # noqa: RUF012
+
+
+EMPTY_OUTPUT = {"column 'output' is empty": 2}
+FILES = [
+    File("gsm8k/train.jsonl.gz", "chat", 7_473, "gsm8k"),
+    File("gsm8k/test.jsonl.gz", "chat", 1_319, "gsm8k"),
+    File("gsm8k/test_socratic.jsonl.gz", "chat", 1_319, "gsm8k"),
+    File("hellaswag/validation_first_5000.jsonl.gz", "choice", 5_000, "hellaswag"),
+    File("wikitext2/wiki.test.raw.txt.gz", "passage", 1, "wikitext2"),
+    File("wikitext2/wiki.valid.tokens.txt.gz", "passage", 1, "wikitext2"),
+    File("mmlu/mmlu_test.jsonl.gz", "choice", 14_042, "mmlu"),
+    File("mmlu/mmlu_dev.jsonl.gz", "choice", 285, "mmlu"),
+    File("arc/ARC-Challenge-Train.jsonl.gz", "choice", 1_119, "arc_challenge"),
+    File("arc/ARC-Challenge-Dev.jsonl.gz", "choice", 299, "arc_challenge"),
+    File("sft/open_platypus.jsonl.gz", "chat", 19_035, "open_platypus"),
+    File("sft/lima.json.gz", "chat", 1_029, "lima"),
+    File("sft/code_alpaca_2k.json.gz", "chat", 2_017, "code_alpaca", unreadable=EMPTY_OUTPUT),
+    File("sft/alpaca_5000.json.gz", "chat", 5_000, unreadable=EMPTY_OUTPUT),
+    File("sft/alpaca_en_demo.json.gz", "chat", 999),
+    File(
+        "sft/WikiQA-dev.tsv.gz",
+        "chat",
+        1_130,
+        "wiki_qa",
+        {"question": "Question", "answer": "Sentence", "label": "Label"},
+        left_out={"the answer is marked as wrong": 990},
+    ),
+    File("preference/orca_dpo_pairs_sample.jsonl.gz", "pair", 284, "orca_dpo_pairs"),
+    File(
+        "preference/hh_rlhf_harmless_base_test.jsonl.gz",
+        "pair",
+        2_312,
+        unreadable={
+            "column 'chosen' does not end with an answer, or a turn is empty": 4,
+            "turns don't alternate from a first user to a last user": 8,
+            "the conversations part before the last answer": 1,
+        },
+    ),
+    File("preference/dpo_en_demo.json.gz", "pair", 300),
+    File("tutoring/mathdial_test.jsonl.gz", "chat", 599, None, {"answer": "ground_truth"}),
+]
+
+
+def read(folder: Path, file: File) -> sources.Reading:
+    source = recipe.Source(name=file.name, path=file.path, columns=file.columns)
+    return sources.read(source, kind=file.kind, origin=None, base=folder, where=file.path)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: File) -> None:
+    got = read(real_data, file)
+    assert got.rows == file.rows
+    assert dict(got.unreadable) == file.unreadable
+    assert dict(got.left_out) == file.left_out
+    lost = sum(file.unreadable.values()) + sum(file.left_out.values())
+    assert len(got.records) == file.rows - lost
+    assert {record.kind for record in got.records} == {file.kind}
+
+
+BY_PATH = {file.path: file for file in FILES}
+
+
+def test_wikitext_keeps_every_line(real_data: Path) -> None:
+    for path, lines in (
+        ("wikitext2/wiki.test.raw.txt.gz", 11_605),
+        ("wikitext2/wiki.valid.tokens.txt.gz", 3_760),
+    ):
+        [whole] = read(real_data, BY_PATH[path]).records
+        assert isinstance(whole, Passage)
+        assert whole.text.count("\n") == lines
+
+
+def test_earlier_turns_are_kept(real_data: Path) -> None:
+    lima = read(real_data, BY_PATH["sft/lima.json.gz"]).records
+    turns = Counter(len(r.messages) for r in lima if isinstance(r, Chat))
+    assert turns == {2: 1_000, 4: 15, 6: 10, 8: 3, 20: 1}
+    demo = read(real_data, BY_PATH["preference/dpo_en_demo.json.gz"]).records
+    turns = Counter(len(r.prompt) for r in demo if isinstance(r, Pair))
+    assert turns == {1: 114, 2: 80, 3: 1, 5: 57, 7: 46, 9: 1, 13: 1}
+
+
+def test_questions_keep_as_many_options_as_they_have(real_data: Path) -> None:
+    arc = read(real_data, BY_PATH["arc/ARC-Challenge-Train.jsonl.gz"]).records
+    options = Counter(len(r.choices) for r in arc if isinstance(r, Choice))
+    assert options == {4: 1_117, 3: 1, 5: 1}
+
+
+def test_questions_that_stand_twice_are_duplicates(real_data: Path) -> None:
+    """MMLU asks 105 of its questions a second time, word for word."""
+    records = read(real_data, BY_PATH["mmlu/mmlu_test.jsonl.gz"]).records
+    assert len(records) - len({r.id for r in records}) == 105

@@ -1,0 +1,148 @@
+"""Scores of a real network on real rows equal a plain computation, item by item."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.real.plain import Plain, best
+from zephyr import recipe
+from zephyr.data import sources
+from zephyr.evaluate.asking import Item
+from zephyr.evaluate.task import run_task
+from zephyr.model.load import Lineage, Model, load
+from zephyr.records import Choice, Kind, Passage, Record
+
+TOLERANCE = 1e-4
+"""In nats, for a whole option or window: float32 sums of up to 511 terms."""
+
+FILES: dict[str, tuple[str, Kind]] = {
+    "hellaswag": ("hellaswag/validation_first_5000.jsonl.gz", "choice"),
+    "mmlu": ("mmlu/mmlu_test.jsonl.gz", "choice"),
+    "wikitext2": ("wikitext2/wiki.test.raw.txt.gz", "passage"),
+}
+REQUEST = {"hellaswag": "{}", "mcqa": "Question: {}\nAnswer:"}
+
+
+@pytest.fixture(scope="module")
+def folder(real_data: Path) -> Path:
+    torch.set_num_threads(1)
+    return real_data / "models/tinystories-656k"
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Plain:
+    return Plain(folder)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=4096)
+
+
+def records(real_data: Path, name: str) -> list[Record]:
+    path, kind = FILES[name]
+    source = recipe.Source(name=name, path=path)
+    return sources.read(source, kind=kind, origin=None, base=real_data, where=name).records
+
+
+def ask(model: Model, task: str, asked: list[Record], n: int) -> dict[str, Any]:
+    """The items and scores of `n` of the records, as a recipe with seed 42 asks them."""
+    settings = recipe.Task(name=task, n=n)
+    return run_task(settings, asked, model, split_label="test", seed=42)._asdict()
+
+
+def check_choices(task: str, items: Iterable[Item], asked: list[Record], plain: Plain) -> float:
+    """Compares each item with the plain computation; the largest difference in nats."""
+    by_id = {r.id: r for r in asked if isinstance(r, Choice)}
+    largest = 0.0
+    for item in items:
+        record, detail = by_id[item["id"]], item["detail"]
+        text = REQUEST[task].format(record.text)
+        sums = [plain.option(text, choice) or math.nan for choice in record.choices]
+        gaps = [abs(a - b) for a, b in zip(detail["logprobs"], sums, strict=True)]
+        assert max(gaps) < TOLERANCE, (record.text, gaps)
+        by_character = [s / len(c) for s, c in zip(sums, record.choices, strict=True)]
+        assert (detail["chosen"], detail["chosen_norm"]) == (best(sums), best(by_character))
+        assert item["scores"] == {
+            "acc": best(sums) == record.answer,
+            "acc_norm": best(by_character) == record.answer,
+            "chance": 0.25,
+        }
+        largest = max(largest, *gaps)
+    return largest
+
+
+def check_windows(items: Iterable[Item], asked: list[Record], plain: Plain) -> float:
+    """Compares each window with the plain computation; gives the plain perplexity."""
+    [text] = [r.text for r in asked if isinstance(r, Passage)]
+    windows = plain.windows(text)
+    losses = []
+    for item in items:
+        first = item["detail"]["request"]["first_token"]
+        window = windows[first // plain.context]
+        assert first % plain.context == 0
+        loss = -sum(plain.logprobs(window))
+        assert item["scores"]["perplexity"] == pytest.approx(loss, abs=TOLERANCE)
+        assert item["weight"]["perplexity"] == len(window) - 1 == 511
+        losses.append(loss / (len(window) - 1))
+    return math.exp(sum(losses) / len(losses))
+
+
+def metric(scores: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(m for m in scores["metrics"] if m["name"] == name)
+    return found
+
+
+@pytest.mark.parametrize(("task", "name"), [("hellaswag", "hellaswag"), ("mcqa", "mmlu")])
+def test_sixty_questions(real_data: Path, model: Model, plain: Plain, task: str, name: str) -> None:
+    asked = records(real_data, name)
+    got = ask(model, task, asked, n=60)
+    assert len(got["items"]) == 60
+    check_choices(task, got["items"], asked, plain)
+    for kind in ("acc", "acc_norm"):
+        right = sum(item["scores"][kind] for item in got["items"])
+        assert metric(got["scores"], kind)["value"] == right / 60
+
+
+def test_twenty_windows(real_data: Path, model: Model, plain: Plain) -> None:
+    asked = records(real_data, "wikitext2")
+    got = ask(model, "wikitext2", asked, n=20)
+    assert len(got["items"]) == 20
+    perplexity = check_windows(got["items"], asked, plain)
+    assert metric(got["scores"], "perplexity")["value"] == pytest.approx(perplexity, rel=1e-6)
+
+
+def test_the_whole_protocol_of_real_small(real_data: Path, plain: Plain) -> None:
+    """All that `zephyr run real-small` asks its base model, a few minutes of forwards."""
+    runs = os.environ.get("ZEPHYR_REAL_RUNS")
+    if runs is None:
+        pytest.skip("takes minutes; set ZEPHYR_REAL_RUNS to where `zephyr run real-small` has run")
+    known = json.loads((Path(runs) / "real-small/nodes.json").read_text())["nodes"]
+    marks = {node["name"]: node["fingerprint"] for node in known}
+
+    def made(task: str) -> tuple[list[Item], dict[str, Any]]:
+        artifact = Path(runs) / "objects" / marks[f"M0/{task}"] / "artifact"
+        with (artifact / "items.jsonl").open(encoding="utf-8", newline="\n") as file:
+            items = [json.loads(line) for line in file]
+        return items, json.loads((artifact / "scores.json").read_text())
+
+    for task, name in (("hellaswag", "hellaswag"), ("mcqa", "mmlu")):
+        items, scores = made(task)
+        largest = check_choices(task, items, records(real_data, name), plain)
+        assert len(items) + scores["counts"].get("an option without tokens", 0) == 500
+        for kind in ("acc", "acc_norm"):
+            right = sum(item["scores"][kind] for item in items)
+            assert metric(scores, kind)["value"] == right / len(items)
+            print(f"{task} {kind}: {right:.0f} of {len(items)}, {right / len(items):.6f}")
+        print(f"{task}: largest difference {largest:.2g} nats")
+    items, scores = made("wikitext2")
+    perplexity = check_windows(items, records(real_data, "wikitext2"), plain)
+    assert len(items) == 200
+    assert metric(scores, "perplexity")["value"] == pytest.approx(perplexity, rel=1e-6)
+    print(f"wikitext2: {perplexity:.6f}, by Zephyr {metric(scores, 'perplexity')['value']:.6f}")

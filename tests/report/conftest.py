@@ -1,0 +1,166 @@
+"""A store filled by hand: small runs whose numbers can be worked out on paper."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zephyr.statistics import Kind, estimate
+from zephyr.store import Run, Store, write_json
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def mark(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:20]
+
+
+@dataclass
+class Shelf:
+    """A store and one recipe in it; nodes are known from `record` on, runs as they are added."""
+
+    store: Store
+    spec: dict[str, Any]
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.store.recipe_folder(self.spec["name"])
+
+    def record(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        value = {"recipe": self.spec["name"], "seed": self.spec["seed"], "spec": self.spec}
+        write_json(self.folder / "nodes.json", value | {"nodes": list(self.nodes.values())})
+
+    def node(self, name: str, kind: str, **inputs: str) -> None:
+        self.nodes[name] = {
+            "name": name,
+            "kind": kind,
+            "fingerprint": mark(f"{self.store.root}/{name}"),
+            "inputs": inputs,
+        }
+
+    def begin(self, name: str) -> Run:
+        return self.store.begin(self.nodes[name]["fingerprint"], self.nodes[name])
+
+    def fail(self, name: str, reason: str) -> None:
+        self.store.fail(self.begin(name), reason)
+
+    def finish(self, name: str, metrics: Rows = (), **artifact: Any) -> Run:
+        """Finishes a run whose artifact holds the values given, lists of rows as lines."""
+        run = self.begin(name)
+        env = {"seconds": 2.5, "threads": 1, "machine": "a <b>", "versions": {"zephyr": "0.1"}}
+        write_json(run.path / "env.json", env)
+        if metrics:
+            _write_lines(run.path / "metrics.jsonl", metrics)
+        for stem, value in artifact.items():
+            if isinstance(value, list):
+                _write_lines(run.artifact / f"{stem}.jsonl", value)
+            else:
+                write_json(run.artifact / f"{stem}.json", value)
+        return self.store.finish(run)
+
+    def score(
+        self,
+        name: str,
+        values: Mapping[str, float | None],
+        *,
+        metric: str = "acc",
+        kind: Kind = "proportion",
+        weight: float = 1,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        **more: Any,
+    ) -> None:
+        """Finishes an evaluation with one metric: the value of each item by its id."""
+        having = {key: value for key, value in values.items() if value is not None}
+        items = [
+            {
+                "id": key.split("#")[0],
+                "source": "test",
+                "group": "",
+                "scores": {} if value is None else {metric: value},
+                "weight": {metric: weight},
+                "detail": {},
+            }
+            for key, value in values.items()
+        ]
+        found = None
+        if having:
+            found = estimate(list(having.values()), [weight] * len(having), kind=kind)
+        row = {
+            "name": metric,
+            "kind": kind,
+            "better": "higher",
+            "scale": 100,
+            "headline": True,
+            "protocol": f"{name.split('/')[1]}@1 · by hand · n={len(having)}",
+            **(found._asdict() if found else dict.fromkeys(("value", "low", "high")) | {"n": 0}),
+            "empty": None if having else "nothing to score",
+        }
+        scores = {"metrics": [row | more], "groups": groups or {}, "counts": {}}
+        self.finish(name, scores=scores, items=items)
+
+
+def _write_lines(path: Path, rows: Rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+MODELS: dict[str, Any] = {
+    "M0": {"pretrain": {"data": "text"}},
+    "M1": {"from": "M0", "tune": {"data": "chat", "lora": {"rank": 16}}},
+    "M2": {"from": "M1", "align": {"data": "pairs"}},
+    "M1-int8": {"from": "M1", "quantize": "int8"},
+}
+
+
+def new_shelf(folder: Path, *tasks: Any, models: Mapping[str, Any] = MODELS, **spec: Any) -> Shelf:
+    """A shelf for a recipe with these tasks and models, with all nodes and no runs."""
+    data = {
+        name: {"kind": kind, "sources": [{"path": f"{name}.jsonl"}]}
+        for name, kind in (("text", "passage"), ("chat", "chat"), ("pairs", "pair"))
+    }
+    recipe = {
+        "name": "demo",
+        "seed": 3,
+        "data": data,
+        "models": dict(models),
+        "evaluate": {"tasks": list(tasks)},
+    }
+    shelf = Shelf(Store(folder), recipe | spec)
+    for name in data:
+        shelf.node(f"data.{name}", "mixture")
+    for name, model in models.items():
+        act = next(key for key in model if key != "from")
+        inputs = {"from": model["from"]} if "from" in model else {}
+        shelf.node(name, act, **inputs)
+    for name in models:
+        for task in tasks:
+            key = task if isinstance(task, str) else task.get("label", task["name"])
+            shelf.node(f"{name}/{key}", "evaluation", model=name)
+    shelf.record()
+    return shelf
+
+
+@pytest.fixture
+def make_shelf(tmp_path: Path) -> Callable[..., Shelf]:
+    """Makes the test's own shelf."""
+    return partial(new_shelf, tmp_path)
+
+
+def training_rows(losses: Sequence[float], **more: float) -> list[dict[str, Any]]:
+    """What a training logs: a row every ten steps, and the hold-out at the end."""
+    rows: list[dict[str, Any]] = [
+        {"step": 10 * n, "split": "train", "loss": loss, "lr": 0.5 / n, **more}
+        for n, loss in enumerate(losses, start=1)
+    ]
+    return [*rows, {"step": 10 * len(losses), "split": "holdout", "loss": losses[-1] + 1, **more}]
+
+
+def coins(heads: int, tails: int) -> dict[str, float | None]:
+    """Items i0, i1, … of which the first are right and the others wrong."""
+    return {f"i{n}": float(n < heads) for n in range(heads + tails)}

@@ -1,0 +1,86 @@
+"""Figures: the same bytes twice, numbers in words, and nothing that is not finite."""
+
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.report.conftest import Shelf, coins, new_shelf, training_rows
+from zephyr.report.figures import Drawing, draw_all, series, smooth
+from zephyr.report.ledger import read_ledger
+
+MakeShelf = Callable[..., Shelf]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    shelf = new_shelf(tmp_path_factory.mktemp("trained"), "quiz")
+    align = {"accuracy": 0.75, "margin": 0.2, "chosen_logprob": -40.0, "rejected_logprob": -50.0}
+    shelf.finish("M0", training_rows([4.0, 3.0, 2.0]))
+    shelf.finish("M1", training_rows([3.0 - n / 10 for n in range(12)]))
+    shelf.finish("M2", training_rows([0.69, 0.5], **align))
+    shelf.score("M0/quiz", coins(0, 10))
+    shelf.score("M1/quiz", coins(10, 0))
+    return shelf
+
+
+@pytest.fixture(scope="module")
+def found(trained: Shelf) -> dict[str, Drawing]:
+    return drawings(trained)
+
+
+def drawings(shelf: Shelf) -> dict[str, Drawing]:
+    return {d.name: d for d in draw_all(read_ledger(shelf.store, "demo"))}
+
+
+def test_each_kind_of_training_and_the_scores_are_drawn(found: dict[str, Drawing]) -> None:
+    assert set(found) == {"scores", "loss-pretrain", "loss-tune", "alignment", "learning-rate"}
+    for drawing in found.values():
+        assert ET.fromstring(drawing.svg).tag.endswith("svg")
+        assert drawing.png.startswith(b"\x89PNG")
+
+
+def test_what_is_drawn_is_told_in_numbers(found: dict[str, Drawing]) -> None:
+    assert found["loss-pretrain"].alt == (
+        "M0: training loss 4.00 (step 10) to 2.00 (step 30), hold-out loss 3.00 (step 30)."
+    )
+    assert "M2: DPO loss 0.690 (step 10) to 0.500 (step 20)" in found["alignment"].alt
+    assert "log-probability of chosen −40.0 (step 10)" in found["alignment"].alt
+    assert (
+        "M1: at most 0.500 (step 10), 0.0417 at the end (step 120)." in found["learning-rate"].alt
+    )
+    assert found["scores"].alt == (
+        "quiz acc: 0.0 % [0.0, 27.8] (M0) to 100.0 % [72.2, 100.0] (M1)."
+    )
+
+
+def test_the_same_runs_give_the_same_bytes(trained: Shelf, found: dict[str, Drawing]) -> None:
+    assert drawings(trained) == found
+
+
+def test_without_runs_there_is_nothing_to_draw(make_shelf: MakeShelf) -> None:
+    assert drawings(make_shelf("quiz")) == {}
+
+
+def test_a_training_that_is_not_finished_is_drawn_as_far_as_it_came(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf()
+    run = shelf.begin("M1")
+    (run.path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 2, "lr": 1}\n')
+    assert drawings(shelf)["loss-tune"].alt == "M1: training loss 2.00 (step 1)."
+
+
+def test_what_is_not_finite_is_left_out(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf()
+    shelf.finish("M0", training_rows([4.0, math.nan, math.inf, 1.0]))
+    found = series(read_ledger(shelf.store, "demo").entries["M0"], "train", "loss")
+    assert found.steps.tolist() == [10, 40]
+    assert found.values.tolist() == [4, 1]
+
+
+def test_smoothing_is_a_mean_around_each_value() -> None:
+    """Of 8 values each is averaged with one on either side; the ends have one neighbour."""
+    values = np.array([0, 3, 6, 0, 3, 0, 0, 9], dtype=float)
+    assert smooth(values).tolist() == [1.5, 3, 3, 3, 1, 1, 3, 4.5]
+    assert smooth(np.full(100, 2.5)).tolist() == [2.5] * 100

@@ -1,0 +1,190 @@
+"""The page: one file that needs no network, in which nobody's text does harm."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.conftest import Shelf, coins, new_shelf, training_rows
+from zephyr.errors import ZephyrError
+from zephyr.report.page import _duration, _size, write_report
+from zephyr.store import Store
+
+MakeShelf = Callable[..., Shelf]
+
+HARM = "<script>alert('x')</script>"
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order; gathers what is needed of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += f" {data}"
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _, attrs in self.tags if (value := attrs.get(attribute))]
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def answer(name: str, output: str) -> dict[str, Any]:
+    detail = {"request": f"Q {HARM}", "reference": "A", "output": output, "ended": "length"}
+    scores = {"exact_match": 1.0}
+    return {"id": name, "source": "s", "group": "", "scores": scores, "detail": detail}
+
+
+MANIFEST = {
+    "seed": 3,
+    "sources": {
+        "good": {
+            "seen": 1234,
+            "unreadable": {"no answer": 4},
+            "left_out": {f"too long {HARM}": 2},
+            "duplicates": 5,
+            "capped": 23,
+            "kept": 1200,
+            "held_out": 60,
+            "characters": 9,
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """A recipe of which M2 failed and M1-int8 is not made; models have written what harms."""
+    shelf = new_shelf(tmp_path_factory.mktemp("page"), "quiz", "gsm8k")
+    shelf.finish("data.text", manifest=MANIFEST)
+    shelf.finish("M0", training_rows([3.0, 2.0]))
+    read = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
+    read |= {"max_length": 128, "supervised_tokens": 4321}
+    shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
+    shelf.fail("M2", f"no memory {HARM}")
+    half = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    groups = {"safety": {"acc": half}, HARM: {"acc": half}}
+    shelf.score("M0/quiz", coins(0, 10), groups=groups)
+    shelf.score("M1/quiz", coins(10, 0), groups=groups)
+    metric = {"name": "exact_match", "kind": "proportion", "better": "higher", "scale": 100}
+    metric |= {"protocol": "gsm8k@1 · n=1", "headline": True, "empty": None}
+    scores = {"metrics": [metric | half], "groups": {}, "counts": {"no room": 1}}
+    shelf.finish("M0/gsm8k", scores=scores, items=[answer("a", HARM)])
+    shelf.finish("M1/gsm8k", scores=scores, items=[answer("a", "")])
+    return shelf
+
+
+@pytest.fixture(scope="module")
+def page(shelf: Shelf) -> Page:
+    path = write_report(shelf.store, "demo")
+    assert path == shelf.folder / "report.html"
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_what_a_model_writes_is_shown_and_does_no_harm(page: Page) -> None:
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count(HARM) >= 5  # request, output, reason of a row, group, failure
+
+
+def test_the_page_needs_nothing_else(page: Page, shelf: Shelf) -> None:
+    used = [*page.values("src"), *page.values("href")]
+    assert used
+    assert all(value.startswith(("data:image/svg+xml;base64,", "#")) for value in used)
+    text = (shelf.folder / "report.html").read_text()
+    assert "url(" not in text
+    assert "@import" not in text
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert {href.removeprefix("#") for href in page.values("href")} <= set(ids)
+
+
+def test_scores_differences_and_holes_are_told(page: Page) -> None:
+    assert "better +100.0 [100.0, 100.0]" in page.words
+    assert "100.0 [72.2, 100.0] n = 10" in page.words
+    assert "not made: M2 failed" in page.words
+    assert "quiz@1 · by hand · n=10" in page.words
+    assert "safety 50.0 [10.0, 90.0] n = 2" in page.words
+    assert "This report is not complete." in page.words
+
+
+def test_the_account_of_the_data_is_told(page: Page) -> None:
+    assert f"good 1,234 4 4 no answer 2 2 too long {HARM} 5 23 1,200 60" in page.words
+    assert "M1 900 17 40 1 128 4,321" in page.words
+    assert "No account: not made yet." in page.words
+    assert "gsm8k 1 no room (M0, M1)" in page.words
+
+
+def test_answers_stand_side_by_side(page: Page) -> None:
+    assert f"M0 cut at the limit, number right {HARM}" in page.words
+    assert "M1 cut at the limit, number right nothing" in page.words
+
+
+def test_every_figure_has_its_numbers_in_words(page: Page) -> None:
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == 4
+    assert all(attrs["alt"] and attrs["aria-describedby"] in page.values("id") for attrs in images)
+    assert "M0: training loss 3.00 (step 10) to 2.00 (step 20)" in page.words
+
+
+def test_two_reports_of_the_same_runs_are_equal(page: Page, shelf: Shelf) -> None:
+    """A figure that an earlier report left, and that is no more, goes."""
+    files = {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()}
+    assert {p.name for p in files} >= {"table.json", "table.md", "table.csv", "loss-tune.svg"}
+    assert not [p for p in files if p.suffix == ".tmp"]
+    (shelf.folder / "figures" / "alignment.svg").write_text("of an earlier run")
+    write_report(shelf.store, "demo")
+    assert {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()} == files
+
+
+def test_a_recipe_of_which_nothing_is_made_has_a_report(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf({"name": "gsm8k", "label": "sums"})
+    page = Page(write_report(shelf.store, "demo").read_text(encoding="utf-8"))
+    assert "0 of 11 runs are finished" in page.words
+    assert page.words.count("not made yet") > 4
+    assert not re.search(r"\b(None|Undefined|nan)\b", page.words)
+
+
+def test_a_recipe_that_evaluates_nothing_has_a_report(make_shelf: MakeShelf) -> None:
+    page = Page(write_report(make_shelf().store, "demo").read_text(encoding="utf-8"))
+    assert "The recipe evaluates nothing." in page.words
+
+
+def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf("quiz", origin="embedded")
+    page = Page(write_report(shelf.store, "demo").read_text(encoding="utf-8"))
+    assert "The texts of this recipe are generated" in page.words
+
+
+def test_a_recipe_that_was_never_run_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZephyrError, match="has not been run here"):
+        write_report(Store(tmp_path), "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_and_times_in_words() -> None:
+    sizes = (999, 38_296, 999_949, 999_950, 4_000_000_000)
+    assert [_size(n) for n in sizes] == ["999 B", "38.3 kB", "999.9 kB", "1.0 MB", "4.0 GB"]
+    times = (0.44, 9.96, 59.6, 200, 7500)
+    told = ["0.4 s", "10 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+    assert [_duration(t) for t in times] == told

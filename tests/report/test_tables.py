@@ -1,0 +1,145 @@
+"""Tables: strict JSON, Markdown that stays in its cells, CSV, and a terminal of 100 columns."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pytest
+from rich.console import Console
+
+from tests.report.conftest import Shelf, coins
+from zephyr.report.ledger import Ledger, read_ledger
+from zephyr.report.tables import (
+    console_table,
+    interval,
+    number,
+    signed,
+    table_csv,
+    table_json,
+    table_markdown,
+)
+from zephyr.statistics import Estimate
+
+MakeShelf = Callable[..., Shelf]
+
+
+@pytest.fixture
+def ledger(make_shelf: MakeShelf) -> Ledger:
+    """M1 is better than M0, M1-int8 worse than M1; M2 failed with pipes and lines in its reason."""
+    shelf = make_shelf("quiz", "text")
+    shelf.score("M0/quiz", coins(0, 10))
+    shelf.score("M1/quiz", coins(10, 0))
+    shelf.score("M1-int8/quiz", coins(2, 8))
+    shelf.fail("M2/quiz", "a|b <script>\n  where: c|d")
+    return read_ledger(shelf.store, "demo")
+
+
+def refuse(constant: str) -> NoReturn:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_json_is_strict_and_holds_everything(ledger: Ledger) -> None:
+    table = json.loads(table_json(ledger), parse_constant=refuse)
+    rows = {row["model"]: row for row in table["models"]}
+    assert list(rows) == ["M0", "M1", "M2", "M1-int8"]
+    assert rows["M1"]["from"] == "M0"
+    assert rows["M1"]["done"] == "SFT (LoRA r16) on chat"
+    for row in rows.values():
+        for cell in row["cells"]:
+            assert (cell["value"] is None) == bool(cell["empty"])
+    cell = rows["M1"]["cells"][0]
+    assert (cell["task"], cell["metric"], cell["value"], cell["n"]) == ("quiz", "acc", 1.0, 10)
+    assert cell["protocol"] == "quiz@1 · by hand · n=10"
+    assert cell["difference"]["to"] == "M0"
+    assert cell["difference"]["value"] == 1.0
+    assert cell["difference"]["verdict"] == "better"
+    assert rows["M0"]["cells"][0]["difference"] is None
+    assert {node["name"] for node in table["nodes"]} >= {"data.text", "M2", "M2/quiz"}
+
+
+def test_markdown_stays_in_its_cells(ledger: Ledger) -> None:
+    text = table_markdown(ledger)
+    assert "a\\|b &lt;script&gt;" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in table} == {6}  # four models and a name
+    assert "100.0 [72.2, 100.0] n=10; +100.0 [100.0, 100.0] better" in text
+    assert "- quiz acc % ↑: quiz@1 · by hand · n=10" in text
+
+
+def test_csv_has_a_line_for_each_model_and_metric(ledger: Ledger) -> None:
+    rows = list(csv.DictReader(io.StringIO(table_csv(ledger))))
+    assert len(rows) == 4 * 2
+    found = {(row["model"], row["task"]): row for row in rows}
+    ours = found["M1", "quiz"]
+    assert (ours["value"], ours["n"], ours["verdict"]) == ("1.0", "10", "better")
+    assert (ours["difference_to"], ours["difference"]) == ("M0", "1.0")
+    assert found["M2", "quiz"]["value"] == ""
+    assert found["M2", "quiz"]["empty"] == "failed: a|b <script>"
+    assert found["M0", "text"]["empty"] == "not made yet"
+
+
+def shown(value: Any, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), legacy_windows=False)
+    console.print(value)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert max(map(len, printed.splitlines())) <= width
+    return str(printed)
+
+
+def test_the_terminal_shows_marks_protocols_and_reasons(ledger: Ledger) -> None:
+    printed = shown(console_table(ledger), width=100)
+    assert "100.0 ▲" in printed
+    assert "20.0 ▼" in printed
+    assert "quiz@1 · by hand · n=10" in printed
+    assert "failed: a|b <script>: M2 quiz acc" in printed
+
+
+def test_nine_metrics_fit_into_100_columns(make_shelf: MakeShelf) -> None:
+    """As many as the default recipe has; no heading and no number is broken."""
+    short = ("bleu4", "rouge1", "rouge2", "rougeL", "exact")
+    tasks = ("hellaswag", *short, "preferences", "mcqa", "wikitext2")
+    shelf = make_shelf(*tasks)
+    for task in tasks:
+        metric = "reward_accuracy" if task == "preferences" else "acc_norm"
+        for model in ("M1", "M1-int8"):
+            shelf.score(f"{model}/{task}", coins(8, 0), metric=metric)
+    printed = shown(console_table(read_ledger(shelf.store, "demo")), width=100)
+    head = printed.split("M0")[0]
+    assert all(word in head for word in (*tasks, "accuracy"))
+    assert printed.count("100.0 ?") == len(tasks)
+
+
+def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf("quiz", origin="embedded")
+    shelf.score("M0/quiz", coins(5, 5))
+    ledger = read_ledger(shelf.store, "demo")
+    assert json.loads(table_json(ledger))["generated_texts"] is True
+    assert "not comparable with published ones" in table_markdown(ledger)
+    assert "stand-ins" in shown(console_table(ledger), width=100)
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "text"),
+    [
+        (0.12345, 100, "12.3"),
+        (1.0, 100, "100.0"),
+        (-0.25, 100, "−25.0"),
+        (-0.0001, 100, "0.0"),
+        (8.7412, 1, "8.74"),
+        (162.04, 1, "162.0"),
+        (12345.6, 1, "12,346"),
+    ],
+)
+def test_numbers_as_people_read_them(value: float, scale: float, text: str) -> None:
+    assert number(value, scale) == text
+
+
+def test_half_a_width_has_the_decimals_of_its_value() -> None:
+    assert number(16.76, 1, like=447.0) == "16.8"
+
+
+def test_differences_bear_their_sign() -> None:
+    assert [signed(v, 100) for v in (0.1, -0.1, 0.0)] == ["+10.0", "−10.0", "0.0"]
+    assert interval(Estimate(0.0, -0.5, 0.25, 9), 100) == "[−50.0, 25.0]"

@@ -1,0 +1,727 @@
+"""What is wrong ends in one clear message and code 2, with no traceback and nothing half done."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from tests.place import Command, write_files
+from zephyr import stages
+from zephyr.graph import Node
+from zephyr.model import nano
+from zephyr.model.load import Lineage, load
+
+Change = Callable[["Desk"], None]
+
+
+@dataclass
+class Desk:
+    """A folder with a recipe, its files and a base model: good until something is changed."""
+
+    folder: Path
+    command: Command
+    patch: pytest.MonkeyPatch
+
+    def zephyr(self, *arguments: str) -> tuple[int, str]:
+        """Runs the command line; gives its exit code and its errors, the folder left out."""
+        code, out, err = self.command(*arguments)
+        assert "Traceback" not in out + err, err
+        return code, err.replace(f"{self.folder}/", "")
+
+    def recipe(self, change: Callable[[dict[str, Any]], Any]) -> None:
+        """Changes what the recipe says."""
+        value = yaml.safe_load((self.folder / "small.yaml").read_text())
+        change(value)
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+
+    def put(self, name: str, data: str | bytes) -> None:
+        (self.folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+
+    @property
+    def finished(self) -> set[str]:
+        """The nodes that have been made."""
+        known = json.loads((self.folder / "runs/small/nodes.json").read_text())["nodes"]
+        objects = self.folder / "runs/objects"
+        return {n["name"] for n in known if (objects / n["fingerprint"]).exists()}
+
+
+RECIPE = """\
+name: small
+data:
+  sft: {kind: chat, holdout: 0.1, sources: [{path: chat.jsonl}]}
+  pairs: {kind: pair, sources: [{path: pairs.jsonl}]}
+models:
+  M0: {base: base}
+  M1: {from: M0, tune: {data: sft, steps: 2, batch: 4, lr: 1e-3, lora: {rank: 2}}}
+  M2: {from: M1, align: {data: pairs, steps: 2, batch: 4}}
+evaluate:
+  tasks:
+  - {name: mcqa, sources: [{path: quiz.jsonl}]}
+"""
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama as people download it."""
+    folder = tmp_path_factory.mktemp("base")
+    model = tiny.model("llama")
+    model.causal.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    load(Lineage(str(folder)), folder, token_budget=256)  # imports what every fork needs
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path: Path, base: Path, zephyr: Command, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    write_files(tmp_path)
+    shutil.copytree(base, tmp_path / "base")
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "runs"))
+    return Desk(tmp_path, zephyr, monkeypatch)
+
+
+def test_what_is_good_ends_well(desk: Desk) -> None:
+    assert desk.zephyr("eval", "M2", "mcqa", "-r", "small.yaml") == (0, "")
+    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+
+
+# -- what is seen before anything is made ---------------------------------------------------------
+
+
+def tune(**settings: Any) -> Change:
+    return lambda desk: desk.recipe(lambda r: r["models"]["M1"]["tune"].update(settings))
+
+
+def source(**settings: Any) -> Change:
+    return lambda desk: desk.recipe(lambda r: r["data"]["sft"].update(sources=[settings]))
+
+
+def task(**settings: Any) -> Change:
+    return lambda desk: desk.recipe(lambda r: r["evaluate"].update(tasks=[settings]))
+
+
+PLANNED: dict[str, tuple[Change, str]] = {
+    "a missing file": (
+        source(path="none.jsonl"),
+        """\
+Error: a file is not there
+  where:   data.sft
+  found:   none.jsonl
+  to do:   mend `path`: it is taken from the folder of the recipe
+""",
+    ),
+    "an empty file": (
+        lambda desk: desk.put("chat.jsonl", ""),
+        """\
+Error: a file is empty
+  where:   data.sft
+  found:   chat.jsonl
+""",
+    ),
+    "a file of no known format": (
+        lambda desk: (desk.put("chat.docx", "x"), source(path="chat.docx")(desk))[1],
+        """\
+Error: a file is of no format that can be read
+  where:   data.sft
+  found:   chat.docx
+  allowed: .json, .jsonl, .csv, .tsv, .parquet, .txt, .raw, .tokens, and each with .gz
+""",
+    ),
+    "an unknown key": (
+        tune(lrr=1),
+        """\
+Error: unknown key 'models.M1.tune.lrr'
+  where:   small.yaml:24
+  allowed: batch, beta2, clip, data, epochs, evaluate_every, load, log_every, lora, lr, \
+max_length, schedule, steps, warmup, weight_decay
+  nearest: lr
+""",
+    ),
+    "an unknown source": (
+        source(name="gsmk8"),
+        """\
+Error: unknown source 'gsmk8'
+  where:   data.sft
+  allowed: arc_challenge, arc_easy, arxiv_math, code_alpaca, code_assistant, \
+code_vulnerability, dpo_mix_zero_math_untoxic, epfl, exp_dpo_3, goat, gsm8k, h4rmony, hellaswag, \
+khan_academy, lima, magicoder, math_college, math_instruct, metamathqa, mmlu, open_platypus, \
+orca_dpo_pairs, primer, py_dpo, shp_askengineers, shp_askphysics, shp_askscience, \
+shp_explainlikeimfive, truthy_dpo, wiki_qa, wikitext2
+  nearest: gsm8k
+  to do:   name one of these, or give a `path:` to a file of your own
+""",
+    ),
+    "a source that is not at hand": (
+        source(name="lima"),
+        """\
+Error: source 'lima' is not at hand
+  where:   data.sft
+  found:   it is on the hub as GAIR/lima
+  to do:   download it and give its `path:`, or set `origin: embedded` for generated rows
+""",
+    ),
+    "an unknown task": (
+        task(name="helaswag"),
+        """\
+Error: unknown task 'helaswag'
+  where:   evaluate.tasks
+  allowed: gsm8k, hellaswag, mcqa, preferences, wikitext2
+  nearest: hellaswag
+""",
+    ),
+    "a task that asks nothing": (
+        task(name="preferences"),
+        """\
+Error: task 'preferences' needs to know what to ask
+  where:   evaluate.tasks.preferences
+  to do:   name a mixture with `data:`, whose hold-out is asked, or give `sources:`
+""",
+    ),
+    "a task twice": (
+        lambda desk: desk.recipe(lambda r: r["evaluate"].update(tasks=2 * r["evaluate"]["tasks"])),
+        """\
+Error: task 'mcqa' is named twice
+  where:   evaluate.tasks
+  to do:   give one of them a `label`
+""",
+    ),
+    "an unknown model": (
+        lambda desk: desk.recipe(lambda r: r["models"]["M1"].update({"from": "M00"})),
+        """\
+Error: unknown model 'M00'
+  where:   models.M1.from
+  allowed: M0, M1, M2
+  nearest: M0
+""",
+    ),
+    "an unknown model to be asked": (
+        lambda desk: desk.recipe(lambda r: r["evaluate"].update(models=["M3"])),
+        """\
+Error: unknown model 'M3'
+  where:   evaluate.models
+  allowed: M0, M1, M2
+  nearest: M2
+""",
+    ),
+    "an unknown mixture": (
+        tune(data="stf"),
+        """\
+Error: unknown mixture 'stf'
+  where:   models.M1.tune.data
+  allowed: pairs, sft
+  nearest: sft
+  to do:   name one under `data:`
+""",
+    ),
+    "a mixture of another kind": (
+        tune(data="pairs"),
+        """\
+Error: mixture 'pairs' is of the wrong kind
+  where:   models.M1.tune.data
+  found:   pair
+  allowed: chat
+""",
+    ),
+    "a circle of models": (
+        lambda desk: desk.recipe(
+            lambda r: r["models"].update(M0={"from": "M2", "quantize": "nf4"})
+        ),
+        """\
+Error: the models of this recipe come from each other in a circle
+  found:   M1 -> M2 -> M0 -> M1
+  to do:   give one of them a `base` or `pretrain`
+""",
+    ),
+    "a learning rate below zero": (
+        tune(lr=-1),
+        """\
+Error: models.M1.tune.lr: Input should be greater than 0
+  where:   small.yaml:21
+  found:   -1
+""",
+    ),
+    "a batch of nothing": (
+        tune(batch=0),
+        """\
+Error: models.M1.tune.batch: Input should be greater than 0
+  where:   small.yaml:20
+  found:   0
+""",
+    ),
+    "a rank of nothing": (
+        tune(lora={"rank": 0}),
+        """\
+Error: models.M1.tune.lora.rank: Input should be greater than 0
+  where:   small.yaml:23
+  found:   0
+""",
+    ),
+    "a hold-out of more than all": (
+        lambda desk: desk.recipe(lambda r: r["data"]["sft"].update(holdout=1.2)),
+        """\
+Error: data.sft.holdout: Input should be less than 1
+  where:   small.yaml:5
+  found:   1.2
+""",
+    ),
+    "a base that is not there": (
+        lambda desk: desk.recipe(lambda r: r["models"]["M0"].update(base="bse")),
+        """\
+Error: this base model is not there
+  where:   models.M0.base
+  found:   bse
+  allowed: a folder in Hugging Face format
+  to do:   give the path of a folder with config.json, *.safetensors and tokenizer.json
+""",
+    ),
+    "a variable that is not set": (
+        source(path="${ZEPHYR_TEST_NOWHERE}/x.jsonl"),
+        """\
+Error: the variable ZEPHYR_TEST_NOWHERE is not set
+  where:   small.yaml:7
+  found:   ${ZEPHYR_TEST_NOWHERE}/x.jsonl
+  to do:   export ZEPHYR_TEST_NOWHERE=... before you run this recipe
+""",
+    ),
+    "a value that is none": (
+        lambda desk: desk.put("small.yaml", "name: 2026-13-01\n"),
+        """\
+Error: this value can't be read
+  where:   small.yaml:1
+  found:   2026-13-01
+""",
+    ),
+    "a recipe within itself": (
+        lambda desk: desk.put("small.yaml", "name: small\ndata: &a {sft: *a}\n"),
+        """\
+Error: this recipe is nested without end
+  where:   small.yaml
+  to do:   remove aliases
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize("case", PLANNED)
+def test_it_is_said_before_anything_is_made(desk: Desk, case: str, command: str) -> None:
+    change, expected = PLANNED[case]
+    change(desk)
+    assert desk.zephyr(command, "small.yaml") == (2, expected)
+    assert not (desk.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("models.M1.tune.lr", "an override is written as key=value"),
+        ("models.M1.tune.lr=[1", "the value of this override can't be read"),
+        ("models.M1.tune.lr=!!int x", "the value of this override can't be read"),
+        ("data.sft.sources.none.cap=1", "this override leads nowhere"),
+        ("name.x=1", "this override leads nowhere"),
+        ("models.M1.tune.lrr=1", "unknown key 'models.M1.tune.lrr'"),
+    ],
+)
+def test_wrong_overrides(desk: Desk, override: str, problem: str) -> None:
+    code, said = desk.zephyr("run", "small.yaml", "--set", override)
+    assert (code, said.splitlines()[0]) == (2, f"Error: {problem}")
+    assert not (desk.folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("run", "smal.yaml"), "this recipe is not there"),
+        (("run", "embeded"), "unknown recipe 'embeded'"),
+        (("why", "M3", "-r", "small.yaml"), "unknown node 'M3'"),
+        (("eval", "M1", "mcq", "-r", "small.yaml"), "unknown evaluation 'M1/mcq'"),
+        (("chat", "M3", "-r", "small.yaml"), "unknown model 'M3'"),
+        (("chat", "M1", "-r", "small.yaml"), "M1 has not been made yet"),
+        (("report", "small.yaml"), "recipe small has not been run here"),
+    ],
+)
+def test_wrong_arguments(desk: Desk, arguments: tuple[str, ...], problem: str) -> None:
+    code, said = desk.zephyr(*arguments)
+    assert (code, said.splitlines()[0]) == (2, f"Error: {problem}")
+    assert not (desk.folder / "runs").exists()
+
+
+def test_an_unknown_key_is_named_wherever_it_stands(desk: Desk) -> None:
+    """In each mapping of the recipe in turn."""
+    whole = yaml.safe_load(RECIPE)
+
+    def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        inner: list[tuple[Any, Any]] = []
+        if isinstance(value, dict):
+            inner = list(value.items())
+            if at not in (("data",), ("models",)):
+                yield at
+        elif isinstance(value, list):
+            inner = list(enumerate(value))
+        for key, part in inner:
+            yield from places(part, (*at, key))
+
+    found = list(places(whole))
+    assert len(found) == 14
+    for at in found:
+
+        def add(recipe: dict[str, Any], at: tuple[Any, ...] = at) -> None:
+            here: Any = recipe
+            for key in at:
+                here = here[key]
+            here["nonsense"] = 1
+
+        desk.put("small.yaml", RECIPE)
+        desk.recipe(add)
+        code, said = desk.zephyr("plan", "small.yaml")
+        key = ".".join(map(str, (*at, "nonsense")))
+        assert (code, said.splitlines()[0]) == (2, f"Error: unknown key {key!r}")
+        assert "allowed: " in said
+
+
+# -- what is seen by a worker ---------------------------------------------------------------------
+
+
+def weights(change: Callable[[dict[str, Any]], Any]) -> Change:
+    def apply(desk: Desk) -> None:
+        path = desk.folder / "base/model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return apply
+
+
+def setting(file: str, **settings: Any) -> Change:
+    def apply(desk: Desk) -> None:
+        path = desk.folder / file
+        known = json.loads(path.read_text()) | settings
+        path.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
+
+    return apply
+
+
+def cut(desk: Desk) -> None:
+    path = desk.folder / "base/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+FORMS = """\
+messages; conversations; instruction, output; question, answer; prompt, completion; \
+prompt, response"""
+WHOLE = "download the whole model in Hugging Face format, safetensors included"
+ANSWERED = '{"question": "Why?", "answer": "So."}\n'
+
+MADE: dict[str, tuple[Change, str]] = {
+    "broken JSON": (
+        lambda desk: (desk.put("c.json", '[{"a": 1},\n{"a": }]'), source(path="c.json")(desk))[1],
+        """\
+data.sft failed: a file is not valid JSON
+  where:   c.json:2
+  found:   Expecting value: line 2 column 7 (char 17)
+  to do:   mend it, or name it .jsonl if each line is a value of its own
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a broken line": (
+        lambda desk: desk.put("chat.jsonl", ANSWERED * 2 + '{"question": \n' + ANSWERED),
+        """\
+data.sft failed: too many rows of source 'chat' can't be read
+  where:   chat.jsonl:3
+  found:   1 of 4 rows: 1 x not valid JSON
+  allowed: a share of 0.05 (`unreadable`)
+  to do:   mend the rows, map their names with `columns`, or raise `unreadable`
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a row without its answer": (
+        lambda desk: desk.put("chat.jsonl", ANSWERED * 2 + '{"question": "Who?"}\n' + ANSWERED),
+        """\
+data.sft failed: too many rows of source 'chat' can't be read
+  where:   chat.jsonl:3
+  found:   1 of 4 rows: 1 x column 'answer' is missing
+  allowed: a share of 0.05 (`unreadable`)
+  to do:   mend the rows, map their names with `columns`, or raise `unreadable`
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a wrong name of a column": (
+        lambda desk: desk.put("chat.jsonl", ANSWERED.replace("answer", "anwser") * 4),
+        f"""\
+data.sft failed: the columns of this source are of no form that is known for kind 'chat'
+  where:   data.sft, chat.jsonl:1
+  found:   anwser, question
+  allowed: {FORMS}
+  nearest: answer -> anwser
+  to do:   map the names with `columns: {{name that is allowed: name in the file}}`
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a mixture of which nothing is left": (
+        lambda desk: (
+            desk.put("qa.jsonl", '{"question": "Why?", "answer": "So.", "label": 0}\n' * 3),
+            source(path="qa.jsonl", name="wiki_qa")(desk),
+        )[1],
+        """\
+data.sft failed: a mixture is empty
+  found:   wiki_qa: 3 rows, 3 x the answer is marked as wrong
+  to do:   give it a source with rows that are wanted
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a mixture that is held out": (
+        lambda desk: desk.put("chat.jsonl", ANSWERED),
+        """\
+data.sft failed: a mixture holds out all that it has
+  found:   1 records of 1 questions
+  to do:   give it more rows, or a smaller `holdout`: a question is never on both sides
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a base without weights": (
+        lambda desk: (desk.folder / "base/model.safetensors").unlink(),
+        f"""\
+M0 failed: a model folder lacks weights as *.safetensors (pickled weights are refused)
+  where:   base
+  found:   chat_template.jinja, config.json, generation_config.json, tokenizer.json, \
+tokenizer_config.json
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a base without a tokenizer": (
+        lambda desk: (desk.folder / "base/tokenizer.json").unlink(),
+        f"""\
+M0 failed: a model folder lacks a tokenizer (tokenizer.json)
+  where:   base
+  found:   chat_template.jinja, config.json, generation_config.json, model.safetensors, \
+tokenizer_config.json
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a tokenizer that is none": (
+        lambda desk: desk.put("base/tokenizer.json", '{"added_tokens": [], "model": {}}'),
+        f"""\
+M0 failed: this tokenizer can't be read
+  where:   base
+  found:   Exception: data did not match any variant of untagged enum ModelUntagged at line 1 \
+column 33
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "a tokenizer without an end token": (
+        setting("base/tokenizer_config.json", eos_token=None),
+        """\
+M0 failed: the tokenizer has no end token
+  where:   base
+  to do:   set `eos_token` in its tokenizer_config.json: an answer must be able to end
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "the tokenizer of another model": (
+        lambda desk: nano.make_tokenizer(["".join(map(chr, range(200, 600)))], 700).save_pretrained(
+            desk.folder / "base"
+        ),
+        f"""\
+M0 failed: the tokenizer in this folder is not that of the network
+  where:   base
+  found:   a vocabulary of 700 tokens
+  allowed: at most 320
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "weights that are cut short": (
+        cut,
+        f"""\
+M0 failed: this network can't be read
+  where:   base
+  found:   SafetensorError: Error while deserializing header: incomplete metadata, file not \
+fully covered
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "weights of which one is missing": (
+        weights(lambda tensors: tensors.pop("model.norm.weight")),
+        f"""\
+M0 failed: the weights in this folder are not those that config.json tells of
+  where:   base
+  found:   1 missing or of another size, such as model.norm.weight
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "weights of another size": (
+        setting("base/config.json", intermediate_size=32),
+        f"""\
+M0 failed: the weights in this folder are not those that config.json tells of
+  where:   base
+  found:   6 missing or of another size, such as model.layers.0.mlp.down_proj.weight
+  to do:   {WHOLE}
+Not tried: M1, M1/mcqa
+""",
+    ),
+    "examples that are too long": (
+        tune(max_length=4),
+        """\
+M1 failed: no example fits the model
+  found:   57 examples, each longer than 4 tokens
+  to do:   raise `max_length`, or take shorter examples
+Not tried: M1/mcqa
+""",
+    ),
+    "a task with nothing to ask": (
+        lambda desk: desk.put("quiz.jsonl", '{"question": "x", "choices": ["a"], "answer": 0}\n'),
+        """\
+M1/mcqa failed: too many rows of source 'quiz' can't be read
+  where:   quiz.jsonl:1
+  found:   1 of 1 rows: 1 x there are fewer than two options
+  allowed: a share of 0.05 (`unreadable`)
+  to do:   mend the rows, map their names with `columns`, or raise `unreadable`
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MADE)
+def test_a_worker_says_it_and_what_needs_it_is_not_tried(desk: Desk, case: str) -> None:
+    change, expected = MADE[case]
+    change(desk)
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+    failed = expected.split(" failed: ", maxsplit=1)[0]
+    order = ["data.sft", "M0", "M1", "M1/mcqa"]
+    spared = {"data.sft": {"M0"}, "M0": {"data.sft"}}.get(failed, set(order[: order.index(failed)]))
+    assert desk.finished == spared
+    code, said = desk.zephyr("plan", "small.yaml")
+    assert (code, said) == (0, "")
+
+
+def test_when_it_is_mended_the_same_command_goes_on(desk: Desk) -> None:
+    path = desk.folder / "base/model.safetensors"
+    whole = path.read_bytes()
+    cut(desk)
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml")[0] == 2
+    path.write_bytes(whole)
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
+    assert desk.finished == {"data.sft", "M0", "M1", "M1/mcqa"}
+
+
+# -- a full disk ----------------------------------------------------------------------------------
+
+WHOLE_LINE = ("eval", "M2", "mcqa", "-r", "small.yaml")
+
+
+@pytest.fixture
+def small_disk(desk: Desk) -> Iterator[Callable[[int], None]]:
+    """Keeps the runs on a disk of their own, of as many kilobytes as it is called with."""
+    runs = desk.folder / "runs"
+    runs.mkdir()
+
+    def size(kilobytes: int) -> None:
+        again = ",remount" if os.path.ismount(runs) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k{again}", "tmpfs", str(runs)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a disk of a given size")
+
+    yield size
+    if os.path.ismount(runs):
+        subprocess.run(["umount", str(runs)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "failed"),
+    [(4, set()), (24, {"data.sft", "data.pairs", "M0"}), (80, {"data.pairs", "M1"}), (200, {"M2"})],
+)
+def test_a_full_disk_and_more_space(
+    desk: Desk, small_disk: Callable[[int], None], kilobytes: int, failed: set[str]
+) -> None:
+    """A real one: what fails while a library writes weights is told like all else."""
+    small_disk(kilobytes)
+    code, said = desk.zephyr(*WHOLE_LINE)
+    assert code == 2
+    told = {line.split(" failed: ")[0] for line in said.splitlines() if "the disk is full" in line}
+    assert told == (failed or {"Error: the disk is full"})
+    assert said.count("the disk is full") == said.count("  to do:   free some space") == len(told)
+    small_disk(50_000)
+    assert desk.zephyr(*WHOLE_LINE) == (0, "")
+    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+
+
+@pytest.mark.parametrize(
+    ("file", "start", "skipped"),
+    [
+        ("nodes.json", "Error:", ""),
+        ("model.json", "M0 failed:", "Not tried: M1, M2, M2/mcqa\n"),
+        ("examples.json", "M1 failed:", "Not tried: M2, M2/mcqa\n"),
+        ("scores.json", "M2/mcqa failed:", ""),
+    ],
+)
+def test_a_disk_that_is_full_at_one_file(desk: Desk, file: str, start: str, skipped: str) -> None:
+    """As the system tells it, for where no disk may be mounted."""
+    more_space = desk.folder / "more space"
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.name == f"{file}.tmp" and not more_space.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    desk.patch.setattr(os, "fsync", fsync)
+    code, said = desk.zephyr(*WHOLE_LINE)
+    where = said.splitlines()[1]
+    assert where.startswith("  where:   runs/")
+    assert where.endswith(f"/{file}")
+    todo = "free some space and run the same command again: finished stages are kept"
+    expected = f"{start} the disk is full\n{where}\n  to do:   {todo}\n{skipped}"
+    assert (code, said) == (2, expected)
+    more_space.touch()
+    assert desk.zephyr(*WHOLE_LINE) == (0, "")
+    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+
+
+# -- workers that end -----------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed(desk: Desk) -> None:
+    """As the system does when memory runs out."""
+    make = stages.run_stage
+
+    def run_stage(node: Node, *rest: Any) -> None:
+        if node.kind == "tune":
+            os.kill(os.getpid(), signal.SIGKILL)
+        make(node, *rest)
+
+    desk.patch.setattr(stages, "run_stage", run_stage)
+    expected = """\
+M1 failed: the process that made M1 ended with code -9
+  to do:   it was killed; if memory ran out, lower run.token_budget or run.jobs
+Not tried: M1/mcqa
+"""
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+    assert desk.finished == {"data.sft", "M0"}
+    desk.patch.setattr(stages, "run_stage", make)
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
+
+
+def test_run_says_what_failed_after_the_report_of_the_rest(desk: Desk) -> None:
+    desk.put("chat.jsonl", ANSWERED)
+    _, expected = MADE["a mixture that is held out"]
+    skipped = "M1, M2, M2/mcqa, M1/mcqa"
+    assert desk.zephyr("run", "small.yaml") == (2, expected.replace("M1, M1/mcqa", skipped))
+    assert desk.finished == {"data.pairs", "M0", "M0/mcqa"}

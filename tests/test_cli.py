@@ -1,0 +1,220 @@
+"""The commands, as people type them."""
+
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.conftest import ROOT
+from tests.place import Command, Place
+from zephyr import cli, doctor
+
+COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "list", "doctor"]
+
+
+@pytest.fixture
+def place(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A copy of the finished place, to be changed, as the current folder."""
+    copy = Place(tmp_path / "copy")
+    shutil.copytree(finished.folder, copy.folder)
+    monkeypatch.chdir(copy.folder)
+    monkeypatch.setenv("ZEPHYR_RUNS", str(copy.runs))
+    return copy
+
+
+def states(zephyr: Command, *arguments: str) -> dict[str, str]:
+    """The state of each node, as `plan` shows it."""
+    code, out, err = zephyr("plan", "tiny.yaml", *arguments)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.split("\n\n")[0].splitlines()[1:]]
+    return {row[0]: row[-2] for row in rows}
+
+
+# -- help -----------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from zephyr.cli import main
+sys.argv = ["zephyr", "--help"]
+try:
+    main()
+finally:
+    print(*(m for m in ("torch", "transformers", "pyarrow", "pydantic") if m in sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, heavy = found.stdout.split("\n")[:-1]
+    assert heavy == ""
+    named = [match[1] for line in lines if (match := re.match(r"│ (\w+)  +[A-Z]", line))]
+    assert named == COMMANDS
+
+
+def test_every_command_explains_itself() -> None:
+    app = typer.main.get_command(cli.app)
+    assert list(app.commands) == COMMANDS  # type: ignore[attr-defined]  # it is a group
+    for command in app.commands.values():  # type: ignore[attr-defined]
+        assert command.help
+        assert all(p.help for p in command.params if p.param_type_name == "argument")
+
+
+def written_commands() -> list[tuple[str, str]]:
+    """Every line of the README and the recipes that starts zephyr: (file, what follows)."""
+    pattern = re.compile(r"(?:^|`|\$ |&& )zephyr ([a-z][^`\n#|&]*)", re.MULTILINE)
+    files = [ROOT / "README.md", *(ROOT / "recipes").glob("*.yaml")]
+    return [(f.name, found[1]) for f in files for found in pattern.finditer(f.read_text())]
+
+
+def test_every_command_in_the_readme_can_be_typed() -> None:
+    app = typer.main.get_command(cli.app)
+    written = written_commands()
+    assert ("real-small.yaml", "run real-small") in written
+    for _, line in written:
+        name, *arguments = shlex.split(re.sub(r"  .*|[\[\]]", "", line))
+        command = app.commands[name]  # type: ignore[attr-defined]  # it is a group
+        command.make_context(name, arguments)
+    assert {line.split()[0] for file, line in written if file == "README.md"} == set(COMMANDS)
+
+
+# -- plan, why, list ------------------------------------------------------------------------------
+
+
+def test_a_plan_goes_from_missing_to_fresh_to_stale(
+    place: Place, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = set(place.nodes())
+    monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "none"))
+    assert states(zephyr) == dict.fromkeys(nodes, "missing")
+    monkeypatch.setenv("ZEPHYR_RUNS", str(place.runs))
+    assert states(zephyr) == dict.fromkeys(nodes, "fresh")
+    changed = states(zephyr, "--set", "models.M1.tune.lr=1e-3")
+    after = {n for n in nodes if n.startswith(("M1", "M2"))}
+    assert {n for n, state in changed.items() if state == "stale"} == after
+    assert {n for n, state in changed.items() if state == "fresh"} == nodes - after
+    quiz = place.folder / "quiz.jsonl"
+    quiz.write_text(quiz.read_text() + "\n")
+    assert {n for n, state in states(zephyr).items() if state == "stale"} == {
+        n for n in nodes if n.endswith("/mcqa")
+    }
+    assert {p.name for p in (tmp_path).iterdir()} == {"copy"}
+
+
+def test_a_plan_counts_what_is_to_be_made(place: Place, zephyr: Command) -> None:
+    _, out, _ = zephyr("plan", "tiny.yaml", "-s", "models.M2.align.beta=0.2")
+    assert out.splitlines()[-1] == f"5 of 23 nodes to make in {place.runs}"
+
+
+def test_a_plan_tells_unfinished_from_failed(place: Place, zephyr: Command) -> None:
+    run = place.run("M2")
+    part = run.with_suffix(".part")
+    run.rename(part)
+    assert states(zephyr)["M2"] == "unfinished"
+    (part / "FAILED").write_text("no memory")
+    assert states(zephyr)["M2"] == "failed"
+
+
+def test_why_names_what_changed(place: Place, zephyr: Command) -> None:
+    change = ("-r", "tiny.yaml", "-s", "models.M1.tune.lr=1e-3")
+    code, out, err = zephyr("why", "M2/mcqa", *change)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "M2/mcqa is stale",
+        "  model: M2 changed (from: M1 changed (lr: 0.01 -> 0.001))",
+    ]
+    _, out, _ = zephyr("why", "M0", *change)
+    assert out.splitlines()[:2] == [
+        "M0 is fresh",
+        "  nothing that goes into it has changed since the recipe was last run",
+    ]
+    assert re.search("made with: threads [12], token_budget 4096, .*layout tree", out)
+    quiz = place.folder / "quiz.jsonl"
+    quiz.write_text(quiz.read_text() + "\n")
+    _, out, _ = zephyr("why", "M0/mcqa", "-r", "tiny.yaml")
+    assert out.splitlines()[0] == "M0/mcqa is stale"
+    assert out.splitlines()[1].startswith("  content: [{'sha256': '")
+
+
+def test_list_shows_every_node_with_its_size(
+    place: Place, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = zephyr("list")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert [row[1] for row in rows] == list(place.nodes())
+    assert {(row[0], row[3]) for row in rows} == {("tiny", "finished")}
+    done = json.loads((place.run("M0") / "DONE").read_text())
+    [size] = [row[4] for row in rows if row[1] == "M0"]
+    assert size == f"{sum(done['bytes'].values()) / 1e6:.1f}"
+    monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "none"))
+    assert zephyr("list").out == f"Nothing has been run in {tmp_path / 'none'} yet: zephyr run\n"
+
+
+# -- doctor ---------------------------------------------------------------------------------------
+
+
+def test_doctor_finds_all_that_is_needed(
+    zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "not" / "yet"))
+    monkeypatch.setattr(doctor, "NEEDED_MEMORY", 1e6)
+    monkeypatch.setattr(doctor, "NEEDED_DISK", 1e6)
+    code, out, err = zephyr("doctor")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 10
+    monkeypatch.setattr(doctor, "NEEDED_DISK", 1e18)
+    code, out, _ = zephyr("doctor")
+    assert code == 2
+    assert re.search("^!! +free disk .*free some space, or set ZEPHYR_RUNS", out, re.MULTILINE)
+
+
+# -- eval and chat --------------------------------------------------------------------------------
+
+
+def test_eval_prints_value_interval_n_and_protocol(place: Place, zephyr: Command) -> None:
+    code, out, err = zephyr("eval", "M1", "mcqa", "-r", "tiny.yaml")
+    assert (code, err) == (0, "")
+    scores = json.loads((place.run("M1/mcqa") / "artifact/scores.json").read_text())
+    lines = []
+    for m in scores["metrics"]:
+        value, low, high = (100 * m[key] for key in ("value", "low", "high"))
+        lines.append(f"{m['name']} {value:.2f}  95 % [{low:.2f}, {high:.2f}]  n=8")
+        lines.append(f"  {m['protocol']}")
+    assert out.splitlines() == lines
+    assert lines[1] == "  mcqa@1 · rank · acc_norm (characters) · 0-shot · quiz · n=8"
+
+
+def test_eval_says_why_a_metric_has_no_value(place: Place, zephyr: Command) -> None:
+    _, out, _ = zephyr("eval", "M0", "preferences", "-r", "tiny.yaml")
+    assert out.splitlines()[0] == (
+        "reward_accuracy: a base model has no reference: its reward is zero for every answer"
+    )
+
+
+def test_chat_answers_from_standard_input(
+    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same question gets the same answer; /new forgets, a blank line ends."""
+    asked = "What is force?\n/new\nWhat is force?\n\nnever read\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(asked))
+    code, out, err = zephyr("chat", "M1", "-r", "tiny.yaml", "--max-new-tokens", "8")
+    assert (code, err) == (0, "")
+    start, first, new, second, end = out.split("> ")
+    assert start == "Ask something. An empty line ends, /new starts afresh.\n"
+    assert new == end == ""
+    assert first == second
+    assert first.strip()
+    assert sys.stdin.read() == "never read\n"
+
+
+def test_chat_ends_where_the_input_does(
+    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert zephyr("chat", "M0", "-r", "tiny.yaml").code == 0
