@@ -97,6 +97,7 @@ def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("origin: embedded", "name: small", 2, "stands twice"),
         ("goat", "{cap: 3}", 4, "needs a `name` from the table of sources, or a `path`"),
         ("data:\n", "data: [\n", 5, "not valid YAML"),
+        ("  M0:", "  data.sft: {base: folder}\n  M0:", 1, "may not be called `data.sft`"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(

@@ -123,6 +123,29 @@ def test_few_pairs_tell_nothing() -> None:
     assert verdict(difference([1] * 6, [0] * 6, kind="mean"), "higher") == "better"
 
 
+def test_two_proportions_are_told_apart_where_mcnemars_exact_test_rejects() -> None:
+    """The test asks how likely coins are to fall as far to one side, or further, and doubles it."""
+    for wins in range(16):
+        for losses in range(16):
+            ours = [1] * wins + [0] * losses + [1, 0]
+            theirs = [0] * wins + [1] * losses + [1, 0]
+            got = difference(ours, theirs, kind="proportion")
+            decided, most = wins + losses, max(wins, losses)
+            tail = sum(math.comb(decided, k) for k in range(most, decided + 1)) / 2**decided
+            assert (verdict(got, "higher") != "cannot tell") == (2 * tail < 0.05), (wins, losses)
+            assert got.value == pytest.approx((wins - losses) / (decided + 2))
+            assert got.low <= got.value <= got.high
+
+
+def test_five_of_many_items_that_differ_tell_nothing() -> None:
+    """A bootstrap of these alone would be sure: it never draws a loss."""
+    base = np.random.default_rng(0).random(200)
+    for changed, told in ((5, "cannot tell"), (6, "better")):
+        ours = base.copy()
+        ours[:changed] += 0.5
+        assert verdict(difference(ours, base, kind="mean"), "higher") == told
+
+
 def test_where_no_side_is_better_nothing_can_be_told() -> None:
     assert verdict(Estimate(1, 0.5, 1.5, 100), None) == "cannot tell"
 

@@ -34,6 +34,9 @@ VERSIONS = {
 }
 """Raised when a stage's results change; evaluations carry the version of their task."""
 
+PATIENCE = 5.0
+"""Seconds in which a worker with nothing to do has to end."""
+
 WEIGHT = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
 """How long kinds take beside each other: what many others wait for is made first."""
 
@@ -203,8 +206,9 @@ def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
     )
     jobs = min(jobs, cores)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Threads that spin while they wait make a step 15 times slower as soon as something else runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait make a step many times slower as soon as something
+    # else runs; threads that never spin make it slower on an idle machine (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     processes: dict[Connection, Any] = {}
@@ -218,8 +222,10 @@ def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
     try:
         yield _Crew(processes, stop, cores, jobs)
     finally:
-        for connection, process in processes.items():
-            connection.close()
+        for connection in processes:
+            connection.close()  # an idle worker ends by itself
+        for process in processes.values():
+            process.join(timeout=0 if stop.is_set() else PATIENCE)
             process.terminate()
             process.join()
 

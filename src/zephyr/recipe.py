@@ -233,3 +233,9 @@ class Recipe(Part):
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     evaluate: Evaluate = Evaluate()
     run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _names_of_nodes_differ(self) -> Self:
+        if taken := [name for name in self.models if name.startswith("data.")]:
+            raise ValueError(f"a model may not be called `{taken[0]}`, as nodes of mixtures are")
+        return self

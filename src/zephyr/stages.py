@@ -311,9 +311,10 @@ def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
 
 
 def _pieces(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:
-    """Passages, each with the end token before and after it, in pieces of `length` predictions.
+    """Passages, each between two end tokens, in pieces of `length` predictions.
 
-    No piece holds two passages: what stands in one is never looked at in another.
+    No piece holds two passages: what stands in one is never looked at in another. That all start
+    with one token gives attention a place to rest from the first step on (see the log).
     """
     if not records:
         return []

@@ -2,9 +2,12 @@
 
 A proportion of plain successes gets the Wilson score interval (Wilson 1927), which stays inside
 [0, 1] and is honest for few items; everything else gets the percentile bootstrap over items (Efron
-1979). Items are what is drawn at random, so items are what is resampled.
+1979). Items are what is drawn at random, so items are what is resampled. The difference of two
+proportions on the same items is judged by the items on which the two disagree, exactly (McNemar
+1947; the interval of Clopper and Pearson 1934): a bootstrap is too sure of a handful of them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -19,7 +22,7 @@ RESAMPLES = 1_000
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 FEWEST = 6
-"""Pairs below which no outcome is evidence: five coins all agree in 2 x 2^-5 = 6 % of throws."""
+"""Differing pairs below which no outcome is evidence: five coins agree in 2 x 2^-5 = 6 %."""
 
 _BLOCK = 1 << 20
 _Numbers = NDArray[np.float64]
@@ -74,7 +77,7 @@ def difference(
     """The statistic of `values` minus that of `base`, whose items are paired by position.
 
     Both sides of a pair are drawn together, so that what makes an item hard for every model does
-    not blur the difference.
+    not blur the difference. Where fewer than `FEWEST` pairs differ, the interval holds zero.
     """
     values, weights = _numbers(values, weights)
     base, base_weights = _numbers(base, base_weights)
@@ -88,16 +91,55 @@ def difference(
         return ours - theirs
 
     n = len(values)
+    plain = kind == "proportion" and bool((weights == 1).all() and (base_weights == 1).all())
+    if plain and bool(np.isin([values, base], (0.0, 1.0)).all()):
+        return _disagreement(int((values > base).sum()), int((values < base).sum()), n)
     value = float(gap(np.arange(n)))
-    return Estimate(value, *_percentiles(_resample(n, seed, gap)), n)
+    low, high = _percentiles(_resample(n, seed, gap))
+    if ((values != base) | (weights != base_weights)).sum() < FEWEST:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Estimate(value, low, high, n)
+
+
+def _disagreement(wins: int, losses: int, n: int) -> Estimate:
+    """The difference of two proportions that disagree on `wins` + `losses` of `n` items.
+
+    Given how many those are, the share of wins among them has an exact interval, and that holds one
+    half just where McNemar's exact test does not reject equality at 5 %.
+    """
+    decided = wins + losses
+    if decided == 0:
+        return Estimate(0.0, 0.0, 0.0, n)
+    low, high = _fewest_share(wins, decided), 1 - _fewest_share(losses, decided)
+    scale = decided / n
+    return Estimate((wins - losses) / n, scale * (2 * low - 1), scale * (2 * high - 1), n)
+
+
+def _fewest_share(successes: int, n: int) -> float:
+    """The share at which `successes` or more of `n` have a probability of 2.5 %; 0 for none."""
+    if successes == 0:
+        return 0.0
+    low, high = 0.0, successes / n
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _tail(successes, n, middle) > 0.025 else (middle, high)
+    return low
+
+
+def _tail(successes: int, n: int, share: float) -> float:
+    """The probability of at least `successes` in `n` trials, for a share above 0 and below 1."""
+    at = np.arange(successes, n + 1)
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in at]
+    logs = np.array(ways) + at * math.log(share) + (n - at) * math.log1p(-share)
+    return float(np.exp(logs).sum())
 
 
 def verdict(difference: Estimate, better: Better | None) -> Verdict:
     """What a difference says: its interval lies above zero, below it, or neither.
 
-    Nothing can be told from fewer than `FEWEST` pairs, nor of a metric with no better side (None).
+    Nothing can be told of a metric with no better side (None).
     """
-    if difference.n < FEWEST or better is None or difference.low <= 0 <= difference.high:
+    if better is None or difference.low <= 0 <= difference.high:
         return "cannot tell"
     return "better" if (difference.low > 0) == (better == "higher") else "worse"
 

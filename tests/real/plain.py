@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 WINDOW = 2048
 
@@ -17,7 +17,7 @@ class Plain:
     """A network in float32 with its tokenizer."""
 
     def __init__(self, folder: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)  # by tokenizer.json
         self.network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.network.eval()
         self.context = int(self.network.config.max_position_embeddings)

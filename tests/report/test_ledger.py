@@ -39,36 +39,39 @@ def test_a_score_is_what_was_measured(make_shelf: MakeShelf) -> None:
 
 
 def test_differences_are_paired_by_item(make_shelf: MakeShelf) -> None:
-    """Eight of ten items are common, in another order: right on 6 of these, where M0 is on 2."""
+    """Of 18 items 14 are common, in another order: right on 10 of these, where M0 is on 2."""
     shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", {"x": 1.0, **dict(reversed(coins(2, 6).items())), "y": 1.0})
-    shelf.score("M1/quiz", {"z": 0.0, **coins(6, 2), "u": 0.0})
+    shelf.score("M0/quiz", {"x": 1.0, **dict(reversed(coins(2, 12).items())), "y": 1.0})
+    shelf.score("M1/quiz", {"z": 0.0, **coins(10, 4), "u": 0.0})
     found = cells(shelf)["M1"].difference
     assert found is not None
     assert found.estimate is not None
     assert found.to == "M0"
-    assert found.estimate.value == pytest.approx((6 - 2) / 8)
-    assert found.estimate.n == 8
-    assert 0 < found.estimate.low < 0.5 < found.estimate.high <= 1
+    assert found.estimate.value == pytest.approx((10 - 2) / 14)
+    assert found.estimate.n == 14
+    least = 2 * 0.025 ** (1 / 8) - 1  # eight of eight that differ
+    assert found.estimate[1:3] == pytest.approx((8 / 14 * least, 8 / 14))
     assert found.verdict == "better"
 
 
-def test_a_certain_difference_has_no_width_and_equal_models_cannot_be_told(
+def test_a_model_right_where_the_other_is_wrong_and_one_that_is_its_equal(
     make_shelf: MakeShelf,
 ) -> None:
+    """The share of wins in ten of ten is at least 0.025^(1/10) = 0.69, by Clopper and Pearson."""
     shelf = make_shelf("quiz")
     for name, right in (("M0", 0), ("M1", 10), ("M2", 0), ("M1-int8", 10)):
         shelf.score(f"{name}/quiz", coins(right, 10 - right))
     found = {model: cell.difference for model, cell in cells(shelf).items()}
     assert found["M0"] is None
-    for model, value, verdict in (
-        ("M1", 1.0, "better"),
-        ("M2", -1.0, "worse"),
-        ("M1-int8", 0.0, "cannot tell"),
+    least = 2 * 0.025 ** (1 / 10) - 1
+    for model, estimate, verdict in (
+        ("M1", (1.0, least, 1.0, 10), "better"),
+        ("M2", (-1.0, -1.0, -least, 10), "worse"),
+        ("M1-int8", (0.0, 0.0, 0.0, 10), "cannot tell"),
     ):
         difference = found[model]
         assert difference is not None
-        assert difference.estimate == Estimate(value, value, value, 10)
+        assert difference.estimate == pytest.approx(estimate)
         assert difference.verdict == verdict
 
 

@@ -45,18 +45,21 @@ def _facts(random: Random, side: str) -> str:
     return " ".join(sentences)
 
 
-def _quiz(random: Random, side: str) -> str:
-    quiz = draw(random, side, quizzes.of(quizzes.ALL), lambda made: made.question)
-    return f"Question: {quiz.question}\nAnswer: {quiz.right}"
+def _quizzes(random: Random, side: str) -> str:
+    """Some questions in a row: one alone would soon be drawn again, and no row stands twice."""
+    make = quizzes.of(quizzes.ALL)
+    made = [draw(random, side, make, lambda quiz: quiz.question) for _ in range(4)]
+    return "\n\n".join(f"Question: {quiz.question}\nAnswer: {quiz.right}" for quiz in made)
 
 
 def _story(random: Random, side: str) -> str:
     return stories.tell(draw(random, side, stories.cast, " ".join), random)
 
 
-def _program(random: Random, side: str) -> str:
-    task = random.choice(programs.TASKS)
-    return f"A function that {task.does}:\n{programs.write(task, task.argument)}"
+def _programs(random: Random, side: str) -> str:
+    tasks = random.sample(programs.TASKS, 2)
+    told = [f"A function that {t.does}:\n{programs.write(t, t.argument)}" for t in tasks]
+    return "\n\n".join(told)
 
 
 def _article(random: Random, side: str) -> str:
@@ -72,7 +75,7 @@ def article(random: Random, side: str) -> list[str]:
         f" {term.sentence} {term.more} {_unit(term)}{of} \n",
         f" {first.sentence} {first.more} {_unit(first)}{second.sentence} \n",
     ]
-    if random.random() < 0.5:
+    if random.random() < 0.2:
         paragraphs.append(f" {_story(random, side)} {third.sentence} {third.more} \n")
     if random.random() < 0.5:
         paragraphs.append(f" {_sums(random, side)} {random.choice(FORMULAS).sentence} \n")
@@ -81,13 +84,13 @@ def article(random: Random, side: str) -> list[str]:
 
 
 _SHARES = {
-    _sums: 22,
-    _told_problem: 34,
-    _quantity: 4,
-    _facts: 6,
-    _quiz: 22,
-    _story: 3,
-    _program: 4,
+    _sums: 24,
+    _told_problem: 38,
+    _quantity: 5,
+    _facts: 9,
+    _quizzes: 14,
+    _story: 2,
+    _programs: 3,
     _article: 5,
 }
 """How many of a hundred passages are of a kind."""
