@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check docs bench clean
+.PHONY: run test check docs clean
 
 run: .venv/installed
 	$(BIN)/zephyr run

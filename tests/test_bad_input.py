@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.place import Command, write_files
@@ -424,6 +426,15 @@ prompt, response"""
 WHOLE = "download the whole model in Hugging Face format, safetensors included"
 ANSWERED = '{"question": "Why?", "answer": "So."}\n'
 
+
+def endless(desk: Desk) -> None:
+    """Gives the base a tokenizer without the end token that its class would know by itself."""
+    text = (desk.folder / "base" / "tokenizer.json").read_text().replace("<|endoftext|>", "<|a|>")
+    core = Tokenizer.from_str(text)
+    core.normalizer = normalizers.Lowercase()
+    PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(desk.folder / "base")
+
+
 MADE: dict[str, tuple[Change, str]] = {
     "broken JSON": (
         lambda desk: (desk.put("c.json", '[{"a": 1},\n{"a": }]'), source(path="c.json")(desk))[1],
@@ -524,7 +535,7 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a tokenizer without an end token": (
-        setting("base/tokenizer_config.json", eos_token=None),
+        endless,
         """\
 M0 failed: the tokenizer has no end token
   where:   base

@@ -7,7 +7,7 @@ The engine itself computes nothing and never imports torch.
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -223,7 +223,9 @@ def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
         yield _Crew(processes, stop, cores, jobs)
     finally:
         for connection in processes:
-            connection.close()  # an idle worker ends by itself
+            with suppress(OSError):
+                connection.send(None)  # an idle worker ends by itself
+            connection.close()
         for process in processes.values():
             process.join(timeout=0 if stop.is_set() else PATIENCE)
             process.terminate()

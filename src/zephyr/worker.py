@@ -52,7 +52,7 @@ class Report:
 
 
 def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path) -> None:
-    """Makes runs until the connection is closed."""
+    """Makes runs until the connection is closed, or None comes in place of an order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
     _end_with_parent()
     from zephyr.model.load import quiet
@@ -61,8 +61,10 @@ def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Pa
     store = Store(root)
     while True:
         try:
-            order: Order = orders.recv()
+            order: Order | None = orders.recv()
         except EOFError:
+            return
+        if order is None:
             return
         orders.send(_make(order, orders, stop, recipe, folder, store))
 

@@ -6,7 +6,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
-from zephyr.model.load import CUT, load_tokenizer
+from zephyr.model.load import load_tokenizer
+
+TEXT = "It's 27+35 = 62, or 1,234.5 (#3).\n\n\tdef f(x):\r\n  return x*2  naïve 漢字 🙂"
 
 
 def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
@@ -20,7 +22,7 @@ def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
     )
     core.decoder = decoders.ByteLevel()
     core.train_from_iterator(
-        ["Dan has 46 books and 4 pens."] * 5,
+        ["Dan has 46 books and 4 pens.", "4 4 4 4"] * 5,
         trainers.BpeTrainer(
             vocab_size=300,
             special_tokens=["<|endoftext|>"],
@@ -35,7 +37,7 @@ def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
     loaded = load_tokenizer(tmp_path)
     tokens = loaded.convert_ids_to_tokens(loaded("Dan has 46 books.")["input_ids"])
     assert tokens[2:4] == ["Ġ4", "6"]
-    for text in (CUT, "Dan has 46 books.", "a\n\n 12 "):
+    for text in (TEXT, "Dan has 46 books.", "a\n\n 12 "):
         assert loaded(text)["input_ids"] == core.encode(text).ids
     assert loaded.eos_token_id == core.token_to_id("<|endoftext|>")
 
@@ -46,7 +48,7 @@ def test_a_tokenizer_made_here_comes_back_the_same(tmp_path: Path) -> None:
     made.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
     assert type(loaded) is type(made)
-    assert loaded(CUT)["input_ids"] == made(CUT)["input_ids"]
+    assert loaded(TEXT)["input_ids"] == made(TEXT)["input_ids"]
 
 
 def test_unknown_characters_of_a_real_tokenizer_do_not_vanish(real_data: Path) -> None:

@@ -120,7 +120,7 @@ def test_the_page_needs_nothing_else(page: Page, shelf: Shelf) -> None:
 
 
 def test_scores_differences_and_holes_are_told(page: Page) -> None:
-    assert "better +100.0 [100.0, 100.0]" in page.words
+    assert "better +100.0 [38.3, 100.0]" in page.words
     assert "100.0 [72.2, 100.0] n = 10" in page.words
     assert "not made: M2 failed" in page.words
     assert "quiz@1 · by hand · n=10" in page.words

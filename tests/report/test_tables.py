@@ -64,7 +64,7 @@ def test_markdown_stays_in_its_cells(ledger: Ledger) -> None:
     assert "a\\|b &lt;script&gt;" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {6}  # four models and a name
-    assert "100.0 [72.2, 100.0] n=10; +100.0 [100.0, 100.0] better" in text
+    assert "100.0 [72.2, 100.0] n=10; +100.0 [38.3, 100.0] better" in text
     assert "- quiz acc % ↑: quiz@1 · by hand · n=10" in text
 
 

@@ -1,5 +1,6 @@
 """A model: network, tokenizer and template, with two verbs, `logprobs` and `generate`."""
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -223,6 +224,7 @@ def load_tokenizer(folder: Path) -> Any:
     transformers 5 builds some tokenizers anew by the architecture and takes only vocabulary and
     merges from the file: then numbers are cut in other places, or unknown characters vanish.
     """
+    from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not any(
@@ -233,9 +235,17 @@ def load_tokenizer(folder: Path) -> Any:
         usual = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-        if _cuts_as_its_file(usual, folder / "tokenizer.json"):
+        if not (folder / "tokenizer.json").exists() or not usual.is_fast:
             return usual
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if _cut(usual.backend_tokenizer) == _cut(own):
+            return usual
+        special = {
+            role: token
+            for role, token in usual.special_tokens_map.items()
+            if isinstance(token, str) and own.token_to_id(token) is not None
+        }
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, **special)
     except Exception as error:  # the library in Rust raises nothing narrower
         raise ZephyrError(
             "this tokenizer can't be read",
@@ -245,17 +255,11 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-CUT = "It's 27+35 = 62, or 1,234.5 (#3).\n\n\tdef f(x):\r\n  return x*2  naïve 漢字 🙂"
-"""Digits, signs, blanks, line ends, accents and other scripts: where cutting differs, it shows."""
-
-
-def _cuts_as_its_file(tokenizer: Any, file: Path) -> bool:
-    from tokenizers import Tokenizer
-
-    if not file.exists():
-        return True
-    expected = Tokenizer.from_file(str(file)).encode(CUT, add_special_tokens=False).ids
-    return bool(tokenizer(CUT, add_special_tokens=False)["input_ids"] == expected)
+def _cut(tokenizer: Any) -> list[Any]:
+    """All of a tokenizer of the library in Rust that says where text is cut, but the vocabulary."""
+    parts = json.loads(tokenizer.to_str())
+    options = {k: v for k, v in parts["model"].items() if k not in ("vocab", "merges")}
+    return [parts["normalizer"], parts["pre_tokenizer"], options]
 
 
 def _refuse_foreign_tokenizer(folder: Path, causal: Any, tokenizer: Any) -> None:
