@@ -97,7 +97,7 @@ _SOURCES: dict[str, _Source] = {
             "test": _Part("test", 250),
         },
     ),
-    "primer": _only_train(primer.primer, 35_000),
+    "primer": _only_train(primer.primer, 40_000),
 }
 
 

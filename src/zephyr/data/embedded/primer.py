@@ -47,9 +47,16 @@ def _facts(random: Random, side: str) -> str:
 
 def _quizzes(random: Random, side: str) -> str:
     """Some questions in a row: one alone would soon be drawn again, and no row stands twice."""
-    make = quizzes.of(quizzes.ALL)
-    made = [draw(random, side, make, lambda quiz: quiz.question) for _ in range(4)]
-    return "\n\n".join(f"Question: {quiz.question}\nAnswer: {quiz.right}" for quiz in made)
+    return "\n\n".join(_answered(random, side) for _ in range(4))
+
+
+def _answered(random: Random, side: str) -> str:
+    """A question with a short answer, or one for the meaning of a term."""
+    if random.random() < 0.3:
+        term = random.choice(TERMS)
+        return f"Question: {glossary.ask(random, term)}\nAnswer: {term.sentence}"
+    quiz = draw(random, side, quizzes.of(quizzes.ALL), lambda made: made.question)
+    return f"Question: {quiz.question}\nAnswer: {quiz.right}"
 
 
 def _story(random: Random, side: str) -> str:
@@ -84,11 +91,11 @@ def article(random: Random, side: str) -> list[str]:
 
 
 _SHARES = {
-    _sums: 24,
-    _told_problem: 38,
-    _quantity: 5,
-    _facts: 9,
-    _quizzes: 14,
+    _sums: 22,
+    _told_problem: 43,
+    _quantity: 4,
+    _facts: 5,
+    _quizzes: 16,
     _story: 2,
     _programs: 3,
     _article: 5,
