@@ -74,7 +74,11 @@ def _article(random: Random, side: str) -> str:
 
 
 def article(random: Random, side: str) -> list[str]:
-    """The lines of an article as WikiText has them: blank, heading, blank, paragraphs."""
+    """The lines of an article as WikiText has them: blank, heading, blank, paragraphs.
+
+    One that is not for training holds a paragraph of a form that no other has, so that none stands
+    in the primer, which is not drawn by the content of its articles.
+    """
     term = random.choice(TERMS)
     first, second, third = glossary.others(random, term, 3)
     of = f"{capital(term.said)} belongs to {term.field}."
@@ -86,6 +90,8 @@ def article(random: Random, side: str) -> list[str]:
         paragraphs.append(f" {_story(random, side)} {third.sentence} {third.more} \n")
     if random.random() < 0.5:
         paragraphs.append(f" {_sums(random, side)} {random.choice(FORMULAS).sentence} \n")
+    if side != "train":
+        paragraphs.append(f" {third.sentence} {capital(third.said)} belongs to {third.field}. \n")
     random.shuffle(paragraphs)
     return ["", f" = {capital(term.name)} = \n", "", *paragraphs]
 

@@ -4,6 +4,7 @@
 can run every program and see that the right one is right and the wrong one wrong.
 """
 
+import re
 from random import Random
 from typing import NamedTuple
 
@@ -81,8 +82,6 @@ def ask(random: Random, task: Task) -> tuple[str, str]:
 
 def write(task: Task, argument: str, *, wrong: bool = False) -> str:
     """The function as a code block."""
-    import re
-
     body = re.sub(rf"\b{task.argument}\b", argument, task.wrong if wrong else task.body)
     return f"```python\ndef {task.name}({argument}):\n    {body}\n```"
 
