@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 
 from zephyr import recipe
 from zephyr.cli import app
-from zephyr.data.sources import SOURCES
+from zephyr.data.table import SOURCES, Source
 from zephyr.evaluate.task import TASKS
+from zephyr.records import KINDS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
@@ -23,10 +24,16 @@ NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
 
 def cli() -> str:
     """Every command with its arguments and options."""
-    parts = ["# Command line\n\n"]
-    group: Any = typer.main.get_command(app)
+    return "# Command line\n\n" + _commands("zephyr", typer.main.get_command(app))
+
+
+def _commands(path: str, group: Any) -> str:
+    parts = []
     for name, command in sorted(group.commands.items()):
-        parts.append(f"## zephyr {name}\n\n{inspect.cleandoc(command.help)}\n\n")
+        if hasattr(command, "commands"):
+            parts.append(_commands(f"{path} {name}", command))
+            continue
+        parts.append(f"## {path} {name}\n\n{inspect.cleandoc(command.help)}\n\n")
         rows = [
             (
                 " ".join(p.opts) if p.param_type_name == "option" else p.name.upper(),
@@ -58,27 +65,42 @@ def tasks() -> str:
     return "".join(parts)
 
 
+_SOURCES = (
+    "What can be named under `sources:` in a recipe. Columns are those that the reader needs, and ",
+    "in brackets others that it looks at. Mixtures take the split in **bold**, tasks ask the one ",
+    "in *italics*. Where a revision is unpinned, its files may change. The last column names what ",
+    "is recalled or inferred, and was not read at the source.\n\n",
+)
+
+
 def sources() -> str:
-    """Every registered source."""
+    """Every registered source, by kind."""
+    parts = ["# Sources\n\n", *_SOURCES]
+    head = ("name", "on the hub", "revision", "columns", "splits and rows", "licence", "uncertain")
+    for kind in KINDS:
+        rows = [_source(source) for source in SOURCES.values() if source.kind == kind]
+        parts.append(f"## {kind}\n\n{_table(head, rows)}")
+    return "".join(parts)
+
+
+def _source(source: Source) -> tuple[str, ...]:
+    """A row of the table of sources."""
+    place = revision = ""
+    if (hub := source.hub) is not None:
+        place = f"[{hub.id}]({hub.card}) {hub.config or ''}"
+        revision = f"`{hub.revision}`" if hub.pinned else f"`{hub.revision}`, unpinned"
+    columns = ", ".join(source.columns)
+    if source.optional:
+        columns += f" ({', '.join(source.optional)})"
+    mark = {source.train: "**", source.exam: "*"}
     rows = [
-        (
-            row.name,
-            row.hub_id or "",
-            row.config or "",
-            row.split,
-            row.kind,
-            f"{row.rows:,}" if row.rows is not None else "not known",
-            row.licence,
-            "yes" if row.gated else "",
-            ", ".join(row.uncertain),
-        )
-        for row in SOURCES.values()
+        f"{mark.get(split, '')}{split}{mark.get(split, '')} "
+        + ("(not known)" if count is None else f"{count:,}")
+        for split, count in source.splits.items()
     ]
-    head = ("name", "hub id", "config", "split", "kind", "rows", "licence", "gated", "uncertain")
-    return (
-        "# Sources\n\nWhat can be named under `sources:` in a recipe. The last column names the"
-        " facts that are recalled or inferred, and not read at the source.\n\n" + _table(head, rows)
-    )
+    licence = source.licence + ("; gated" if source.gated else "")
+    doubts = [f"{fact} {doubt}" for fact, doubt in source.uncertain.items()]
+    return (source.name, place, revision, columns, ", ".join(rows), licence, ", ".join(doubts))
 
 
 _HOW = (

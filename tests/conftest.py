@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.place import Command, Place, Printed, make_place
 from zephyr import cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
+os.environ["ZEPHYR_CACHE"] = tempfile.mkdtemp(prefix="zephyr-cache-")
 
 ROOT = Path(__file__).parents[1]
 

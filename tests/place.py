@@ -62,6 +62,10 @@ class Place:
         known = json.loads((self.runs / "tiny" / "nodes.json").read_text())
         return {n["name"]: n for n in known["nodes"]}
 
+    def marks(self) -> dict[str, str]:
+        """The fingerprint of each node."""
+        return {name: node["fingerprint"] for name, node in self.nodes().items()}
+
     def run(self, name: str) -> Path:
         return self.runs / "objects" / self.nodes()[name]["fingerprint"]
 
@@ -100,9 +104,19 @@ def tiny_recipe() -> dict[str, Any]:
         "name": "tiny",
         "seed": 1,
         "data": {
-            "text": {"kind": "passage", "sources": [{"path": "text.jsonl"}]},
-            "chat": {"kind": "chat", "holdout": 0.1, "sources": [{"path": "chat.jsonl"}]},
-            "pairs": {"kind": "pair", "holdout": 0.25, "sources": [{"path": "pairs.jsonl"}]},
+            "text": {"kind": "passage", "clean": "report", "sources": [{"path": "text.jsonl"}]},
+            "chat": {
+                "kind": "chat",
+                "clean": "report",
+                "holdout": 0.1,
+                "sources": [{"path": "chat.jsonl"}],
+            },
+            "pairs": {
+                "kind": "pair",
+                "clean": "report",
+                "holdout": 0.25,
+                "sources": [{"path": "pairs.jsonl"}],
+            },
         },
         "models": {
             "M0": {

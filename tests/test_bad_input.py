@@ -147,7 +147,7 @@ Error: a file is of no format that can be read
 Error: unknown key 'models.M1.tune.lrr'
   where:   small.yaml:24
   allowed: batch, beta2, clip, data, epochs, evaluate_every, load, log_every, lora, lr, \
-max_length, schedule, steps, warmup, weight_decay
+max_length, overlong, schedule, steps, warmup, weight_decay
   nearest: lr
 """,
     ),
@@ -160,18 +160,9 @@ Error: unknown source 'gsmk8'
 code_vulnerability, dpo_mix_zero_math_untoxic, epfl, exp_dpo_3, goat, gsm8k, h4rmony, hellaswag, \
 khan_academy, lima, magicoder, math_college, math_instruct, metamathqa, mmlu, open_platypus, \
 orca_dpo_pairs, primer, py_dpo, shp_askengineers, shp_askphysics, shp_askscience, \
-shp_explainlikeimfive, truthy_dpo, wiki_qa, wikitext2
+shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitext2
   nearest: gsm8k
-  to do:   name one of these, or give a `path:` to a file of your own
-""",
-    ),
-    "a source that is not at hand": (
-        source(name="lima"),
-        """\
-Error: source 'lima' is not at hand
-  where:   data.sft
-  found:   it is on the hub as GAIR/lima
-  to do:   download it and give its `path:`, or set `origin: embedded` for generated rows
+  to do:   name one of these, or give a `path:` or a `hub:` of your own
 """,
     ),
     "an unknown task": (
@@ -284,7 +275,7 @@ Error: data.sft.holdout: Input should be less than 1
 Error: this base model is not there
   where:   models.M0.base
   found:   bse
-  allowed: a folder in Hugging Face format
+  allowed: a folder in Hugging Face format, or an id of the hub (org/name)
   to do:   give the path of a folder with config.json, *.safetensors and tokenizer.json
 """,
     ),
@@ -592,18 +583,19 @@ Not tried: M1, M1/mcqa
         """\
 M1 failed: no example fits the model
   found:   57 examples, each longer than 4 tokens
-  to do:   raise `max_length`, or take shorter examples
+  to do:   raise `max_length`, take shorter examples, or set `overlong: cut`
 Not tried: M1/mcqa
 """,
     ),
     "a task with nothing to ask": (
         lambda desk: desk.put("quiz.jsonl", '{"question": "x", "choices": ["a"], "answer": 0}\n'),
         """\
-M1/mcqa failed: too many rows of source 'quiz' can't be read
+data.sft failed: too many rows of source 'quiz' can't be read
   where:   quiz.jsonl:1
   found:   1 of 1 rows: 1 x there are fewer than two options
   allowed: a share of 0.05 (`unreadable`)
   to do:   mend the rows, map their names with `columns`, or raise `unreadable`
+Not tried: M1, M1/mcqa
 """,
     ),
 }
@@ -656,7 +648,7 @@ def small_disk(desk: Desk) -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize(
     ("kilobytes", "failed"),
-    [(4, set()), (24, {"data.sft", "data.pairs", "M0"}), (80, {"data.pairs", "M1"}), (200, {"M2"})],
+    [(4, set()), (24, {"data.sft", "data.pairs", "M0"}), (112, {"M1"}), (200, {"M2"})],
 )
 def test_a_full_disk_and_more_space(
     desk: Desk, small_disk: Callable[[int], None], kilobytes: int, failed: set[str]

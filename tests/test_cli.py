@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.place import Command, Place
 from zephyr import cli, doctor
 
-COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "list", "doctor"]
+COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "list", "doctor", "data"]
 
 
 @pytest.fixture
@@ -77,8 +77,11 @@ def test_every_command_in_the_readme_can_be_typed() -> None:
     written = written_commands()
     assert ("real-small.yaml", "run real-small") in written
     for _, line in written:
-        name, *arguments = shlex.split(re.sub(r"  .*|[\[\]]", "", line))
+        name, *arguments = shlex.split(re.sub(r"  .*|[\[\]]", "", line).replace("FORM", "trl"))
         command = app.commands[name]  # type: ignore[attr-defined]  # it is a group
+        if name == "data":
+            name, *arguments = arguments
+            command = command.commands[name]
         command.make_context(name, arguments)
     assert {line.split()[0] for file, line in written if file == "README.md"} == set(COMMANDS)
 
@@ -100,10 +103,34 @@ def test_a_plan_goes_from_missing_to_fresh_to_stale(
     assert {n for n, state in changed.items() if state == "fresh"} == nodes - after
     quiz = place.folder / "quiz.jsonl"
     quiz.write_text(quiz.read_text() + "\n")
-    assert {n for n, state in states(zephyr).items() if state == "stale"} == {
-        n for n in nodes if n.endswith("/mcqa")
-    }
+    changed = states(zephyr)
+    stale = {n for n in nodes if n.endswith("/mcqa") or n.startswith("data.")}
+    assert {n for n, state in changed.items() if state == "stale"} == stale
+    assert {n for n, state in changed.items() if state == "waiting"} == nodes - stale
     assert {p.name for p in (tmp_path).iterdir()} == {"copy"}
+
+
+def test_what_is_drawn_again_as_it_was_keeps_what_learned_from_it(
+    place: Place, zephyr: Command
+) -> None:
+    """Another quiz is looked for in the data; they stay as they are, and so do the models."""
+    quiz = place.folder / "quiz.jsonl"
+    quiz.write_text(quiz.read_text() + "\n")
+    before = place.marks()
+    _, out, _ = zephyr("plan", "tiny.yaml")
+    assert "waiting: kept if the mixtures above draw the same records as before" in out
+    code, _, err = zephyr("chat", "M1", "-r", "tiny.yaml")
+    assert (code, err.splitlines()[0]) == (2, "Error: the data of M1 have changed")
+    code, out, _ = zephyr("run", "tiny.yaml")
+    assert code == 0
+    assert (
+        out.splitlines()[0] == "tiny: 0 nodes kept, 23 to make (16 of them only if the data change)"
+    )
+    after = place.marks()
+    assert {n for n in before if before[n] != after[n]} == {
+        n for n in before if n.endswith("/mcqa") or n.startswith("data.")
+    }
+    assert set(states(zephyr).values()) == {"fresh"}
 
 
 def test_a_plan_counts_what_is_to_be_made(place: Place, zephyr: Command) -> None:

@@ -36,7 +36,7 @@ def nodes(
 
     describe = Describer(
         version=lambda kind: (versions or {}).get(kind, 1),
-        source=lambda source, where: {"hash": (contents or {}).get(str(source.name), "")},
+        source=lambda source, use, where: {"hash": (contents or {}).get(str(source.name), "")},
         base=lambda name, where: {"files": (contents or {}).get(name, "")},
         task_sources=task_sources,
     )

@@ -17,7 +17,8 @@ LIGHT = [
     "zephyr.report.page",
     "zephyr.report.ledger",
 ]
-HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "jieba", "nltk", "sacrebleu")
+HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "jieba", "nltk", "sacrebleu", "rensa")
+HEAVY = (*HEAVY, "huggingface_hub")
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -95,7 +95,7 @@ def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("    from: M0\n", "", 7, "exactly one of `base`, `pretrain`"),
         ("{base: folder}", "{base: folder, quantize: nf4}", 6, "`quantize` needs `from`"),
         ("origin: embedded", "name: small", 2, "stands twice"),
-        ("goat", "{cap: 3}", 4, "needs a `name` from the table of sources, or a `path`"),
+        ("goat", "{cap: 3}", 4, "needs a `name` from the table of sources, a `path` or `hub`"),
         ("data:\n", "data: [\n", 5, "not valid YAML"),
         ("  M0:", "  data.sft: {base: folder}\n  M0:", 1, "may not be called `data.sft`"),
     ],

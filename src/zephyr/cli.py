@@ -2,19 +2,32 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from zephyr import cli_data
+from zephyr.console import (
+    STOPPED,
+    Jobs,
+    Overrides,
+    RecipeArgument,
+    RecipeOption,
+    bring_up_to_date,
+    end,
+    err,
+    make_plan,
+    open_store,
+    out,
+    read_recipe_of,
+)
 from zephyr.errors import ZephyrError, unknown
 
 if TYPE_CHECKING:
-    from zephyr.engine import Outcome, Plan
-    from zephyr.store import Run, Store
+    from zephyr.engine import Plan
+    from zephyr.store import Run
 
 app = typer.Typer(
     help="Turns a small open language model into a course tutor, and measures every step.",
@@ -23,24 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, soft_wrap=True)
-
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A YAML file, or the name of a recipe that comes with Zephyr.")
-]
-RecipeOption = Annotated[
-    str, typer.Option("--recipe", "-r", help="The recipe whose nodes are meant.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", "-s", help="Changes the recipe: models.M2.align.beta=0.2", metavar="KEY=VALUE"
-    ),
-]
-Jobs = Annotated[int | None, typer.Option(help="Stages side by side (default: run.jobs).", min=1)]
-
-STOPPED = 130
+app.add_typer(cli_data.app, name="data")
 
 
 def main() -> None:
@@ -61,16 +57,17 @@ def run(
     recipe: RecipeArgument = "embedded", overrides: Overrides = None, jobs: Jobs = None
 ) -> None:
     """Brings a recipe up to date: trains, evaluates and reports what is not there yet."""
-    plan = _plan(recipe, overrides, jobs)
-    outcome = _bring_up_to_date(plan)
+    _fetch_missing(recipe, overrides)
+    plan = make_plan(recipe, overrides, jobs)
+    outcome, plan = bring_up_to_date(plan)
     _report(plan)
-    _end(outcome, recipe)
+    end(outcome, recipe)
 
 
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
-    """Shows each node of a recipe as fresh, stale, missing, unfinished or failed; makes nothing."""
-    found = _plan(recipe, overrides)
+    """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
+    found = make_plan(recipe, overrides)
     table = Table(box=None, pad_edge=False)
     for heading in ("node", "kind", "from", "state", "run"):
         table.add_column(heading)
@@ -85,6 +82,8 @@ def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> No
     out.print(
         f"\n{todo} of {len(found.nodes)} nodes to make in {found.store.root}", highlight=False
     )
+    if any(found.state(name) == "waiting" for name in found.nodes):
+        out.print("waiting: kept if the mixtures above draw the same records as before")
 
 
 @app.command()
@@ -96,7 +95,7 @@ def why(
     """Says why a node would be made again: which of its inputs changed since the last run."""
     from zephyr.engine import changes
 
-    found = _plan(recipe, overrides)
+    found = make_plan(recipe, overrides)
     if node not in found.nodes:
         raise unknown("node", node, found.nodes, where=f"recipe {found.recipe.name}")
     state = found.state(node)
@@ -109,7 +108,7 @@ def why(
 @app.command()
 def report(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
-    _report(_plan(recipe, overrides))
+    _report(make_plan(recipe, overrides))
 
 
 @app.command("eval")
@@ -120,15 +119,18 @@ def evaluate(
     overrides: Overrides = None,
 ) -> None:
     """Asks one model one task, making whatever that needs, and prints the scores."""
-    found = _plan(recipe, overrides)
+    from zephyr import engine
+
+    _fetch_missing(recipe, overrides)
+    found = make_plan(recipe, overrides)
     name = f"{model}/{task}"
     if name not in found.nodes:
         evaluations = [n for n, node in found.nodes.items() if node.kind == "evaluation"]
         raise unknown("evaluation", name, evaluations, where=f"recipe {found.recipe.name}")
-    outcome = _bring_up_to_date(found, only=name)
+    outcome, found = bring_up_to_date(found, engine.needed(found, name))
     if not (outcome.failed or outcome.broken or outcome.stopped):
         _show_scores(found.store.find(found.nodes[name].fingerprint))
-    _end(outcome, recipe)
+    end(outcome, recipe)
 
 
 @app.command()
@@ -141,13 +143,15 @@ def chat(
     """Talks with a model that has been run. An empty line or Ctrl-D ends, /new starts afresh."""
     from zephyr.chat import converse
 
-    found = _plan(recipe)
+    found = make_plan(recipe)
     if model not in found.recipe.models:
         raise unknown("model", model, found.recipe.models, where=f"recipe {found.recipe.name}")
     made = found.store.find(found.nodes[model].fingerprint)
-    if not made.finished:
+    if found.state(model) != "fresh":
         raise ZephyrError(
-            f"{model} has not been made yet",
+            f"{model} has not been made yet"
+            if not made.finished
+            else f"the data of {model} have changed",
             where=str(found.store.root),
             todo=f"zephyr run {recipe}",
         )
@@ -157,7 +161,7 @@ def chat(
 @app.command("list")
 def list_runs() -> None:
     """Lists the recipes that have been run here, and what each of their nodes weighs."""
-    store = _store()
+    store = open_store()
     recipes = sorted(p.parent.name for p in store.root.glob("*/nodes.json"))
     if not recipes:
         out.print(f"Nothing has been run in {store.root} yet: zephyr run", highlight=False)
@@ -182,7 +186,7 @@ def doctor() -> None:
     """Shows versions, devices, free memory and disk, and what is missing."""
     from zephyr.doctor import examine
 
-    findings = examine(_store().root)
+    findings = examine(open_store().root)
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
         mark = "[green]ok[/]" if finding.good else "[red]!![/]"
@@ -192,35 +196,12 @@ def doctor() -> None:
         raise typer.Exit(2)
 
 
-def _store() -> "Store":
-    from zephyr.store import Store
+def _fetch_missing(recipe: str, overrides: list[str] | None) -> None:
+    """Brings what a recipe needs of the hub, if anything is not at hand."""
+    from zephyr import gather
 
-    return Store(Path(os.environ.get("ZEPHYR_RUNS", "runs")).resolve())
-
-
-def _plan(recipe: str, overrides: list[str] | None = None, jobs: int | None = None) -> "Plan":
-    from zephyr.engine import plan as make_plan
-    from zephyr.recipe_file import find_recipe, read_recipe
-
-    path = find_recipe(recipe)
-    extra = [f"run.jobs={jobs}"] if jobs else []
-    return make_plan(
-        read_recipe(path, [*(overrides or ()), *extra]), path.resolve().parent, _store()
-    )
-
-
-def _bring_up_to_date(plan: "Plan", only: str | None = None) -> "Outcome":
-    from zephyr import engine
-    from zephyr.display import Display
-
-    todo = engine.todo(plan, only)
-    kept = len(plan.nodes) - len(todo)
-    if only is None:
-        out.print(f"{plan.recipe.name}: {kept} nodes kept, {len(todo)} to make", highlight=False)
-    with plan.store.lock():
-        plan.record()
-        with Display(plan, out, len(todo)) as display:
-            return engine.run(plan, todo, display.hear)
+    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
+        cli_data.bring(parcels)
 
 
 def _report(plan: "Plan") -> None:
@@ -259,20 +240,3 @@ def _show_environment(run: "Run") -> None:
         keys = ("threads", "token_budget", "layout", "dtype", "device", "machine", "python")
         facts = ", ".join(f"{k} {env[k]}" for k in keys if k in env)
         out.print(f"  made with: {facts}", highlight=False)
-
-
-def _end(outcome: "Outcome", recipe: str) -> None:
-    """Tells what went wrong, if anything did, and leaves with the code that says so."""
-    for name, text in outcome.failed.items():
-        err.print(f"[bold red]{name} failed:[/] {escape(text)}", highlight=False)
-    for name, text in outcome.broken.items():
-        err.print(f"[bold red]{name} broke; this is a defect of Zephyr:[/]\n{escape(text)}")
-    if outcome.skipped:
-        err.print(f"Not tried: {', '.join(outcome.skipped)}", highlight=False)
-    if outcome.stopped:
-        err.print(f"Stopped. What is finished is kept; to go on: zephyr run {recipe}")
-        raise typer.Exit(STOPPED)
-    if outcome.broken:
-        raise typer.Exit(1)
-    if outcome.failed:
-        raise typer.Exit(2)

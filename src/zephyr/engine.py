@@ -6,7 +6,7 @@ The engine itself computes nothing and never imports torch.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 from zephyr import graph
 from zephyr.data import sources
-from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import find, sources_of
 from zephyr.graph import Node
-from zephyr.recipe import Recipe, Source
+from zephyr.model.base import content
+from zephyr.recipe import Recipe, Source, Use
 from zephyr.store import Store, write_json
 from zephyr.worker import Order, Report, work
 
-State = Literal["fresh", "stale", "missing", "unfinished", "failed"]
+State = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed"]
 
 VERSIONS = {
-    "mixture": 1,
+    "mixture": 2,
     "base": 1,
     "pretrain": 1,
     "tune": 1,
@@ -52,16 +52,26 @@ class Plan:
     nodes: Mapping[str, Node]
 
     def state(self, name: str) -> State:
-        """Whether a node's run is there, was made from other inputs, or is not there."""
+        """Whether a node's run is there, was made from other inputs, or is not there.
+
+        It is waiting if it is there, and a mixture that it was made of has to be drawn again: it
+        stays if that gives the same records.
+        """
         node = self.nodes[name]
         run = self.store.find(node.fingerprint)
         if run.finished:
-            return "fresh"
+            return "fresh" if all(map(self._settled, node.inputs.values())) else "waiting"
         if run.failure is not None:
             return "failed"
         if run.path.exists():
             return "unfinished"
         return "stale" if self.last(name) not in (None, node.fingerprint) else "missing"
+
+    def _settled(self, name: str) -> bool:
+        """Whether all mixtures that a node is made of are drawn."""
+        node = self.nodes[name]
+        drawn = node.kind != "mixture" or self.store.find(node.fingerprint).finished
+        return drawn and all(map(self._settled, node.inputs.values()))
 
     def last(self, name: str) -> str | None:
         """The fingerprint under which the node was known when the recipe was last run."""
@@ -97,33 +107,25 @@ def plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         task = kind.removeprefix("task:")
         return find(task).version if task != kind else VERSIONS[kind]
 
-    def source(spec: Source, where: str) -> dict[str, Any]:
-        return sources.fingerprint(spec, origin=recipe.origin, base=folder, where=where)
+    def source(spec: Source, use: Use, where: str) -> dict[str, Any]:
+        return sources.fingerprint(spec, use=use, origin=recipe.origin, base=folder, where=where)
 
     def base(name: str, where: str) -> dict[str, Any]:
-        return _base_files(folder / name, where)
+        return {"files": content(name, folder, where)}
 
-    describe = graph.Describer(version=version, source=source, base=base, task_sources=sources_of)
+    before = {n["name"]: n for n in (store.nodes(recipe.name) or {"nodes": []})["nodes"]}
+
+    def drawn(node: Node) -> str | None:
+        """Its records, or those that it had: until it is drawn again they count as the same."""
+        for known in (node.to_json(), before.get(node.name)):
+            if known is not None and (run := store.find(known["fingerprint"])).finished:
+                return str(run.read("artifact/manifest.json")["content"])
+        return None
+
+    describe = graph.Describer(
+        version=version, source=source, base=base, task_sources=sources_of, drawn=drawn
+    )
     return Plan(recipe, folder, store, graph.build(recipe, describe))
-
-
-def _base_files(folder: Path, where: str) -> dict[str, Any]:
-    from zephyr.data.files import content_sha256
-
-    if not folder.is_dir():
-        raise ZephyrError(
-            "this base model is not there",
-            where=where,
-            found=str(folder),
-            allowed="a folder in Hugging Face format",
-            todo="give the path of a folder with config.json, *.safetensors and tokenizer.json",
-        )
-    names = [
-        p.name
-        for p in sorted(folder.iterdir())
-        if p.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja")
-    ]
-    return {"files": {name: content_sha256(folder / name) for name in names}}
 
 
 @dataclass
@@ -141,27 +143,44 @@ class Outcome:
 Listener = Callable[[Report], None]
 
 
-def todo(plan: Plan, only: str | None = None) -> list[str]:
-    """The nodes that have to be made: all that are not fresh, or those that `only` needs."""
-    wanted = set(plan.nodes) if only is None else _needed(plan, only)
-    return [n for n in plan.nodes if n in wanted and plan.state(n) != "fresh"]
+def todo(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:
+    """The nodes that have to be made: all that are not fresh, or those of them that are wanted."""
+    names = plan.nodes if wanted is None else [name for name in plan.nodes if name in wanted]
+    return [name for name in names if plan.state(name) != "fresh"]
 
 
-def _needed(plan: Plan, name: str) -> set[str]:
-    return {name}.union(*(_needed(plan, used) for used in plan.nodes[name].inputs.values()))
+def needed(plan: Plan, name: str) -> set[str]:
+    """A node, and all that it is made of."""
+    return {name}.union(*(needed(plan, used) for used in plan.nodes[name].inputs.values()))
 
 
-def run(plan: Plan, todo: Sequence[str], listener: Listener) -> Outcome:
-    """Makes the nodes of `todo`; the store must be locked.
+def run(start: Plan, wanted: Collection[str] | None, listener: Listener) -> tuple[Outcome, Plan]:
+    """Makes the nodes that are wanted (all, if None) and not fresh; the store must be locked.
 
-    `listener` hears of every start, progress and end. A node that fails takes only those with it
-    that need it. KeyboardInterrupt lets training write its checkpoints.
+    Mixtures are made first, for it depends on their records what else is fresh: gives the plan as
+    it is then. `listener` hears of every start, progress and end. A node that fails takes only
+    those with it that need it. KeyboardInterrupt lets training write its checkpoints.
     """
     outcome = Outcome()
-    if todo:
-        with _workers(plan, min(plan.recipe.run.jobs, len(todo))) as crew:
-            _Schedule(plan, crew, list(todo), listener, outcome).run()
-    return outcome
+    current = start
+    first = todo(start, wanted)
+    if first:
+        with _workers(start, start.recipe.run.jobs) as crew:
+            mixtures = [name for name in first if start.nodes[name].kind == "mixture"]
+            _Schedule(start, crew, list(mixtures), listener, outcome).run()
+            if mixtures:
+                current = plan(start.recipe, start.folder, start.store)
+            if outcome.made:
+                current.record()
+            fate = {*outcome.made, *outcome.failed, *outcome.broken}
+            rest = [name for name in todo(current, wanted) if name not in fate]
+            schedule = _Schedule(current, crew, rest, listener, outcome)
+            for name in mixtures:
+                if name not in outcome.made:
+                    schedule.skip_dependents(name)
+            if not outcome.stopped:
+                schedule.run()
+    return outcome, current
 
 
 def changes(plan: Plan, name: str) -> list[str]:
@@ -304,7 +323,7 @@ class _Schedule:
         elif report.state in ("failed", "broken"):
             fate = self.outcome.failed if report.state == "failed" else self.outcome.broken
             fate[report.node] = report.text
-            self._skip_dependents(report.node)
+            self.skip_dependents(report.node)
         self.listener(report)
 
     def _lost(self, connection: Connection) -> None:
@@ -323,12 +342,12 @@ class _Schedule:
             self.outcome.skipped += self.todo
             self.todo.clear()
 
-    def _skip_dependents(self, name: str) -> None:
+    def skip_dependents(self, name: str) -> None:
         for other in [n for n in self.todo if name in self.plan.nodes[n].inputs.values()]:
             if other in self.todo:
                 self.todo.remove(other)
                 self.outcome.skipped.append(other)
-                self._skip_dependents(other)
+                self.skip_dependents(other)
 
     def _stop(self) -> None:
         """Lets trainings write a checkpoint; whatever else is half done is dropped."""

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
 from zephyr.errors import ZephyrError, unknown
-from zephyr.recipe import Model, Recipe, Source, Task
+from zephyr.recipe import Model, Recipe, Source, Task, Use
 
 NodeKind = Literal["mixture", "base", "pretrain", "tune", "align", "quantize", "evaluation"]
 
@@ -48,21 +48,24 @@ class Node:
 class Describer:
     """What the graph has to ask of the world: stage versions, and what a source or base holds.
 
-    `source` and `base` return JSON values that change when the content behind them does.
+    `source` and `base` return JSON values that change when the content behind them does. `drawn`
+    returns the hash of the records that a mixture holds, as far as it is known.
     """
 
     def __init__(
         self,
         *,
         version: Callable[[str], int],
-        source: Callable[[Source, str], dict[str, Any]],
+        source: Callable[[Source, Use, str], dict[str, Any]],
         base: Callable[[str, str], dict[str, Any]],
         task_sources: Callable[[Task], tuple[Source, ...]],
+        drawn: Callable[["Node"], str | None] = lambda node: None,
     ) -> None:
         self.version = version
         self.source = source
         self.base = base
         self.task_sources = task_sources
+        self.drawn = drawn
 
 
 def fingerprint(value: Any) -> str:
@@ -73,6 +76,9 @@ def fingerprint(value: Any) -> str:
 
 def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
     """All nodes of a recipe by name, every one after its inputs, with their fingerprints.
+
+    A mixture enters what learns from it by its records, as far as these are known: a change that
+    leaves them as they are (one more task to look for, say) makes nothing else again.
 
     Raises:
         ZephyrError: a name that is not there, or a cycle.
@@ -86,11 +92,16 @@ def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
     finished: dict[str, Node] = {}
     for name in _order(by_name):
         node = by_name[name]
-        inputs = {role: finished[used].fingerprint for role, used in node.inputs.items()}
+        inputs = {role: _content(finished[used], describe) for role, used in node.inputs.items()}
         version = describe.version(f"task:{_task(recipe, node).name}" if node.task else node.kind)
         mark = fingerprint([node.kind, version, node.spec, inputs])
         finished[name] = Node(**{**vars(node), "fingerprint": mark})
     return finished
+
+
+def _content(node: Node, describe: Describer) -> str:
+    known = describe.drawn(node) if node.kind == "mixture" else None
+    return known or node.fingerprint
 
 
 def _task(recipe: Recipe, node: Node) -> Task:
@@ -113,9 +124,15 @@ def _order(nodes: dict[str, Node]) -> Iterable[str]:
 def _mixture(recipe: Recipe, name: str, describe: Describer) -> Node:
     mixture = recipe.data[name]
     where = f"data.{name}"
+    exams = [
+        describe.source(source, "exam", f"evaluate.tasks.{task.key}")
+        for task in recipe.evaluate.tasks
+        for source in describe.task_sources(task)
+    ]
     spec = mixture.spec() | {
         "seed": recipe.seed,
-        "content": [describe.source(source, where) for source in mixture.sources],
+        "content": [describe.source(source, "train", where) for source in mixture.sources],
+        "exams": exams,
     }
     return Node(f"data.{name}", "mixture", spec, {})
 
@@ -209,7 +226,7 @@ def _evaluation(
     spec.pop("label", None)
     inputs = {"model": name}
     if sources:
-        spec["content"] = [describe.source(source, where) for source in sources]
+        spec["content"] = [describe.source(source, "exam", where) for source in sources]
     else:
         if task.data is None:
             raise ZephyrError(

@@ -16,6 +16,10 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+Use = Literal["train", "exam"]
+"""Whether a mixture takes a source, or a task asks it."""
+
+
 class Part(BaseModel):
     """A frozen piece of a recipe that knows its keys."""
 
@@ -27,14 +31,18 @@ class Part(BaseModel):
 
 
 class Source(Part):
-    """One source of a mixture or a task: a name from the table of sources, or a file of one's own.
+    """One source of a mixture or a task: a name from the table, a data set of the hub, or a file.
 
-    With `path` the rows come from that file; `columns` maps the names a reader knows to the
-    file's own.
+    With `path` the rows come from that file, or from several whose names fit a pattern with `*`;
+    with `hub` from the data set of that id, of which `config` and `revision` may be chosen.
+    `columns` maps the names a reader knows to the file's own.
     """
 
     name: Name | None = None
     path: str | None = None
+    hub: Annotated[str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = None
+    config: str | None = None
+    revision: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
     cap: Positive | None = None
@@ -45,25 +53,33 @@ class Source(Part):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _named_or_path(self) -> Self:
-        if self.name is None and self.path is None:
-            raise ValueError("a source needs a `name` from the table of sources, or a `path`")
-        if self.path is None and self.columns is not None:
-            raise ValueError("`columns` belongs to a source with a `path`")
+    def _one_place(self) -> Self:
+        if self.name is None and self.path is None and self.hub is None:
+            raise ValueError("a source needs a `name` from the table of sources, a `path` or `hub`")
+        if self.path is not None:
+            for key in ("hub", "config", "revision"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"a source with a `path` has no `{key}`")
+        elif self.columns is not None and self.hub is None:
+            raise ValueError("`columns` belongs to a source with a `path` or a `hub`")
         return self
 
 
 class Mixture(Part):
     """At most `cap` records of each source, drawn without replacement, and a hold-out split off.
 
-    `unreadable` is the share of a source's rows that may be refused by its reader before the
-    mixture is refused as a whole.
+    `clean` removes, or only reports, what a source repeats, what shares runs of `ngram` words with
+    a question of the recipe's tasks, and near-duplicates among all that is drawn. `unreadable` is
+    the share of a source's rows that may be refused by its reader before the mixture is refused as
+    a whole.
     """
 
     kind: Kind
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     cap: Positive | None = None
     holdout: Share = 0.0
+    clean: Literal["remove", "report"] = "remove"
+    ngram: Annotated[int, Field(ge=3)] = 8
     unreadable: Share = 0.05
 
 
@@ -133,9 +149,13 @@ class Pretrain(Optimization):
 
 
 class Tune(Optimization):
-    """Supervised fine-tuning (SFT). `load: nf4` freezes the base in 4 bits (QLoRA)."""
+    """Supervised fine-tuning (SFT). `load: nf4` freezes the base in 4 bits (QLoRA).
+
+    An example longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    """
 
     max_length: Annotated[int, Field(ge=2)] = 2048
+    overlong: Literal["leave out", "cut"] = "leave out"
     lora: Lora | Literal["none"] = Lora()
     load: Literal["nf4", "int8"] | None = None
 
@@ -147,10 +167,14 @@ class Tune(Optimization):
 
 
 class Align(Optimization):
-    """Direct preference optimization (DPO) against the model as it was before the first step."""
+    """Direct preference optimization (DPO) against the model as it was before the first step.
+
+    A pair longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    """
 
     beta: Rate = 0.1
     max_length: Annotated[int, Field(ge=2)] = 2048
+    overlong: Literal["leave out", "cut"] = "leave out"
     lora: Lora = Lora()
 
 
@@ -175,6 +199,14 @@ class Model(Part):
         if origins != ["from"] and acts:
             raise ValueError(f"`{acts[0]}` needs `from`, not `{origins[0]}`")
         return self
+
+    @property
+    def mixtures(self) -> tuple[Name, ...]:
+        """The mixtures that it learns from."""
+        if self.pretrain is not None:
+            return (self.pretrain.data, *self.pretrain.tokenizer_data)
+        learning = self.tune or self.align
+        return (learning.data,) if learning is not None else ()
 
     def _get(self, key: str) -> Any:
         return {**dict(self), "from": self.from_}[key]

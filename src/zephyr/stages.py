@@ -10,21 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zephyr.data import mixture, sources
+from zephyr.data.contamination import Exams
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import find, run_task, sources_of
 from zephyr.graph import Node
 from zephyr.model import adapter, nano
+from zephyr.model.base import locate
 from zephyr.model.fork import Fork, fork
 from zephyr.model.load import Lineage, Model, assemble, load, load_network
-from zephyr.recipe import Align, Lora, Mixture, Optimization, Recipe, Task, Tune
-from zephyr.records import Passage, Record
+from zephyr.recipe import Align, Lora, Mixture, Optimization, Recipe, Source, Task, Tune, Use
+from zephyr.records import Kind, Passage, Record
 from zephyr.store import Run, read_json_lines, write_atomically, write_json
+from zephyr.train.examples import examples
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Dpo, Objective, TokenLoss
 
@@ -56,23 +59,25 @@ def run_stage(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
 def _mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     name = node.name.removeprefix("data.")
     spec = context.recipe.data[name]
-    readings = [
-        sources.read(
-            source,
-            kind=spec.kind,
-            origin=context.recipe.origin,
-            base=context.folder,
-            where=f"data.{name}",
-        )
-        for source in spec.sources
-    ]
-    mixture.draw(spec, readings, seed=context.recipe.seed).write(run.artifact)
+    opened = [_open(s, spec.kind, "train", f"data.{name}", context) for s in spec.sources]
+    asked = (
+        (task.key, record)
+        for task in context.recipe.evaluate.tasks
+        for record in _asked(task, context)[0]
+    )
+    exams = Exams(asked, spec.ngram)
+    mixture.draw(spec, opened, seed=context.recipe.seed, exams=exams).write(run.artifact)
+
+
+def _open(source: Source, kind: Kind, use: Use, where: str, context: Context) -> sources.Opened:
+    origin, base = context.recipe.origin, context.folder
+    return sources.open_source(source, kind=kind, use=use, origin=origin, base=base, where=where)
 
 
 def _base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     base = context.recipe.models[node.name].base
     assert base is not None
-    lineage = Lineage(str((context.folder / base).resolve()))
+    lineage = Lineage(str(locate(base, context.folder, f"models.{node.name}.base")))
     load(lineage, context.store, token_budget=context.token_budget)
     lineage.write(run.artifact)
 
@@ -110,7 +115,7 @@ def _tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
     model = load(lineage, context.store, token_budget=context.token_budget)
-    forks, holdout = _conversations(model, inputs["data"], spec, run)
+    forks, holdout = _examples(model, inputs["data"], spec, run)
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
     else:
@@ -130,7 +135,7 @@ def _align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) ->
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
     model = load(lineage, context.store, token_budget=context.token_budget)
-    forks, holdout = _conversations(model, inputs["data"], spec, run)
+    forks, holdout = _examples(model, inputs["data"], spec, run)
     reference, held_out = _reference(model, forks, holdout, run)
     _add_adapter(model, spec.lora, node)
     objectives = Dpo(spec.beta, reference), Dpo(spec.beta, held_out)
@@ -196,17 +201,12 @@ def _asked(settings: Task, context: Context) -> tuple[list[Record], str]:
     records: list[Record] = []
     names = []
     for source in sources_of(settings):
-        reading = sources.read(
-            source,
-            kind=find(settings.name).asks,
-            origin=context.recipe.origin,
-            base=context.folder,
-            where=where,
-        )
-        mixture.refuse_unreadable(reading, Mixture.model_fields["unreadable"].default)
-        records += reading.records
-        made = "embedded" if source.path is None and context.recipe.origin else ""
-        names.append(" ".join(filter(None, (made, reading.label, source.split))))
+        opened = _open(source, find(settings.name).asks, "exam", where, context)
+        read, tally = sources.read(opened)
+        tally.refuse_unreadable(Mixture.model_fields["unreadable"].default)
+        records += read
+        made = "embedded" if sources.is_embedded(source, context.recipe.origin) else ""
+        names.append(" ".join(filter(None, (made, opened.label, source.split))))
     return records, " + ".join(names)
 
 
@@ -251,42 +251,13 @@ def _train(
     )
 
 
-class _Kept(NamedTuple):
-    """Forks that fit, and how many were left out because they are too long."""
-
-    forks: list[Fork]
-    overlong: int
-
-
-def _conversations(
+def _examples(
     model: Model, data: Run, spec: Tune | Align, run: Run
 ) -> tuple[list[Fork], list[Fork]]:
-    """The forks of a mixture, training and hold-out; too long ones are left out and counted."""
-    longest = min(spec.max_length, model.context)
-    train_records, holdout_records = mixture.load(data.artifact)
-    training = _fitting(model.template.forks(train_records), longest)
-    holdout = _fitting(model.template.forks(holdout_records), longest)
-    account = {
-        "max_length": longest,
-        "train": len(training.forks),
-        "train_overlong": training.overlong,
-        "holdout": len(holdout.forks),
-        "holdout_overlong": holdout.overlong,
-        "supervised_tokens": sum(f.supervised for f in training.forks),
-    }
+    """The forks of a mixture, training and hold-out; their account is kept with the run."""
+    train_forks, holdout, account = examples(model, mixture.load(data.artifact), spec)
     write_json(run.artifact / "examples.json", account)
-    if not training.forks:
-        raise ZephyrError(
-            "no example fits the model",
-            found=f"{training.overlong} examples, each longer than {longest} tokens",
-            todo="raise `max_length`, or take shorter examples",
-        )
-    return training.forks, holdout.forks
-
-
-def _fitting(forks: Sequence[Fork], longest: int) -> _Kept:
-    kept = [f for f in forks if f.longest <= longest]
-    return _Kept(kept, len(forks) - len(kept))
+    return train_forks, holdout
 
 
 def _reference(

@@ -6,32 +6,36 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from zephyr.data import embedded, mixture, sources
+from zephyr.data.contamination import Exams
 from zephyr.data.embedded import arithmetic, problems, programs, stories
 from zephyr.data.embedded.arithmetic import Sum
+from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Source
+from zephyr.evaluate.task import find, sources_of
+from zephyr.recipe import Source, Use
 from zephyr.recipe_file import read_recipe
-from zephyr.records import Chat, Choice, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
 SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.parts]
 
 
 def records(name: str, split: str) -> list[Record]:
-    reading = sources.read(
-        Source(name=name, split=split),
-        kind=sources.SOURCES[name].kind,
-        origin="embedded",
-        base=Path(),
-        where="here",
+    opened = open_embedded(Source(name=name, split=split), SOURCES[name].kind, "exam")
+    found, tally = sources.read(opened)
+    assert not tally.unreadable, tally.unreadable
+    return found
+
+
+def open_embedded(source: Source, kind: Kind, use: Use) -> sources.Opened:
+    return sources.open_source(
+        source, kind=kind, use=use, origin="embedded", base=Path(), where="here"
     )
-    assert not reading.unreadable, reading.unreadable
-    return reading.records
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -64,9 +68,10 @@ LONG = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
 
 
 def test_every_source_of_the_table_is_made() -> None:
-    assert embedded._SOURCES.keys() == sources.SOURCES.keys()
-    for name, source in sources.SOURCES.items():
-        assert source.split in embedded._SOURCES[name].parts
+    assert embedded._SOURCES.keys() | embedded.SAME.keys() == SOURCES.keys()
+    for name, source in SOURCES.items():
+        parts = embedded._SOURCES[embedded.SAME.get(name, name)].parts
+        assert {source.train, source.exam} - {None} <= parts.keys()
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS, ids=str)
@@ -164,7 +169,7 @@ def test_no_question_of_a_test_is_met_in_training() -> None:
             continue
         asked = {questions(record) for record in records(name, split)}
         if split in ("train", "auxiliary_train"):
-            if sources.SOURCES[name].kind != "pair":
+            if SOURCES[name].kind != "pair":
                 trained |= asked
         else:
             tested[f"{name}/{split}"] = asked
@@ -196,22 +201,36 @@ def test_no_article_of_a_test_stands_in_the_primer() -> None:
 
 def test_the_mixtures_of_the_recipe_have_a_tenth_of_the_seeds_sizes() -> None:
     """8 x 1,200 + 500 + 103 = 10,203 conversations, 150 + 11 x 100 = 1,250 pairs."""
+    assert sizes("report", exams=False) == {"sft": 10_203, "pairs": 1_250}
+
+
+def test_what_stands_in_a_test_is_removed() -> None:
+    """Generated texts repeat themselves: of the tenth, this is left to learn from."""
+    assert sizes("remove", exams=True) == {"sft": 9_739, "pairs": 1_228}
+
+
+def sizes(clean: Literal["remove", "report"], *, exams: bool) -> dict[str, int]:
+    """The sizes of the mixtures of the recipe, looked through for the questions of its tasks."""
     recipe = read_recipe(RECIPE)
-    sizes = {}
+    asked = [
+        (task.key, record)
+        for task in recipe.evaluate.tasks
+        for source in sources_of(task)
+        for record in sources.read(open_embedded(source, find(task.name).asks, "exam"))[0]
+        if exams
+    ]
+    found = {}
     for name in ("sft", "pairs"):
-        spec = recipe.data[name]
-        readings = [
-            sources.read(s, kind=spec.kind, origin="embedded", base=Path(), where=name)
-            for s in spec.sources
-        ]
-        drawn = mixture.draw(spec, readings, seed=recipe.seed)
-        sizes[name] = drawn.manifest["totals"]["kept"]
-    assert sizes == {"sft": 10_203, "pairs": 1_250}
+        spec = recipe.data[name].model_copy(update={"clean": clean})
+        opened = [open_embedded(source, spec.kind, "train") for source in spec.sources]
+        drawn = mixture.draw(spec, opened, seed=recipe.seed, exams=Exams(asked, spec.ngram))
+        found[name] = drawn.manifest["totals"]["kept"]
+    return found
 
 
 def test_pairs_about_correctness_do_not_give_themselves_away_by_length() -> None:
     longer = []
-    for name, source in sources.SOURCES.items():
+    for name, source in SOURCES.items():
         if source.kind == "pair" and source.aspect in ("correctness", "truth"):
             for record in records(name, "train"):
                 assert isinstance(record, Pair)

@@ -10,7 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from zephyr.data.files import Row, check, content_sha256, read_rows
+from zephyr.data.files import check, find, open_rows
+from zephyr.data.rows import Joined, Renamed, Row
 from zephyr.errors import ZephyrError
 
 ROWS = [
@@ -51,7 +52,7 @@ def put(folder: Path, name: str, data: bytes) -> Path:
 
 
 def read(folder: Path, name: str, data: bytes) -> list[Row]:
-    return list(read_rows(put(folder, name, data), "data.sft"))
+    return list(open_rows(put(folder, name, data), "data.sft"))
 
 
 def refusal(folder: Path, name: str, data: bytes) -> list[str]:
@@ -183,7 +184,6 @@ def test_json_that_is_broken_at_a_line(tmp_path: Path) -> None:
         "  found:   Expecting value: line 3 column 8 (char 29)",
         "  to do:   mend it, or name it .jsonl if each line is a value of its own",
     ]
-    assert refusal(tmp_path, "r.json", b'{"a": 1}\n{"a": 2}\n')[1] == "  where:   r.json:2"
     assert refusal(tmp_path, "r.json", b"[" * 100_000)[0] == "a file is not valid JSON"
     assert refusal(tmp_path, "r.json", b"[" + b"1" * 5_000 + b"]")[0] == "a file is not valid JSON"
 
@@ -202,7 +202,7 @@ def test_a_packed_file_that_is_cut_short(tmp_path: Path, name: str) -> None:
     path = put(tmp_path, f"{name}.gz", CONTENT.get(name, b"text" * 99))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ZephyrError) as caught:
-        list(read_rows(path, "data.sft"))
+        list(open_rows(path, "data.sft"))
     assert str(caught.value).splitlines() == [
         "a packed file is damaged or cut short",
         "  where:   data.sft",
@@ -214,7 +214,7 @@ def test_a_packed_file_that_is_not_packed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(b'{"a": 1}')
     with pytest.raises(ZephyrError, match=r"damaged or cut short(.|\n)*Not a gzipped file"):
-        list(read_rows(path, "data.sft"))
+        list(open_rows(path, "data.sft"))
 
 
 @pytest.mark.parametrize("name", ["r.parquet", "r.parquet.gz"])
@@ -304,8 +304,65 @@ def test_a_column_named_twice_is_refused(tmp_path: Path, name: str, part: bytes)
     ]
 
 
-def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
-    """SHA-256 of "abc", as FIPS 180-2 gives it."""
-    assert content_sha256(put(tmp_path, "r.txt", b"abc")) == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+def test_json_that_holds_an_object_a_line(tmp_path: Path) -> None:
+    """Many data sets call such a file .json."""
+    for end in ("\n", "\r\n"):
+        assert [row.value for row in read(tmp_path, "rows.json", lines(ROWS, end))] == ROWS
+    assert refusal(tmp_path, "rows.json", b'{\n "a": 1\n}')[0] == (
+        "a JSON file does not hold a list of rows"
     )
+
+
+# -- rows by number -------------------------------------------------------------------------------
+
+MANY = [{"n": n, "text": f"row {n}", "more": [n]} for n in range(50)]
+
+
+def many(folder: Path, name: str) -> Path:
+    """Fifty rows; those of Parquet in groups of seven."""
+    path = folder / name
+    if path.suffix == ".parquet":
+        table = pyarrow.Table.from_pylist(MANY)
+        pyarrow.parquet.write_table(table, path, row_group_size=7)
+    else:
+        path.write_bytes(lines(MANY))
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+def test_rows_come_in_the_order_that_is_asked_for(tmp_path: Path, name: str) -> None:
+    rows = open_rows(many(tmp_path, name), "data.sft")
+    assert len(rows) == 50
+    for numbers in ([], [49, 0, 7, 6, 6, 48], range(50)):
+        assert [row.value for row in rows.take(numbers)] == [MANY[n] for n in numbers]
+    header = rows.header()
+    assert header is not None
+    assert header.columns == {"n", "text", "more"}
+
+
+def test_only_the_columns_that_are_wanted_are_read(tmp_path: Path) -> None:
+    rows = open_rows(many(tmp_path, "rows.parquet"), "data.sft")
+    wanted = Renamed(rows, {"said": "text"}).take([9], {"said", "n", "other"})
+    assert [row.value for row in wanted] == [{"n": 9, "said": "row 9"}]
+
+
+def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("rows-b.jsonl", "rows-a.parquet", "other.jsonl"):
+        many(tmp_path, name)
+    parts = find(tmp_path, "rows-?.*", "data.sft")
+    assert [path.name for path in parts] == ["rows-a.parquet", "rows-b.jsonl"]
+    rows = Joined([open_rows(path, "data.sft") for path in parts])
+    assert len(rows) == 100
+    taken = rows.take([99, 0, 50])
+    assert [row.value for row in taken] == [MANY[49], MANY[0], MANY[0]]
+    assert [row.place for row in taken] == [
+        f"{parts[1]}:50",
+        f"{parts[0]} row 1",
+        f"{parts[1]}:1",
+    ]
+
+
+def test_a_pattern_that_fits_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZephyrError, match=r"no file has a name of this pattern(.|\n)*x-\*\.json"):
+        find(tmp_path, "x-*.json", "data.sft")
+    assert find(tmp_path, "x.json", "data.sft") == [tmp_path / "x.json"]

@@ -2,47 +2,24 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zephyr import recipe
-from zephyr.data import mixture
-from zephyr.data.mixture import Drawn, draw, load
-from zephyr.data.sources import Reading
+from tests.data.opened import BAD, UNWANTED, chats, drawn, ids, opened
+from zephyr.data.contamination import Exams
+from zephyr.data.mixture import FILES, load
+from zephyr.data.sources import Opened
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, from_json, to_json
 
-
-def chats(source: str, count: int, *, asked: int = 10**9, first: int = 0) -> list[Record]:
-    """Records that differ, about `asked` questions."""
-    return [
-        Chat(source, (Message("user", f"{n % asked}?"), Message("assistant", f"{n}.")))
-        for n in range(first, first + count)
-    ]
-
-
-def reading(label: str, records: list[Record], **counts: Any) -> Reading:
-    return Reading(label, rows=len(records), records=records, **counts)
-
-
-def spec(labels: list[str], caps: dict[str, int] | None = None, **settings: Any) -> recipe.Mixture:
-    caps = caps or {}
-    listed = tuple(recipe.Source(name=name, cap=caps.get(name)) for name in labels)
-    return recipe.Mixture(kind="chat", sources=listed, **settings)
-
-
-def drawn(readings: list[Reading], seed: int = 1, **settings: Any) -> Drawn:
-    return draw(spec([r.label for r in readings], **settings), readings, seed=seed)
-
-
-def ids(got: Drawn, source: str) -> set[str]:
-    return {r.id for side in got.split for r in side if r.source == source}
-
-
 SIZES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)
+
+
+def source(name: str, size: int) -> Opened:
+    """A source that has no record in common with one of another letter."""
+    return opened(name, chats(name, size, first=1_000 * ord(name)))
 
 
 @given(SIZES, st.integers(1, 40), st.integers(1, 40))
@@ -51,9 +28,7 @@ def test_each_source_gives_the_lesser_of_its_cap_and_its_size(
 ) -> None:
     """A source's own cap stands before the mixture's."""
     first, *_ = sizes
-    got = drawn(
-        [reading(n, chats(n, size)) for n, size in sizes.items()], cap=cap, caps={first: own}
-    )
+    got = drawn([source(n, size) for n, size in sizes.items()], cap=cap, caps={first: own})
     expected = {n: min(own if n == first else cap, size) for n, size in sizes.items()}
     assert Counter(r.source for r in got.split.train) == expected
     assert len({r.id for r in got.split.train if r.source == first}) == expected[first]
@@ -63,88 +38,138 @@ def test_each_source_gives_the_lesser_of_its_cap_and_its_size(
 def test_a_draw_does_not_depend_on_the_sources_beside_it(
     order: list[str], beside: int, cap: int, seed: int
 ) -> None:
-    """Nor on the order of its own rows."""
-    readings = {name: reading(name, chats(name, 12)) for name in order}
-    alone = drawn([reading("a", chats("a", 12)[::-1])], seed, cap=cap)
+    alone = drawn([source("a", 12)], seed, cap=cap)
     chosen = [name for name in order if name == "a" or name in "bcd"[:beside]]
-    assert ids(drawn([readings[n] for n in chosen], seed, cap=cap), "a") == ids(alone, "a")
+    assert ids(drawn([source(n, 12) for n in chosen], seed, cap=cap), "a") == ids(alone, "a")
 
 
-@given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 5))
-def test_a_larger_cap_takes_all_that_a_smaller_takes(small: int, more: int, seed: int) -> None:
-    readings = [reading("a", chats("a", 40))]
-    few, many = (ids(drawn(readings, seed, cap=c), "a") for c in (small, small + more))
-    assert few <= many
-    assert len(many) - len(few) == min(40, small + more) - min(40, small)
-
-
-@given(SIZES, st.floats(0, 0.6), st.integers(2, 9), st.integers(0, 9))
-def test_no_question_stands_on_both_sides(
-    sizes: dict[str, int], share: float, asked: int, seed: int
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 5), st.booleans())
+def test_a_larger_cap_takes_all_that_a_smaller_takes(
+    small: int, more: int, seed: int, refused: bool
 ) -> None:
-    """The same questions are in all sources; as many groups are held out as the share needs."""
-    readings = [reading(n, chats(n, size, asked=asked)) for n, size in sizes.items()]
+    """Also where rows are refused, and the next take their places."""
+    rows: list[Record | str] = [*chats("a", 40)]
+    if refused:
+        rows[::3] = [BAD] * 14
+        rows[1::5] = [rows[2]] * 8
+    sources = [opened("a", rows)]
+    few, many = (
+        ids(drawn(sources, seed, cap=c, unreadable=0.9), "a") for c in (small, small + more)
+    )
+    assert few <= many
+    there = len({r.id for r in rows if not isinstance(r, str)})
+    assert (len(few), len(many)) == (min(there, small), min(there, small + more))
+
+
+@given(SIZES, st.floats(0, 0.6), st.integers(2, 9), st.integers(0, 9), st.booleans())
+def test_no_question_stands_on_both_sides(
+    sizes: dict[str, int], share: float, asked: int, seed: int, remove: bool
+) -> None:
+    """The same questions are in all sources; no more is held out than the share needs."""
+    sources = [opened(n, chats(n, size, asked=asked)) for n, size in sizes.items()]
+    clean = "remove" if remove else "report"
     try:
-        train, holdout = drawn(readings, seed, holdout=share).split
+        train, holdout = drawn(sources, seed, holdout=share, clean=clean).split
     except ZephyrError as error:
         assert error.problem == "a mixture holds out all that it has"  # noqa: PT017  # or all's well
         return
-    total = sum(sizes.values())
-    assert len(train) + len(holdout) == total
+    total = len(train) + len(holdout)
+    assert total == (max(sizes.values()) if remove else sum(sizes.values()))
     assert not {r.group for r in train} & {r.group for r in holdout}
     groups = Counter(r.group for r in holdout)
-    assert len(holdout) >= share * total
-    assert len(holdout) - max(groups.values(), default=0) < max(share * total, 1)
+    assert bool(holdout) == (share > 0)
+    assert len(holdout) < share * total + 1 or len(groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "records", "held"),
+    [(0.05, 102, 6), (0.05, 100, 5), (0.05, 101, 6), (0.2, 5, 1), (0.0, 9, 0)],
+)
+def test_the_hold_out_is_rounded_up(share: float, records: int, held: int) -> None:
+    """0.05 x 102,030 is 5,102 in the seed; 0.05 x 100 is 5, whatever floating point says."""
+    assert len(drawn([opened("a", chats("a", records))], holdout=share).split.holdout) == held
 
 
 @given(st.integers(0, 9), st.integers(1, 60))
 def test_questions_are_held_out_in_an_order_that_no_other_source_changes(
     seed: int, beside: int
 ) -> None:
-    a, b = reading("a", chats("a", 50)), reading("b", chats("b", beside, first=50))
     held = [
-        {r.group for r in drawn(readings, seed, holdout=0.2).split.holdout if r.source == "a"}
-        for readings in ([a], [a, b])
+        {r.group for r in drawn(sources, seed, holdout=0.2).split.holdout if r.source == "a"}
+        for sources in ([source("a", 50)], [source("a", 50), source("b", beside)])
     ]
     assert len(held[0]) == 10
     assert held[0] <= held[1] or held[1] <= held[0]
 
 
 def test_duplicates_are_counted_and_taken_once() -> None:
-    """Within a source; between sources each keeps its own, and the same side of the hold-out."""
-    a = reading("a", chats("a", 5) + chats("a", 3))
-    b = reading("b", chats("b", 5))
-    got = drawn([a, b], holdout=0.3)
+    """Within a source the next row takes the place; the later of two sources loses."""
+    sources = [opened("a", chats("a", 5) + chats("a", 3)), opened("b", chats("b", 7))]
+    got = drawn(sources, cap=5)
     account = got.manifest["sources"]
-    assert (account["a"]["duplicates"], account["a"]["kept"]) == (3, 5)
-    assert (account["b"]["duplicates"], account["b"]["kept"]) == (0, 5)
-    assert len(got.split.holdout) == 4
-    assert Counter(r.id for r in got.split.holdout) == {r.id: 2 for r in got.split.holdout}
+    assert (account["a"]["duplicates"], account["a"]["kept"]) == (8 - 5 - account["a"]["capped"], 5)
+    assert account["b"]["near_duplicates"] == len(
+        ids(drawn(sources[1:], cap=5), "b") & ids(got, "a")
+    )
+    assert account["b"]["kept"] == 5 - account["b"]["near_duplicates"]
+    for row in got.near_duplicates:
+        assert (row["source"], row["repeats"]["source"], row["id"]) == (
+            "b",
+            "a",
+            row["repeats"]["id"],
+        )
+
+
+def test_what_is_only_reported_stays() -> None:
+    exams = Exams([("quiz", chats("q", 1)[0])], 8)
+    sources = [opened("a", chats("a", 5) + chats("a", 3)), opened("b", chats("b", 7))]
+    got = drawn(sources, clean="report", exams=exams)
+    account = got.manifest["sources"]
+    assert (account["a"]["duplicates"], account["a"]["kept"]) == (3, 8)
+    assert (account["b"]["duplicates"], account["b"]["kept"]) == (0, 7)
+    assert (account["a"]["near_duplicates"], account["b"]["near_duplicates"]) == (3, 5)
+    assert (account["a"]["contaminated"], account["b"]["contaminated"]) == (2, 1)
+    assert [row["task"] for row in got.contaminated] == ["quiz"] * 3
+    assert drawn(sources, exams=exams).manifest["totals"]["contaminated"] == 2
+
+
+def test_near_duplicates_stand_on_one_side() -> None:
+    """Where they are only reported: two questions that differ by a word are one group."""
+    words = [" ".join(f"w{n}x{i}" for i in range(40)) for n in range(60)]
+    both = [
+        Chat("a", (Message("user", f"{n} {words[n]} {end}"), Message("assistant", words[n])))
+        for n in range(60)
+        for end in ("please", "now")
+    ]
+    got = drawn([opened("a", both)], clean="report", holdout=0.3)
+    assert got.manifest["totals"]["near_duplicates"] == 60
+    held = Counter(r.texts[0].split()[0] for r in got.split.holdout)
+    assert len(held) == 18
+    assert set(held.values()) == {2}
 
 
 @given(
     st.integers(0, 4), st.integers(0, 9), st.integers(0, 9), st.integers(1, 60), st.integers(1, 60)
 )
 def test_the_account_adds_up(unreadable: int, out: int, twice: int, size: int, cap: int) -> None:
-    """Where a row gives one record: seen = unreadable + left out + duplicates + capped + kept."""
-    records = chats("a", size) + chats("a", min(twice, size))
-    got = Reading(
-        "a",
-        rows=len(records) + unreadable + out,
-        records=records,
-        unreadable=Counter({"bad": unreadable} if unreadable else {}),
-        left_out=Counter({"wrong": out // 2, "same": out - out // 2}),
-        first_bad={"bad": "a.jsonl:3"} if unreadable else {},
-    )
-    manifest = drawn([got, reading("b", chats("b", 7))], cap=cap, unreadable=0.99).manifest
+    rows = [
+        *chats("a", size),
+        *chats("a", min(twice, size)),
+        *[BAD] * unreadable,
+        *[UNWANTED] * out,
+    ]
+    sources = [opened("a", rows), source("b", 7)]
+    manifest = drawn(sources, cap=cap, unreadable=0.99).manifest
     for row in manifest["sources"].values():
         lost = sum(row["unreadable"].values()) + sum(row["left_out"].values())
-        assert row["seen"] == lost + row["duplicates"] + row["capped"] + row["kept"]
+        lost += row["duplicates"] + row["contaminated"] + row["near_duplicates"]
+        assert row["seen"] == lost + row["capped"] + row["kept"]
     totals = manifest["totals"]
-    assert totals["seen"] == len(records) + unreadable + out + 7
-    assert (totals["unreadable"], totals["left_out"]) == (unreadable, out)
-    assert totals["duplicates"] == min(twice, size)
+    assert totals["seen"] == len(rows) + 7
     assert totals["kept"] == min(cap, size) + min(cap, 7)
+    if cap >= len(rows):
+        assert (totals["unreadable"], totals["left_out"]) == (unreadable, out)
+        assert totals["duplicates"] == min(twice, size)
 
 
 def test_a_manifest_by_hand() -> None:
@@ -152,39 +177,59 @@ def test_a_manifest_by_hand() -> None:
         Chat("a", (Message("user", "Why?"), Message("assistant", "So."))),
         Chat("a", (Message("user", "Who?"), Message("assistant", "Me."))),
     ]
-    got = Reading("a", 4, records, Counter({"x": 1}), Counter({"y": 1}), {"x": "a.jsonl:3"})
-    assert drawn([got], seed=7, holdout=0.5, unreadable=0.25).manifest == {
+    got = drawn([opened("a", [*records, BAD, UNWANTED])], seed=7, holdout=0.5, unreadable=0.25)
+    assert {key: value for key, value in got.manifest.items() if key != "content"} == {
         "seed": 7,
+        "clean": "remove",
+        "ngram": 8,
         "sources": {
             "a": {
                 "seen": 4,
-                "unreadable": {"x": 1},
-                "left_out": {"y": 1},
+                "unreadable": {"it is bad": 1},
+                "left_out": {"nobody wants it": 1},
                 "duplicates": 0,
+                "contaminated": 0,
+                "near_duplicates": 0,
                 "capped": 0,
                 "kept": 2,
-                "characters": 4 + 3 + 4 + 3,
                 "held_out": 1,
+                "characters": 4 + 3 + 4 + 3,
             }
         },
         "totals": {
             "seen": 4,
+            "unreadable": 1,
+            "left_out": 1,
             "duplicates": 0,
+            "contaminated": 0,
+            "near_duplicates": 0,
             "capped": 0,
             "kept": 2,
             "held_out": 1,
             "characters": 14,
-            "unreadable": 1,
-            "left_out": 1,
         },
     }
 
 
+def test_rows_of_several_records_are_drawn_record_by_record() -> None:
+    """A cap of 10 among 40 pairs of 4 questions takes of all questions; rows are told by part."""
+    rows = [[*chats("a", 10, first=10 * n, asked=1)] for n in range(4)]
+    got = drawn([opened("a", rows)], cap=10)
+    questions = {row["row"].split(".")[0] for row in got.lock}
+    assert (len(got.lock), questions) == (10, {"1", "2", "3", "4"})
+    assert all(int(part or 0) < 10 for row in got.lock for part in row["row"].split(".")[1:])
+    assert got.manifest["totals"]["seen"] == 40
+    assert got.manifest["totals"]["capped"] == 30
+
+
 def test_the_draw_is_pinned() -> None:
     """A change of these is a change of every mixture: raise the stage's version with it."""
-    got = drawn([reading("a", chats("a", 9)), reading("b", chats("b", 9))], 42, cap=4, holdout=0.25)
+    got = drawn(
+        [opened("a", chats("a", 9)), opened("b", chats("b", 9, first=9))], 42, cap=4, holdout=0.25
+    )
     said = [" ".join(r.source + r.texts[1] for r in side) for side in got.split]
-    assert said == ["b4. a6. b1. a4. b7. a5.", "b8. a2."]
+    assert said == ["a1. a2. b17. a6. b16. a3.", "b14. b15."]
+    assert [row["row"] for row in got.lock] == ["6", "2", "3", "9", "7", "8", "7", "4"]
 
 
 EVERY_KIND: list[Record] = [
@@ -204,51 +249,44 @@ def test_a_record_is_the_same_after_a_round_trip(record: Record) -> None:
 
 
 def test_a_mixture_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
-    got = drawn([reading("a", chats("a", 20) + EVERY_KIND[:2])], holdout=0.3)
+    rows = chats("a", 20, first=1) + EVERY_KIND[:2]
+    got = drawn([opened("a", rows)], holdout=0.3)
     got.write(tmp_path)
     assert load(tmp_path) == got.split
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "records.jsonl",
-        "holdout.jsonl",
-        "manifest.json",
-    }
+    names = {*FILES, "manifest.json", "lock.jsonl", "contaminated.jsonl", "near_duplicates.jsonl"}
+    assert {p.name for p in tmp_path.iterdir()} == names
     again = tmp_path / "again"
     again.mkdir()
-    drawn([reading("a", EVERY_KIND[:2] + chats("a", 20)[::-1])], holdout=0.3).write(again)
-    for name in mixture.FILES:
+    drawn([opened("a", rows)], holdout=0.3).write(again)
+    for name in names:
         assert (again / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def unreadable(bad: int, rows: int) -> Reading:
-    records = chats("a", rows - bad)
-    reasons = Counter({"column 'answer' is missing": bad - 1, "not valid JSON": 1})
-    places = {"column 'answer' is missing": "a.jsonl:7", "not valid JSON": "a.jsonl:9"}
-    return Reading("a", rows, records, reasons, first_bad=places)
-
-
 def test_too_many_unreadable_rows_are_refused_with_the_first_place() -> None:
-    drawn([unreadable(5, 100)])
+    def unreadable(bad: int, rows: int) -> list[Opened]:
+        return [opened("a", [*[BAD] * bad, *chats("a", rows - bad)])]
+
+    drawn(unreadable(5, 100))
     with pytest.raises(ZephyrError) as caught:
-        drawn([unreadable(6, 100)])
-    assert str(caught.value).splitlines() == [
-        "too many rows of source 'a' can't be read",
-        "  where:   a.jsonl:7",
-        "  found:   6 of 100 rows: 5 x column 'answer' is missing, 1 x not valid JSON",
+        drawn(unreadable(6, 100))
+    where, *rest = str(caught.value).splitlines()[1:]
+    assert where.startswith("  where:   a.jsonl:")
+    assert rest == [
+        "  found:   6 of 100 rows: 6 x it is bad",
         "  allowed: a share of 0.05 (`unreadable`)",
         "  to do:   mend the rows, map their names with `columns`, or raise `unreadable`",
     ]
-    drawn([unreadable(6, 100)], unreadable=0.06)
+    drawn(unreadable(6, 100), unreadable=0.06)
     with pytest.raises(ZephyrError, match="too many rows of source 'a' can't be read"):
-        drawn([unreadable(3, 3)], unreadable=0.999)
+        drawn(unreadable(3, 3), unreadable=0.999)
 
 
 def test_an_empty_mixture_is_refused_with_what_became_of_its_rows() -> None:
-    wrong = Reading("a", 3, left_out=Counter({"the answer is marked as wrong": 3}))
     with pytest.raises(ZephyrError) as caught:
-        drawn([wrong, Reading("b")])
+        drawn([opened("a", [UNWANTED] * 3), opened("b", [])])
     assert str(caught.value).splitlines() == [
         "a mixture is empty",
-        "  found:   a: 3 rows, 3 x the answer is marked as wrong; b: 0 rows",
+        "  found:   a: 3 rows, 3 x nobody wants it; b: 0 rows",
         "  to do:   give it a source with rows that are wanted",
     ]
 
@@ -256,15 +294,15 @@ def test_an_empty_mixture_is_refused_with_what_became_of_its_rows() -> None:
 def test_a_mixture_that_holds_out_everything_is_refused() -> None:
     """One question asked six times is on one side."""
     with pytest.raises(ZephyrError) as caught:
-        drawn([reading("a", chats("a", 6, asked=1))], holdout=0.05)
+        drawn([opened("a", chats("a", 6, asked=1))], holdout=0.05)
     assert str(caught.value).splitlines() == [
         "a mixture holds out all that it has",
         "  found:   6 records of 1 questions",
         "  to do:   give it more rows, or a smaller `holdout`: a question is never on both sides",
     ]
-    assert len(drawn([reading("a", chats("a", 6, asked=1))]).split.train) == 6
+    assert len(drawn([opened("a", chats("a", 6, asked=1))]).split.train) == 6
 
 
 def test_a_source_that_stands_twice_is_refused() -> None:
     with pytest.raises(ZephyrError, match=r"stands twice in a mixture\n  found:   a\n"):
-        drawn([reading("a", chats("a", 2)), reading("a", chats("a", 2))])
+        drawn([opened("a", chats("a", 2)), opened("a", chats("a", 2))])

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.data.opened import read_source
 from zephyr import recipe
-from zephyr.data import readers, sources
-from zephyr.data.readers import LeftOut, Reader, Unreadable
-from zephyr.data.sources import FORMS, SOURCES
+from zephyr.data import course
+from zephyr.data.forms import FORMS
+from zephyr.data.readers import chat, choice, pair
+from zephyr.data.readers.values import LeftOut, Reader, Unreadable
+from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
-from zephyr.records import KINDS, Chat, Choice, Kind, Message, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
 
 Row = dict[str, Any]
 
@@ -71,6 +74,8 @@ def test_instruction_and_input_are_said_together(name: str) -> None:
     assert one(by(name), row) == Chat("s", turns("Add.\n1, 2", "3"))
     for nothing in ("", None):
         assert one(by(name), row | {"input": nothing}) == Chat("s", turns("Add.", "3"))
+    without = {column: value for column, value in row.items() if column != "instruction"}
+    assert reason(by(name), without) == "column 'instruction' is missing"
     del row["input"]
     assert one(by(name), row) == Chat("s", turns("Add.", "3"))
     assert reason(by(name), row | {"instruction": ""}) == "column 'instruction' is empty"
@@ -85,10 +90,10 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
         "history": [["1?", "1"], ["2?", "4"]],
     }
     expected = turns("1?", "1", "2?", "4", "And 3?", "9", system="Be brief.")
-    assert one(readers.instruction, row) == Chat("s", expected)
+    assert one(chat.instruction, row) == Chat("s", expected)
     for nothing in (None, []):
         plain = row | {"history": nothing, "system": None}
-        assert one(readers.instruction, plain) == Chat("s", turns("And 3?", "9"))
+        assert one(chat.instruction, plain) == Chat("s", turns("And 3?", "9"))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,25 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
 )
 def test_a_history_of_another_form(history: Any, expected: str) -> None:
     row = {"instruction": "3?", "output": "9", "history": history}
-    assert reason(readers.instruction, row) == expected
+    assert reason(chat.instruction, row) == expected
+
+
+def test_prompts_and_completions_as_trl_writes_them() -> None:
+    row = {"prompt": "a", "completion": " b\n"}
+    assert one(chat.prompt_completion, row) == Chat("s", turns("a", " b\n"))
+    prompt = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
+    talk = {"prompt": prompt, "completion": [{"role": "assistant", "content": "b"}]}
+    assert one(chat.prompt_completion, talk) == Chat("s", turns("a", "b", system="c"))
+    assert one(chat.prompt_completion, talk | {"completion": "b"}) == one(
+        chat.prompt_completion, talk
+    )
+    odd = "turns don't alternate from a first user to a last assistant"
+    assert reason(chat.prompt_completion, talk | {"completion": prompt}) == odd
+    assert reason(chat.prompt_completion, talk | {"prompt": []}) == "column 'prompt' is not a list"
+    assert reason(chat.prompt_completion, row | {"completion": ""}) == (
+        "column 'completion' is empty"
+    )
+    assert reason(chat.prompt_completion, {"prompt": "a"}) == "column 'completion' is missing"
 
 
 def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
@@ -125,7 +148,7 @@ SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 
 
 @pytest.mark.parametrize(
-    ("reader", "column"), [(readers.conversations, "conversations"), (readers.messages, "messages")]
+    ("reader", "column"), [(chat.conversations, "conversations"), (chat.messages, "messages")]
 )
 def test_turns_in_both_spellings(reader: Reader, column: str) -> None:
     assert one(reader, {column: SHARED}) == Chat("s", turns("a", "b"))
@@ -150,8 +173,8 @@ def test_turns_in_both_spellings(reader: Reader, column: str) -> None:
     ],
 )
 def test_turns_of_another_form(said: Any, expected: str) -> None:
-    assert reason(readers.conversations, {"conversations": said}) == expected
-    assert reason(readers.messages, {"messages": said}) == expected
+    assert reason(chat.conversations, {"conversations": said}) == expected
+    assert reason(chat.messages, {"messages": said}) == expected
 
 
 def test_wiki_qa_leaves_wrong_answers_out() -> None:
@@ -242,47 +265,50 @@ def test_hh_rlhf_transcripts() -> None:
     start = "\n\nHuman: Who said\nHuman: hello?\n\nAssistant: Who?\n\nHuman: Me. \n\nAssistant:"
     row = {"chosen": f"{start} Hi.\n\nBye.", "rejected": f"{start} No."}
     prompt = turns("Who said\nHuman: hello?", "Who?", "Me.")
-    assert one(readers.turns_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
+    assert one(pair.turns_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
     empty = "column 'chosen' does not end with an answer, or a turn is empty"
-    assert reason(readers.turns_pair, row | {"chosen": start}) == empty
-    assert reason(readers.turns_pair, row | {"chosen": start[: start.rindex("\n\n")]}) == empty
+    assert reason(pair.turns_pair, row | {"chosen": start}) == empty
+    assert reason(pair.turns_pair, row | {"chosen": start[: start.rindex("\n\n")]}) == empty
     for text in ("", "hello", f"hello{start} Hi."):
-        assert reason(readers.turns_pair, row | {"chosen": text}) == (
+        assert reason(pair.turns_pair, row | {"chosen": text}) == (
             "column 'chosen' is not a transcript"
         )
     assert reason(
-        readers.turns_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
+        pair.turns_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
     ) == ("turns don't alternate from a first user to a last user")
 
 
 def test_prompt_pairs_as_trl_writes_them() -> None:
     expected = Pair("s", turns("Why?"), "So.", "No.")
     row = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
-    assert one(readers.prompt_pair, row) == expected
+    assert one(pair.prompt_pair, row) == expected
     listed = {
         "prompt": [{"role": "user", "content": "Why?"}],
         "chosen": [{"role": "assistant", "content": "So."}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }
-    assert one(readers.prompt_pair, listed) == expected
-    assert one(readers.prompt_pair, listed | {"rejected": "No."}) == expected
-    assert reason(readers.prompt_pair, listed | {"chosen": listed["prompt"]}) == (
+    assert one(pair.prompt_pair, listed) == expected
+    assert one(pair.prompt_pair, listed | {"rejected": "No."}) == expected
+    assert reason(pair.prompt_pair, listed | {"chosen": listed["prompt"]}) == (
         "column 'chosen' is not an answer"
     )
-    assert reason(readers.prompt_pair, listed | {"prompt": listed["chosen"]}) == (
+    assert reason(pair.prompt_pair, listed | {"prompt": listed["chosen"]}) == (
         "turns don't alternate from a first user to a last user"
     )
 
 
 def test_pairs_as_llama_factory_writes_them() -> None:
     row = {"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "12"}
-    assert one(readers.instruction_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
+    assert one(pair.instruction_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
+    before = {"system": "Be brief.", "history": [["1?", "1"]]}
+    asked = turns("1?", "1", "Add.\n1, 2", system="Be brief.")
+    assert one(pair.instruction_pair, row | before) == Pair("s", asked, "3", "12")
     talk = {
         "conversations": [*SHARED, {"from": "human", "value": "c"}],
         "chosen": {"from": "gpt", "value": "d"},
         "rejected": {"from": "gpt", "value": "e"},
     }
-    assert one(readers.conversations_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
+    assert one(pair.conversations_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
 
 
 def test_orca_in_openais_form() -> None:
@@ -296,15 +322,15 @@ def test_orca_in_openais_form() -> None:
         "preferred_output": [{"role": "assistant", "content": "So."}],
         "non_preferred_output": [{"role": "assistant", "content": "No."}],
     }
-    assert one(readers.orca_messages, row) == Pair(
+    assert one(pair.orca_messages, row) == Pair(
         "s", turns("Why?", system="Be brief."), "So.", "No."
     )
     silent = {"messages": [{"role": "system", "content": ""}, row["input"]["messages"][1]]}
-    assert one(readers.orca_messages, row | {"input": silent}) == Pair(
+    assert one(pair.orca_messages, row | {"input": silent}) == Pair(
         "s", turns("Why?"), "So.", "No."
     )
     for odd in ({"messages": [7]}, {"messages": [{"role": "user", "content": ""}]}, [], None):
-        assert reason(readers.orca_messages, row | {"input": odd})
+        assert reason(pair.orca_messages, row | {"input": odd})
 
 
 def preference(overall: Any, first: Any = "a", second: Any = "b") -> Row:
@@ -357,10 +383,10 @@ def test_what_is_left_out_within_a_row_is_counted(tmp_path: Path) -> None:
         '{"A": "a", "B": "b", "overall": "A"}, {"A": "a", "B": "b", "overall": "AB"}]}]'
     )
     source = recipe.Source(name="epfl", path="epfl.json")
-    got = sources.read(source, kind="pair", origin=None, base=tmp_path, where="data.pairs")
-    assert got.rows == 1
-    assert got.records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
-    assert dict(got.left_out) == {"neither answer is preferred overall": 1}
+    records, tally = read_source(source, "pair", tmp_path)
+    assert tally.seen == 2
+    assert records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
+    assert dict(tally.left_out) == {"neither answer is preferred overall": 1}
 
 
 # -- choice ---------------------------------------------------------------------------------------
@@ -394,9 +420,9 @@ def test_arc_in_ai2s_own_form() -> None:
         },
         "answerKey": "1",
     }
-    assert one(readers.arc, row) == Choice("s", "Why?", ("a", "b"), 0)
+    assert one(choice.arc, row) == Choice("s", "Why?", ("a", "b"), 0)
     odd = {"stem": "Why?", "choices": ["a", "b"]}
-    assert reason(readers.arc, row | {"question": odd}) == "an option is not an object"
+    assert reason(choice.arc, row | {"question": odd}) == "an option is not an object"
 
 
 MMLU = {"question": "Why?", "subject": "physics", "choices": ["a", "b", "c", "d"], "answer": 3}
@@ -426,16 +452,23 @@ def test_mmlu_flat_and_nested() -> None:
     ],
 )
 def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> None:
-    assert reason(readers.choices, MMLU | {"answer": answer}) == expected
+    assert reason(choice.choices, MMLU | {"answer": answer}) == expected
 
 
 def test_options_are_two_texts_or_more() -> None:
     for few in (["a"], [], None, "ab"):
-        assert reason(readers.choices, MMLU | {"choices": few}) == (
+        assert reason(choice.choices, MMLU | {"choices": few}) == (
             "there are fewer than two options"
         )
+    every = ["a"] * 26
+    assert one(choice.choices, MMLU | {"choices": every, "answer": "Z"}) == Choice(
+        "s", "Why?", tuple(every), 25, "physics"
+    )
+    assert reason(choice.choices, MMLU | {"choices": [*every, "a"]}) == (
+        "there are more than 26 options"
+    )
     for odd in (["a", ""], ["a", None], ["a", 2]):
-        assert reason(readers.choices, MMLU | {"choices": odd}) == (
+        assert reason(choice.choices, MMLU | {"choices": odd}) == (
             "an option is not text, or empty"
         )
 
@@ -480,23 +513,25 @@ def test_blank_lines_belong_to_wikitext_and_to_no_other_text() -> None:
 ASKED = [*SHARED, {"from": "human", "value": "c"}]
 SAID = {"role": "assistant", "content": "d"}
 WHOLE: dict[Reader, Row] = {
-    readers.instruction: {"system": "s", "history": [["a", "b"]], "input": "c"},
-    readers.messages: {"messages": SHARED},
-    readers.conversations: {"conversations": SHARED},
-    readers.wiki_qa: {"label": 1},
-    readers.prompt_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
-    readers.conversations_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
-    readers.turns_pair: {"chosen": [*TALK, SAID], "rejected": [*TALK, SAID | {"content": "e"}]},
-    readers.orca_messages: {
+    chat.instruction: {"system": "s", "history": [["a", "b"]], "input": "c"},
+    chat.messages: {"messages": SHARED},
+    chat.prompt_completion: {"prompt": TALK, "completion": [SAID]},
+    chat.conversations: {"conversations": SHARED},
+    chat.wiki_qa: {"label": 1},
+    pair.prompt_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
+    pair.conversations_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
+    pair.turns_pair: {"chosen": [*TALK, SAID], "rejected": [*TALK, SAID | {"content": "e"}]},
+    pair.orca_messages: {
         "input": {"messages": [{"role": "system", "content": "s"}, *TALK]},
         "preferred_output": [SAID],
         "non_preferred_output": [SAID | {"content": "e"}],
     },
-    readers.epfl: {"preference": [preference("A"), preference("B")]},
-    readers.shp: {"labels": 1},
-    readers.choices: {"train": MMLU},
-    readers.arc: ARC,
-    readers.hellaswag: {"endings": ["a", "b"], "label": "1", "ctx_a": "a", "ctx_b": "b"}
+    pair.epfl: {"preference": [preference("A"), preference("B")]},
+    pair.shp: {"labels": 1},
+    choice.choices: {"train": MMLU},
+    choice.arc: ARC,
+    course.read: {"question": "Question: a\n\nOptions:\nA. b\nB. c\n\nAnswer:", "answer": "B"},
+    choice.hellaswag: {"endings": ["a", "b"], "label": "1", "ctx_a": "a", "ctx_b": "b"}
     | {"activity_label": "c"},
 }
 """Columns whose values are not just texts; in the rows below every other one holds its name."""
@@ -566,78 +601,28 @@ def test_any_row_gives_records_or_a_reason(
         assert all(isinstance(part, LeftOut) or len(part.id) == 16 for part in found)
 
 
-# -- the table ------------------------------------------------------------------------------------
-
-
-def test_names_are_those_of_the_table() -> None:
-    assert len(SOURCES) == 31
-    assert {source.kind for source in SOURCES.values()} == set(KINDS)
-    for name, source in SOURCES.items():
-        assert recipe.Source(name=name).name == source.name == name
-
-
-def read(folder: Path, text: str, kind: Kind = "chat", **settings: Any) -> sources.Reading:
-    (folder / "rows.jsonl").write_text(text)
-    source = recipe.Source(path="rows.jsonl", **settings)
-    return sources.read(source, kind=kind, origin=None, base=folder, where="data.x")
+# -- through a source -----------------------------------------------------------------------------
 
 
 def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
-    text = '{"Q": "Why?", "A": "So."}\n'
-    got = read(tmp_path, text, columns={"question": "Q", "answer": "A"})
-    assert got.records == [Chat("rows", turns("Why?", "So."))]
-
-
-FORMS_OF_CHAT = (
-    "messages; conversations; instruction, output; question, answer; prompt, completion; "
-    "prompt, response"
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "settings", "found", "near"),
-    [
-        ('{"question": 1, "answr": 1}', {}, "answr, question", "answer -> answr"),
-        (
-            '{"instruktion": 1, "output": 1}',
-            {},
-            "instruktion, output",
-            "instruction -> instruktion",
-        ),
-        (
-            '{"Question": 1, "Sentence": 1, "Label": 1}',
-            {"name": "wiki_qa"},
-            "Label, Question, Sentence",
-            "question -> Question, label -> Label",
-        ),
-    ],
-)
-def test_columns_of_no_form_are_said_with_the_nearest(
-    tmp_path: Path, text: str, settings: Row, found: str, near: str
-) -> None:
-    with pytest.raises(ZephyrError) as caught:
-        read(tmp_path, text, **settings)
-    own = "question, answer, label; " if settings else ""
-    assert str(caught.value).splitlines() == [
-        "the columns of this source are of no form that is known for kind 'chat'",
-        f"  where:   data.x, {tmp_path}/rows.jsonl:1",
-        f"  found:   {found}",
-        f"  allowed: {own}{FORMS_OF_CHAT}",
-        f"  nearest: {near}",
-        "  to do:   map the names with `columns: {name that is allowed: name in the file}`",
-    ]
+    (tmp_path / "rows.jsonl").write_text('{"Q": "Why?", "A": "So."}\n')
+    source = recipe.Source(path="rows.jsonl", columns={"question": "Q", "answer": "A"})
+    records, _ = read_source(source, "chat", tmp_path)
+    assert records == [Chat("rows", turns("Why?", "So."))]
 
 
 def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:
+    def read(kind: Kind, **settings: str) -> None:
+        read_source(recipe.Source(**settings), kind, tmp_path)
+
+    (tmp_path / "rows.jsonl").write_text("{}")
     with pytest.raises(ZephyrError) as caught:
-        read(tmp_path, "{}", "pair", name="gsm8k")
+        read("pair", name="gsm8k", path="rows.jsonl")
     assert str(caught.value).splitlines() == [
         "source 'gsm8k' is of another kind",
-        "  where:   data.x",
+        "  where:   data.gsm8k",
         "  found:   chat",
         "  allowed: pair",
     ]
     with pytest.raises(ZephyrError, match=r"unknown source 'gsmk8'(.|\n)*nearest: gsm8k"):
-        sources.read(
-            recipe.Source(name="gsmk8"), kind="chat", origin=None, base=tmp_path, where="data.x"
-        )
+        read("chat", name="gsmk8")

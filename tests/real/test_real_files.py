@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.data.opened import read_source
 from zephyr import recipe
-from zephyr.data import sources
-from zephyr.records import Chat, Choice, Kind, Pair, Passage
+from zephyr.data.sources import Tally
+from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
 
 
 class File(NamedTuple):
@@ -64,20 +65,20 @@ FILES = [
 ]
 
 
-def read(folder: Path, file: File) -> sources.Reading:
+def read(folder: Path, file: File) -> tuple[list[Record], Tally]:
     source = recipe.Source(name=file.name, path=file.path, columns=file.columns)
-    return sources.read(source, kind=file.kind, origin=None, base=folder, where=file.path)
+    return read_source(source, file.kind, folder)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
 def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: File) -> None:
-    got = read(real_data, file)
-    assert got.rows == file.rows
-    assert dict(got.unreadable) == file.unreadable
-    assert dict(got.left_out) == file.left_out
+    records, tally = read(real_data, file)
+    assert tally.seen == file.rows
+    assert dict(tally.unreadable) == file.unreadable
+    assert dict(tally.left_out) == file.left_out
     lost = sum(file.unreadable.values()) + sum(file.left_out.values())
-    assert len(got.records) == file.rows - lost
-    assert {record.kind for record in got.records} == {file.kind}
+    assert len(records) == file.rows - lost
+    assert {record.kind for record in records} == {file.kind}
 
 
 BY_PATH = {file.path: file for file in FILES}
@@ -88,27 +89,27 @@ def test_wikitext_keeps_every_line(real_data: Path) -> None:
         ("wikitext2/wiki.test.raw.txt.gz", 11_605),
         ("wikitext2/wiki.valid.tokens.txt.gz", 3_760),
     ):
-        [whole] = read(real_data, BY_PATH[path]).records
+        [whole], _ = read(real_data, BY_PATH[path])
         assert isinstance(whole, Passage)
         assert whole.text.count("\n") == lines
 
 
 def test_earlier_turns_are_kept(real_data: Path) -> None:
-    lima = read(real_data, BY_PATH["sft/lima.json.gz"]).records
+    lima, _ = read(real_data, BY_PATH["sft/lima.json.gz"])
     turns = Counter(len(r.messages) for r in lima if isinstance(r, Chat))
     assert turns == {2: 1_000, 4: 15, 6: 10, 8: 3, 20: 1}
-    demo = read(real_data, BY_PATH["preference/dpo_en_demo.json.gz"]).records
+    demo, _ = read(real_data, BY_PATH["preference/dpo_en_demo.json.gz"])
     turns = Counter(len(r.prompt) for r in demo if isinstance(r, Pair))
     assert turns == {1: 114, 2: 80, 3: 1, 5: 57, 7: 46, 9: 1, 13: 1}
 
 
 def test_questions_keep_as_many_options_as_they_have(real_data: Path) -> None:
-    arc = read(real_data, BY_PATH["arc/ARC-Challenge-Train.jsonl.gz"]).records
+    arc, _ = read(real_data, BY_PATH["arc/ARC-Challenge-Train.jsonl.gz"])
     options = Counter(len(r.choices) for r in arc if isinstance(r, Choice))
     assert options == {4: 1_117, 3: 1, 5: 1}
 
 
 def test_questions_that_stand_twice_are_duplicates(real_data: Path) -> None:
     """MMLU asks 105 of its questions a second time, word for word."""
-    records = read(real_data, BY_PATH["mmlu/mmlu_test.jsonl.gz"]).records
+    records, _ = read(real_data, BY_PATH["mmlu/mmlu_test.jsonl.gz"])
     assert len(records) - len({r.id for r in records}) == 105

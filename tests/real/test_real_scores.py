@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.data.opened import read_source
 from tests.real.plain import Plain, best
 from zephyr import recipe
-from zephyr.data import sources
 from zephyr.evaluate.asking import Item
 from zephyr.evaluate.task import run_task
 from zephyr.model.load import Lineage, Model, load
@@ -48,7 +48,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def records(real_data: Path, name: str) -> list[Record]:
     path, kind = FILES[name]
     source = recipe.Source(name=name, path=path)
-    return sources.read(source, kind=kind, origin=None, base=real_data, where=name).records
+    return read_source(source, kind, real_data, use="exam")[0]
 
 
 def ask(model: Model, task: str, asked: list[Record], n: int) -> dict[str, Any]:

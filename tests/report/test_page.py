@@ -56,14 +56,19 @@ def answer(name: str, output: str) -> dict[str, Any]:
     return {"id": name, "source": "s", "group": "", "scores": scores, "detail": detail}
 
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "seed": 3,
+    "clean": "remove",
+    "ngram": 8,
+    "content": "0123456789abcdef",
     "sources": {
         "good": {
             "seen": 1234,
             "unreadable": {"no answer": 4},
             "left_out": {f"too long {HARM}": 2},
             "duplicates": 5,
+            "contaminated": 7,
+            "near_duplicates": 8,
             "capped": 23,
             "kept": 1200,
             "held_out": 60,
@@ -71,6 +76,7 @@ MANIFEST = {
         }
     },
 }
+MANIFEST["totals"] = MANIFEST["sources"]["good"] | {"unreadable": 4, "left_out": 2}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     shelf.finish("M0", training_rows([3.0, 2.0]))
     read = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
     read |= {"max_length": 128, "supervised_tokens": 4321}
+    read["sources"] = {}
     shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
     shelf.fail("M2", f"no memory {HARM}")
     half = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
@@ -129,7 +136,7 @@ def test_scores_differences_and_holes_are_told(page: Page) -> None:
 
 
 def test_the_account_of_the_data_is_told(page: Page) -> None:
-    assert f"good 1,234 4 4 no answer 2 2 too long {HARM} 5 23 1,200 60" in page.words
+    assert f"good 1,234 4 4 no answer 2 2 too long {HARM} 5 7 8 23 1,200 60 –" in page.words
     assert "M1 900 17 40 1 128 4,321" in page.words
     assert "No account: not made yet." in page.words
     assert "gsm8k 1 no room (M0, M1)" in page.words

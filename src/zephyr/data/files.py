@@ -2,33 +2,36 @@
 
 import csv
 import gzip
-import hashlib
 import io
 import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
+
+from zephyr.data.rows import Header, Listed, Numbers, Row, Rows
 from zephyr.errors import ZephyrError
 
 FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".raw", ".tokens")
 
 
-class Row(NamedTuple):
-    """One row with the place where it stands; `value` is None where it can't be read, and why."""
+def find(base: Path, path: str, where: str) -> list[Path]:
+    """The files that a recipe's `path` names, which may hold `*` and `?`, in order.
 
-    place: str
-    value: dict[str, Any] | None
-    problem: str = ""
-
-
-def content_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Raises:
+        ZephyrError: there is none.
+    """
+    if not set("*?") & set(path):
+        return [base / path]
+    found = sorted(p for p in Path(base / path).parent.glob(Path(path).name) if p.is_file())
+    if not found:
+        raise ZephyrError("no file has a name of this pattern", where=where, found=str(base / path))
+    return found
 
 
 def check(path: Path, where: str) -> str:
@@ -59,31 +62,31 @@ def check(path: Path, where: str) -> str:
     return ending
 
 
-def read_rows(path: Path, where: str) -> Iterator[Row]:
-    """All rows of a file in order.
+def open_rows(path: Path, where: str) -> Rows:
+    """The rows of a file.
 
-    A row that can't be read is given with the reason. Lines end in `\\n` alone, for texts may hold
-    other characters that Unicode counts as line ends.
+    Lines end in `\\n` alone, for texts may hold other characters that Unicode counts as line ends.
 
     Raises:
         ZephyrError: the file as a whole can't be read.
     """
     ending = check(path, where)
     if ending == ".parquet":
-        yield from _parquet(path, where)
-        return
+        return Parquet(path, where)
     text = _text(path, where)
     if not text.strip():
         raise ZephyrError("a file is empty", where=where, found=str(path))
     match ending:
+        case ".json" if _is_lines(text):
+            return Lines(path, text)
         case ".json":
-            yield from _json(path, text)
+            return Listed(list(_json(path, text)))
         case ".jsonl":
-            yield from _json_lines(path, text)
+            return Lines(path, text)
         case ".csv" | ".tsv":
-            yield from _table(path, text, "," if ending == ".csv" else "\t")
+            return Listed(list(_table(path, text, "," if ending == ".csv" else "\t")))
         case _:
-            yield Row(str(path), {"text": text})
+            return Listed([Row(str(path), {"text": text})])
 
 
 def _unpacked(path: Path, where: str) -> bytes:
@@ -112,10 +115,42 @@ def _text(path: Path, where: str) -> str:
         ) from error
 
 
+class Lines(Rows):
+    """JSONL: one JSON object a line, read when it is taken."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path = path
+        lines = text.split("\n")
+        self._lines = [(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
+        return [self._row(*self._lines[number]) for number in numbers]
+
+    def _row(self, number: int, line: str) -> Row:
+        place = f"{self._path}:{number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):  # a number of 5,000 digits is a ValueError
+            return Row(place, None, "not valid JSON")
+        return _row(place, value)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a file called .json holds an object a line, as many data sets do."""
+    first = text.lstrip().split("\n", 2)[:2]
+    try:
+        return len(first) == 2 and all(isinstance(json.loads(line), dict) for line in first)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _json(path: Path, text: str) -> Iterator[Row]:
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
+    except (ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         raise ZephyrError(
             "a file is not valid JSON",
@@ -132,19 +167,6 @@ def _json(path: Path, text: str) -> Iterator[Row]:
         )
     for number, row in enumerate(value, start=1):
         yield _row(f"{path} row {number}", row)
-
-
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Row(place, None, "not valid JSON")
-            continue
-        yield _row(place, value)
 
 
 def _row(place: str, value: Any) -> Row:
@@ -203,20 +225,55 @@ def _refuse_twice(names: list[str], place: str) -> None:
         )
 
 
-def _parquet(path: Path, where: str) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+class Parquet(Rows):
+    """A Parquet file, of which only the row groups and columns that are wanted are read."""
 
-    packed = path.suffix == ".gz"
-    place = pyarrow.BufferReader(_unpacked(path, where)) if packed else path
-    try:
-        with pyarrow.parquet.ParquetFile(place) as file:
-            number = 0
-            for batch in file.iter_batches():
-                for value in batch.to_pylist():
-                    number += 1
-                    yield Row(f"{path} row {number}", value)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ZephyrError(
-            "a Parquet file is damaged or cut short", where=where, found=f"{path}: {error}"
-        ) from error
+    def __init__(self, path: Path, where: str) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self._path = path
+        self._where = where
+        self._errors = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
+        data = pyarrow.py_buffer(_unpacked(path, where)) if path.suffix == ".gz" else None
+
+        def opened() -> Any:
+            return pyarrow.parquet.ParquetFile(path if data is None else pyarrow.BufferReader(data))
+
+        self._open = opened
+        with self._reading() as file:
+            self._names = tuple(file.schema_arrow.names)
+            groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+            self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def header(self) -> Header | None:
+        return Header(f"{self._path} row 1", frozenset(self._names)) if len(self) else None
+
+    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
+        wanted = np.asarray(numbers, dtype=np.int64)
+        there = None if columns is None else [name for name in self._names if name in columns]
+        group_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        taken: dict[int, Row] = {}
+        with self._reading() as file:
+            for group in np.unique(group_of):
+                places = np.flatnonzero(group_of == group)
+                table = file.read_row_group(group, columns=there)
+                values = table.take(wanted[places] - self._starts[group]).to_pylist()
+                for place, value in zip(places.tolist(), values, strict=True):
+                    taken[place] = Row(f"{self._path} row {wanted[place] + 1}", value)
+        return [taken[place] for place in range(len(wanted))]
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        try:
+            with self._open() as file:
+                yield file
+        except self._errors as error:
+            raise ZephyrError(
+                "a Parquet file is damaged or cut short",
+                where=self._where,
+                found=f"{self._path}: {error}",
+            ) from error

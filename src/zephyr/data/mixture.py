@@ -1,23 +1,26 @@
 """Mixtures: what is taken of each source, what is held out, and an account of all the rest.
 
-The draw of a source depends on (seed, source, record) alone: adding, removing or reordering other
-sources leaves it as it was, and a larger cap takes a superset. A hold-out keeps together what has
-one group, so that no question stands on both sides.
+Each source is drawn by itself (`draw`); then near-duplicates among all that was drawn are looked
+for, of which the later source loses; then whole groups are held out, so that neither a question nor
+its near-duplicate stands on both sides.
 """
 
 import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zephyr import recipe
-from zephyr.data.sources import Reading
+from zephyr.data.contamination import Exams
+from zephyr.data.draw import Entry, Taken, take
+from zephyr.data.duplicates import near_duplicates
+from zephyr.data.sources import Opened
 from zephyr.errors import ZephyrError
-from zephyr.records import Record, from_json, to_json
+from zephyr.records import Record, content_hash, from_json, to_json
 from zephyr.store import read_json_lines, write_atomically, write_json
 
 
@@ -30,19 +33,30 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A mixture that has been drawn, with its account."""
+    """A mixture that has been drawn, with its account.
+
+    `lock` has a row for each record, by which another draw can be compared; `contaminated` and
+    `near_duplicates` say what was found of these, and in what.
+    """
 
     split: Split
     manifest: dict[str, Any]
+    lock: list[dict[str, Any]]
+    contaminated: list[dict[str, Any]]
+    near_duplicates: list[dict[str, Any]]
 
     def write(self, folder: Path) -> None:
-        """Writes records.jsonl, holdout.jsonl and manifest.json."""
+        """Writes records and hold-out, the manifest, the lock file, and what was found."""
         for name, records in zip(FILES, self.split, strict=True):
-            write_atomically(folder / name, "".join(_line(r) for r in records))
+            _write_lines(folder / name, map(to_json, records))
+        _write_lines(folder / LOCK, self.lock)
+        _write_lines(folder / "contaminated.jsonl", self.contaminated)
+        _write_lines(folder / "near_duplicates.jsonl", self.near_duplicates)
         write_json(folder / "manifest.json", self.manifest)
 
 
 FILES = ("records.jsonl", "holdout.jsonl")
+LOCK = "lock.jsonl"
 
 
 def load(folder: Path) -> Split:
@@ -51,99 +65,158 @@ def load(folder: Path) -> Split:
     return Split(train, holdout)
 
 
-def draw(mixture: recipe.Mixture, readings: Sequence[Reading], *, seed: int) -> Drawn:
-    """Draws a mixture from what was read of its sources.
+def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams: Exams) -> Drawn:
+    """Draws a mixture from its sources; `exams` are the questions that must not stand in it.
 
     Raises:
         ZephyrError: a source has too many unreadable rows, stands twice, or nothing is left.
     """
-    labels = [reading.label for reading in readings]
-    if twice := [label for label, count in Counter(labels).items() if count > 1]:
+    _refuse_twice(sources)
+    taken: list[Taken] = []
+    for spec, opened in zip(mixture.sources, sources, strict=True):
+        cap = spec.cap or mixture.cap
+        taken.append(take(opened, cap, seed=seed, exams=exams, remove=mixture.clean == "remove"))
+        taken[-1].tally.refuse_unreadable(mixture.unreadable)
+    drawn = [entry for each in taken for entry in each.entries]
+    if not drawn:
+        raise ZephyrError(
+            "a mixture is empty",
+            found="; ".join(map(_nothing, taken)),
+            todo="give it a source with rows that are wanted",
+        )
+    repeated = near_duplicates([entry.record for entry in drawn])
+    kept, groups = _groups(drawn, repeated, remove=mixture.clean == "remove")
+    held = _hold_out(groups, mixture.holdout, seed)
+    if len(held) == len(set(groups)):
+        raise ZephyrError(
+            "a mixture holds out all that it has",
+            found=f"{len(kept)} records of {len(held)} questions",
+            todo="give it more rows, or a smaller `holdout`: a question is never on both sides",
+        )
+    sides = ["holdout" if group in held else "train" for group in groups]
+    order = sorted(range(len(kept)), key=lambda i: _place(kept[i].record, seed))
+    near = [(drawn[i], drawn[first]) for i, first in enumerate(repeated) if first is not None]
+    manifest = {"seed": seed, "clean": mixture.clean, "ngram": exams.n} | _account(
+        taken, near, zip(kept, sides, strict=True)
+    )
+    split = Split(
+        *([kept[i].record for i in order if sides[i] == side] for side in ("train", "holdout"))
+    )
+    manifest["content"] = content_hash(*([to_json(record) for record in side] for side in split))
+    return Drawn(
+        split,
+        manifest,
+        [_locked(kept[i], sides[i]) for i in order],
+        [
+            _named(entry) | {"task": m.task, "question": m.question, "share": m.share}
+            for each in taken
+            for entry, m in each.contaminated
+        ],
+        [_named(entry) | {"repeats": _named(first)} for entry, first in near],
+    )
+
+
+def _refuse_twice(sources: Iterable[Opened]) -> None:
+    labels = Counter(opened.label for opened in sources)
+    if twice := [label for label, count in labels.items() if count > 1]:
         raise ZephyrError(
             "a source stands twice in a mixture",
             found=", ".join(twice),
             todo="remove one, or give one a `name` of its own",
         )
-    account: dict[str, dict[str, Any]] = {}
-    kept: list[Record] = []
-    for source, reading in zip(mixture.sources, readings, strict=True):
-        refuse_unreadable(reading, mixture.unreadable)
-        taken, row = _take(reading, source.cap or mixture.cap, seed)
-        kept += taken
-        account[reading.label] = row
-    if not kept:
-        raise ZephyrError(
-            "a mixture is empty",
-            found="; ".join(_nothing(reading) for reading in readings),
-            todo="give it a source with rows that are wanted",
-        )
-    split = _hold_out(kept, mixture.holdout, seed)
-    if not split.train:
-        raise ZephyrError(
-            "a mixture holds out all that it has",
-            found=f"{len(kept)} records of {len({r.group for r in kept})} questions",
-            todo="give it more rows, or a smaller `holdout`: a question is never on both sides",
-        )
-    for label, row in account.items():
-        row["held_out"] = sum(r.source == label for r in split.holdout)
-    keys = ("seen", "duplicates", "capped", "kept", "held_out", "characters")
-    totals: dict[str, Any] = {key: sum(row[key] for row in account.values()) for key in keys}
-    for key in ("unreadable", "left_out"):
-        totals[key] = sum(sum(row[key].values()) for row in account.values())
-    return Drawn(split, {"seed": seed, "sources": account, "totals": totals})
 
 
-def _nothing(reading: Reading) -> str:
+def _nothing(taken: Taken) -> str:
     """What became of the rows of a source that gave no record."""
-    reasons = [f"{count} x {why}" for why, count in reading.left_out.most_common(5)]
-    return ", ".join((f"{reading.label}: {reading.rows} rows", *reasons))
+    tally = taken.tally
+    reasons = [f"{count} x {why}" for why, count in tally.left_out.most_common(5)]
+    if taken.contaminated:
+        reasons.append(f"{len(taken.contaminated)} x a question of a test")
+    return ", ".join((f"{tally.label}: {tally.seen} rows", *reasons))
 
 
-def refuse_unreadable(reading: Reading, allowed: float) -> None:
-    """Refuses a source of which more than the allowed share can't be read, or nothing at all."""
-    bad = sum(reading.unreadable.values())
-    if bad > allowed * max(reading.rows, 1) or (bad and not reading.records):
-        reasons = ", ".join(f"{count} x {why}" for why, count in reading.unreadable.most_common(5))
-        raise ZephyrError(
-            f"too many rows of source {reading.label!r} can't be read",
-            where=next(iter(reading.first_bad.values())),
-            found=f"{bad} of {reading.rows} rows: {reasons}",
-            allowed=f"a share of {allowed:g} (`unreadable`)",
-            todo="mend the rows, map their names with `columns`, or raise `unreadable`",
-        )
+def _groups(
+    drawn: Sequence[Entry], repeated: Sequence[int | None], *, remove: bool
+) -> tuple[list[Entry], list[str]]:
+    """The entries that stay, and for each the group that must stand on one side.
+
+    A group is one question; where near-duplicates stay, their questions are one group too.
+    """
+    joined: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    kept = []
+    for entry, first in zip(drawn, repeated, strict=True):
+        if first is None or not remove:
+            kept.append(entry)
+        if first is not None and not remove:
+            one, other = root(entry.record.group), root(drawn[first].record.group)
+            if one != other:
+                joined[one] = other
+    return kept, [root(entry.record.group) for entry in kept]
 
 
-def _take(reading: Reading, cap: int | None, seed: int) -> tuple[list[Record], dict[str, Any]]:
-    """The first `cap` distinct records of a source by rank, and the source's account."""
-    distinct = {record.id: record for record in reading.records}
-    ranked = sorted(
-        distinct, key=lambda record_id: (_rank(seed, reading.label, record_id), record_id)
-    )
-    taken = [distinct[record_id] for record_id in ranked[:cap]]
-    return taken, {
-        "seen": reading.rows,
-        "unreadable": dict(reading.unreadable),
-        "left_out": dict(reading.left_out),
-        "duplicates": len(reading.records) - len(distinct),
-        "capped": len(distinct) - len(taken),
-        "kept": len(taken),
-        "characters": sum(len(text) for record in taken for text in record.texts),
-    }
+def _hold_out(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """Whole groups, in an order that the seed shuffles, until the share, rounded up, is reached.
 
-
-def _hold_out(records: Sequence[Record], share: float, seed: int) -> Split:
-    """Splits off whole groups, in an order that the seed shuffles, until the share is reached."""
-    wanted = math.ceil(share * len(records))
-    sizes = Counter(record.group for record in records)
+    A group that would exceed it is passed over, unless none fits.
+    """
+    wanted = math.ceil(round(share * len(groups), 6))
+    sizes = Counter(groups)
     held: set[str] = set()
-    count = 0
     for group in sorted(sizes, key=lambda group: (_rank(seed, "holdout", group), group)):
-        if count >= wanted:
+        if wanted <= 0:
             break
-        held.add(group)
-        count += sizes[group]
-    order = sorted(records, key=lambda r: (_rank(seed, "order", f"{r.source} {r.id}"), r.id))
-    return Split([r for r in order if r.group not in held], [r for r in order if r.group in held])
+        if sizes[group] <= wanted:
+            held.add(group)
+            wanted -= sizes[group]
+    if share and not held:
+        held.add(min(sizes, key=lambda group: (sizes[group], _rank(seed, "holdout", group))))
+    return held
+
+
+def _account(
+    taken: Sequence[Taken],
+    near: Sequence[tuple[Entry, Entry]],
+    kept: Iterable[tuple[Entry, str]],
+) -> dict[str, Any]:
+    """The counts of each source, and their sums."""
+    repeated = Counter(entry.record.source for entry, _ in near)
+    sources: dict[str, dict[str, Any]] = {}
+    for each in taken:
+        tally = each.tally
+        sources[tally.label] = {
+            "seen": tally.seen + each.capped,
+            "unreadable": dict(tally.unreadable),
+            "left_out": dict(tally.left_out),
+            "duplicates": each.duplicates,
+            "contaminated": len(each.contaminated),
+            "near_duplicates": repeated[tally.label],
+            "capped": each.capped,
+            "kept": 0,
+            "held_out": 0,
+            "characters": 0,
+        }
+    for entry, side in kept:
+        row = sources[entry.record.source]
+        row["kept"] += 1
+        row["held_out"] += side == "holdout"
+        row["characters"] += sum(map(len, entry.record.texts))
+    totals: dict[str, int] = {}
+    for row in sources.values():
+        for key, value in row.items():
+            count = sum(value.values()) if isinstance(value, dict) else value
+            totals[key] = totals.get(key, 0) + count
+    return {"sources": sources, "totals": totals}
+
+
+def _place(record: Record, seed: int) -> tuple[bytes, str]:
+    """Where a record stands in the shuffled mixture."""
+    return _rank(seed, "order", f"{record.source} {record.id}"), record.id
 
 
 def _rank(seed: int, what: str, key: str) -> bytes:
@@ -151,5 +224,13 @@ def _rank(seed: int, what: str, key: str) -> bytes:
     return hashlib.blake2b(text, digest_size=12).digest()
 
 
-def _line(record: Record) -> str:
-    return json.dumps(to_json(record), ensure_ascii=False) + "\n"
+def _named(entry: Entry) -> dict[str, str]:
+    return {"source": entry.record.source, "row": entry.row, "id": entry.record.id}
+
+
+def _locked(entry: Entry, side: str) -> dict[str, str]:
+    return _named(entry) | {"side": side}
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -65,6 +65,19 @@ def fork(prompt: ArrayLike, *continuations: ArrayLike) -> Fork:
     )
 
 
+def cut_prompt(whole: Fork, longest: int, start: int | None) -> Fork | None:
+    """The fork with its prompt cut from the left, so that `longest` tokens enter a network.
+
+    A start token stays in front. None where the continuations alone leave no room for a prompt.
+    """
+    room = longest - (whole.longest - len(whole.prompt))
+    head = whole.prompt[:1] if whole.prompt[0] == start and room > 1 else whole.prompt[:0]
+    if room < 1:
+        return None
+    tail = whole.prompt[len(whole.prompt) - (room - len(head)) :]
+    return Fork(np.concatenate([head, tail]), whole.continuations)
+
+
 def same(a: Fork, b: Fork) -> bool:
     """Whether two forks hold the same ids and marks."""
 

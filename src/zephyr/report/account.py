@@ -2,36 +2,54 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from zephyr.data.licences import licence_warnings
+from zephyr.data.table import SOURCES
 from zephyr.report.ledger import Entry, Ledger
 from zephyr.store import read_json_lines
+
+_COUNTS = ("seen", "duplicates", "contaminated", "near_duplicates", "capped", "kept", "held_out")
 
 EXAMPLES = 3
 """Questions whose answers are shown side by side."""
 
 
 class SourceAccount(NamedTuple):
-    """What became of the rows of one source of a mixture. Reasons are counted."""
+    """What became of the rows of one source of a mixture. Reasons are counted.
+
+    `tokens` are those of what was kept, for the first model that was trained on the mixture; None
+    where none has been.
+    """
 
     name: str
     seen: int
     unreadable: Mapping[str, int]
     left_out: Mapping[str, int]
     duplicates: int
+    contaminated: int
+    near_duplicates: int
     capped: int
     kept: int
     held_out: int
+    characters: int
+    tokens: int | None
 
 
 class MixtureAccount(NamedTuple):
-    """A mixture: its sources, or the reason why there is no account of them."""
+    """A mixture: its sources, or the reason why there is no account of them.
+
+    `removed` says whether repeated, contaminated and near-duplicate records were, or only counted;
+    `warnings` are what licences forbid, by source.
+    """
 
     name: str
     kind: str
     sources: list[SourceAccount]
     empty: str | None
+    removed: bool
+    warnings: Mapping[str, Sequence[str]]
 
     @property
     def total(self) -> SourceAccount:
@@ -43,9 +61,13 @@ class MixtureAccount(NamedTuple):
                 reasons[-1].update(getattr(source, column))
         sums = {
             column: sum(getattr(source, column) for source in self.sources)
-            for column in ("seen", "duplicates", "capped", "kept", "held_out")
+            for column in (*_COUNTS, "characters")
         }
-        return SourceAccount("all", unreadable=reasons[0], left_out=reasons[1], **sums)
+        tokens = [source.tokens for source in self.sources if source.tokens is not None]
+        counted = sum(tokens) if tokens else None
+        return SourceAccount(
+            "all", unreadable=reasons[0], left_out=reasons[1], tokens=counted, **sums
+        )
 
 
 def mixtures(ledger: Ledger) -> list[MixtureAccount]:
@@ -56,12 +78,36 @@ def mixtures(ledger: Ledger) -> list[MixtureAccount]:
         sources = []
         if entry.state == "finished":
             manifest = entry.run.read("artifact/manifest.json")
+            tokens = tokens_of(ledger, name)
             sources = [
-                SourceAccount(source, *(row[key] for key in SourceAccount._fields[1:]))
+                SourceAccount(
+                    source,
+                    **{key: row[key] for key in SourceAccount._fields[1:-1]},
+                    tokens=tokens.get(source, {}).get("tokens"),
+                )
                 for source, row in manifest["sources"].items()
             ]
-        found.append(MixtureAccount(name, mixture.kind, sources, entry.reason))
+        warnings = {
+            registered.name: licence_warnings(registered)
+            for source in mixture.sources
+            if ledger.recipe.origin is None and (registered := SOURCES.get(source.name or ""))
+        }
+        removed = mixture.clean == "remove"
+        found.append(MixtureAccount(name, mixture.kind, sources, entry.reason, removed, warnings))
     return found
+
+
+def tokens_of(ledger: Ledger, mixture: str) -> Mapping[str, Mapping[str, int]]:
+    """Counts of tokens by source, by the first model that was trained on a mixture."""
+    for row in ledger.rows:
+        model = ledger.recipe.models[row.model]
+        trained = model.tune or model.align
+        if trained and trained.data == mixture and row.entry.state == "finished":
+            found: Mapping[str, Mapping[str, int]] = row.entry.run.read("artifact/examples.json")[
+                "sources"
+            ]
+            return found
+    return {}
 
 
 class Examples(NamedTuple):

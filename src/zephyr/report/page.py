@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 
 from zephyr.report import account, figures, tables
+from zephyr.report.card import data_card
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.store import Store, write_atomically
 
 
 def write_report(store: Store, recipe_name: str) -> Path:
-    """Writes the tables, the figures and `report.html` of a recipe; returns the path of the last.
+    """Writes tables, data cards, figures and `report.html` of a recipe; returns the last's path.
 
     Raises:
         ZephyrError: the recipe was never run in this store, or the disk is full.
@@ -26,6 +27,9 @@ def write_report(store: Store, recipe_name: str) -> Path:
         ("table.csv", tables.table_csv(ledger)),
     ):
         write_atomically(folder / name, text)
+    for name in ledger.recipe.data:
+        if ledger.entries[f"data.{name}"].state == "finished":
+            write_atomically(folder / f"data-{name}.md", data_card(ledger, name))
     drawings = figures.draw_all(ledger)
     _write_figures(folder / "figures", drawings)
     page = folder / "report.html"

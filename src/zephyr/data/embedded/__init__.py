@@ -101,12 +101,17 @@ _SOURCES: dict[str, _Source] = {
 }
 
 
+SAME = {"wiki_qa_all": "wiki_qa"}
+"""Sources that are other readings of the rows of one."""
+
+
 def rows(name: str, split: str) -> Iterator[dict[str, Any]]:
     """The rows of a source, no two of one content.
 
     Raises:
         ZephyrError: the source has no such split.
     """
+    name = SAME.get(name, name)
     source = _SOURCES[name]
     if split not in source.parts:
         raise unknown("split", split, source.parts, where=f"source {name}")

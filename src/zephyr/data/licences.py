@@ -1,0 +1,26 @@
+"""What the licence of a source forbids, or may forbid, to those who train on it.
+
+This is no legal advice: a source's card says what holds.
+"""
+
+import re
+
+from zephyr.data.table import Source
+
+_TERMS = {
+    r"\bNC\b": "commercial use is not allowed",
+    r"\bSA\b|\bGFDL\b": "what is made of it may only be passed on under the same licence",
+    r"\bND\b": "no changed copy of it may be passed on",
+    r"not stated|unspecified|unknown|^none": "no licence is known, so no permission is",
+    r"\bterms\b|\bResearch\b": "it has terms of its own, which may forbid training on it",
+    r"\bmixed\b": "its rows have different licences, some of which may forbid commercial use",
+    r"\binternal\b": "it must not be passed on, nor anything that quotes it",
+}
+
+
+def licence_warnings(source: Source) -> tuple[str, ...]:
+    """One sentence for each thing that needs care; none for a plain open licence."""
+    found = [sentence for sign, sentence in _TERMS.items() if re.search(sign, source.licence)]
+    if source.gated and source.hub is not None:
+        found.append(f"everybody has to accept its terms at {source.hub.card}")
+    return tuple(f"{source.name} ({source.licence}): {sentence}" for sentence in found)

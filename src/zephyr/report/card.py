@@ -1,0 +1,88 @@
+"""The data card of a mixture: what is in it, from where, and what its licences say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zephyr import recipe
+from zephyr.data.licences import licence_warnings
+from zephyr.data.sources import label
+from zephyr.data.table import SOURCES
+from zephyr.report.account import tokens_of
+from zephyr.report.ledger import Ledger
+
+_COUNTS = ("seen", "unreadable", "left_out", "duplicates", "contaminated", "near_duplicates")
+_KEPT = ("capped", "kept", "held_out", "characters")
+
+
+def data_card(ledger: Ledger, name: str) -> str:
+    """The card of a mixture that has been drawn, as Markdown; with tokens where a model read it."""
+    mixture = ledger.recipe.data[name]
+    manifest = ledger.entries[f"data.{name}"].run.read("artifact/manifest.json")
+    tokens = tokens_of(ledger, name)
+    verb = "removed" if mixture.clean == "remove" else "kept, and only counted"
+    said = (
+        f"Records of kind {mixture.kind}, drawn with seed {manifest['seed']}; content"
+        f" {manifest['content']}. What a source repeats, what holds a question of the recipe's"
+        f" tasks (runs of {manifest['ngram']} words), and near-duplicates are {verb}."
+    )
+    lines = [
+        f"# Data card: {name}",
+        "",
+        said,
+        "",
+        "## What became of the rows",
+        "",
+        *_table(
+            ("source", *_COUNTS, *_KEPT),
+            [
+                (source, *(_number(row[key]) for key in (*_COUNTS, *_KEPT)))
+                for source, row in (*manifest["sources"].items(), ("all", manifest["totals"]))
+            ],
+        ),
+        *_reasons(manifest["sources"]),
+    ]
+    if tokens:
+        keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
+        rows = [(s, *(_number(row[key]) for key in keys)) for s, row in tokens.items()]
+        lines += ["", "## Tokens", "", *_table(("source", *keys), rows)]
+    return "\n".join([*lines, "", "## Sources and licences", "", *_licences(mixture), ""])
+
+
+def _licences(mixture: recipe.Mixture) -> list[str]:
+    """Where each source comes from, what its licence is, and what that forbids."""
+    lines = []
+    for source in mixture.sources:
+        registered = SOURCES.get(source.name or "")
+        if registered is None:
+            place = source.hub or source.path
+            lines.append(f"- **{label(source)}**: {place}; its licence is not known to Zephyr.")
+            continue
+        place = f"[{registered.hub.id}]({registered.hub.card})" if registered.hub else "no hub"
+        doubt = registered.uncertain.get("licence")
+        licence = f"{registered.licence} ({doubt})" if doubt else registered.licence
+        lines.append(f"- **{registered.name}**: {place}; licence: {licence}.")
+        lines += [f"  - {warning}" for warning in licence_warnings(registered)]
+    return lines
+
+
+def _reasons(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why rows could not be read or were not wanted."""
+    lines = [
+        f"- {source}: {count:,} x {reason}"
+        for source, row in sources.items()
+        for key in ("unreadable", "left_out")
+        for reason, count in row[key].items()
+    ]
+    return ["", *lines] if lines else []
+
+
+def _number(value: int | Mapping[str, int]) -> str:
+    return f"{value if isinstance(value, int) else sum(value.values()):,}"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    def line(cells: tuple[str, ...]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    titles = tuple(name.replace("_", " ") for name in head)
+    return [line(titles), "|" + " --- |" * len(head), *map(line, rows)]

@@ -1,0 +1,79 @@
+"""Examples of a mixture as a model is shown them: forks that fit, and an account of the rest."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from zephyr.data.mixture import Split
+from zephyr.errors import ZephyrError
+from zephyr.model.fork import Fork, cut_prompt
+from zephyr.model.load import Model
+from zephyr.recipe import Align, Tune
+from zephyr.records import Record
+
+_COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
+
+
+class Examples(NamedTuple):
+    """Forks to train on and held out, and the content of `examples.json`."""
+
+    train: list[Fork]
+    holdout: list[Fork]
+    account: dict[str, Any]
+
+
+def examples(model: Model, records: Split, spec: Tune | Align) -> Examples:
+    """The forks of a mixture of chats or pairs, with their tokens counted for each source.
+
+    What is longer than `spec.max_length` tokens, or than the model's context, is left out and
+    counted; with `overlong: cut` its prompt is cut from the left, and never an answer.
+
+    Raises:
+        ZephyrError: no example fits.
+    """
+    longest = min(spec.max_length, model.context)
+    counts: dict[str, dict[str, int]] = {}
+    sides = [
+        _fitted(model, side, longest, cut=spec.overlong == "cut", counts=counts) for side in records
+    ]
+    train, holdout = sides
+    account = {
+        "max_length": longest,
+        "train": len(train),
+        "train_overlong": len(records.train) - len(train),
+        "holdout": len(holdout),
+        "holdout_overlong": len(records.holdout) - len(holdout),
+        "supervised_tokens": sum(f.supervised for f in train),
+        "sources": counts,
+    }
+    if not train:
+        raise ZephyrError(
+            "no example fits the model",
+            found=f"{account['train_overlong']} examples, each longer than {longest} tokens",
+            todo="raise `max_length`, take shorter examples, or set `overlong: cut`",
+        )
+    return Examples(train, holdout, account)
+
+
+def _fitted(
+    model: Model,
+    records: Sequence[Record],
+    longest: int,
+    *,
+    cut: bool,
+    counts: dict[str, dict[str, int]],
+) -> list[Fork]:
+    start = model.tokenizer.bos_token_id
+    kept: list[Fork] = []
+    for record, whole in zip(records, model.template.forks(records), strict=True):
+        fits = whole.longest <= longest
+        fork = whole if fits or not cut else cut_prompt(whole, longest, start)
+        count = counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))
+        if fork is None or (not fits and not cut):
+            count["overlong"] += 1
+            continue
+        kept.append(fork)
+        count["examples"] += 1
+        count["cut"] += not fits
+        count["tokens"] += fork.length
+        count["supervised_tokens"] += fork.supervised
+    return kept

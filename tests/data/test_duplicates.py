@@ -1,0 +1,114 @@
+"""Near-duplicates: nearly the same question with nearly the same answers, by exact counts."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zephyr.data.duplicates import ALIKE, SHINGLE, near_duplicates
+from zephyr.data.words import SIGNS, WORDS, runs, words
+from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
+
+TEXT = " ".join(f"w{n}" for n in range(60))
+
+
+def chat(question: str, answer: str) -> Chat:
+    return Chat("s", (Message("user", question), Message("assistant", answer)))
+
+
+def test_a_word_more_is_a_near_duplicate_and_the_later_loses() -> None:
+    records = [chat(TEXT, f"{TEXT} so"), chat(f"{TEXT} please", f"{TEXT} so"), chat("Who?", TEXT)]
+    assert near_duplicates(records) == [None, 0, None]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (chat(TEXT, "It is 4."), chat(TEXT, "It is 5.")),
+        (chat("-12 + 5", "-7"), chat("12 - 5", "7")),
+        (chat("What is x?", "A"), chat("What is x?", "B")),
+        (chat("What is x?", "So."), chat("What is y?", "So.")),
+        (
+            Pair("s", (Message("user", TEXT),), "a", "b"),
+            Pair("s", (Message("user", TEXT),), "b", "a"),
+        ),
+        (
+            Pair("s", (Message("user", TEXT),), "a", "b"),
+            Pair("s", (Message("user", TEXT),), "a", "c"),
+        ),
+        (Choice("s", TEXT, ("a", "b"), 0), Choice("s", TEXT, ("a", "c"), 0)),
+        (chat(TEXT, TEXT), Passage("s", TEXT)),
+        (chat("∀", "∃"), chat("∃", "∀")),
+    ],
+)
+def test_another_answer_or_sign_is_another_record(one: Record, other: Record) -> None:
+    assert near_duplicates([one, other]) == [None, None]
+
+
+def test_case_and_blanks_make_no_difference() -> None:
+    assert near_duplicates([chat("Why  not?", "So."), chat("why\nNOT?", "so.")]) == [None, 0]
+    assert near_duplicates([]) == []
+
+
+def test_only_what_stays_is_compared_with() -> None:
+    """b repeats a and goes; c is like b, but not like a: it stays."""
+    words = [f"w{n}" for n in range(100)]
+
+    def without(count: int) -> Passage:
+        return Passage("s", " ".join(words[count:]))
+
+    assert near_duplicates([without(0), without(15), without(30)]) == [None, 0, None]
+
+
+def similarity(one: str, other: str) -> float:
+    """Jaccard similarity of the sets of runs, written out."""
+    sets = []
+    for text in (one, other):
+        said = SIGNS.findall(text.lower())
+        sets.append({tuple(said[i : i + SHINGLE]) for i in range(len(said) - SHINGLE + 1)})
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@pytest.mark.parametrize("changed", range(6))
+def test_alike_is_decided_by_the_similarity(changed: int) -> None:
+    """Of 100 passages and their copies with words changed, just those that are alike are found."""
+    random = Random(changed)
+    originals, copies = [], []
+    for n in range(100):
+        said = [f"w{random.randrange(10**6)}" for _ in range(80)]
+        originals.append(" ".join(said))
+        for at in random.sample(range(80), changed):
+            said[at] = f"v{n}"
+        copies.append(" ".join(said))
+    found = near_duplicates([Passage("s", text) for text in (*originals, *copies)])
+    assert found[:100] == [None] * 100
+    alike = [similarity(a, b) >= ALIKE for a, b in zip(originals, copies, strict=True)]
+    missed = sum(
+        bool(should) != (f is not None) for should, f in zip(alike, found[100:], strict=True)
+    )
+    assert missed <= 1  # a band meets with a probability of 0.998 at the very edge
+    assert all(f in (None, n) for n, f in enumerate(found[100:]))
+
+
+@given(st.lists(st.text("ab1, .", max_size=12), max_size=6), st.integers(1, 4))
+def test_runs_are_those_of_each_text(texts: list[str], n: int) -> None:
+    """Equal runs have equal hashes, others others, and none goes beyond its text."""
+    for pattern in (WORDS, SIGNS):
+        found = runs(words(texts, pattern), n)
+        by_hand = []
+        for text in texts:
+            said = pattern.findall(text)
+            by_hand.append([tuple(said[i : i + n]) for i in range(len(said) - n + 1)])
+        assert np.diff(found.bounds).tolist() == list(map(len, by_hand))
+        flat = [run for each in by_hand for run in each]
+        assert len(set(found.hashes.tolist())) == len(set(flat))
+        assert len(dict(zip(found.hashes.tolist(), flat, strict=True))) == len(set(flat))
+
+
+def test_hashes_are_the_same_in_every_process() -> None:
+    assert runs(words(["Two words here"]), 2).hashes.tolist() == [
+        12357865972306872373,
+        11335622722555578668,
+    ]

@@ -1,0 +1,405 @@
+"""Exports: other tools open them, and Zephyr reads each of them back as it was."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.data.examples import EXAMPLES
+from tests.data.opened import read_source
+from zephyr import recipe
+from zephyr.data.export import Form, export
+from zephyr.data.files import open_rows
+from zephyr.data.forms import form_of
+from zephyr.data.mixture import Split
+from zephyr.data.readers.values import LeftOut
+from zephyr.data.table import SOURCES
+from zephyr.errors import ZephyrError
+from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
+
+HELD: dict[Form, tuple[Kind, ...]] = {
+    "llama-factory": ("chat", "pair"),
+    "trl": ("chat", "pair"),
+    "parquet": ("chat", "pair", "choice", "passage"),
+    "course": ("pair", "choice"),
+}
+EACH = [(form, kind) for form, kinds in HELD.items() for kind in kinds]
+each = pytest.mark.parametrize(("form", "kind"), EACH)
+
+
+def read_back(path: Path, kind: Kind, name: str | None = None) -> list[Record]:
+    """All records of a file, by the form of its columns or as a registered source."""
+    found: list[Record] = []
+    for row in open_rows(path, "here"):
+        assert row.value is not None, row
+        reader = form_of(row.value, kind, SOURCES[name] if name else None, row.place).reader
+        for part in reader(row.value, "s"):
+            assert isinstance(part, Record)
+            found.append(part)
+    return found
+
+
+def contents(records: Sequence[Record]) -> list[Any]:
+    """All that makes a record, with the topic of a quiz."""
+    return [(r.content, r.subject if isinstance(r, Choice) else "") for r in records]
+
+
+def conversation(*texts: str, system: str = "") -> tuple[Message, ...]:
+    said = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+    return (Message("system", system), *said) if system else tuple(said)
+
+
+ODD = 'one\u2028two\u0085\r\n\tthree \\ "four" 五 🙂\x00\ufeff'
+TALKS = [
+    conversation("a", "b"),
+    conversation(ODD, f"\n{ODD} "),
+    conversation("a", "b", "c", "d", system=ODD),
+]
+MADE: dict[Kind, list[Record]] = {
+    "chat": [Chat("one", talk) for talk in TALKS],
+    "pair": [Pair("one", talk[:-1], ODD, "no", "truth") for talk in TALKS],
+    "choice": [
+        Choice("one", ODD, (ODD, "no"), 1, "law"),
+        Choice("two", "Which?\n\nOptions:\nA. what", ("a", "b", "a\nc", """ d """), 2),
+    ],
+    "passage": [Passage("one", ODD), Passage("two", " = A = \n")],
+}
+
+
+def expected(records: Sequence[Record], form: Form) -> list[Any]:
+    """What is read back: all as it was, but that the course's form knows one text as a prompt."""
+    if form == "course":
+        records = [
+            replace(r, prompt=(Message("user", "\n\n".join(m.content for m in r.prompt)),))
+            if isinstance(r, Pair)
+            else r
+            for r in records
+        ]
+    return contents(records)
+
+
+@each
+def test_every_form_is_read_back_as_it_was(tmp_path: Path, form: Form, kind: Kind) -> None:
+    split = Split(MADE[kind], MADE[kind][:1])
+    files = export(split, tmp_path / "new" / "folder", "mix", form)
+    ending = {"llama-factory": ".json", "parquet": ".parquet"}.get(form, ".jsonl")
+    names = [f"mix{ending}", f"mix_holdout{ending}"]
+    names += ["dataset_info.json"] if form == "llama-factory" else []
+    assert [file.name for file in files] == names
+    assert sorted(p.name for p in files[0].parent.iterdir()) == sorted(names)
+    for file, part in zip(files, split, strict=False):
+        assert contents(read_back(file, kind)) == expected(part, form)
+
+
+TEXT = st.text(min_size=1, max_size=20).filter(str.strip)
+
+
+@st.composite
+def talks(draw: st.DrawFn) -> tuple[Message, ...]:
+    texts = draw(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+    system = draw(st.just("") | TEXT)
+    return conversation(*(text for turn in texts for text in turn), system=system)
+
+
+def _line(text: str) -> str:
+    """No line breaks: in options of the course's form they may look like further ones."""
+    return text.replace("\n", " ")
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> Choice:
+    options = draw(st.lists(TEXT.map(_line).filter(str.strip), min_size=2, max_size=5))
+    answer = draw(st.integers(0, len(options) - 1))
+    return Choice("s", draw(TEXT), tuple(options), answer, draw(st.just("") | TEXT))
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pair:
+    chosen, rejected = draw(st.lists(TEXT, min_size=2, max_size=2, unique=True))
+    return Pair("s", draw(talks())[:-1], chosen, rejected)
+
+
+RECORDS: dict[Kind, st.SearchStrategy[Record]] = {
+    "chat": talks().map(lambda talk: Chat("s", talk)),
+    "pair": pairs(),
+    "choice": choices(),
+    "passage": TEXT.map(lambda text: Passage("s", text)),
+}
+
+
+@each
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_written_is_read_back(
+    tmp_path: Path, form: Form, kind: Kind, data: st.DataObject
+) -> None:
+    records = data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4))
+    [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+    assert contents(read_back(file, kind)) == expected(records, form)
+
+
+def examples(kind: Kind) -> list[Record]:
+    """The records that the examples of all sources of a kind give."""
+    found: list[Record] = []
+    for name, source in SOURCES.items():
+        for row in EXAMPLES[name] if source.kind == kind else ():
+            reader = form_of(row, kind, source, "here").reader
+            try:
+                found += [part for part in reader(row, name) if isinstance(part, Record)]
+            except LeftOut:
+                continue
+    return found
+
+
+@each
+def test_records_of_every_source_are_read_back(tmp_path: Path, form: Form, kind: Kind) -> None:
+    records = [r for r in examples(kind) if any(map(str.strip, r.texts))]
+    [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+    assert contents(read_back(file, kind)) == expected(records, form)
+
+
+REAL = [
+    ("sft/lima.json.gz", "chat"),
+    ("sft/code_alpaca_2k.json.gz", "chat"),
+    ("preference/dpo_en_demo.json.gz", "pair"),
+    ("preference/orca_dpo_pairs_sample.jsonl.gz", "pair"),
+    ("arc/ARC-Challenge-Train.jsonl.gz", "choice"),
+    ("mmlu/mmlu_dev.jsonl.gz", "choice"),
+]
+
+
+@pytest.mark.parametrize(("path", "kind"), REAL)
+def test_real_records_are_read_back(real_data: Path, tmp_path: Path, path: str, kind: Kind) -> None:
+    records, _ = read_source(recipe.Source(path=path), kind, real_data)
+    for form in (form for form, kinds in HELD.items() if kind in kinds):
+        [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+        assert contents(read_back(file, kind)) == expected(records, form)
+
+
+# -- what is written, to the letter ---------------------------------------------------------------
+
+
+def rows(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+LONG = conversation("a", "b", "c", "d", system="s")
+TURNS = [
+    {"role": "system", "content": "s"},
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "c"},
+]
+
+
+def test_llama_factorys_conversations(tmp_path: Path) -> None:
+    export(Split([Chat("x", LONG), Chat("x", LONG[1:3])], []), tmp_path, "sft", "llama-factory")
+    assert rows(tmp_path / "sft.json") == [
+        {"instruction": "c", "input": "", "output": "d", "system": "s", "history": [["a", "b"]]},
+        {"instruction": "a", "input": "", "output": "b", "system": "", "history": []},
+    ]
+    assert rows(tmp_path / "dataset_info.json") == {
+        "sft": {
+            "file_name": "sft.json",
+            "columns": {
+                "prompt": "instruction",
+                "query": "input",
+                "response": "output",
+                "system": "system",
+                "history": "history",
+            },
+        }
+    }
+
+
+def test_llama_factorys_preferences(tmp_path: Path) -> None:
+    pair = Pair("x", LONG[:-1], "d", "e")
+    export(Split([pair], [pair]), tmp_path, "dpo", "llama-factory")
+    before = {"instruction": "c", "input": "", "system": "s", "history": [["a", "b"]]}
+    assert rows(tmp_path / "dpo.json") == [before | {"chosen": "d", "rejected": "e"}]
+    columns = {
+        "prompt": "instruction",
+        "query": "input",
+        "chosen": "chosen",
+        "rejected": "rejected",
+        "system": "system",
+        "history": "history",
+    }
+    assert rows(tmp_path / "dataset_info.json") == {
+        name: {"file_name": f"{name}.json", "ranking": True, "columns": columns}
+        for name in ("dpo", "dpo_holdout")
+    }
+
+
+def test_trls_turns(tmp_path: Path) -> None:
+    export(Split([Chat("x", LONG)], []), tmp_path, "sft", "trl")
+    assert lines(tmp_path / "sft.jsonl") == [
+        {"prompt": TURNS, "completion": [{"role": "assistant", "content": "d"}]}
+    ]
+    export(Split([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "trl")
+    assert lines(tmp_path / "dpo.jsonl") == [
+        {
+            "prompt": TURNS,
+            "chosen": [{"role": "assistant", "content": "d"}],
+            "rejected": [{"role": "assistant", "content": "e"}],
+        }
+    ]
+
+
+def test_the_courses_lines(tmp_path: Path) -> None:
+    """One text as a prompt: what was said before stands above the question."""
+    export(Split([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "course")
+    assert lines(tmp_path / "dpo.jsonl") == [
+        {"prompt": "s\n\na\n\nb\n\nc", "chosen": "d", "rejected": "e"}
+    ]
+    export(Split([Choice("x", "Why?", ("a", "b"), 1, "law")], []), tmp_path, "quiz", "course")
+    assert lines(tmp_path / "quiz.jsonl") == [
+        {
+            "subject": "law",
+            "question": "Question: Why?\n\nOptions:\nA. a\nB. b\n\nAnswer:",
+            "answer": "B",
+        }
+    ]
+
+
+def test_columns_of_parquet(tmp_path: Path) -> None:
+    columns = {
+        "chat": ["messages", "source"],
+        "pair": ["prompt", "chosen", "rejected", "aspect", "source"],
+        "choice": ["question", "choices", "answer", "subject", "source"],
+        "passage": ["text", "source"],
+    }
+    for kind, records in MADE.items():
+        [file] = export(Split(records, []), tmp_path, kind, "parquet")
+        [first, *_] = (row.value for row in open_rows(file, "here"))
+        assert first is not None
+        assert list(first) == columns[kind]
+        assert first["source"] == "one"
+        assert first.get("aspect", "truth") == "truth"
+
+
+def test_lines_end_in_newlines_alone_and_characters_stand_as_they_are(tmp_path: Path) -> None:
+    [file] = export(Split(MADE["chat"], []), tmp_path, "mix", "trl")
+    written = file.read_bytes()
+    assert written.count(b"\n") == len(MADE["chat"])
+    assert b"\r" not in written
+    assert "one\u2028two\u0085".encode() in written
+    assert "五 🙂".encode() in written
+
+
+def test_blank_lines_of_wikitext_are_read_as_its_own(tmp_path: Path) -> None:
+    passages: list[Record] = [Passage("w", " = A = \n"), Passage("w", "")]
+    [file] = export(Split(passages, []), tmp_path, "text", "parquet")
+    assert contents(read_back(file, "passage", "wikitext2")) == contents(passages)
+
+
+# -- what is there already, and what can't be ------------------------------------------------------
+
+
+def test_other_data_sets_stay_in_the_catalogue(tmp_path: Path) -> None:
+    catalogue = tmp_path / "dataset_info.json"
+    mine = {"file_name": "mine.json", "columns": {"prompt": "text"}}
+    catalogue.write_text(json.dumps({"mine": mine, "far": {"hf_hub_url": "a/b"}}))
+    for _ in range(2):
+        export(Split(MADE["chat"], MADE["chat"]), tmp_path, "sft", "llama-factory")
+        export(Split(MADE["pair"], []), tmp_path, "dpo", "llama-factory")
+    assert rows(catalogue).keys() == {"mine", "far", "sft", "sft_holdout", "dpo"}
+    assert rows(catalogue)["mine"] == mine
+
+
+@pytest.mark.parametrize("form", HELD)
+def test_a_hold_out_that_is_no_more_leaves_no_file(tmp_path: Path, form: Form) -> None:
+    records = MADE["pair"]
+    before = export(Split(records[1:], records[:1]), tmp_path, "mix", form)
+    after = export(Split(records, []), tmp_path, "mix", form)
+    assert len(before) - len(after) == 1
+    assert sorted(tmp_path.iterdir()) == sorted(after)
+    if form == "llama-factory":
+        assert rows(tmp_path / "dataset_info.json").keys() == {"mix"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "dataset_info.json can't be read"),
+        ("[]", "dataset_info.json is not an object that names data sets"),
+        ('{"mix": {"hf_hub_url": "a/b"}}', "another data set is called 'mix'"),
+        ('{"mix_holdout": {"file_name": "x.csv"}}', "another data set is called 'mix_holdout'"),
+        ('{"mix": 7}', "another data set is called 'mix'"),
+    ],
+)
+def test_a_catalogue_that_is_in_the_way_is_left_as_it_is(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "dataset_info.json").write_text(text)
+    with pytest.raises(ZephyrError) as caught:
+        export(Split(MADE["chat"], []), tmp_path, "mix", "llama-factory")
+    assert caught.value.problem == problem
+    assert [p.name for p in tmp_path.iterdir()] == ["dataset_info.json"]
+    assert (tmp_path / "dataset_info.json").read_text() == text
+
+
+ABLE: dict[Kind, str] = {
+    "chat": "llama-factory, trl, parquet",
+    "choice": "parquet, course",
+    "passage": "parquet",
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [(f, k) for f in HELD for k in MADE if (f, k) not in EACH]
+)
+def test_a_kind_that_a_form_cannot_hold(tmp_path: Path, form: Form, kind: Kind) -> None:
+    with pytest.raises(ZephyrError) as caught:
+        export(Split(MADE[kind], []), tmp_path / "new", "mix", form)
+    assert str(caught.value).splitlines() == [
+        f"the form {form!r} can't hold records of kind {kind!r}",
+        f"  allowed: {ABLE[kind]}",
+    ]
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_quiz_that_the_course_would_read_as_another(tmp_path: Path) -> None:
+    twisted: list[Record] = [Choice("x", "Why?", ("a\nB. b", "c"), 0)]
+    with pytest.raises(ZephyrError, match="can't be written in the course's form"):
+        export(Split(twisted, []), tmp_path, "mix", "course")
+    assert not list(tmp_path.iterdir())
+
+
+# -- the datasets library -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[[Path], list[Any]]:
+    """Rows as the `datasets` library loads them from a file, into a cache of the test's own."""
+    import datasets
+
+    def load(path: Path) -> list[Any]:
+        return list(
+            datasets.load_dataset(
+                path.suffix[1:].removesuffix("l"),
+                data_files=str(path),
+                split="train",
+                cache_dir=str(tmp_path / "cache"),
+            )
+        )
+
+    return load
+
+
+@each
+def test_the_datasets_library_opens_it(
+    tmp_path: Path, loaded: Callable[[Path], list[Any]], form: Form, kind: Kind
+) -> None:
+    [file, *_] = export(Split(MADE[kind], []), tmp_path / "out", "mix", form)
+    mine = [row.value for row in open_rows(file, "here")]
+    assert loaded(file) == mine

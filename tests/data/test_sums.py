@@ -1,0 +1,104 @@
+"""The seed's sums, drawn from generated sources of the published sizes."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pytest
+
+from zephyr.data.contamination import Exams
+from zephyr.data.forms import Form
+from zephyr.data.mixture import Drawn, draw
+from zephyr.data.rows import Header, Numbers, Row, Rows
+from zephyr.data.sources import Opened
+from zephyr.data.table import SOURCES
+from zephyr.recipe_file import find_recipe, read_recipe
+
+AT_LEAST = 1_000
+"""The seed took 1,000 rows of each source whose size is not known."""
+
+RECIPE = read_recipe(find_recipe("paper"))
+
+
+def _turns(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text} so"}]
+
+
+SPECIAL: dict[str, Callable[[str], dict[str, Any]]] = {
+    "lima": lambda text: {"conversations": [text, f"{text} so"]},
+    "epfl": lambda text: {
+        "question_complete": text,
+        "preference": [{"A": f"{text} {n}", "B": f"no {n}", "overall": "A"} for n in range(17)],
+    },
+    "arc_challenge": lambda text: {
+        "question": text,
+        "choices": {"text": [f"{text} {n}" for n in range(4)], "label": ["1", "2", "3", "4"]},
+        "answerKey": "3",
+    },
+    "mmlu": lambda text: {
+        "question": text,
+        "choices": [f"{text} {n}" for n in "abcd"],
+        "answer": 0,
+    },
+    "dpo_mix_zero_math_untoxic": lambda text: {
+        "chosen": _turns(text),
+        "rejected": [*_turns(text)[:1], {"role": "assistant", "content": "no"}],
+    },
+}
+SPECIAL["arc_easy"] = SPECIAL["arc_challenge"]
+SPECIAL["exp_dpo_3"] = SPECIAL["dpo_mix_zero_math_untoxic"]
+
+
+class Numbered(Rows):
+    """Rows of a source in its own columns, made when they are taken, no two alike."""
+
+    def __init__(self, name: str, columns: Collection[str], count: int) -> None:
+        self._name = name
+        self._columns = columns
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def header(self) -> Header:
+        return Header(self._name, frozenset(self._columns))
+
+    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
+        return [Row(f"{self._name} row {n}", self._row(f"{self._name} {n}")) for n in numbers]
+
+    def _row(self, text: str) -> dict[str, Any]:
+        if self._name in SPECIAL:
+            return SPECIAL[self._name](text)
+        texts: dict[str, Any] = {column: f"{text} {column}" for column in self._columns}
+        return texts | ({"labels": 1} if "labels" in texts else {})
+
+
+def drawn(name: str) -> Drawn:
+    """A mixture of recipes/paper.yaml."""
+    mixture = RECIPE.data[name]
+    opened = []
+    for spec in mixture.sources:
+        source = SOURCES[str(spec.name)]
+        assert source.train is not None
+        rows = Numbered(source.name, source.columns, source.splits[source.train] or AT_LEAST)
+        form = Form(source.kind, source.columns, source.reader, many=source.many)
+        opened.append(Opened(source.name, mixture.kind, rows, form, source))
+    return draw(mixture, opened, seed=42, exams=Exams([], 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "held"),
+    [
+        ("D_S", 102_030, 5_102),
+        ("D_L-20k", 81_030, 4_052),
+        ("D_L", 328_377, 16_419),
+        ("pairs", 12_500, 625),
+        ("mcqa", 103_212, 0),
+    ],
+)
+def test_sums(name: str, kept: int, held: int) -> None:
+    """Hold-outs are 5 %, rounded up: 5,102 and 625 are what the seed's steps per epoch tell."""
+    got = drawn(name)
+    totals = got.manifest["totals"]
+    assert (totals["kept"], totals["held_out"]) == (kept, held)
+    assert len(got.split.train) + len(got.split.holdout) == len(got.lock) == kept
+    assert totals["seen"] == kept + totals["capped"]
