@@ -1,6 +1,8 @@
 """The commands about data: what a recipe needs, what came of it, and how to take it elsewhere."""
 
+import re
 import sys
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,7 +26,7 @@ from zephyr.errors import ZephyrError, unknown
 
 if TYPE_CHECKING:
     from zephyr.engine import Plan
-    from zephyr.gather import Parcel
+    from zephyr.gather import Parcel, State
     from zephyr.store import Run
 
 app = typer.Typer(
@@ -39,46 +41,52 @@ MixtureArgument = Annotated[str, typer.Argument(help="A mixture of the recipe, s
 def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Lists every source with its columns, licence and rows, and says what can't be had here."""
     from zephyr import gather
-    from zephyr.data import sources
     from zephyr.data.licences import licence_warnings
-    from zephyr.data.table import SOURCES
 
-    spec, folder = read_recipe_of(recipe, overrides)
-    states = gather.check(spec, folder)
+    states = gather.check(*read_recipe_of(recipe, overrides))
     table = Table(box=None, pad_edge=False)
     for heading in ("in", "source", "columns", "licence", "expected rows", "here"):
-        table.add_column(heading, justify="right" if heading == "expected rows" else "left")
+        side: Literal["left", "right"] = "right" if heading == "expected rows" else "left"
+        table.add_column(heading, justify=side, overflow="fold")
     notes: dict[str, list[str]] = {}
     for state in states:
-        source = state.need.source
-        registered = SOURCES.get(source.name or "")
-        named = sources.label(source)
+        known = state.registered
         table.add_row(
-            state.need.where.removeprefix("evaluate.tasks."),
-            named,
-            ", ".join(registered.columns) if registered else "by their form",
-            registered.licence if registered else "not known to Zephyr",
+            state.where.removeprefix("evaluate.tasks."),
+            state.name,
+            ", ".join(known.columns) if known else "by their form",
+            "Zephyr's own" if state.own else known.licence if known else "not known to Zephyr",
             f"{state.expected:,}" if state.expected is not None else "",
             f"[{'red' if state.problem else 'default'}]{escape(state.said)}[/]",
         )
-        if registered is not None and state.need.use == "train":
-            notes.setdefault(named, [*licence_warnings(registered)])
-            notes[named] += [f"{fact} is {how}" for fact, how in registered.uncertain.items()]
+        if known is not None and not state.own:
+            doubts = [f"{fact} is {how}" for fact, how in known.uncertain.items()]
+            unpinned = ["its files are not pinned"] if known.hub and not known.hub.pinned else []
+            notes[known.name] = [*licence_warnings(known), *doubts, *unpinned]
     out.print(table)
-    _print_notes(notes)
+    for name, said in notes.items():
+        if said:
+            out.print(f"[bold]{name}[/]: {escape('; '.join(said))}", highlight=False)
     lost = [state for state in states if state.problem is not None]
-    for state in lost:
-        out.print(f"\n[red]{state.need.where}[/]: {escape(str(state.problem))}", highlight=False)
-    out.print(f"\n{len(states) - len(lost)} of {len(states)} sources can be had", highlight=False)
+    _print_problems(lost)
+    out.print(f"\n{len(states) - len(lost)} of {len(states)} can be had", highlight=False)
     if lost:
         raise typer.Exit(2)
 
 
-def _print_notes(notes: dict[str, list[str]]) -> None:
-    for named, said in notes.items():
-        if said:
-            lines = "; ".join(dict.fromkeys(said))
-            out.print(f"[bold]{named}[/]: {escape(lines)}", highlight=False)
+def _print_problems(lost: "list[State]") -> None:
+    """Each problem once, with the names of all that have it."""
+    from zephyr.data.hub import Unreachable
+
+    by_problem: dict[str, list[State]] = {}
+    for state in lost:
+        said = re.sub(r"(?m)^  where: .*\n", "", str(state.problem))
+        if isinstance(state.problem, Unreachable):
+            said = state.said
+        by_problem.setdefault(said, []).append(state)
+    for states in by_problem.values():
+        names = ", ".join(dict.fromkeys(state.name for state in states))
+        out.print(f"\n[red]{names}[/]: {escape(str(states[0].problem))}", highlight=False)
 
 
 @app.command()
@@ -105,7 +113,8 @@ def bring(parcels: "list[Parcel]") -> None:
         return
     total = sum(parcel.missing for parcel in parcels)
     for parcel in parcels:
-        files = f"{len(parcel.snapshot.files)} files at {parcel.snapshot.commit[:12]}"
+        count = len(parcel.snapshot.files)
+        files = f"{count} file{'s' * (count > 1)} at {parcel.snapshot.commit[:12]}"
         size = f"{parcel.missing / 1e6:,.1f} MB"
         out.print(f"{parcel.where}: {parcel.files.repo}, {files}, {size}", highlight=False)
     out.print(f"{total / 1e6:,.1f} MB to fetch", highlight=False)
@@ -139,9 +148,8 @@ def _show_account(name: str, run: "Run") -> None:
     totals = manifest["totals"]
     shown = [k for k in totals if totals[k] or k in ("seen", "kept")]
     for heading in ("source", *shown):
-        table.add_column(
-            heading.replace("_", " "), justify="left" if heading == "source" else "right"
-        )
+        side: Literal["left", "right"] = "left" if heading == "source" else "right"
+        table.add_column(heading.replace("_", " "), justify=side, overflow="fold")
     for source, row in (*manifest["sources"].items(), ("all", totals)):
         counts = (sum(row[k].values()) if isinstance(row[k], dict) else row[k] for k in shown)
         table.add_row(source, *(f"{count:,}" for count in counts))
@@ -162,13 +170,14 @@ def show(
     side: Annotated[Literal["train", "holdout"], typer.Option(help="Which side.")] = "train",
     skip: Annotated[int, typer.Option(min=0, help="Records to pass over.")] = 0,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Records to show.")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Pages through records as a model will see them, supervised tokens in colour."""
     from zephyr.data import mixture as mixtures
     from zephyr.model.load import load_tokenizer, quiet
     from zephyr.show import views
 
-    plan = make_plan(recipe)
+    plan = make_plan(recipe, overrides)
     run = _made(plan, mixture, recipe)
     records = getattr(mixtures.load(run.artifact), side)
     if source is not None:
@@ -228,14 +237,41 @@ def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str
 
 
 @app.command()
-def card(mixture: MixtureArgument, recipe: RecipeOption = "embedded") -> None:
+def card(
+    mixture: MixtureArgument, recipe: RecipeOption = "embedded", overrides: Overrides = None
+) -> None:
     """Prints the data card of a mixture (Markdown): account, sources, licences and warnings."""
     from zephyr.report.card import data_card
-    from zephyr.report.ledger import read_ledger
 
-    plan = make_plan(recipe)
-    _made(plan, mixture, recipe)
-    sys.stdout.write(data_card(read_ledger(plan.store, plan.recipe.name), mixture))
+    plan = make_plan(recipe, overrides)
+    manifest = _made(plan, mixture, recipe).read("artifact/manifest.json")
+    spec = plan.recipe.data[mixture]
+    tokens = _counted(plan, mixture, recipe)
+    sys.stdout.write(data_card(mixture, spec, manifest, tokens, plan.recipe.origin))
+
+
+def _counted(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
+    """Tokens by source for the first model tuned on a mixture, where its tokenizer is here."""
+    from zephyr.data import mixture as mixtures
+    from zephyr.model.load import load_tokenizer, quiet
+    from zephyr.model.template import Template
+    from zephyr.train.examples import examples
+
+    for name, model in plan.recipe.models.items():
+        spec = model.tune or model.align
+        if spec is not None and spec.data == mixture:
+            try:
+                folder = _tokenizer_folder(plan, mixture, name, recipe)
+            except ZephyrError:
+                return {}
+            quiet()
+            template = Template(load_tokenizer(folder))
+            records = mixtures.load(_made(plan, mixture, recipe).artifact)
+            counts: Mapping[str, Mapping[str, int]] = examples(
+                template, records, spec, spec.max_length
+            ).account["sources"]
+            return counts
+    return {}
 
 
 @app.command()
@@ -243,11 +279,12 @@ def diff(
     first: Annotated[str, typer.Argument(help="A lock file, a folder with one, or a mixture.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
     recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
 ) -> None:
     """Compares two draws row by row; exits with 1 where they differ."""
     from zephyr.data.lock import by_source, compare
 
-    found = compare(*(_lock(name, recipe) for name in (first, second)))
+    found = compare(*(_lock(name, recipe, overrides) for name in (first, second)))
     out.print(f"{found.same:,} records are the same", highlight=False)
     for said, places in (
         (f"only in {first}", found.only_first),
@@ -265,12 +302,12 @@ def diff(
         raise typer.Exit(1)
 
 
-def _lock(name: str, recipe: str) -> "list[dict[str, str]]":
+def _lock(name: str, recipe: str, overrides: list[str] | None) -> "list[dict[str, str]]":
     from zephyr.data.lock import read_lock
 
     if Path(name).exists():
         return read_lock(Path(name))
-    return read_lock(_made(make_plan(recipe), name, recipe).artifact)
+    return read_lock(_made(make_plan(recipe, overrides), name, recipe).artifact)
 
 
 @app.command()
@@ -281,11 +318,12 @@ def export(
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
     recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
 ) -> None:
     """Writes a mixture for other programs."""
     from zephyr.data import mixture as mixtures
     from zephyr.data.export import export as write
 
-    run = _made(make_plan(recipe), mixture, recipe)
+    run = _made(make_plan(recipe, overrides), mixture, recipe)
     for path in write(mixtures.load(run.artifact), out_folder, mixture, to):
         out.print(str(path), soft_wrap=True, highlight=False)

@@ -6,7 +6,7 @@ The engine itself computes nothing and never imports torch.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from zephyr import graph
 from zephyr.data import sources
+from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import content
@@ -50,6 +51,8 @@ class Plan:
     """Where the recipe lies: its relative paths start there."""
     store: Store
     nodes: Mapping[str, Node]
+    contents: Mapping[str, str]
+    """Hashes of the records of mixtures, as they are or were before they are drawn again."""
 
     def state(self, name: str) -> State:
         """Whether a node's run is there, was made from other inputs, or is not there.
@@ -79,9 +82,26 @@ class Plan:
         return before["fingerprint"] if before else None
 
     def before(self, name: str) -> dict[str, Any] | None:
+        """The node as it was last made under this recipe, or else as it was last to be made."""
+        known = self._known(name)
+        if known is not None and known.get("made") not in (None, known["fingerprint"]):
+            made = self.store.find(known["made"])
+            if made.finished:
+                return dict(made.read("spec.json"))
+        return known
+
+    def _known(self, name: str) -> dict[str, Any] | None:
         """What `nodes.json` says of the node."""
         known = self.store.nodes(self.recipe.name) or {"nodes": []}
         return next((n for n in known["nodes"] if n["name"] == name), None)
+
+    def _made(self, name: str) -> str | None:
+        """The fingerprint under which the node was last made."""
+        known = self._known(name) or {}
+        for mark in (self.nodes[name].fingerprint, known.get("fingerprint"), known.get("made")):
+            if mark is not None and self.store.find(mark).finished:
+                return str(mark)
+        return None
 
     def record(self) -> None:
         """Writes `nodes.json`, by which the report finds the runs."""
@@ -91,7 +111,10 @@ class Plan:
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
             "spec": self.recipe.spec(),
-            "nodes": [node.to_json() for node in self.nodes.values()],
+            "nodes": [
+                node.to_json() | {"content": self.contents.get(name), "made": self._made(name)}
+                for name, node in self.nodes.items()
+            ],
         }
         write_json(folder / "nodes.json", value)
 
@@ -113,19 +136,20 @@ def plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
     def base(name: str, where: str) -> dict[str, Any]:
         return {"files": content(name, folder, where)}
 
-    before = {n["name"]: n for n in (store.nodes(recipe.name) or {"nodes": []})["nodes"]}
+    known = (store.nodes(recipe.name) or {"nodes": []})["nodes"]
+    contents: dict[str, str] = {n["name"]: n["content"] for n in known if n.get("content")}
 
     def drawn(node: Node) -> str | None:
         """Its records, or those that it had: until it is drawn again they count as the same."""
-        for known in (node.to_json(), before.get(node.name)):
-            if known is not None and (run := store.find(known["fingerprint"])).finished:
-                return str(run.read("artifact/manifest.json")["content"])
-        return None
+        run = store.find(node.fingerprint)
+        if run.finished:
+            contents[node.name] = run.read("artifact/manifest.json")["content"]
+        return contents.get(node.name)
 
     describe = graph.Describer(
         version=version, source=source, base=base, task_sources=sources_of, drawn=drawn
     )
-    return Plan(recipe, folder, store, graph.build(recipe, describe))
+    return Plan(recipe, folder, store, graph.build(recipe, describe), contents)
 
 
 @dataclass
@@ -170,17 +194,28 @@ def run(start: Plan, wanted: Collection[str] | None, listener: Listener) -> tupl
             _Schedule(start, crew, list(mixtures), listener, outcome).run()
             if mixtures:
                 current = plan(start.recipe, start.folder, start.store)
+                _refuse_changed(start, current, mixtures)
             if outcome.made:
                 current.record()
             fate = {*outcome.made, *outcome.failed, *outcome.broken}
             rest = [name for name in todo(current, wanted) if name not in fate]
             schedule = _Schedule(current, crew, rest, listener, outcome)
-            for name in mixtures:
-                if name not in outcome.made:
-                    schedule.skip_dependents(name)
             if not outcome.stopped:
+                for name in mixtures:
+                    if name not in outcome.made:
+                        schedule.skip_dependents(name)
                 schedule.run()
     return outcome, current
+
+
+def _refuse_changed(start: Plan, current: Plan, mixtures: Iterable[str]) -> None:
+    for name in mixtures:
+        if start.nodes[name].fingerprint != current.nodes[name].fingerprint:
+            raise ZephyrError(
+                "a source has changed while it was drawn",
+                where=name,
+                todo="run this again when nothing writes to its files",
+            )
 
 
 def changes(plan: Plan, name: str) -> list[str]:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
+from zephyr import recipe as recipes
 from zephyr.data import hub, sources
 from zephyr.data.sources import Tally
-from zephyr.data.table import SOURCES
+from zephyr.data.table import SOURCES, Source
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.task import find, sources_of
 from zephyr.model import base
-from zephyr.recipe import Recipe, Source, Use
+from zephyr.recipe import Recipe, Use
 from zephyr.records import Kind
 
 _In = TypeVar("_In")
@@ -27,7 +30,7 @@ class Need:
     """A source that a mixture takes or a task asks; `where` is its place in the recipe."""
 
     where: str
-    source: Source
+    source: recipes.Source
     kind: Kind
     use: Use
 
@@ -95,32 +98,64 @@ def bring(parcels: list[Parcel], progress: Callable[[int], None] = lambda count:
 
 
 class State(NamedTuple):
-    """Whether a source is at hand, in words; `problem` says why it can't be had."""
+    """Whether a source or a base model is at hand, in words; `problem` says why it can't be had.
 
-    need: Need
+    `registered` is its row of the table, `own` says that Zephyr makes its rows itself.
+    """
+
+    where: str
+    name: str
+    registered: Source | None
     expected: int | None
     """Rows of the split, where the table knows them."""
     said: str
     problem: ZephyrError | None = None
+    own: bool = False
 
 
 def check(recipe: Recipe, folder: Path) -> list[State]:
-    """The state of every source of a recipe; reads the first rows of those at hand."""
-    return _each(lambda need: _state(need, recipe, folder), needs(recipe))
+    """The state of every source and base of a recipe; reads the first rows of those at hand."""
+    asked = _Asked()
+    states = _each(lambda need: _source_state(need, recipe, folder, asked), needs(recipe))
+    bases = [(f"models.{n}.base", m.base) for n, m in recipe.models.items() if m.base is not None]
+    return states + _each(lambda named: _base_state(*named, folder, asked), bases)
 
 
-def _state(need: Need, recipe: Recipe, folder: Path) -> State:
+class _Asked:
+    """Asks the hub; where the first question finds no way to it, no other is asked."""
+
+    def __init__(self) -> None:
+        self._unreachable: hub.Unreachable | None = None
+        self._first = Lock()
+        self._reached = False
+
+    def said(self, files: hub.Wanted, where: str) -> str:
+        """How much there is to fetch, in words."""
+        with nullcontext() if self._reached else self._first:
+            if self._unreachable is not None:
+                raise self._unreachable
+            try:
+                snapshot = hub.ask(files, where)
+            except hub.Unreachable as error:
+                self._unreachable = error
+                raise
+            finally:
+                self._reached = True
+        return f"on the hub, {hub.missing(files, snapshot) / 1e6:,.1f} MB to fetch"
+
+
+def _source_state(need: Need, recipe: Recipe, folder: Path, asked: _Asked) -> State:
     source, where = need.source, need.where
+    named = sources.label(source)
+    embedded = sources.is_embedded(source, recipe.origin)
+    registered = SOURCES.get(source.name or "")
     expected = None
     try:
-        embedded = sources.is_embedded(source, recipe.origin)
-        registered = SOURCES.get(source.name or "")
         if registered is not None and not embedded:
             expected = registered.splits.get(sources.split_of(source, registered, need.use, where))
         files = None if embedded else sources.on_hub(source, need.use, where)
         if files is not None and hub.remembered(files) is None:
-            missing = hub.missing(files, hub.ask(files, where))
-            return State(need, expected, f"on the hub, {missing / 1e6:,.1f} MB to fetch")
+            return State(where, named, registered, expected, asked.said(files, where))
         opened = sources.open_source(
             source, kind=need.kind, use=need.use, origin=recipe.origin, base=folder, where=where
         )
@@ -128,11 +163,22 @@ def _state(need: Need, recipe: Recipe, folder: Path) -> State:
         for found in opened.read(range(min(len(opened.rows), PREVIEW))):
             tally.count(found)
     except ZephyrError as error:
-        return State(need, expected, "not at hand", error)
+        return State(where, named, registered, expected, error.problem, error)
     said = f"{len(opened.rows):,} rows {'made by Zephyr' if embedded else 'at hand'}"
     for reason, count in tally.unreadable.items():
         said += f"; {count} of the first {tally.seen:,} can't be read: {reason}"
-    return State(need, expected, said)
+    return State(where, named, registered, expected, said, own=embedded)
+
+
+def _base_state(where: str, named: str, folder: Path, asked: _Asked) -> State:
+    try:
+        files = base.on_hub(named, folder)
+        if files is not None and hub.remembered(files) is None:
+            return State(where, named, None, None, asked.said(files, where))
+        base.locate(named, folder, where)
+    except ZephyrError as error:
+        return State(where, named, None, None, error.problem, error)
+    return State(where, named, None, None, "at hand")
 
 
 def _each(work: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:

@@ -4,6 +4,7 @@ A recipe names data mixtures, models and evaluations; every field is declared he
 in one place. Unknown keys are refused. `recipe_file` reads these from YAML.
 """
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,8 +35,9 @@ class Source(Part):
     """One source of a mixture or a task: a name from the table, a data set of the hub, or a file.
 
     With `path` the rows come from that file, or from several whose names fit a pattern with `*`;
-    with `hub` from the data set of that id, of which `config` and `revision` may be chosen.
-    `columns` maps the names a reader knows to the file's own.
+    with `hub` from the data set of that id: its Parquet copy, of which `config` and `revision` may
+    be chosen, or `files` of its own by a pattern of their paths. `columns` maps the names a reader
+    knows to the file's own.
     """
 
     name: Name | None = None
@@ -43,6 +45,7 @@ class Source(Part):
     hub: Annotated[str | None, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = None
     config: str | None = None
     revision: str | None = None
+    files: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
     cap: Positive | None = None
@@ -57,11 +60,15 @@ class Source(Part):
         if self.name is None and self.path is None and self.hub is None:
             raise ValueError("a source needs a `name` from the table of sources, a `path` or `hub`")
         if self.path is not None:
-            for key in ("hub", "config", "revision"):
+            for key in ("hub", "config", "revision", "files"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"a source with a `path` has no `{key}`")
+            if set("*?") & set(PurePath(self.path).name) and self.name is None:
+                raise ValueError("a source whose `path` is a pattern needs a `name`")
         elif self.columns is not None and self.hub is None:
             raise ValueError("`columns` belongs to a source with a `path` or a `hub`")
+        if self.columns and len(set(self.columns.values())) < len(self.columns):
+            raise ValueError("`columns` gives one column of the file two names")
         return self
 
 

@@ -59,7 +59,9 @@ class Record:
 
     @cached_property
     def group(self) -> str:
-        return content_hash(self.question)
+        """The hash of the question, whatever its case and its blanks."""
+        asked = self.question
+        return content_hash(" ".join(asked.split()).casefold() if isinstance(asked, str) else asked)
 
 
 def _turns(messages: tuple[Message, ...]) -> list[list[str]]:

@@ -255,7 +255,9 @@ def _examples(
     model: Model, data: Run, spec: Tune | Align, run: Run
 ) -> tuple[list[Fork], list[Fork]]:
     """The forks of a mixture, training and hold-out; their account is kept with the run."""
-    train_forks, holdout, account = examples(model, mixture.load(data.artifact), spec)
+    train_forks, holdout, account = examples(
+        model.template, mixture.load(data.artifact), spec, model.context
+    )
     write_json(run.artifact / "examples.json", account)
     return train_forks, holdout
 

@@ -7,20 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zephyr.data import duplicates
 from zephyr.data.duplicates import ALIKE, SHINGLE, near_duplicates
 from zephyr.data.words import SIGNS, WORDS, runs, words
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
-TEXT = " ".join(f"w{n}" for n in range(60))
+WORD = [f"{a}{b}{c}" for a in "bcdfghklmn" for b in "aeiou" for c in "prstvwxz"]
+TEXT = " ".join(WORD[:60])
 
 
 def chat(question: str, answer: str) -> Chat:
     return Chat("s", (Message("user", question), Message("assistant", answer)))
 
 
+def near(*records: Record) -> list[int | None]:
+    """The first record that each one repeats, where those that do so are removed."""
+    found = near_duplicates(records, remove=True)
+    assert all(len(earlier) <= 1 for earlier in found)
+    return [earlier[0] if earlier else None for earlier in found]
+
+
 def test_a_word_more_is_a_near_duplicate_and_the_later_loses() -> None:
-    records = [chat(TEXT, f"{TEXT} so"), chat(f"{TEXT} please", f"{TEXT} so"), chat("Who?", TEXT)]
-    assert near_duplicates(records) == [None, 0, None]
+    first, later = chat(TEXT, f"{TEXT} so"), chat(f"{TEXT} please", f"{TEXT} so")
+    assert near(first, later, chat("Who?", TEXT)) == [None, 0, None]
 
 
 @pytest.mark.parametrize(
@@ -44,22 +53,52 @@ def test_a_word_more_is_a_near_duplicate_and_the_later_loses() -> None:
     ],
 )
 def test_another_answer_or_sign_is_another_record(one: Record, other: Record) -> None:
-    assert near_duplicates([one, other]) == [None, None]
+    assert near(one, other) == [None, None]
 
 
 def test_case_and_blanks_make_no_difference() -> None:
-    assert near_duplicates([chat("Why  not?", "So."), chat("why\nNOT?", "so.")]) == [None, 0]
-    assert near_duplicates([]) == []
+    assert near(chat("Why  not?", "So."), chat("why\nNOT?", "so.")) == [None, 0]
+    assert near() == []
 
 
 def test_only_what_stays_is_compared_with() -> None:
     """b repeats a and goes; c is like b, but not like a: it stays."""
-    words = [f"w{n}" for n in range(100)]
+    chain = [Passage("s", " ".join(WORD[count:100])) for count in (0, 15, 30)]
+    assert near(*chain) == [None, 0, None]
 
-    def without(count: int) -> Passage:
-        return Passage("s", " ".join(words[count:]))
 
-    assert near_duplicates([without(0), without(15), without(30)]) == [None, 0, None]
+def test_what_is_only_reported_is_joined_along_chains() -> None:
+    chain = [Passage("s", " ".join(WORD[count:100])) for count in (0, 15, 30, 30)]
+    assert near_duplicates([*chain, Passage("s", TEXT)], remove=False) == [[], [0], [1], [1], []]
+
+
+def test_a_short_answer_tells_little() -> None:
+    """Other questions about one long text, answered with a letter, are others."""
+    text = " ".join(WORD[:300])
+    asked = ("Who goes away at last?", "What does she find there?", "Why is it so late?")
+    quizzes = [chat(f"{text} {question}", "B") for question in asked]
+    assert near(*quizzes) == [None, None, None]
+    assert near(quizzes[0], chat(f"{text} Who goes off at last?", "B")) == [None, 0]
+    long = [chat(f"{text} {question}", " ".join(WORD[300:400])) for question in asked]
+    assert near(*long) == [None, 0, 0]
+
+
+def test_other_numbers_are_another_record() -> None:
+    question, answer = " ".join(WORD[:40]), " ".join(WORD[40:80])
+    assert near(chat(f"{question} 30 km", answer), chat(f"{question} 36 km", answer)) == [None] * 2
+
+
+def test_many_rows_of_one_pattern_are_told_apart_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long instruction and short answers: none is compared with all before it."""
+    compared = []
+
+    def spy(self: object, one: int, other: int) -> bool:
+        compared.append((one, other))
+        return False
+
+    monkeypatch.setattr(duplicates._Shingles, "alike", spy)
+    near_duplicates([chat(f"{TEXT} {n}", str(n)) for n in range(3_000)], remove=True)
+    assert len(compared) < 3_000
 
 
 def similarity(one: str, other: str) -> float:
@@ -76,18 +115,16 @@ def test_alike_is_decided_by_the_similarity(changed: int) -> None:
     """Of 100 passages and their copies with words changed, just those that are alike are found."""
     random = Random(changed)
     originals, copies = [], []
-    for n in range(100):
-        said = [f"w{random.randrange(10**6)}" for _ in range(80)]
+    for _ in range(100):
+        said = ["".join(random.choices("abcdefghij", k=8)) for _ in range(80)]
         originals.append(" ".join(said))
         for at in random.sample(range(80), changed):
-            said[at] = f"v{n}"
+            said[at] = "".join(random.choices("klmnop", k=8))
         copies.append(" ".join(said))
-    found = near_duplicates([Passage("s", text) for text in (*originals, *copies)])
+    found = near(*(Passage("s", text) for text in (*originals, *copies)))
     assert found[:100] == [None] * 100
     alike = [similarity(a, b) >= ALIKE for a, b in zip(originals, copies, strict=True)]
-    missed = sum(
-        bool(should) != (f is not None) for should, f in zip(alike, found[100:], strict=True)
-    )
+    missed = sum(a != (f is not None) for a, f in zip(alike, found[100:], strict=True))
     assert missed <= 1  # a band meets with a probability of 0.998 at the very edge
     assert all(f in (None, n) for n, f in enumerate(found[100:]))
 

@@ -220,7 +220,7 @@ def test_a_packed_file_that_is_not_packed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["r.parquet", "r.parquet.gz"])
 def test_parquet_that_is_cut_short(tmp_path: Path, name: str) -> None:
     found = refusal(tmp_path, name, parquet(ROWS)[:-7])
-    assert found[:2] == ["a Parquet file is damaged or cut short", "  where:   data.sft"]
+    assert found[:2] == ["a Parquet file can't be read", "  where:   data.sft"]
     assert found[2].startswith(f"  found:   {name}: ")
 
 
@@ -229,7 +229,7 @@ def test_parquet_whose_pages_are_damaged(tmp_path: Path) -> None:
     data = bytearray(parquet([{"a": "x" * 100}]))
     data[4:40] = bytes(36)
     found = refusal(tmp_path, "r.parquet", bytes(data))
-    assert found[0] == "a Parquet file is damaged or cut short"
+    assert found[0] == "a Parquet file can't be read"
 
 
 @pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.tsv", "r.txt"])
@@ -366,3 +366,41 @@ def test_a_pattern_that_fits_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match=r"no file has a name of this pattern(.|\n)*x-\*\.json"):
         find(tmp_path, "x-*.json", "data.sft")
     assert find(tmp_path, "x.json", "data.sft") == [tmp_path / "x.json"]
+
+
+# -- cells that can't be read ---------------------------------------------------------------------
+
+
+def test_one_bad_cell_of_parquet_costs_one_row(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, and a time beyond what Python knows."""
+    bad = pyarrow.array([b"a", b"\xff", b"c"]).view(pyarrow.string())
+    times = pyarrow.array([0, 0, 2**62], pyarrow.timestamp("us"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": bad, "at": times}), tmp_path / "r.parquet")
+    rows = open_rows(tmp_path / "r.parquet", "data.sft").take([2, 1, 0])
+    assert [row.problem for row in rows] == ["a value that is beyond its type", "not UTF-8", ""]
+    assert rows[2].value is not None
+    assert rows[2].value["text"] == "a"
+
+
+def test_a_column_gives_way_to_one_that_is_given_its_name(tmp_path: Path) -> None:
+    row = {"q": "mapped", "instruction": "of the file", "output": "a"}
+    for name, data in (("r.jsonl", lines([row])), ("r.parquet", parquet([row]))):
+        rows = Renamed(open_rows(put(tmp_path, name, data), "data.sft"), {"instruction": "q"})
+        header = rows.header()
+        assert header is not None
+        assert header.columns == {"instruction", "output"}
+        expected = {"instruction": "mapped", "output": "a"}
+        for columns in (None, ("instruction", "output")):
+            assert [found.value for found in rows.take([0], columns)] == [expected]
+
+
+def test_a_return_within_a_cell_of_tabs_is_text(tmp_path: Path) -> None:
+    [row] = read(tmp_path, "r.tsv", b"q\ta\r\nfirst\rsecond\tx\r\n")
+    assert row.value == {"q": "first\rsecond", "a": "x"}
+
+
+def test_json_nested_without_end_is_a_row_that_cannot_be_read(tmp_path: Path) -> None:
+    for depth in (900, 980, 986, 990, 5_000):
+        deep = b'{"a": ' + b"[" * depth + b"]" * depth + b"}\n"
+        [row] = read(tmp_path, "r.jsonl", deep)
+        assert row.value is not None or row.problem

@@ -669,8 +669,8 @@ def test_no_such_repository_or_revision(server: HubServer) -> None:
         "  where:   data.sft.goat",
         "  found:   org/young, revision refs/convert/parquet: status 404, Not Found",
         (
-            "  to do:   name its own files, of revision `main`: "
-            "https://huggingface.co/datasets/org/young/tree/main"
+            "  to do:   name its own files by `files:`, as "
+            "https://huggingface.co/datasets/org/young/tree/main lists them"
         ),
     ]
 
@@ -843,7 +843,7 @@ def test_a_part_is_not_taken_for_the_whole(pattern: str) -> None:
         "the hub has converted only the beginning of this data set to Parquet",
         "  where:   data.sft.goat",
         "  found:   org/name: big/partial-train, 2 files",
-        f"  to do:   name the data set's own files, of revision `main`: {PAGE}/tree/main",
+        f"  to do:   name its own files by `files:`, as {PAGE}/tree/main lists them",
     ]
 
 

@@ -8,6 +8,7 @@ from tests.report.conftest import new_shelf, training_rows
 from zephyr.report.account import mixtures
 from zephyr.report.card import data_card
 from zephyr.report.ledger import read_ledger
+from zephyr.report.page import write_report
 
 ROW = {
     "seen": 1030,
@@ -47,7 +48,11 @@ def card(tmp_path: Path) -> str:
     assert [source.tokens for source in account.sources] == [6789, None]
     assert account.total.tokens == 6789
     assert not account.removed
-    return data_card(ledger, "chat")
+    path = write_report(shelf.store, "demo").with_name("data-chat.md")
+    card = path.read_text()
+    mixture = ledger.recipe.data["chat"]
+    assert data_card("chat", mixture, MANIFEST, {"lima": TOKENS}, None) == card
+    return card
 
 
 def test_a_card_tells_all_counts(card: str) -> None:

@@ -36,7 +36,7 @@ def tune(**settings: Any) -> Tune:
 
 
 def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
-    train, holdout, account = examples(model, RECORDS, tune())
+    train, holdout, account = examples(model.template, RECORDS, tune(), model.context)
     lengths = [f.length for f in train]
     assert (len(train), len(holdout)) == (2, 0)
     assert account == {
@@ -67,7 +67,7 @@ def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
 
 def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None:
     """What has no room even without its prompt is left out still."""
-    train, holdout, account = examples(model, RECORDS, tune(overlong="cut"))
+    train, holdout, account = examples(model.template, RECORDS, tune(overlong="cut"), model.context)
     whole = model.template.forks(RECORDS.train)
     assert [f.longest for f in (train[1], holdout[0])] == [40, 40]
     assert train[1].continuations[0].ids.tolist() == whole[1].continuations[0].ids.tolist()
@@ -79,7 +79,7 @@ def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None
 def test_a_pair_is_as_long_as_its_longer_answer(model: Model) -> None:
     pair = Pair("p", (Message("user", LONG),), "So.", "Because it is so, and so, and so.")
     spec = Align.model_validate({"data": "pairs", "max_length": 40, "overlong": "cut"})
-    [cut], _, account = examples(model, Split([pair], []), spec)
+    [cut], _, account = examples(model.template, Split([pair], []), spec, model.context)
     assert cut.longest == 40
     assert account["sources"]["p"]["cut"] == 1
     assert [c.ids.tolist() for c in cut.continuations] == [
@@ -89,7 +89,7 @@ def test_a_pair_is_as_long_as_its_longer_answer(model: Model) -> None:
 
 def test_no_room_at_all_is_refused(model: Model) -> None:
     with pytest.raises(ZephyrError) as caught:
-        examples(model, Split([chat("a", LONG)], []), tune())
+        examples(model.template, Split([chat("a", LONG)], []), tune(), model.context)
     assert str(caught.value).splitlines() == [
         "no example fits the model",
         "  found:   1 examples, each longer than 40 tokens",

@@ -40,8 +40,9 @@ def content_sha256(path: Path) -> str:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     memory = cache_root() / "sha256" / f"{name}.json"
     mark = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-    if memory.exists() and (known := read_json(memory))["mark"] == mark:
-        return str(known["sha256"])
+    with suppress(OSError, ValueError, KeyError, TypeError):  # what is broken is not there
+        if (known := read_json(memory))["mark"] == mark:
+            return str(known["sha256"])
     found = _sha256(path)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > GRAIN * 1e9:
         with suppress(OSError, ZephyrError):  # a cache that can't be written costs time alone

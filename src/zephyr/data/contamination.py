@@ -1,11 +1,14 @@
 """Questions of tests that stand in training data, found by the runs of words they share.
 
 A question is found in a record where nearly all of its words stand in runs of `n` words that both
-have, and all of its numbers, operators and single letters: a word changed in a long question does
-not hide it, and the same question with other numbers is another one. Runs that more than ten
-questions share are phrases ("which of the following statements is true of"): they tell nothing, and
-need not be found. A short question is taken together with its options; where even these are shorter
-than a run, a record must hold exactly that text.
+have, and all that tells it from another: its numbers, operators, single letters, and words such as
+"not". A word changed in a long question does not hide it, and the same question with other numbers
+is another one. Runs that more than ten questions share are phrases ("which of the following is true
+of"): they tell nothing, and need not be found.
+
+A short question with options is no question by itself: it is taken together with them, or found
+where a text of a record is just that question and the right answer stands in the record too. Where
+even these are shorter than a run, a record must hold exactly that text.
 """
 
 import re
@@ -28,6 +31,9 @@ _SHORT = 1.5
 """So many times a run is a question with options that is told by its own words alone: "the speed of
 sound in air depends on" is no question by itself."""
 
+_ASKED = 4
+"""Words of the shortest question that is looked for with its right answer alone."""
+
 _TABLE = 24
 """Bits of the table by which most runs are seen to stand in no question."""
 
@@ -48,19 +54,34 @@ class _Hits(NamedTuple):
     place: Places
 
 
+class _Item(NamedTuple):
+    """What is looked for; with an `answer` it must be a whole text, and the answer be there too."""
+
+    task: str
+    text: str
+    answer: str | None = None
+
+
 class Exams:
     """The questions of tests, ready to be looked for."""
 
     def __init__(self, asked: Iterable[tuple[str, Record]], n: int) -> None:
         """`asked` holds records with the names of their tasks."""
         self.n = n
-        self._items: list[tuple[str, str]] = []
-        for task, record in asked:
-            self._items += [(task, text) for text in _questions(record, n)]
-        texts = words(_bare(text) for _, text in self._items)
+        every = [item for task, record in asked for item in _items(task, record, n)]
+        codes = whole(words(_bare(item.text) for item in every)).tolist()
+        self._answered: dict[int, list[_Item]] = {}
+        distinct: dict[int, _Item] = {}
+        for code, item in zip(codes, every, strict=True):
+            if item.answer is None:
+                distinct.setdefault(code, item)
+            else:
+                self._answered.setdefault(code, []).append(item)
+        self._items = list(distinct.values())
+        texts = words(_bare(item.text) for item in self._items)
         self._lengths = np.diff(texts.bounds)
         self._short = {
-            int(code): item for item, code in enumerate(whole(texts)) if 0 < self._lengths[item] < n
+            code: item for item, code in enumerate(distinct) if 0 < self._lengths[item] < n
         }
         self._index(runs(texts, n))
 
@@ -103,14 +124,18 @@ class Exams:
         texts = words(_bare(text) for piece in pieces for text in piece)
         record_of = np.repeat(np.arange(len(records)), [len(piece) for piece in pieces])
         found: list[Match | None] = [None] * len(records)
-        if self._short:
-            for text, code in enumerate(whole(texts).tolist()):
-                if code in self._short:
-                    found[record_of[text]] = Match(*self._items[self._short[code]], 1.0)
-        for owner, item, share in self._shares(self._hits(runs(texts, self.n), record_of)):
+        for text, code in enumerate(whole(texts).tolist()):
+            if code in self._short:
+                item = self._items[self._short[code]]
+                found[record_of[text]] = Match(item.task, item.text, 1.0)
+            for item in self._answered.get(code, ()):
+                said = " ".join(pieces[record_of[text]]).lower()
+                if str(item.answer).lower() in said:
+                    found[record_of[text]] = Match(item.task, item.text, 1.0)
+        for owner, which, share in self._shares(self._hits(runs(texts, self.n), record_of)):
             known = found[owner]
             if known is None or known.share < share:
-                found[owner] = Match(*self._items[item], share)
+                found[owner] = Match(*self._items[which][:2], share)
         return found
 
     def _hits(self, found: Runs, record_of: Places) -> _Hits:
@@ -144,33 +169,44 @@ class Exams:
                 yield int(owner[firsts[at]]), found, round(float(covered.mean()), 4)
 
     def _only_words(self, item: int, missing: NDArray[np.bool_]) -> bool:
-        """Whether what is missing of a question is neither number nor operator nor one letter."""
-        said = WORDS.findall(_bare(self._items[item][1]).lower())
-        return all(len(said[i]) > 1 and said[i].isalpha() for i in np.flatnonzero(missing))
+        """Whether nothing is missing of a question that tells it from another."""
+        said = WORDS.findall(_bare(self._items[item].text).lower())
+        lost = [said[i] for i in np.flatnonzero(missing)]
+        return all(len(word) > 1 and word.isalpha() and word not in _TELLING for word in lost)
 
 
-_OPTION = re.compile(r"(?m)^\s*\(?[A-Ja-j][).:]\s+")
+_TELLING = frozenset(
+    ("not", "no", "never", "none", "always", "all", "except", "least", "most", "true", "false")
+)
+
+_FORM = re.compile(
+    r"(?m)^\s*(?:\(?[A-Ja-j][).:]\s+|(?:question|options|choices|answer)\s*:[ \t]*)|\([A-J]\) ",
+    re.IGNORECASE,
+)
 
 
 def _bare(text: str) -> str:
-    """A text without the letters of options, for each source writes them in its own way."""
-    return _OPTION.sub("", text)
+    """A text without the marks of a quiz, for each source writes them in its own way."""
+    return _FORM.sub("", text)
 
 
-def _questions(record: Record, n: int) -> list[str]:
+def _items(task: str, record: Record, n: int) -> list[_Item]:
     """What must not be found of a record of a test."""
     match record:
         case Choice():
-            asked = record.text
-            short = len(WORDS.findall(asked)) < _SHORT * n
-            return [" ".join(record.texts) if short else asked]
+            length = len(WORDS.findall(record.text))
+            if length >= _SHORT * n:
+                return [_Item(task, record.text)]
+            joined = [_Item(task, "\n".join(record.texts))]
+            answer = record.choices[record.answer]
+            return joined + ([_Item(task, record.text, answer)] if length >= _ASKED else [])
         case Passage():
-            return record.text.split("\n")
+            return [_Item(task, line) for line in record.text.split("\n")]
         case Chat() | Pair():
-            return [str(record.question)]
+            return [_Item(task, str(record.question))]
     raise AssertionError(record)
 
 
 def _pieces(record: Record) -> Sequence[str]:
     """The texts of a record in which questions are looked for."""
-    return [" ".join(record.texts)] if isinstance(record, Choice) else record.texts
+    return ["\n".join(record.texts)] if isinstance(record, Choice) else record.texts

@@ -1,13 +1,19 @@
 """Near-duplicates among records: nearly the same question with nearly the same answers.
 
 Two records are near-duplicates where each of their parts (the question, and each answer) shares at
-least four fifths of its runs of five words and signs with that of the other (Jaccard). MinHash
-finds who may be alike, in bands (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
-chapter 3); who is alike is then decided by exact counts.
+least four fifths of its runs of five words and signs with that of the other (Jaccard), and all of
+their numbers are the same. Where all answers are shorter than a run, and so tell little, no more
+than one word of the question may differ.
+
+MinHash finds who may be alike, in bands (Leskovec, Rajaraman and Ullman, Mining of Massive
+Datasets, chapter 3) of which each part has its share, so that records must be alike in all parts to
+meet; who is alike is then decided by exact counts.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,39 +26,48 @@ SHINGLE = 5
 """Words in a run."""
 
 BANDS, BAND = 20, 6
-"""Two records as alike as `ALIKE` meet in one of the bands with a probability of 0.998."""
+"""Two records as alike as `ALIKE` in every part meet in a band with a probability of 0.998."""
 
 _BLOCK = 8192
+_NUMBER = re.compile(r"\d+")
 
 
-def near_duplicates(records: Sequence[Record]) -> list[int | None]:
-    """For each record the first one that it nearly repeats, by its place; None where there is none.
+def near_duplicates(records: Sequence[Record], *, remove: bool) -> list[list[int]]:
+    """For each record the earlier ones that it nearly repeats, by their places.
 
-    Only records that repeat no other are compared with: what is like a removed one, but not like
-    any that stays, stays.
+    Where `remove` is true, those that repeat another are taken to be gone: only with what stays is
+    compared, and one that is found is enough. Else all are found that are needed to join what
+    belongs together.
     """
-    shingles = _Shingles()
-    bands = np.concatenate([shingles.add(records[i : i + _BLOCK]) for i in _starts(records)])
-    repeated: list[int | None] = [None] * len(records)
+    shingles = _Shingles(records)
+    repeated: list[list[int]] = [[] for _ in records]
     meeting: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for place in np.flatnonzero(_met(bands).any(axis=1)).tolist():
-        keys = list(enumerate(bands[place].tolist()))
+    leader = list(range(len(records)))
+    for place in np.flatnonzero(_met(shingles.bands).any(axis=1)).tolist():
+        keys = list(enumerate(shingles.bands[place].tolist()))
         for earlier in sorted({other for key in keys for other in meeting[key]}):
-            if shingles.alike(earlier, place):
-                repeated[place] = earlier
+            if remove and repeated[place]:
                 break
-        else:
+            one, other = _first(leader, earlier), _first(leader, place)
+            if one != other and shingles.alike(earlier, place):
+                repeated[place].append(earlier)
+                leader[max(one, other)] = min(one, other)
+        if not (remove and repeated[place]):
             for key in keys:
                 meeting[key].append(place)
     return repeated
 
 
-def _starts(records: Sequence[Record]) -> range:
-    return range(0, max(len(records), 1), _BLOCK)
+def _first(leader: list[int], place: int) -> int:
+    """The first of those that belong together with a record; shortens the way to it."""
+    while leader[place] != place:
+        leader[place] = leader[leader[place]]
+        place = leader[place]
+    return place
 
 
 def _met(bands: Hashes) -> NDArray[np.bool_]:
-    """Whether a band of a record [records, bands] is shared with another record."""
+    """Whether a band of a record [records, BANDS] is shared with another record."""
     met = np.empty(bands.shape, np.bool_)
     for band in range(bands.shape[1]):
         _, group, size = np.unique(bands[:, band], return_inverse=True, return_counts=True)
@@ -61,59 +76,65 @@ def _met(bands: Hashes) -> NDArray[np.bool_]:
 
 
 class _Shingles:
-    """The runs of words of records, part by part."""
+    """The runs of words of records, part by part, and their bands [records, BANDS]."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
         self._parts: list[list[Hashes]] = []
+        self._short: list[bool] = []
+        blocks = [self._add(records[i : i + _BLOCK]) for i in range(0, len(records), _BLOCK)]
+        self.bands = np.concatenate(blocks) if blocks else np.empty((0, BANDS), np.uint64)
 
-    def add(self, records: Sequence[Record]) -> Hashes:
-        """Keeps the runs of some records; gives their bands [records, BANDS]."""
+    def _add(self, records: Sequence[Record]) -> Hashes:
         parts = [_parts(record) for record in records]
         texts = words((text for part in parts for text in part), SIGNS)
         found = runs(texts, SHINGLE)
-        lengths = np.diff(texts.bounds)
-        short = whole(texts)
+        long = np.diff(texts.bounds) >= SHINGLE
+        entire = whole(texts)
         cut = [np.unique(h) for h in np.split(found.hashes, found.bounds[1:-1])]
-        cut = [
-            runs_of if length >= SHINGLE else short[i : i + 1]
-            for i, (runs_of, length) in enumerate(zip(cut, lengths, strict=False))
-        ]
-        at = 0
-        for part in parts:
-            self._parts.append(cut[at : at + len(part)])
-            at += len(part)
-        return _bands(self._parts[len(self._parts) - len(records) :])
+        sets = [own if long[i] else entire[i : i + 1] for i, own in enumerate(cut)]
+        first = np.cumsum([0, *map(len, parts)])
+        for start, end in pairwise(first.tolist()):
+            self._parts.append(sets[start:end])
+            self._short.append(end - start > 1 and not long[start + 1 : end].any())
+        return _bands(sets, first)
 
     def alike(self, one: int, other: int) -> bool:
         """Whether two records are near-duplicates, by exact counts."""
         both = self._parts[one], self._parts[other]
         if len(both[0]) != len(both[1]):
             return False
-        return all(_jaccard(a, b) >= ALIKE for a, b in zip(*both, strict=True))
+        common = [len(np.intersect1d(a, b, assume_unique=True)) for a, b in zip(*both, strict=True)]
+        every = [len(a) + len(b) for a, b in zip(*both, strict=True)]
+        if any(c < ALIKE * (e - c) for c, e in zip(common, every, strict=True)):
+            return False
+        if (self._short[one] or self._short[other]) and every[0] - 2 * common[0] > 2 * SHINGLE:
+            return False
+        numbers = (_NUMBER.findall("\n".join(_parts(self._records[i]))) for i in (one, other))
+        return next(numbers) == next(numbers)
 
 
-def _jaccard(one: Hashes, other: Hashes) -> float:
-    if min(len(one), len(other)) < ALIKE * max(len(one), len(other)):
-        return 0.0
-    common = len(np.intersect1d(one, other, assume_unique=True))
-    return common / (len(one) + len(other) - common)
-
-
-def _bands(parts: Sequence[Sequence[Hashes]]) -> Hashes:
+def _bands(sets: Sequence[Hashes], first: NDArray[np.int64]) -> Hashes:
+    """The bands [records, BANDS] of records whose parts begin at `first` [records + 1]."""
     from rensa import RMinHash
 
-    if not parts:
-        return np.empty((0, BANDS), np.uint64)
-    sets = [np.unique(np.concatenate(part)) for part in parts]
-    offsets = np.cumsum([0, *map(len, sets)]).astype(np.uint64)
-    digests = RMinHash.digest_matrix_from_flat_token_hashes(
-        np.concatenate(sets), offsets, BANDS * BAND, 1
-    )
-    rows = np.array(digests.to_rows(), dtype=np.uint64).reshape(len(parts), BANDS, BAND)
-    bands = np.zeros((len(parts), BANDS), np.uint64)
-    for column in range(BAND):
-        bands = (bands ^ rows[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
-        bands ^= bands >> np.uint64(31)
+    counts = np.diff(first)
+    bands = np.zeros((len(counts), BANDS), np.uint64)
+    for count in np.unique(counts):
+        share = BAND // int(count)
+        chosen = np.flatnonzero(counts == count)
+        own = [sets[first[record] + part] for record in chosen for part in range(count)]
+        offsets = np.cumsum([0, *map(len, own)]).astype(np.uint64)
+        digests = RMinHash.digest_matrix_from_flat_token_hashes(
+            np.concatenate(own), offsets, BANDS * share, 1
+        )
+        rows = np.array(digests.to_rows(), dtype=np.uint64).reshape(-1, count, BANDS, share)
+        mixed = np.full((len(chosen), BANDS), count, np.uint64)
+        for part in range(count):
+            for column in range(share):
+                mixed = (mixed ^ rows[:, part, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+                mixed ^= mixed >> np.uint64(31)
+        bands[chosen] = mixed
     return bands
 
 

@@ -1,6 +1,7 @@
 """Rows of a local file: JSON, JSONL, CSV, TSV, Parquet or plain text, each also gzipped."""
 
 import csv
+import fnmatch
 import gzip
 import io
 import json
@@ -26,9 +27,12 @@ def find(base: Path, path: str, where: str) -> list[Path]:
     Raises:
         ZephyrError: there is none.
     """
-    if not set("*?") & set(path):
+    name = Path(path).name
+    if not set("*?") & set(name):
         return [base / path]
-    found = sorted(p for p in Path(base / path).parent.glob(Path(path).name) if p.is_file())
+    folder = (base / path).parent
+    there = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p for p in there if fnmatch.fnmatchcase(p.name, name) and p.is_file())
     if not found:
         raise ZephyrError("no file has a name of this pattern", where=where, found=str(base / path))
     return found
@@ -40,11 +44,11 @@ def check(path: Path, where: str) -> str:
     Raises:
         ZephyrError: the file is not there, or of another format.
     """
-    if not path.is_file():
+    if len(str(path)) > 4_000 or not path.is_file():
         raise ZephyrError(
             "a file is not there",
             where=where,
-            found=str(path),
+            found=str(path)[:200],
             todo="mend `path`: it is taken from the folder of the recipe",
         )
     ending = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
@@ -181,19 +185,33 @@ def _is_unicode(value: Any) -> bool:
     """Whether a JSON value can be written: `\\ud83d` alone is valid JSON, and no text."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, RecursionError):
         return False
     return True
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)
-    lines = io.StringIO(text, newline="")
-    if delimiter == ",":
-        reader = csv.reader(lines, strict=True)
-    else:
-        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    """Rows of a table whose first line names its columns; between tabs quotes are text."""
     names: list[str] = []
+    for place, cells in _tabs(path, text) if delimiter == "\t" else _commas(path, text):
+        if not names:
+            names = cells
+            _refuse_twice(names, place)
+        elif len(cells) != len(names):
+            yield Row(place, None, "not as many columns as the first line names")
+        else:
+            yield Row(place, dict(zip(names, cells, strict=True)))
+
+
+def _tabs(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line := line.removesuffix("\r"):
+            yield f"{path}:{number}", line.split("\t")
+
+
+def _commas(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         place = f"{path}:{reader.line_num + 1}"
         try:
@@ -207,15 +225,8 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
                 found=str(error),
                 todo='look for a " that is not closed; within quotes it is written twice',
             ) from error
-        if not cells:
-            continue
-        if not names:
-            names = cells
-            _refuse_twice(names, place)
-        elif len(cells) != len(names):
-            yield Row(place, None, "not as many columns as the first line names")
-        else:
-            yield Row(place, dict(zip(names, cells, strict=True)))
+        if cells:
+            yield place, cells
 
 
 def _refuse_twice(names: list[str], place: str) -> None:
@@ -234,7 +245,7 @@ class Parquet(Rows):
 
         self._path = path
         self._where = where
-        self._errors = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
+        self._errors = (pyarrow.ArrowException, OSError)
         data = pyarrow.py_buffer(_unpacked(path, where)) if path.suffix == ".gz" else None
 
         def opened() -> Any:
@@ -261,9 +272,9 @@ class Parquet(Rows):
             for group in np.unique(group_of):
                 places = np.flatnonzero(group_of == group)
                 table = file.read_row_group(group, columns=there)
-                values = table.take(wanted[places] - self._starts[group]).to_pylist()
-                for place, value in zip(places.tolist(), values, strict=True):
-                    taken[place] = Row(f"{self._path} row {wanted[place] + 1}", value)
+                chosen = table.take(wanted[places] - self._starts[group])
+                for place, (value, problem) in zip(places.tolist(), _values(chosen), strict=True):
+                    taken[place] = Row(f"{self._path} row {wanted[place] + 1}", value, problem)
         return [taken[place] for place in range(len(wanted))]
 
     @contextmanager
@@ -273,7 +284,25 @@ class Parquet(Rows):
                 yield file
         except self._errors as error:
             raise ZephyrError(
-                "a Parquet file is damaged or cut short",
+                "a Parquet file can't be read",
                 where=self._where,
                 found=f"{self._path}: {error}",
             ) from error
+
+
+def _values(table: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """The rows of a table, each by itself where one of them can't be read."""
+    unreadable = (UnicodeDecodeError, ArithmeticError, ValueError)
+    try:
+        yield from [(value, "") for value in table.to_pylist()]
+        return
+    except unreadable:
+        pass
+    for number in range(len(table)):
+        try:
+            [value] = table.slice(number, 1).to_pylist()
+            yield value, ""
+        except UnicodeDecodeError:
+            yield None, "not UTF-8"
+        except unreadable:
+            yield None, "a value that is beyond its type"

@@ -25,11 +25,21 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from zephyr.data.cache import cache_home, cache_root, content_sha256
-from zephyr.data.hub_client import COMMIT, ETAG, Client, File, Passing, Wanted
+from zephyr.data.hub_client import COMMIT, ETAG, Client, File, Passing, Unreachable, Wanted
 from zephyr.errors import ZephyrError
 from zephyr.store import full_disk_explained, read_json, write_json
 
-__all__ = ["File", "Snapshot", "Wanted", "ask", "fetch", "missing", "paths", "remembered"]
+__all__ = [
+    "File",
+    "Snapshot",
+    "Unreachable",
+    "Wanted",
+    "ask",
+    "fetch",
+    "missing",
+    "paths",
+    "remembered",
+]
 
 PARTIAL = re.compile(r"([^/]+)/partial-([^/]+)/(\d+\.parquet)")
 
@@ -131,7 +141,7 @@ def _chosen(wanted: Wanted, files: list[File], where: str) -> tuple[File, ...]:
                 "the hub has converted only the beginning of this data set to Parquet",
                 where=where,
                 found=f"{wanted.repo}: {parts[0].path.rpartition('/')[0]}, {len(parts)} files",
-                todo=f"name the data set's own files, of revision `main`: {wanted.page}/tree/main",
+                todo=f"name its own files by `files:`, as {wanted.page}/tree/main lists them",
             )
         matching = [file for file in files if _matches(pattern, file.path)]
         if not matching and pattern not in wanted.optional:

@@ -25,6 +25,8 @@ TIMEOUT = 10.0  # seconds without a byte after which a request has failed
 ATTEMPTS = 3  # in a row, without a byte more than the first of them brought
 PAUSE = 1.0  # seconds after the first failure; twice as many after each further one
 PATIENCE = 60.0  # seconds that a server may ask us to wait
+UNREACHABLE = "the hub can't be reached"
+SILENT = "the hub does not answer"
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that may be another in a moment
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -68,6 +70,10 @@ class File(NamedTuple):
     size: int
     sha256: str
     etag: str
+
+
+class Unreachable(ZephyrError):
+    """There is no way to the hub from here: whatever else is asked of it fails in the same way."""
 
 
 class Passing(Exception):
@@ -177,9 +183,9 @@ class Client:
                 yield response
         except httpx2.TimeoutException as error:
             found = f"{what}: nothing came from {self.endpoint} within {TIMEOUT:g} s"
-            raise Passing("the hub does not answer", found) from error
+            raise Passing(SILENT, found) from error
         except httpx2.ConnectError as error:
-            raise Passing("the hub can't be reached", f"{self.endpoint}: {error}") from error
+            raise Passing(UNREACHABLE, f"{self.endpoint}: {error}") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise self.error(
                 "HF_ENDPOINT is not an address of a hub", self.endpoint, f"set it to {HUB}"
@@ -197,7 +203,7 @@ class Client:
             todo = f"accept the terms at {page} with your account, then {login}"
         elif code == "RevisionNotFound" and self.wanted.revision == parquet:
             problem = f"the hub has not converted this {noun} to Parquet"
-            todo = f"name its own files, of revision `main`: {page}/tree/main"
+            todo = f"name its own files by `files:`, as {page}/tree/main lists them"
         elif code == "RevisionNotFound":
             problem, todo = f"a {noun} has no such revision", f"look for it at {page}"
         elif code == "EntryNotFound":
@@ -221,7 +227,8 @@ class Client:
 
     def error(self, problem: str, found: str, todo: str | None) -> ZephyrError:
         later = "look after the network and run this again: what has been fetched is kept"
-        return ZephyrError(
+        kind = Unreachable if problem in (UNREACHABLE, SILENT) else ZephyrError
+        return kind(
             problem, where=self.where, found=f"{self.wanted.repo}, {found}", todo=todo or later
         )
 

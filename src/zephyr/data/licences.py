@@ -23,4 +23,4 @@ def licence_warnings(source: Source) -> tuple[str, ...]:
     found = [sentence for sign, sentence in _TERMS.items() if re.search(sign, source.licence)]
     if source.gated and source.hub is not None:
         found.append(f"everybody has to accept its terms at {source.hub.card}")
-    return tuple(f"{source.name} ({source.licence}): {sentence}" for sentence in found)
+    return tuple(found)

@@ -50,7 +50,7 @@ def read_lock(path: Path) -> list[dict[str, Any]]:
         raise ZephyrError("this is no lock file", where=str(file), found=error) from error
     fields = {"source", "row", "id", "side"}
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not fields <= row.keys():
+        if not isinstance(row, dict) or not all(isinstance(row.get(f), str) for f in fields):
             raise ZephyrError(
                 "this is no lock file", where=f"{file}:{number}", allowed=sorted(fields)
             )

@@ -84,8 +84,9 @@ def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams
             found="; ".join(map(_nothing, taken)),
             todo="give it a source with rows that are wanted",
         )
-    repeated = near_duplicates([entry.record for entry in drawn])
-    kept, groups = _groups(drawn, repeated, remove=mixture.clean == "remove")
+    remove = mixture.clean == "remove"
+    repeated = near_duplicates([entry.record for entry in drawn], remove=remove)
+    kept, groups = _groups(drawn, repeated, remove=remove)
     held = _hold_out(groups, mixture.holdout, seed)
     if len(held) == len(set(groups)):
         raise ZephyrError(
@@ -95,7 +96,11 @@ def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams
         )
     sides = ["holdout" if group in held else "train" for group in groups]
     order = sorted(range(len(kept)), key=lambda i: _place(kept[i].record, seed))
-    near = [(drawn[i], drawn[first]) for i, first in enumerate(repeated) if first is not None]
+    near = [
+        (entry, drawn[earlier[0]])
+        for entry, earlier in zip(drawn, repeated, strict=True)
+        if earlier and not _same(entry, drawn[earlier[0]])
+    ]
     manifest = {"seed": seed, "clean": mixture.clean, "ngram": exams.n} | _account(
         taken, near, zip(kept, sides, strict=True)
     )
@@ -135,8 +140,13 @@ def _nothing(taken: Taken) -> str:
     return ", ".join((f"{tally.label}: {tally.seen} rows", *reasons))
 
 
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether one source holds a record twice: that is counted as a duplicate."""
+    return one.record.id == other.record.id and one.record.source == other.record.source
+
+
 def _groups(
-    drawn: Sequence[Entry], repeated: Sequence[int | None], *, remove: bool
+    drawn: Sequence[Entry], repeated: Sequence[Sequence[int]], *, remove: bool
 ) -> tuple[list[Entry], list[str]]:
     """The entries that stay, and for each the group that must stand on one side.
 
@@ -150,11 +160,12 @@ def _groups(
         return group
 
     kept = []
-    for entry, first in zip(drawn, repeated, strict=True):
-        if first is None or not remove:
-            kept.append(entry)
-        if first is not None and not remove:
-            one, other = root(entry.record.group), root(drawn[first].record.group)
+    for entry, earlier in zip(drawn, repeated, strict=True):
+        if remove and earlier:
+            continue
+        kept.append(entry)
+        for place in earlier:
+            one, other = root(entry.record.group), root(drawn[place].record.group)
             if one != other:
                 joined[one] = other
     return kept, [root(entry.record.group) for entry in kept]

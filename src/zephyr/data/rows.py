@@ -93,6 +93,8 @@ class Renamed(Rows):
         self._rows = rows
         self._names = names
         self._known = {theirs: ours for ours, theirs in names.items()}
+        self._hidden = names.keys() - self._known.keys()
+        """Columns of the file that bear a name which is given to another."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -105,10 +107,15 @@ class Renamed(Rows):
         ]
 
     def _renamed(self, value: dict[str, Any]) -> dict[str, Any]:
-        return {self._known.get(name, name): cell for name, cell in value.items()}
+        return {
+            self._known.get(name, name): cell
+            for name, cell in value.items()
+            if name not in self._hidden
+        }
 
     def header(self) -> Header | None:
         header = self._rows.header()
         if header is None:
             return None
-        return Header(header.place, frozenset(self._known.get(n, n) for n in header.columns))
+        there = header.columns - self._hidden
+        return Header(header.place, frozenset(self._known.get(name, name) for name in there))

@@ -202,8 +202,10 @@ def on_hub(source: recipe.Source, use: Use, where: str) -> hub.Wanted | None:
         )
     if source.config is not None:
         place = replace(place, config=source.config)
-    pattern = place.pattern(split_of(source, registered, use, where))
-    return hub.Wanted(place.id, (pattern,), source.revision or place.revision)
+    split = split_of(source, registered, use, where)
+    if source.files is not None:
+        return hub.Wanted(place.id, (source.files,), source.revision or "main")
+    return hub.Wanted(place.id, (place.pattern(split),), source.revision or place.revision)
 
 
 def _remembered(source: recipe.Source, wanted: hub.Wanted, where: str) -> hub.Snapshot:
@@ -254,17 +256,17 @@ def split_of(source: recipe.Source, registered: Source | None, use: Use, where: 
     Raises:
         ZephyrError: a mixture would train on what tasks ask, or there is nothing to train on.
     """
-    if registered is None:
-        return source.split or ("train" if use == "train" else "test")
+    same = [s for s in SOURCES.values() if s.hub is not None and s.hub.id == source.hub]
+    exams = {s.exam for s in (registered, *same) if s is not None}
     if use == "exam":
-        return source.split or registered.exam or str(registered.train)
-    split = source.split or registered.train
-    if split is None or split in (registered.exam, "test"):
-        trained = [name for name in registered.splits if name not in (registered.exam, "test")]
+        return source.split or (registered and (registered.exam or registered.train)) or "test"
+    split = source.split or (registered.train if registered is not None else "train")
+    if split is None or split in exams or "test" in split:
+        splits = registered.splits if registered is not None else ()
         raise ZephyrError(
-            f"split {split!r} of source {registered.name!r} is for tests, and never trained on",
+            f"split {split!r} of source {label(source)!r} is for tests, and never trained on",
             where=where,
-            allowed=trained,
+            allowed=[name for name in splits if name not in exams and "test" not in name] or None,
         )
     return split
 

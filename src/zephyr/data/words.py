@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
-WORDS = re.compile(r"\d+|[^\W\d_]+|[-+*/=<>^]")
+_ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Chinese, Japanese and Korean, which part words by no blank: each sign counts as one."""
+
+WORDS = re.compile(rf"\d+|[{_ALONE}]|[^\W\d_{_ALONE}]+|[-+*/=<>^−×÷·≤≥≠√∑∫±]")
 """Words, numbers and operators: how a text is set makes no difference."""
 
-SIGNS = re.compile(r"\w+|[^\w\s]")
+SIGNS = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|[^\w\s]")
 """Words, and each other sign by itself."""
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)

@@ -9,7 +9,7 @@ from zephyr.errors import ZephyrError
 
 _NEEDED = (".json", ".safetensors")
 _OPTIONAL = (".model", ".txt", ".jinja")
-_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 
 
 def on_hub(base: str, folder: Path) -> hub.Wanted | None:
@@ -46,7 +46,7 @@ def locate(base: str, folder: Path, where: str) -> Path:
         raise ZephyrError(
             f"base model {base!r} has not been fetched",
             where=where,
-            found=f"it is on the hub: {wanted.repo} at {wanted.revision}",
+            found=f"no folder {folder / base}, and nothing of the hub's {wanted.repo}",
             todo="zephyr data fetch RECIPE, or give the path of a folder",
         )
     return hub.paths(wanted, snapshot)[0].parent

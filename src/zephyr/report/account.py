@@ -82,7 +82,7 @@ def mixtures(ledger: Ledger) -> list[MixtureAccount]:
             sources = [
                 SourceAccount(
                     source,
-                    **{key: row[key] for key in SourceAccount._fields[1:-1]},
+                    **{key: row.get(key, 0) for key in SourceAccount._fields[1:-1]},
                     tokens=tokens.get(source, {}).get("tokens"),
                 )
                 for source, row in manifest["sources"].items()

@@ -5,20 +5,25 @@ from typing import Any
 
 from zephyr import recipe
 from zephyr.data.licences import licence_warnings
-from zephyr.data.sources import label
+from zephyr.data.sources import is_embedded, label
 from zephyr.data.table import SOURCES
-from zephyr.report.account import tokens_of
-from zephyr.report.ledger import Ledger
 
 _COUNTS = ("seen", "unreadable", "left_out", "duplicates", "contaminated", "near_duplicates")
 _KEPT = ("capped", "kept", "held_out", "characters")
 
 
-def data_card(ledger: Ledger, name: str) -> str:
-    """The card of a mixture that has been drawn, as Markdown; with tokens where a model read it."""
-    mixture = ledger.recipe.data[name]
-    manifest = ledger.entries[f"data.{name}"].run.read("artifact/manifest.json")
-    tokens = tokens_of(ledger, name)
+def data_card(
+    name: str,
+    mixture: recipe.Mixture,
+    manifest: Mapping[str, Any],
+    tokens: Mapping[str, Mapping[str, int]],
+    origin: str | None,
+) -> str:
+    """The card of a mixture that has been drawn, as Markdown.
+
+    `tokens` are the counts of each source by a model that reads the mixture, if there is one;
+    `origin` is the recipe's.
+    """
     verb = "removed" if mixture.clean == "remove" else "kept, and only counted"
     said = (
         f"Records of kind {mixture.kind}, drawn with seed {manifest['seed']}; content"
@@ -45,19 +50,23 @@ def data_card(ledger: Ledger, name: str) -> str:
         keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
         rows = [(s, *(_number(row[key]) for key in keys)) for s, row in tokens.items()]
         lines += ["", "## Tokens", "", *_table(("source", *keys), rows)]
-    return "\n".join([*lines, "", "## Sources and licences", "", *_licences(mixture), ""])
+    return "\n".join([*lines, "", "## Sources and licences", "", *_licences(mixture, origin), ""])
 
 
-def _licences(mixture: recipe.Mixture) -> list[str]:
+def _licences(mixture: recipe.Mixture, origin: str | None) -> list[str]:
     """Where each source comes from, what its licence is, and what that forbids."""
     lines = []
     for source in mixture.sources:
         registered = SOURCES.get(source.name or "")
+        if is_embedded(source, origin):
+            lines.append(f"- **{label(source)}**: made by Zephyr.")
+            continue
+        place = source.hub or source.path
         if registered is None:
-            place = source.hub or source.path
             lines.append(f"- **{label(source)}**: {place}; its licence is not known to Zephyr.")
             continue
-        place = f"[{registered.hub.id}]({registered.hub.card})" if registered.hub else "no hub"
+        if place is None and registered.hub is not None:
+            place = f"[{registered.hub.id}]({registered.hub.card})"
         doubt = registered.uncertain.get("licence")
         licence = f"{registered.licence} ({doubt})" if doubt else registered.licence
         lines.append(f"- **{registered.name}**: {place}; licence: {licence}.")

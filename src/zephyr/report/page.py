@@ -27,9 +27,14 @@ def write_report(store: Store, recipe_name: str) -> Path:
         ("table.csv", tables.table_csv(ledger)),
     ):
         write_atomically(folder / name, text)
-    for name in ledger.recipe.data:
-        if ledger.entries[f"data.{name}"].state == "finished":
-            write_atomically(folder / f"data-{name}.md", data_card(ledger, name))
+    for name, mixture in ledger.recipe.data.items():
+        entry = ledger.entries[f"data.{name}"]
+        if entry.state == "finished":
+            manifest = entry.run.read("artifact/manifest.json")
+            card = data_card(
+                name, mixture, manifest, account.tokens_of(ledger, name), ledger.recipe.origin
+            )
+            write_atomically(folder / f"data-{name}.md", card)
     drawings = figures.draw_all(ledger)
     _write_figures(folder / "figures", drawings)
     page = folder / "report.html"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from zephyr.data.mixture import Split
 from zephyr.errors import ZephyrError
 from zephyr.model.fork import Fork, cut_prompt
-from zephyr.model.load import Model
+from zephyr.model.template import Template
 from zephyr.recipe import Align, Tune
 from zephyr.records import Record
 
@@ -21,19 +21,20 @@ class Examples(NamedTuple):
     account: dict[str, Any]
 
 
-def examples(model: Model, records: Split, spec: Tune | Align) -> Examples:
+def examples(template: Template, records: Split, spec: Tune | Align, context: int) -> Examples:
     """The forks of a mixture of chats or pairs, with their tokens counted for each source.
 
-    What is longer than `spec.max_length` tokens, or than the model's context, is left out and
+    What is longer than `spec.max_length` tokens, or than the model's `context`, is left out and
     counted; with `overlong: cut` its prompt is cut from the left, and never an answer.
 
     Raises:
         ZephyrError: no example fits.
     """
-    longest = min(spec.max_length, model.context)
+    longest = min(spec.max_length, context)
     counts: dict[str, dict[str, int]] = {}
     sides = [
-        _fitted(model, side, longest, cut=spec.overlong == "cut", counts=counts) for side in records
+        _fitted(template, side, longest, cut=spec.overlong == "cut", counts=counts)
+        for side in records
     ]
     train, holdout = sides
     account = {
@@ -55,16 +56,16 @@ def examples(model: Model, records: Split, spec: Tune | Align) -> Examples:
 
 
 def _fitted(
-    model: Model,
+    template: Template,
     records: Sequence[Record],
     longest: int,
     *,
     cut: bool,
     counts: dict[str, dict[str, int]],
 ) -> list[Fork]:
-    start = model.tokenizer.bos_token_id
+    start = template.tokenizer.bos_token_id
     kept: list[Fork] = []
-    for record, whole in zip(records, model.template.forks(records), strict=True):
+    for record, whole in zip(records, template.forks(records), strict=True):
         fits = whole.longest <= longest
         fork = whole if fits or not cut else cut_prompt(whole, longest, start)
         count = counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))

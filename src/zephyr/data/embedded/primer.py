@@ -76,22 +76,25 @@ def _article(random: Random, side: str) -> str:
 def article(random: Random, side: str) -> list[str]:
     """The lines of an article as WikiText has them: blank, heading, blank, paragraphs.
 
-    One that is not for training holds a paragraph of a form that no other has, so that none stands
-    in the primer, which is not drawn by the content of its articles.
+    Facts are the same on all sides. One that is not for training tells them of several terms in
+    turn, so that none of its paragraphs stands in a text that is learned from.
     """
     term = random.choice(TERMS)
     first, second, third = glossary.others(random, term, 3)
-    of = f"{capital(term.said)} belongs to {term.field}."
-    paragraphs = [
-        f" {term.sentence} {term.more} {_unit(term)}{of} \n",
-        f" {first.sentence} {first.more} {_unit(first)}{second.sentence} \n",
-    ]
+    if side == "train":
+        paragraphs = [
+            f" {term.sentence} {term.more} {_unit(term)}{_field(term)} \n",
+            f" {first.sentence} {first.more} {_unit(first)}{second.sentence} \n",
+        ]
+    else:
+        paragraphs = [
+            f" {term.sentence} {first.sentence} {_field(term)} {second.sentence} \n",
+            f" {_field(first)} {third.sentence} {_unit(second)}{_field(third)} \n",
+        ]
     if random.random() < 0.2:
         paragraphs.append(f" {_story(random, side)} {third.sentence} {third.more} \n")
     if random.random() < 0.5:
         paragraphs.append(f" {_sums(random, side)} {random.choice(FORMULAS).sentence} \n")
-    if side != "train":
-        paragraphs.append(f" {third.sentence} {capital(third.said)} belongs to {third.field}. \n")
     random.shuffle(paragraphs)
     return ["", f" = {capital(term.name)} = \n", "", *paragraphs]
 
@@ -107,6 +110,10 @@ _SHARES = {
     _article: 5,
 }
 """How many of a hundred passages are of a kind."""
+
+
+def _field(term: glossary.Term) -> str:
+    return f"{capital(term.said)} belongs to {term.field}."
 
 
 def _unit(term: glossary.Term) -> str:
