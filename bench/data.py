@@ -199,13 +199,13 @@ def measure_near_duplicates(folder: Path) -> dict[str, Any]:
         said = [Message(m.role, f"{m.content} so") for m in record.messages]
         copies.append(Chat(record.source, tuple(said)))
     records = [*records[: MANY - PLANTED], *copies]
-    found, seconds = timed(lambda: near_duplicates(records))
+    found, seconds = timed(lambda: near_duplicates(records, remove=True))
     return {
         "seconds": seconds,
         "records": len(records),
         "planted": PLANTED,
-        "found": sum(first is not None for first in found[-PLANTED:]),
-        "others": sum(first is not None for first in found[:-PLANTED]),
+        "found": sum(map(bool, found[-PLANTED:])),
+        "others": sum(map(bool, found[:-PLANTED])),
     }
 
 
