@@ -1175,7 +1175,7 @@ def test_an_exam_that_asks_what_is_learned_takes_it_away(made: Desk) -> None:
     assert found["id"] not in {row["id"] for row in made.rows("data.sft", "lock.jsonl")}
     assert made.rows("data.votes", "contaminated.jsonl") == []
     after = made.states()
-    again = {name for name, state in after.items() if state != "fresh"}
+    again = {name for name, state in after.items() if state == "stale"}
     assert again == {n for n in after if n[:2] in ("M1", "M2") or n.endswith("/mcqa")}
     assert made.artifact("M3") == was["M3"]
     assert made.artifact("M1") != was["M1"]

@@ -1,6 +1,7 @@
 """Test questions in training data: found with a word changed, and not where only a pattern is."""
 
 from zephyr.data.contamination import PHRASE, Exams
+from zephyr.data.course import as_chat
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
 PROBLEM = (
@@ -96,3 +97,45 @@ def test_the_task_of_the_greatest_share_is_named_and_nothing_is_found_in_nothing
     assert tasks(exams, chat(half), chat(PROBLEM)) == ["b", "a"]
     assert exams.find([]) == []
     assert Exams([], 8).find([chat(PROBLEM)]) == [None]
+
+
+SHORT = Choice("mmlu", "Which planet is the largest of all?", ("Venus", "Jupiter", "Mars"), 1)
+
+
+def test_questions_in_the_form_of_fine_tuning_are_found() -> None:
+    """However many words a question has, the quiz that is made of it holds it."""
+    options = ("heat", "work", "power")
+    for count in range(1, 20):
+        asked = Choice("t", " ".join(f"{chr(97 + n)}x" for n in range(count)), options, 1)
+        assert tasks(Exams([("t", asked)], 8), as_chat(asked)) == ["t"], count
+
+
+def test_a_short_question_is_found_with_its_right_answer_alone() -> None:
+    exams = Exams([("mmlu", SHORT)], 8)
+    assert tasks(exams, chat(SHORT.text, "It is Jupiter."), chat(SHORT.text, "It is Mars.")) == [
+        "mmlu",
+        None,
+    ]
+    inline = f"{SHORT.text} (A) Venus (B) Jupiter (C) Mars"
+    assert tasks(exams, chat(inline, "(B)")) == ["mmlu"]
+
+
+def test_a_question_that_is_asked_many_times_is_one() -> None:
+    exams = Exams([(f"t{n}", chat(PROBLEM)) for n in range(3 * PHRASE)], 8)
+    assert tasks(exams, chat(PROBLEM)) == ["t0"]
+
+
+def test_not_and_operators_tell_questions_apart() -> None:
+    said = " ".join(f"{chr(97 + n)}x" for n in range(25))
+    for one, other in (("always", "never"), ("×", "÷"), ("≤", "≥")):
+        exams = Exams([("t", chat(f"{said} {one} {said}"))], 8)
+        assert tasks(exams, chat(f"{said} {one} {said}"), chat(f"{said} {other} {said}")) == [
+            "t",
+            None,
+        ]
+
+
+def test_texts_without_blanks_are_found() -> None:
+    question = "小明有三个苹果，又买了五个苹果，他一共有多少个苹果？"
+    exams = Exams([("t", chat(question))], 8)
+    assert tasks(exams, chat(f"请回答：{question}"), chat("小明有三个苹果。")) == ["t", None]

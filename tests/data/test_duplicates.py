@@ -1,5 +1,7 @@
 """Near-duplicates: nearly the same question with nearly the same answers, by exact counts."""
 
+import threading
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -149,3 +151,10 @@ def test_hashes_are_the_same_in_every_process() -> None:
         12357865972306872373,
         11335622722555578668,
     ]
+
+
+def test_no_thread_is_left_behind() -> None:
+    """A worker that is forked after a draw would else wait for ever for its own."""
+    before = threading.active_count(), len(list(Path("/proc/self/task").glob("*")))
+    near_duplicates([Passage("s", f"{TEXT} {WORD[n]}") for n in range(400)], remove=True)
+    assert (threading.active_count(), len(list(Path("/proc/self/task").glob("*")))) == before

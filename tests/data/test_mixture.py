@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from tests.data.opened import BAD, UNWANTED, chats, drawn, ids, opened
 from zephyr.data.contamination import Exams
+from zephyr.data.duplicates import near_duplicates
 from zephyr.data.mixture import FILES, load
 from zephyr.data.sources import Opened
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, from_json, to_json
 
+EVERYTHING = "a mixture holds out all that it has"
 SIZES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)
 
 
@@ -71,7 +73,7 @@ def test_no_question_stands_on_both_sides(
     try:
         train, holdout = drawn(sources, seed, holdout=share, clean=clean).split
     except ZephyrError as error:
-        assert error.problem == "a mixture holds out all that it has"  # noqa: PT017  # or all's well
+        assert error.problem == EVERYTHING  # noqa: PT017  # or all's well
         return
     total = len(train) + len(holdout)
     assert total == (max(sizes.values()) if remove else sum(sizes.values()))
@@ -131,6 +133,33 @@ def test_what_is_only_reported_stays() -> None:
     assert (account["a"]["contaminated"], account["b"]["contaminated"]) == (2, 1)
     assert [row["task"] for row in got.contaminated] == ["quiz"] * 3
     assert drawn(sources, exams=exams).manifest["totals"]["contaminated"] == 2
+
+
+def test_a_question_is_the_same_whatever_its_blanks_and_its_case() -> None:
+    rows = [
+        Chat("a", (Message("user", asked), Message("assistant", f"{n} {m}")))
+        for n in range(40)
+        for m, asked in enumerate((f"What is  {n}?", f"what is {n}? ", f"WHAT IS {n}?"))
+    ]
+    got = drawn([opened("a", rows)], holdout=0.3)
+    held = {r.texts[0].split()[-1] for r in got.split.holdout}
+    assert len(got.split.holdout) == 36
+    assert not held & {r.texts[0].split()[-1] for r in got.split.train}
+
+
+@pytest.mark.parametrize("clean", ["remove", "report"])
+def test_no_near_duplicate_of_the_hold_out_is_trained_on(clean: str) -> None:
+    """Chains too: each passage is like its neighbours, and not like those beyond."""
+    words = [f"{a}{b}{c}" for a in "bcdfghklmn" for b in "aeiou" for c in "prstvwxz"]
+    rows = [Passage("a", " ".join(words[at : at + 90])) for at in range(0, 300, 8)]
+    try:
+        train, holdout = drawn([opened("a", rows, "passage")], clean=clean, holdout=0.2).split
+    except ZephyrError as error:
+        assert (clean, error.problem) == ("report", EVERYTHING)  # noqa: PT017  # or all's well
+        return
+    for one in holdout:
+        for other in train:
+            assert near_duplicates([one, other], remove=True) == [[], []]
 
 
 def test_near_duplicates_stand_on_one_side() -> None:

@@ -29,6 +29,7 @@ BANDS, BAND = 20, 6
 """Two records as alike as `ALIKE` in every part meet in a band with a probability of 0.998."""
 
 _BLOCK = 8192
+_AT_ONCE = 64
 _NUMBER = re.compile(r"\d+")
 
 
@@ -116,19 +117,13 @@ class _Shingles:
 
 def _bands(sets: Sequence[Hashes], first: NDArray[np.int64]) -> Hashes:
     """The bands [records, BANDS] of records whose parts begin at `first` [records + 1]."""
-    from rensa import RMinHash
-
     counts = np.diff(first)
     bands = np.zeros((len(counts), BANDS), np.uint64)
     for count in np.unique(counts):
         share = BAND // int(count)
         chosen = np.flatnonzero(counts == count)
         own = [sets[first[record] + part] for record in chosen for part in range(count)]
-        offsets = np.cumsum([0, *map(len, own)]).astype(np.uint64)
-        digests = RMinHash.digest_matrix_from_flat_token_hashes(
-            np.concatenate(own), offsets, BANDS * share, 1
-        )
-        rows = np.array(digests.to_rows(), dtype=np.uint64).reshape(-1, count, BANDS, share)
+        rows = _digests(own, BANDS * share).reshape(-1, count, BANDS, share)
         mixed = np.full((len(chosen), BANDS), count, np.uint64)
         for part in range(count):
             for column in range(share):
@@ -136,6 +131,23 @@ def _bands(sets: Sequence[Hashes], first: NDArray[np.int64]) -> Hashes:
                 mixed ^= mixed >> np.uint64(31)
         bands[chosen] = mixed
     return bands
+
+
+def _digests(sets: Sequence[Hashes], size: int) -> Hashes:
+    """MinHash digests [sets, size].
+
+    A few sets at a time: many at once are shared out among threads, which is no quicker here, and
+    leaves a process that can't be forked any more.
+    """
+    from rensa import RMinHash
+
+    rows: list[list[int]] = []
+    for start in range(0, len(sets), _AT_ONCE):
+        some = sets[start : start + _AT_ONCE]
+        offsets = np.cumsum([0, *map(len, some)]).astype(np.uint64)
+        flat = np.concatenate(some)
+        rows += RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, size, 1).to_rows()
+    return np.array(rows, dtype=np.uint64)
 
 
 def _parts(record: Record) -> tuple[str, ...]:
