@@ -1,10 +1,10 @@
 """Questions of tests that stand in training data, found by the runs of words they share.
 
-A question is found in a record where nearly all of its words stand in runs of `n` words that both
-have, and all that tells it from another: its numbers, operators, single letters, and words such as
-"not". A word changed in a long question does not hide it, and the same question with other numbers
-is another one. Runs that more than ten questions share are phrases ("which of the following is true
-of"): they tell nothing, and need not be found.
+A question is found in a record where nearly all of its words stand in runs of `n` words that one
+text of the record has too, and all that tells it from another: its numbers, operators, single
+letters, and words such as "not". A word changed in a long question does not hide it, and the same
+question with other numbers is another one. Runs that more than ten questions share are phrases
+("which of the following is true of"): they tell nothing, and need not be found.
 
 A short question with options is no question by itself: it is taken together with them, or found
 where a text of a record is just that question and the right answer stands in the record too. Where
@@ -47,7 +47,7 @@ class Match(NamedTuple):
 
 
 class _Hits(NamedTuple):
-    """Runs of words that records and questions share: who, with what, and where in the question."""
+    """Runs of words that texts and questions share: which text, which question, where in it."""
 
     owner: Places
     item: Places
@@ -132,26 +132,26 @@ class Exams:
                 said = " ".join(pieces[record_of[text]]).lower()
                 if str(item.answer).lower() in said:
                     found[record_of[text]] = Match(item.task, item.text, 1.0)
-        for owner, which, share in self._shares(self._hits(runs(texts, self.n), record_of)):
-            known = found[owner]
+        for text, which, share in self._shares(self._hits(runs(texts, self.n))):
+            known = found[record_of[text]]
             if known is None or known.share < share:
-                found[owner] = Match(*self._items[which][:2], share)
+                found[record_of[text]] = Match(*self._items[which][:2], share)
         return found
 
-    def _hits(self, found: Runs, record_of: Places) -> _Hits:
-        """Where runs of records stand in questions."""
+    def _hits(self, found: Runs) -> _Hits:
+        """Where runs of texts stand in questions."""
         maybe = np.flatnonzero(self._table[found.hashes >> np.uint64(64 - _TABLE)])
         hashes = found.hashes[maybe]
         first = np.searchsorted(self._hashes, hashes, side="left")
         times = np.searchsorted(self._hashes, hashes, side="right") - first
-        owner = record_of[owners(found.bounds)[maybe]]
+        owner = owners(found.bounds)[maybe]
         at = np.repeat(first, times) + (
             np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
         )
         return _Hits(np.repeat(owner, times), self._item[at], self._place[at])
 
     def _shares(self, hits: _Hits) -> Iterator[tuple[int, int, float]]:
-        """Records and the questions that are found in them, with the share that is."""
+        """Texts and the questions that are found in them, with the share that is."""
         if not len(hits.owner):
             return
         owner, item, place = np.unique(np.stack(hits, axis=1), axis=0).T
