@@ -30,6 +30,7 @@ MANIFEST = {
     "sources": {"lima": ROW, "mine": ROW},
     "totals": {key: 2 * (sum(v.values()) if isinstance(v, dict) else v) for key, v in ROW.items()},
 }
+MODELS = {"M0": {"base": "b"}, "M1": {"from": "M0", "tune": {"data": "chat"}}}
 TOKENS = {"examples": 900, "overlong": 3, "cut": 0, "tokens": 6789, "supervised_tokens": 4321}
 
 
@@ -37,8 +38,7 @@ TOKENS = {"examples": 900, "overlong": 3, "cut": 0, "tokens": 6789, "supervised_
 def card(tmp_path: Path) -> str:
     sources = ["lima", {"path": "mine.jsonl"}]
     data = {"chat": {"kind": "chat", "clean": "report", "sources": sources}}
-    models = {"M0": {"base": "b"}, "M1": {"from": "M0", "tune": {"data": "chat"}}}
-    shelf = new_shelf(tmp_path, models=models, data=data)
+    shelf = new_shelf(tmp_path, models=MODELS, data=data)
     shelf.finish("data.chat", manifest=MANIFEST)
     read = {"train": 900, "train_overlong": 3, "holdout": 60, "holdout_overlong": 0}
     read |= {"max_length": 128, "supervised_tokens": 4321, "sources": {"lima": TOKENS}}
@@ -68,3 +68,17 @@ def test_a_card_tells_licences_and_what_they_forbid(card: str) -> None:
     assert "CC-BY-NC-SA-4.0" in card
     assert "commercial" in card
     assert "- **mine**: mine.jsonl; its licence is not known to Zephyr." in card
+
+
+def test_a_mixture_of_an_earlier_version_has_no_card(tmp_path: Path) -> None:
+    """Its account is told as far as it goes."""
+    old = ("seen", "unreadable", "left_out", "duplicates", "capped", "kept", "held_out")
+    row = {key: ROW[key] for key in (*old, "characters")}
+    shelf = new_shelf(tmp_path, data={"chat": {"kind": "chat", "sources": ["lima"]}}, models=MODELS)
+    shelf.finish("data.chat", manifest={"seed": 3, "sources": {"lima": row}})
+    read = {"train": 9, "train_overlong": 3, "holdout": 6, "holdout_overlong": 0}
+    read |= {"max_length": 128, "supervised_tokens": 4321}
+    shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
+    page = write_report(shelf.store, "demo")
+    assert "1,004" in page.read_text()
+    assert not page.with_name("data-chat.md").exists()

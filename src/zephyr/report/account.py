@@ -103,9 +103,9 @@ def tokens_of(ledger: Ledger, mixture: str) -> Mapping[str, Mapping[str, int]]:
         model = ledger.recipe.models[row.model]
         trained = model.tune or model.align
         if trained and trained.data == mixture and row.entry.state == "finished":
-            found: Mapping[str, Mapping[str, int]] = row.entry.run.read("artifact/examples.json")[
-                "sources"
-            ]
+            found: Mapping[str, Mapping[str, int]] = row.entry.run.read(
+                "artifact/examples.json"
+            ).get("sources", {})
             return found
     return {}
 

@@ -29,11 +29,10 @@ def write_report(store: Store, recipe_name: str) -> Path:
         write_atomically(folder / name, text)
     for name, mixture in ledger.recipe.data.items():
         entry = ledger.entries[f"data.{name}"]
-        if entry.state == "finished":
-            manifest = entry.run.read("artifact/manifest.json")
-            card = data_card(
-                name, mixture, manifest, account.tokens_of(ledger, name), ledger.recipe.origin
-            )
+        manifest = entry.run.read("artifact/manifest.json") if entry.state == "finished" else {}
+        if "content" in manifest:  # one that an earlier version drew tells less
+            tokens = account.tokens_of(ledger, name)
+            card = data_card(name, mixture, manifest, tokens, ledger.recipe.origin)
             write_atomically(folder / f"data-{name}.md", card)
     drawings = figures.draw_all(ledger)
     _write_figures(folder / "figures", drawings)
