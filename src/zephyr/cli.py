@@ -21,7 +21,6 @@ from zephyr.console import (
     make_plan,
     open_store,
     out,
-    read_recipe_of,
 )
 from zephyr.errors import ZephyrError, unknown
 
@@ -57,7 +56,7 @@ def run(
     recipe: RecipeArgument = "embedded", overrides: Overrides = None, jobs: Jobs = None
 ) -> None:
     """Brings a recipe up to date: trains, evaluates and reports what is not there yet."""
-    _fetch_missing(recipe, overrides)
+    cli_data.fetch_missing(recipe, overrides)
     plan = make_plan(recipe, overrides, jobs)
     outcome, plan = bring_up_to_date(plan)
     _report(plan)
@@ -121,7 +120,7 @@ def evaluate(
     """Asks one model one task, making whatever that needs, and prints the scores."""
     from zephyr import engine
 
-    _fetch_missing(recipe, overrides)
+    cli_data.fetch_missing(recipe, overrides)
     found = make_plan(recipe, overrides)
     name = f"{model}/{task}"
     if name not in found.nodes:
@@ -194,14 +193,6 @@ def doctor() -> None:
     out.print(table)
     if not all(finding.good for finding in findings):
         raise typer.Exit(2)
-
-
-def _fetch_missing(recipe: str, overrides: list[str] | None) -> None:
-    """Brings what a recipe needs of the hub, if anything is not at hand."""
-    from zephyr import gather
-
-    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
-        cli_data.bring(parcels)
 
 
 def _report(plan: "Plan") -> None:

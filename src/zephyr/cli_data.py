@@ -101,10 +101,18 @@ def fetch(
     from zephyr import gather
 
     spec, folder = read_recipe_of(recipe, overrides)
-    bring(gather.outstanding(spec, folder, again=again))
+    _bring(gather.outstanding(spec, folder, again=again))
 
 
-def bring(parcels: "list[Parcel]") -> None:
+def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
+    """Brings what a recipe needs of the hub, if anything is not at hand."""
+    from zephyr import gather
+
+    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
+        _bring(parcels)
+
+
+def _bring(parcels: "list[Parcel]") -> None:
     """Fetches what is missing, with a bar."""
     from zephyr import gather
 
@@ -128,10 +136,7 @@ def bring(parcels: "list[Parcel]") -> None:
 @app.command()
 def build(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Draws the mixtures of a recipe and nothing else, and shows the account of each."""
-    from zephyr import gather
-
-    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
-        bring(parcels)
+    fetch_missing(recipe, overrides)
     plan = make_plan(recipe, overrides)
     mixtures = [name for name, node in plan.nodes.items() if node.kind == "mixture"]
     outcome, plan = bring_up_to_date(plan, mixtures)
@@ -260,6 +265,12 @@ def _counted(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[s
     for name, model in plan.recipe.models.items():
         spec = model.tune or model.align
         if spec is not None and spec.data == mixture:
+            trained = plan.store.find(plan.nodes[name].fingerprint)
+            if trained.finished:
+                known: Mapping[str, Mapping[str, int]] = trained.read("artifact/examples.json")[
+                    "sources"
+                ]
+                return known
             try:
                 folder = _tokenizer_folder(plan, mixture, name, recipe)
             except ZephyrError:

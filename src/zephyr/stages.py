@@ -4,7 +4,6 @@ Every stage is a function of a node, the runs that enter it and the place to wri
 nothing else but the settings of the machine, which change no result beyond rounding.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from zephyr.model.fork import Fork, fork
 from zephyr.model.load import Lineage, Model, assemble, load, load_network
 from zephyr.recipe import Align, Lora, Mixture, Optimization, Recipe, Source, Task, Tune, Use
 from zephyr.records import Kind, Passage, Record
-from zephyr.store import Run, read_json_lines, write_atomically, write_json
+from zephyr.store import Run, read_json_lines, write_json, write_json_lines
 from zephyr.train.examples import examples
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Dpo, Objective, TokenLoss
@@ -180,7 +179,7 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
         reference_items=_items(reference) if reference else None,
         seed=context.recipe.seed,
     )
-    _write_lines(run.artifact / "items.jsonl", result.items)
+    write_json_lines(run.artifact / "items.jsonl", result.items)
     write_json(run.artifact / "scores.json", result.scores)
 
 
@@ -330,8 +329,3 @@ def _save_adapter(model: Model, lineage: Lineage, run: Run, context: Context) ->
 
 def _items(run: Run) -> list[dict[str, Any]]:
     return read_json_lines(run.artifact / "items.jsonl")
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, "".join(lines))

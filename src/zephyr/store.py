@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,11 @@ def read_json_lines(path: Path) -> list[Any]:
         return []
     with path.open(encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file]
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Writes a file with one JSON value a line, which `read_json_lines` reads."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @contextmanager

@@ -362,6 +362,13 @@ def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_of_other_columns_among_several_has_rows_that_lack_them(tmp_path: Path) -> None:
+    paths = [put(tmp_path, "a.parquet", parquet([{"q": 1}])), tmp_path / "b.parquet"]
+    put(tmp_path, "b.parquet", parquet([{"other": 1}]))
+    rows = Joined([open_rows(path, "data.sft") for path in paths])
+    assert [row.value for row in rows.take([1, 0], {"q"})] == [{}, {"q": 1}]
+
+
 def test_a_pattern_that_fits_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match=r"no file has a name of this pattern(.|\n)*x-\*\.json"):
         find(tmp_path, "x-*.json", "data.sft")

@@ -6,10 +6,9 @@ its near-duplicate stands on both sides.
 """
 
 import hashlib
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from zephyr.data.duplicates import near_duplicates
 from zephyr.data.sources import Opened
 from zephyr.errors import ZephyrError
 from zephyr.records import Record, content_hash, from_json, to_json
-from zephyr.store import read_json_lines, write_atomically, write_json
+from zephyr.store import read_json_lines, write_json, write_json_lines
 
 
 class Split(NamedTuple):
@@ -48,10 +47,10 @@ class Drawn:
     def write(self, folder: Path) -> None:
         """Writes records and hold-out, the manifest, the lock file, and what was found."""
         for name, records in zip(FILES, self.split, strict=True):
-            _write_lines(folder / name, map(to_json, records))
-        _write_lines(folder / LOCK, self.lock)
-        _write_lines(folder / "contaminated.jsonl", self.contaminated)
-        _write_lines(folder / "near_duplicates.jsonl", self.near_duplicates)
+            write_json_lines(folder / name, map(to_json, records))
+        write_json_lines(folder / LOCK, self.lock)
+        write_json_lines(folder / "contaminated.jsonl", self.contaminated)
+        write_json_lines(folder / "near_duplicates.jsonl", self.near_duplicates)
         write_json(folder / "manifest.json", self.manifest)
 
 
@@ -72,10 +71,11 @@ def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams
         ZephyrError: a source has too many unreadable rows, stands twice, or nothing is left.
     """
     _refuse_twice(sources)
+    remove = mixture.clean == "remove"
     taken: list[Taken] = []
     for spec, opened in zip(mixture.sources, sources, strict=True):
         cap = spec.cap or mixture.cap
-        taken.append(take(opened, cap, seed=seed, exams=exams, remove=mixture.clean == "remove"))
+        taken.append(take(opened, cap, seed=seed, exams=exams, remove=remove))
         taken[-1].tally.refuse_unreadable(mixture.unreadable)
     drawn = [entry for each in taken for entry in each.entries]
     if not drawn:
@@ -84,7 +84,6 @@ def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams
             found="; ".join(map(_nothing, taken)),
             todo="give it a source with rows that are wanted",
         )
-    remove = mixture.clean == "remove"
     repeated = near_duplicates([entry.record for entry in drawn], remove=remove)
     kept, groups = _groups(drawn, repeated, remove=remove)
     held = _hold_out(groups, mixture.holdout, seed)
@@ -241,7 +240,3 @@ def _named(entry: Entry) -> dict[str, str]:
 
 def _locked(entry: Entry, side: str) -> dict[str, str]:
     return _named(entry) | {"side": side}
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
