@@ -8,6 +8,7 @@ import pytest
 LIGHT = [
     "zephyr.cli",
     "zephyr.engine",
+    "zephyr.plan",
     "zephyr.worker",
     "zephyr.recipe_file",
     "zephyr.graph",

@@ -25,7 +25,7 @@ from zephyr.console import (
 from zephyr.errors import ZephyrError, unknown
 
 if TYPE_CHECKING:
-    from zephyr.engine import Plan
+    from zephyr.plan import Plan
     from zephyr.store import Run
 
 app = typer.Typer(
@@ -92,7 +92,7 @@ def why(
     overrides: Overrides = None,
 ) -> None:
     """Says why a node would be made again: which of its inputs changed since the last run."""
-    from zephyr.engine import changes
+    from zephyr.plan import changes
 
     found = make_plan(recipe, overrides)
     if node not in found.nodes:
@@ -118,7 +118,7 @@ def evaluate(
     overrides: Overrides = None,
 ) -> None:
     """Asks one model one task, making whatever that needs, and prints the scores."""
-    from zephyr import engine
+    from zephyr.plan import needed
 
     cli_data.fetch_missing(recipe, overrides)
     found = make_plan(recipe, overrides)
@@ -126,7 +126,7 @@ def evaluate(
     if name not in found.nodes:
         evaluations = [n for n, node in found.nodes.items() if node.kind == "evaluation"]
         raise unknown("evaluation", name, evaluations, where=f"recipe {found.recipe.name}")
-    outcome, found = bring_up_to_date(found, engine.needed(found, name))
+    outcome, found = bring_up_to_date(found, needed(found, name))
     if not (outcome.failed or outcome.broken or outcome.stopped):
         _show_scores(found.store.find(found.nodes[name].fingerprint))
     end(outcome, recipe)

@@ -25,8 +25,8 @@ from zephyr.console import (
 from zephyr.errors import ZephyrError, unknown
 
 if TYPE_CHECKING:
-    from zephyr.engine import Plan
     from zephyr.gather import Parcel, State
+    from zephyr.plan import Plan
     from zephyr.store import Run
 
 app = typer.Typer(

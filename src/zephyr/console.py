@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from zephyr.engine import Outcome, Plan
+    from zephyr.engine import Outcome
+    from zephyr.plan import Plan
     from zephyr.recipe import Recipe
     from zephyr.store import Store
 
@@ -52,10 +53,10 @@ def read_recipe_of(name: str, overrides: Sequence[str] | None = None) -> "tuple[
 
 def make_plan(name: str, overrides: Sequence[str] | None = None, jobs: int | None = None) -> "Plan":
     """The plan of a recipe in the store of this folder."""
-    from zephyr.engine import plan
+    from zephyr import plan
 
     extra = [f"run.jobs={jobs}"] if jobs else []
-    return plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
+    return plan.make_plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
 
 
 def bring_up_to_date(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outcome, Plan]":
@@ -65,8 +66,9 @@ def bring_up_to_date(plan: "Plan", wanted: Collection[str] | None = None) -> "tu
     """
     from zephyr import engine
     from zephyr.display import Display
+    from zephyr.plan import todo as to_make
 
-    todo = engine.todo(plan, wanted)
+    todo = to_make(plan, wanted)
     if wanted is None:
         waiting = sum(plan.state(name) == "waiting" for name in todo)
         kept = len(plan.nodes) - len(todo)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from zephyr.engine import Plan
+from zephyr.plan import Plan
 from zephyr.worker import Report
 
 QUIET_SECONDS = 20
