@@ -18,7 +18,8 @@ from transformers import (
 
 from zephyr.model import nano
 from zephyr.model.fork import Fork, fork
-from zephyr.model.load import Model, assemble
+from zephyr.model.load import assemble
+from zephyr.model.model import Model
 
 VOCABULARY = 320
 CONTEXT = 128

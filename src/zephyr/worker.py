@@ -79,7 +79,8 @@ def _make(
 ) -> Report:
     import torch
 
-    from zephyr.stages import Context, run_stage
+    from zephyr.context import Context
+    from zephyr.stages import run_stage
     from zephyr.train.loop import Interrupted
 
     node = order.node

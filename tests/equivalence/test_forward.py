@@ -9,7 +9,7 @@ import torch
 from tests import tiny
 from zephyr.model.fork import Continuation, Fork, fork
 from zephyr.model.layout import lay_out, pack
-from zephyr.model.load import Model
+from zephyr.model.model import Model
 
 CLOSE = 1e-4
 """Nats per token, in float32: the networks' answers differ by whole nats."""

@@ -9,7 +9,7 @@ from tests import tiny
 from zephyr.model import logprobs
 from zephyr.model.fork import Continuation, Fork
 from zephyr.model.layout import lay_out, pack
-from zephyr.model.load import Model
+from zephyr.model.model import Model
 from zephyr.train.objectives import Dpo, TokenLoss
 
 

@@ -10,7 +10,8 @@ import torch
 from tests import tiny
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
-from zephyr.model.load import Lineage, Model, load
+from zephyr.model.load import Lineage, load
+from zephyr.model.model import Model
 from zephyr.recipe import Lora
 
 

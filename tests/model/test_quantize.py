@@ -12,7 +12,8 @@ from tests import tiny
 from zephyr.model import adapter
 from zephyr.model.fork import fork
 from zephyr.model.layout import lay_out
-from zephyr.model.load import Lineage, Model, load
+from zephyr.model.load import Lineage, load
+from zephyr.model.model import Model
 from zephyr.recipe import Lora
 
 FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])

@@ -15,7 +15,8 @@ from tests.real.plain import Plain, best
 from zephyr import recipe
 from zephyr.evaluate.asking import Item
 from zephyr.evaluate.task import run_task
-from zephyr.model.load import Lineage, Model, load
+from zephyr.model.load import Lineage, load
+from zephyr.model.model import Model
 from zephyr.records import Choice, Kind, Passage, Record
 
 TOLERANCE = 1e-4

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from zephyr.data.mixture import Split
 from zephyr.errors import ZephyrError
-from zephyr.model.fork import Fork, cut_prompt
+from zephyr.model.fork import Fork, cut_prompt, fork
 from zephyr.model.template import Template
 from zephyr.recipe import Align, Tune
-from zephyr.records import Record
+from zephyr.records import Passage, Record
 
 _COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
 
@@ -78,3 +80,27 @@ def _fitted(
         count["tokens"] += fork.length
         count["supervised_tokens"] += fork.supervised
     return kept
+
+
+def pieces(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:
+    """Passages, each between two end tokens, in pieces of `length` predictions.
+
+    No piece holds two passages: what stands in one is never looked at in another. That all start
+    with one token gives attention a place to rest from the first step on (see the log).
+    """
+    if not records:
+        return []
+    passages = tokenizer([text_of(r) for r in records], add_special_tokens=False)["input_ids"]
+    whole = (np.array([end, *passage, end], dtype=np.int32) for passage in passages)
+    return [
+        fork(tokens[at : at + 1], tokens[at + 1 : at + 1 + length])
+        for tokens in whole
+        for at in range(0, len(tokens) - 1, length)
+    ]
+
+
+def text_of(record: Record) -> str:
+    """All that is written in a record, for a tokenizer or a language model."""
+    if isinstance(record, Passage):
+        return record.text
+    return "\n".join(text for _, text in record.content[0])

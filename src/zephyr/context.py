@@ -1,0 +1,32 @@
+"""What a stage is given beside its node and its inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zephyr.recipe import Recipe
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage needs beside its node: the recipe and its folder, the store, and the machine.
+
+    `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers).
+    """
+
+    recipe: Recipe
+    folder: Path
+    store: Path
+    token_budget: int
+    progress: Progress = lambda done, of, row: None
+    stop: Callable[[], bool] = lambda: False
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a stage wants kept in `env.json`."""
+
+    def inside_store(self, path: Path) -> str:
+        """Where a finished run will hold what is being written at `path`."""
+        inside = path.relative_to(self.store)
+        return "/".join(part.removesuffix(".part") for part in inside.parts)

@@ -1,0 +1,137 @@
+"""What `pretrain`, `tune` and `align` do: examples, an objective, the loop, and what it made."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zephyr.context import Context
+from zephyr.data import mixture
+from zephyr.errors import ZephyrError
+from zephyr.graph import Node
+from zephyr.model import adapter, nano
+from zephyr.model.fork import Fork
+from zephyr.model.load import Lineage, assemble, load
+from zephyr.model.model import Model
+from zephyr.recipe import Align, Lora, Optimization, Tune
+from zephyr.store import Run, write_json
+from zephyr.train.examples import examples, pieces, text_of
+from zephyr.train.loop import Pace, Split, train
+from zephyr.train.objectives import Dpo, TokenLoss
+from zephyr.train.reference import reference
+
+
+def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """A tokenizer and a network from nothing."""
+    spec = context.recipe.models[node.name].pretrain
+    assert spec is not None
+    records, held_out = mixture.load(inputs["data"].artifact)
+    texts = [text_of(r) for r in records]
+    for role in sorted(inputs.keys() - {"data"}):
+        texts += [text_of(r) for r in mixture.load(inputs[role].artifact)[0]]
+    tokenizer = nano.make_tokenizer(texts, spec.shape.vocabulary)
+    end = tokenizer.eos_token_id
+    causal = nano.make_network(spec.shape, end=end, seed=node.spec["seed"])
+    model = assemble(causal, tokenizer, token_budget=context.token_budget)
+    causal.requires_grad_(True)
+    whole = Split(pieces(records, tokenizer, spec.length, end), TokenLoss())
+    holdout = Split(pieces(held_out, tokenizer, spec.length, end), TokenLoss())
+    _train(model, whole, holdout, spec, node, run, context)
+    _save_whole(model, run, context)
+
+
+def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """Supervised fine-tuning of an adapter, or of all weights."""
+    spec = context.recipe.models[node.name].tune
+    assert spec is not None
+    lineage = Lineage.read(inputs["from"].artifact)
+    if spec.load is not None:
+        if lineage.load not in (None, spec.load):
+            raise ZephyrError(
+                "this model is quantized already, and in another way",
+                where=f"models.{node.name}.tune.load",
+                found=spec.load,
+                allowed=lineage.load,
+            )
+        lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
+    model = load(lineage, context.store, token_budget=context.token_budget)
+    forks, holdout = _examples(model, inputs["data"], spec, run)
+    if isinstance(spec.lora, Lora):
+        _add_adapter(model, spec.lora, node)
+    else:
+        model.merge()
+        model.causal.requires_grad_(True)
+    splits = Split(forks, TokenLoss()), Split(holdout, TokenLoss())
+    _train(model, *splits, spec, node, run, context)
+    if isinstance(spec.lora, Lora):
+        _save_adapter(model, lineage, run, context)
+    else:
+        _save_whole(model, run, context)
+
+
+def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """Preference optimization against the model as it was before the first step."""
+    spec = context.recipe.models[node.name].align
+    assert spec is not None
+    lineage = Lineage.read(inputs["from"].artifact)
+    model = load(lineage, context.store, token_budget=context.token_budget)
+    forks, holdout = _examples(model, inputs["data"], spec, run)
+    train_sums, holdout_sums = reference(model, forks, holdout, run)
+    _add_adapter(model, spec.lora, node)
+    splits = Split(forks, Dpo(spec.beta, train_sums)), Split(holdout, Dpo(spec.beta, holdout_sums))
+    _train(model, *splits, spec, node, run, context)
+    _save_adapter(model, lineage, run, context)
+
+
+def _train(
+    model: Model,
+    whole: Split,
+    holdout: Split,
+    spec: Optimization,
+    node: Node,
+    run: Run,
+    context: Context,
+) -> None:
+    context.notes["layout"] = model.layout
+    pace = Pace(
+        model.layout,
+        context.token_budget,
+        context.recipe.run.checkpoint_every,
+        context.progress,
+        context.stop,
+    )
+    train(
+        model.network,
+        whole,
+        holdout if holdout.forks else None,
+        spec,
+        seed=node.spec["seed"],
+        folder=run.path,
+        pace=pace,
+    )
+
+
+def _examples(
+    model: Model, data: Run, spec: Tune | Align, run: Run
+) -> tuple[Sequence[Fork], Sequence[Fork]]:
+    """The forks of a mixture, training and hold-out; their account is kept with the run."""
+    train_forks, holdout, account = examples(
+        model.template, mixture.load(data.artifact), spec, model.context
+    )
+    write_json(run.artifact / "examples.json", account)
+    return train_forks, holdout
+
+
+def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, node.spec["seed"])
+
+
+def _save_adapter(model: Model, lineage: Lineage, run: Run, context: Context) -> None:
+    folder = run.artifact / "adapter"
+    adapter.save(model.wrapper, folder, Path(lineage.weights).name)
+    model.tokenizer.save_pretrained(folder)
+    lineage.with_adapter(context.inside_store(folder)).write(run.artifact)
+
+
+def _save_whole(model: Model, run: Run, context: Context) -> None:
+    folder = run.artifact / "weights"
+    model.save(folder)
+    Lineage(context.inside_store(folder)).write(run.artifact)
