@@ -1,22 +1,29 @@
 """Log-probabilities of the supervised tokens of a batch, without ever holding all logits.
 
-Only the hidden states that predict a supervised token meet the vocabulary, a chunk of them at a
-time. The derivative of a token's log-probability with respect to its own hidden state does not
-depend on what comes later, so it is found in the forward pass while the chunk's probabilities are
-at hand, and only scaled in the backward pass: one product with the vocabulary forward, one more for
-the gradient, none when no gradient is asked for. Where the head learns as well, the probabilities
-are found again in the backward pass, unless one chunk holds them all.
+Only the hidden states that predict a supervised token meet the vocabulary. The derivative of a
+token's log-probability with respect to its own hidden state does not depend on what comes later, so
+it is found in the forward pass, and only scaled in the backward pass: one product with the
+vocabulary forward, one more for the gradient, none when no gradient is asked for.
+
+A large vocabulary comes a chunk at a time. Sums of exponentials, and the mean of the head's rows
+under them, are kept relative to the highest logit so far (online softmax, Milakov and Gimelshein
+2018), so that each chunk of the head is read once, for both products, while it is in the cache.
+Where the head learns as well, the probabilities are found again in the backward pass, unless one
+chunk holds them all.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zephyr.model.layout import Batch
 
-CHUNK_ELEMENTS = 1 << 24
-"""Logits held at once: 64 MiB in float32."""
+WHOLE_ELEMENTS = 1 << 23
+"""Logits up to which the vocabulary is taken as a whole: 32 MiB in float32."""
+
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Logits of a chunk: on a processor, what its caches hold."""
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -28,25 +35,11 @@ class _ChunkedLogProbs(torch.autograd.Function):
     ) -> Tensor:
         hidden_learns, weight_learns, bias_learns, _ = ctx.needs_input_grad
         head_learns = weight_learns or bias_learns
-        out = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        slope = torch.empty_like(hidden) if hidden_learns else None
-        chunks = _chunks(len(targets), len(weight))
-        kept = None
-        for part in chunks:
-            logits = _logits(hidden[part], weight, bias)
-            total = logits.logsumexp(dim=1)
-            goal = targets[part, None]
-            out[part] = logits.gather(1, goal)[:, 0] - total
-            if slope is not None or (head_learns and len(chunks) == 1):
-                residual = _minus_residual(logits, total, goal).to(weight.dtype)
-                if slope is not None:
-                    slope[part] = residual @ weight
-                if head_learns and len(chunks) == 1:
-                    kept = residual
-        ctx.save_for_backward(
-            slope, *((kept, hidden, weight, bias, targets) if head_learns else ())
-        )
-        return out
+        small = len(targets) * len(weight) <= WHOLE_ELEMENTS
+        found = (_whole if small else _streamed)(hidden, weight, bias, targets, hidden_learns)
+        rest = (hidden, weight, bias, targets, found.total, found.residual) if head_learns else ()
+        ctx.save_for_backward(found.slope, *rest)
+        return found.logprobs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -55,19 +48,17 @@ class _ChunkedLogProbs(torch.autograd.Function):
         to_hidden = None if slope is None else grad.to(slope.dtype)[:, None] * slope
         if not rest:
             return to_hidden, None, None, None
-        kept, hidden, weight, bias, targets = rest
-        to_weight = torch.zeros_like(weight)
-        to_bias = None if bias is None else torch.zeros_like(bias)
-        for part in _chunks(len(targets), len(weight)):
-            if kept is not None:
-                residual = kept
-            else:
-                logits = _logits(hidden[part], weight, bias)
-                residual = _minus_residual(logits, logits.logsumexp(dim=1), targets[part, None])
-            scaled = (residual * grad[part, None]).to(weight.dtype)
-            to_weight.addmm_(scaled.T, hidden[part])
+        hidden, weight, bias, targets, total, kept = rest
+        to_weight = torch.empty_like(weight)
+        to_bias = None if bias is None else torch.empty_like(bias)
+        for part in [slice(None)] if kept is not None else _chunks(len(targets), weight):
+            residual = kept
+            if residual is None:
+                residual = _residual(_logits(hidden, weight, bias, part), total, targets, part)
+            scaled = (residual * grad[:, None]).to(weight.dtype)
+            torch.mm(scaled.T, hidden, out=to_weight[part])
             if to_bias is not None:
-                to_bias += scaled.sum(dim=0)
+                to_bias[part] = scaled.sum(dim=0)
         return to_hidden, to_weight, to_bias, None
 
 
@@ -76,28 +67,86 @@ def chunked_logprobs(
 ) -> Tensor:
     """Log-probabilities [N] in float32 of `targets` [N] after hidden states [N, H].
 
-    `weight` [V, H] and `bias` [V] are the head's; gradients reach all three.
+    `weight` [V, H] and `bias` [V] are the head's; gradients reach all three. Products are made in
+    the dtype of the weight, sums over the vocabulary in float32.
     """
     out: Tensor = _ChunkedLogProbs.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
-    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+class _Found(NamedTuple):
+    """All [N]; `slope` [N, H] is that of the log-probabilities in the hidden states, if asked for.
+
+    `residual` [N, V] is their slope in the logits, where these were taken as a whole.
+    """
+
+    logprobs: Tensor
+    total: Tensor
+    slope: Tensor | None
+    residual: Tensor | None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return nn.functional.linear(hidden, weight, bias).float()
+def _whole(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, sloping: bool
+) -> _Found:
+    logits = _logits(hidden, weight, bias, slice(None))
+    total = logits.logsumexp(dim=1)
+    logprobs = logits.gather(1, targets[:, None])[:, 0] - total
+    if not sloping:
+        return _Found(logprobs, total, None, None)
+    residual = _residual(logits, total, targets, slice(None)).to(weight.dtype)
+    return _Found(logprobs, total, residual @ weight, residual)
 
 
-def _minus_residual(logits: Tensor, total: Tensor, goal: Tensor) -> Tensor:
+def _streamed(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, sloping: bool
+) -> _Found:
+    goal = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    highest = torch.full_like(goal, -torch.inf)
+    total = torch.zeros_like(goal)
+    mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+    for part in _chunks(len(targets), weight):
+        logits = _logits(hidden, weight, bias, part)
+        here = _within(targets, part)
+        goal[here] = logits[here, targets[here] - part.start]
+        before, highest = highest, torch.maximum(highest, logits.amax(dim=1))
+        shrunk = (before - highest).exp_()
+        powers = logits.sub_(highest[:, None]).exp_()
+        total.mul_(shrunk).add_(powers.sum(dim=1))
+        if sloping:
+            mean.mul_(shrunk[:, None]).add_(powers.to(weight.dtype) @ weight[part])
+    slope = (weight[targets] - mean.div_(total[:, None])).to(hidden.dtype) if sloping else None
+    total = total.log_().add_(highest)
+    return _Found(goal - total, total, slope, None)
+
+
+def _chunks(tokens: int, weight: Tensor) -> list[slice]:
+    vocabulary = len(weight)
+    size = max(256, CHUNK_ELEMENTS[weight.device.type] // max(1, tokens))
+    return [slice(at, min(at + size, vocabulary)) for at in range(0, vocabulary, size)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, part: slice) -> Tensor:
+    return nn.functional.linear(hidden, weight[part], None if bias is None else bias[part]).float()
+
+
+def _residual(logits: Tensor, total: Tensor, targets: Tensor, part: slice) -> Tensor:
     """One at the target minus the probabilities: the slope of log p(target) in the logits.
 
     Overwrites `logits`.
     """
     slope = logits.sub_(total[:, None]).exp_().neg_()
-    return slope.scatter_add_(1, goal, torch.ones_like(goal, dtype=slope.dtype))
+    here = _within(targets, part)
+    slope[here, targets[here] - (part.start or 0)] += 1
+    return slope
+
+
+def _within(targets: Tensor, part: slice) -> Tensor:
+    """The numbers of the targets whose logits a chunk of the vocabulary holds."""
+    if part.start is None:
+        return torch.arange(len(targets), device=targets.device)
+    here: Tensor = (targets >= part.start) & (targets < part.stop)
+    return here.nonzero()[:, 0]
 
 
 class ForkNetwork(nn.Module):
