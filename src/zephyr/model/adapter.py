@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from zephyr.errors import ZephyrError
+from zephyr.model.lora import fuse
 from zephyr.recipe import Lora
 
 
@@ -28,6 +29,7 @@ def attach(causal: Any, adapters: Sequence[Path]) -> Any:
         wrapper.load_adapter(folder, adapter_name=_name(number))
     wrapper.base_model.set_adapter([_name(n) for n in range(len(adapters))])
     wrapper.requires_grad_(False)
+    fuse(wrapper)
     return wrapper
 
 
@@ -58,6 +60,7 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
     wrapper.base_model.set_adapter([_name(n) for n in range(count + 1)])
     for name, parameter in wrapper.named_parameters():
         parameter.requires_grad_(f".{_name(count)}." in name)
+    fuse(wrapper)
     return wrapper
 
 

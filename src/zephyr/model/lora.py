@@ -1,0 +1,81 @@
+"""The forward of a layer with LoRA adapters, in one function that keeps little and casts nothing.
+
+PEFT computes an adapter in the dtype of its own weights: with a base in bfloat16 it copies every
+input to float32 and multiplies there. Here the products of all active adapters of a layer are made
+at once, in the dtype of the layer, into the result of the layer itself; the adapters' own weights,
+and the sums that the optimizer keeps of them, stay in float32.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """x [..., I], weight [O, I], bias [O] or None, a [R, I], b [O, R] -> x W' + bias + x a' b'."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        inner = rows @ a.T
+        out = nn.functional.linear(rows, weight, bias).addmm_(inner, b.T)
+        ctx.save_for_backward(rows, weight, a, b, inner)
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, a, b, inner = ctx.saved_tensors
+        wants_x, _, _, wants_a, wants_b = ctx.needs_input_grad
+        grad = grads[0].reshape(-1, len(weight))
+        to_inner = grad @ b if wants_x or wants_a else None
+        to_x = (grad @ weight).addmm_(to_inner, a) if wants_x else None
+        return (
+            None if to_x is None else to_x.view(*grads[0].shape[:-1], -1),
+            None,
+            None,
+            to_inner.T @ rows if wants_a and to_inner is not None else None,
+            grad.T @ inner if wants_b else None,
+        )
+
+
+def fuse(network: nn.Module) -> None:
+    """Gives every adapted layer of `network` the fused forward, where it computes the same.
+
+    A layer keeps PEFT's where the weights under its adapters are quantized, transposed (GPT-2) or
+    learn themselves, and where an adapter has dropout, a bias or is a DoRA.
+    """
+    from peft.tuners.lora import Linear
+
+    for module in network.modules():
+        if isinstance(module, Linear):
+            module.__dict__.pop("forward", None)
+            if _is_plain(module):
+                module.forward = MethodType(_forward, module)
+
+
+def _is_plain(layer: Any) -> bool:
+    base = layer.base_layer
+    return (
+        type(base) is nn.Linear
+        and not base.weight.requires_grad
+        and not layer.lora_variant
+        and not any(layer.lora_bias.values())
+        and all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
+    )
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    base = layer.base_layer
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.disable_adapters or layer.merged or not active:
+        out: Tensor = base(x)
+        return out
+    a = torch.cat([layer.lora_A[name].weight for name in active]).to(x.dtype)
+    scaled = [layer.lora_B[name].weight * layer.scaling[name] for name in active]
+    b = torch.cat(scaled, dim=1).to(x.dtype)
+    adapted: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, a, b)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return adapted
