@@ -15,12 +15,15 @@ class Context:
     """What a stage needs beside its node: the recipe and its folder, the store, and the machine.
 
     `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers).
+    `settle(name, find)` gives what was found when the run was first begun, and kept in `env.json`:
+    what a result depends on beyond rounding, once part of it is there.
     """
 
     recipe: Recipe
     folder: Path
     store: Path
     token_budget: int
+    settle: Callable[[str, Callable[[], Any]], Any]
     progress: Progress = lambda done, of, row: None
     stop: Callable[[], bool] = lambda: False
     notes: dict[str, Any] = field(default_factory=dict)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from zephyr.machine import free_memory
+
 NEEDED_DISK = 2e9
 NEEDED_MEMORY = 2e9
 
@@ -55,11 +57,7 @@ def _device() -> Finding:
 
 
 def _memory() -> Finding:
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        return Finding("free memory", "unknown on this system")
-    lines = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    free = free_memory()
     good = free > NEEDED_MEMORY
     return Finding("free memory", f"{free / 1e9:.1f} GB", good, "" if good else "close programs")
 

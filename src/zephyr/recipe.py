@@ -253,12 +253,15 @@ class Evaluate(Part):
 class RunSettings(Part):
     """How the machine is used: none of it enters a fingerprint.
 
-    `jobs` stages run side by side, each on its share of the processor's cores; `token_budget` is
-    the number of tokens in one forward; `checkpoint_every` counts optimizer steps.
+    `jobs` stages run side by side, each on its share of the processor's cores. `token_budget` is
+    the number of tokens in one forward; where it is not given, a training takes what its memory
+    allows. `dtype: auto` trains adapters on weights in bfloat16 where they are stored in 16 bits
+    and the machine multiplies in it. `checkpoint_every` counts optimizer steps.
     """
 
     jobs: Positive = 1
-    token_budget: Positive = 4096
+    token_budget: Positive | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: Positive = 200
 
 

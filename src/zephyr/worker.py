@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import parent_process
@@ -25,6 +25,9 @@ from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.recipe import Recipe
 from zephyr.store import Run, Store, full_disk_explained, read_json, write_json
+
+TOKEN_BUDGET = 4096
+"""Tokens of one forward where nothing is trained, unless the recipe fixes them."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,18 @@ def _make(
     run = store.find(node.fingerprint)
     try:
         run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
-        env = _environment(run, order.threads, recipe.run.token_budget)
+        env = _environment(run, order.threads)
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
-        context = Context(recipe, folder, store.root, env["token_budget"], progress, stop.is_set)
+
+        def settle(name: str, find: Callable[[], Any]) -> Any:
+            if name not in env:
+                env[name] = find()
+                write_json(run.path / "env.json", env)
+            return env[name]
+
+        budget = recipe.run.token_budget or TOKEN_BUDGET
+        context = Context(recipe, folder, store.root, budget, settle, progress, stop.is_set)
         started = time.monotonic()
         with full_disk_explained(run.path), _system_errors():
             run_stage(node, inputs, run, context)
@@ -134,15 +145,13 @@ def _failure(store: Store, run: Run, report: Report) -> Report:
     return report
 
 
-def _environment(run: Run, threads: int, token_budget: int) -> dict[str, Any]:
+def _environment(run: Run, threads: int) -> dict[str, Any]:
     """What the run is made with; what an earlier try settled is kept, so that resuming is exact."""
     path = run.path / "env.json"
     if path.exists():
         return dict(read_json(path))
     env = {
         "threads": threads,
-        "token_budget": token_budget,
-        "dtype": "float32",
         "device": _device(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,

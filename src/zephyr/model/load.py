@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, quantize
+from zephyr.model import adapter, precision, quantize
 from zephyr.model.fork import Ids, fork
 from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.model import Model
+from zephyr.model.precision import Dtype
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
 
@@ -49,6 +50,10 @@ class Lineage:
         value = {"weights": self.weights, "load": self.load, "adapters": list(self.adapters)}
         write_json(artifact / "model.json", value)
 
+    def folder(self, store: Path) -> Path:
+        """Where the weights lie."""
+        return store / self.weights  # an absolute path stays as it is
+
     def with_adapter(self, folder: str) -> "Lineage":
         return replace(self, adapters=(*self.adapters, folder))
 
@@ -62,21 +67,25 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def load(lineage: Lineage, store: Path, *, token_budget: int) -> Model:
-    """The model of a lineage, in float32 on this machine's device, all weights frozen.
+def load(lineage: Lineage, store: Path, *, token_budget: int, dtype: Dtype = "float32") -> Model:
+    """The model of a lineage on this machine's device, all weights frozen.
+
+    It is read and probed in float32; only then are weights, but for those that are quantized, put
+    in `dtype`.
 
     Raises:
         ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
             log-probabilities this program does not compute as its own library does.
     """
-    folder = (
-        Path(lineage.weights) if Path(lineage.weights).is_absolute() else store / lineage.weights
-    )
+    folder = lineage.folder(store)
     tokenizer = load_tokenizer(folder)
     causal = load_network(folder, lineage.load)
     _refuse_foreign_tokenizer(folder, causal, tokenizer)
     wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
-    return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
+    model = assemble(causal, tokenizer, wrapper, token_budget=token_budget)
+    if lineage.load is None:
+        precision.cast(causal, dtype)
+    return model
 
 
 def assemble(causal: Any, tokenizer: Any, wrapper: Any = None, *, token_budget: int) -> Model:

@@ -7,12 +7,13 @@ from zephyr.context import Context
 from zephyr.data import mixture
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
-from zephyr.model import adapter, nano
+from zephyr.model import adapter, nano, precision
 from zephyr.model.fork import Fork
 from zephyr.model.load import Lineage, assemble, load
 from zephyr.model.model import Model
 from zephyr.recipe import Align, Lora, Optimization, Tune
 from zephyr.store import Run, write_json
+from zephyr.train.budget import Budget, checkpoint_layers, choose
 from zephyr.train.examples import examples, pieces, text_of
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Dpo, TokenLoss
@@ -32,6 +33,7 @@ def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
     causal = nano.make_network(spec.shape, end=end, seed=node.spec["seed"])
     model = assemble(causal, tokenizer, token_budget=context.token_budget)
     causal.requires_grad_(True)
+    context.settle("dtype", lambda: "float32")
     whole = Split(pieces(records, tokenizer, spec.length, end), TokenLoss())
     holdout = Split(pieces(held_out, tokenizer, spec.length, end), TokenLoss())
     _train(model, whole, holdout, spec, node, run, context)
@@ -52,7 +54,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
                 allowed=lineage.load,
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
-    model = load(lineage, context.store, token_budget=context.token_budget)
+    model = _loaded(lineage, context, trains_all=spec.lora == "none")
     forks, holdout = _examples(model, inputs["data"], spec, run)
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
@@ -72,7 +74,7 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     spec = context.recipe.models[node.name].align
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
-    model = load(lineage, context.store, token_budget=context.token_budget)
+    model = _loaded(lineage, context)
     forks, holdout = _examples(model, inputs["data"], spec, run)
     train_sums, holdout_sums = reference(model, forks, holdout, run)
     _add_adapter(model, spec.lora, node)
@@ -90,10 +92,19 @@ def _train(
     run: Run,
     context: Context,
 ) -> None:
-    context.notes["layout"] = model.layout
+    context.settle("layout", lambda: model.layout)
+    machine = context.recipe.run
+    budget = Budget(
+        **context.settle(
+            "budget",
+            lambda: choose(model, whole.forks, machine.jobs, machine.token_budget)._asdict(),
+        )
+    )
+    if budget.checkpointing:
+        checkpoint_layers(model)
     pace = Pace(
         model.layout,
-        context.token_budget,
+        budget.tokens,
         context.recipe.run.checkpoint_every,
         context.progress,
         context.stop,
@@ -107,6 +118,14 @@ def _train(
         folder=run.path,
         pace=pace,
     )
+
+
+def _loaded(lineage: Lineage, context: Context, *, trains_all: bool = False) -> Model:
+    """The model that is to learn; weights that learn themselves do so in float32."""
+    wanted = "float32" if trains_all or lineage.load else context.recipe.run.dtype
+    folder = lineage.folder(context.store)
+    dtype = context.settle("dtype", lambda: precision.choose(wanted, folder))
+    return load(lineage, context.store, token_budget=context.token_budget, dtype=dtype)
 
 
 def _examples(
