@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.place import Command, Place
 from zephyr import cli, doctor
 
-COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "list", "doctor", "data"]
+COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "export", "list", "doctor", "data"]
 
 
 @pytest.fixture
@@ -201,6 +201,44 @@ def test_doctor_finds_all_that_is_needed(
     code, out, _ = zephyr("doctor")
     assert code == 2
     assert re.search("^!! +free disk .*free some space, or set ZEPHYR_RUNS", out, re.MULTILINE)
+
+
+# -- export ---------------------------------------------------------------------------------------
+
+
+def test_an_exported_adapter_is_the_model_in_plain_peft(
+    place: Place, zephyr: Command, tmp_path: Path
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from zephyr.model.load import Lineage, load
+
+    out = tmp_path / "out"
+    arguments = ("-r", "tiny.yaml", "--to", "peft", "--out", str(out))
+    assert zephyr("export", "M2", *arguments) == (0, f"{out}: an adapter for M0\n", "")
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["base_model_name_or_path"]) == (16, "M0")
+    code, _, err = zephyr("export", "M1", *arguments)
+    assert (code, err.splitlines()[0]) == (2, "Error: something is there already")
+    for name in ("M0", "M1-nf4"):
+        code, _, err = zephyr("export", name, *arguments[:-1], str(tmp_path / name))
+        assert code == 2
+        assert err.splitlines() == [
+            f"Error: {name} has no adapter: all its weights are its own",
+            "  allowed: M1, M2",
+        ]
+        assert not (tmp_path / name).exists()
+
+    whole = place.run("M0") / "artifact" / "weights"
+    alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(whole), out)
+    ours = load(Lineage.read(place.run("M2") / "artifact"), place.runs, token_budget=256)
+    text = AutoTokenizer.from_pretrained(out)("What is force?", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            alone(text).logits, ours.causal(text).logits, atol=1e-5, rtol=1e-5
+        )
 
 
 # -- eval and chat --------------------------------------------------------------------------------

@@ -89,6 +89,9 @@ def test_a_stages_version_touches_what_follows() -> None:
     "same",
     [
         with_value("models.M1.tune.batch", 16),
+        with_value("models.M1.tune.lora.dora", value=False),
+        with_value("models.M2.align.loss", "dpo"),
+        with_value("models.M2.align.gamma", None),
         with_value("run.jobs", 2),
         with_value("run.token_budget", 77),
         with_value("name", "other"),
@@ -96,6 +99,11 @@ def test_a_stages_version_touches_what_follows() -> None:
 )
 def test_defaults_and_the_machine_touch_nothing(same: dict[str, Any]) -> None:
     assert changed(recipe=same) == set()
+
+
+def test_a_spec_holds_what_a_recipe_says_alone() -> None:
+    """A new key with a default leaves every run that is there as it is."""
+    assert nodes()["M1"].spec == nodes()["M2"].spec == {"seed": 42}
 
 
 def test_the_seed_touches_all_that_draws() -> None:

@@ -68,6 +68,52 @@ def test_defaults_stay_out_of_the_spec(tmp_path: Path) -> None:
     assert plain.spec() == spelled.spec() == {"data": "sft"}
 
 
+PAIRS = """\
+name: small
+data:
+  pairs: {kind: pair, sources: [orca_dpo_pairs]}
+models:
+  M0: {base: folder}
+  M2:
+    from: M0
+    align: {data: pairs, SETTINGS}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("loss: kto", "models.M2.align.loss: .*'dpo', 'ipo', 'simpo' or 'orpo'"),
+        ("loss: simpo", "`loss: simpo` needs `gamma`"),
+        ("gamma: 0.5", "`gamma` belongs to simpo, not to dpo"),
+        ("loss: ipo, label_smoothing: 0.1", "`label_smoothing` belongs to dpo, not to ipo"),
+        ("label_smoothing: 0.5", "models.M2.align.label_smoothing: .*less than 0.5"),
+        ("loss: orpo, length_normalized: yes", "`length_normalized` belongs to dpo or ipo"),
+        ("loss: orpo, sft_weight: 1", "`sft_weight` belongs to dpo or ipo or simpo, not to orpo"),
+        ("adapter: continue, lora: {rank: 4}", "`lora` is that of the adapter that continues"),
+    ],
+)
+def test_what_a_loss_does_not_know_is_refused(tmp_path: Path, settings: str, message: str) -> None:
+    with pytest.raises(ZephyrError, match=message) as caught:
+        read(tmp_path, PAIRS.replace("SETTINGS", settings))
+    assert "recipe.yaml:8" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "loss: dpo, label_smoothing: 0.1, length_normalized: yes, sft_weight: 1",
+        "loss: ipo, length_normalized: yes",
+        "loss: simpo, gamma: 0, beta: 2, sft_weight: 0.5",
+        "loss: orpo, adapter: continue",
+    ],
+)
+def test_every_loss_can_be_asked_for(tmp_path: Path, settings: str) -> None:
+    align = read(tmp_path, PAIRS.replace("SETTINGS", settings)).models["M2"].align
+    assert align is not None
+    assert align.loss == settings[6:].partition(",")[0]
+
+
 def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = GOOD.replace("folder", "'${ZEPHYR_TEST_PLACE}/model'")
     monkeypatch.setenv("ZEPHYR_TEST_PLACE", "/there")

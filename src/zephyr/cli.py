@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -143,18 +144,25 @@ def chat(
     from zephyr.chat import converse
 
     found = make_plan(recipe)
-    if model not in found.recipe.models:
-        raise unknown("model", model, found.recipe.models, where=f"recipe {found.recipe.name}")
-    made = found.store.find(found.nodes[model].fingerprint)
-    if found.state(model) != "fresh":
-        raise ZephyrError(
-            f"{model} has not been made yet"
-            if not made.finished
-            else f"the data of {model} have changed",
-            where=str(found.store.root),
-            todo=f"zephyr run {recipe}",
-        )
+    made = _made(found, model, recipe)
     converse(made, found.store, out, temperature=temperature, max_new_tokens=max_new_tokens)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model of the recipe.")],
+    to: Annotated[Literal["peft"], typer.Option(help="The form: one adapter for PEFT.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="A folder that is new, or empty.")],
+    recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
+) -> None:
+    """Writes the adapters of a model that has been run as one, for any program that knows PEFT."""
+    from zephyr.export import export_adapter
+
+    found = make_plan(recipe, overrides)
+    _made(found, model, recipe)
+    base = export_adapter(found, model, out_folder)
+    out.print(f"{out_folder}: an adapter for {base}", soft_wrap=True, highlight=False)
 
 
 @app.command("list")
@@ -195,6 +203,22 @@ def doctor() -> None:
         raise typer.Exit(2)
 
 
+def _made(plan: "Plan", model: str, recipe: str) -> "Run":
+    """The run of a model that is up to date."""
+    if model not in plan.recipe.models:
+        raise unknown("model", model, plan.recipe.models, where=f"recipe {plan.recipe.name}")
+    made = plan.store.find(plan.nodes[model].fingerprint)
+    if plan.state(model) != "fresh":
+        raise ZephyrError(
+            f"{model} has not been made yet"
+            if not made.finished
+            else f"the data of {model} have changed",
+            where=str(plan.store.root),
+            todo=f"zephyr run {recipe}",
+        )
+    return made
+
+
 def _report(plan: "Plan") -> None:
     from zephyr.report.ledger import read_ledger
     from zephyr.report.page import write_report
@@ -232,4 +256,4 @@ def _show_environment(run: "Run") -> None:
         facts = ", ".join(f"{k} {env[k]}" for k in keys if k in env)
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
-        out.print(f"  made with: {facts}", highlight=False)
+        out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ class Context:
     folder: Path
     store: Path
     token_budget: int
-    settle: Callable[[str, Callable[[], Any]], Any]
+    settle: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
     progress: Progress = lambda done, of, row: None
     stop: Callable[[], bool] = lambda: False
     notes: dict[str, Any] = field(default_factory=dict)

@@ -130,12 +130,18 @@ class Optimization(Part):
 
 
 class Lora(Part):
-    """A LoRA adapter; `targets` is every linear layer but the head, the seed's choice, or names."""
+    """A LoRA adapter; `targets` is every linear layer but the head, the seed's choice, or names.
+
+    It is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank) (Kalajdzievski 2023). `dora`
+    learns the length of each row of a weight apart from its direction (Liu et al. 2024).
+    """
 
     rank: Positive = 8
     alpha: Rate = 16.0
     dropout: Share = 0.0
     targets: Literal["all-linear", "attention-inputs"] | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
 
 
 class Pretrain(Optimization):
@@ -174,15 +180,51 @@ class Tune(Optimization):
 
 
 class Align(Optimization):
-    """Direct preference optimization (DPO) against the model as it was before the first step.
+    """Learning from pairs of answers: which of two is the better one.
 
-    A pair longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    `dpo` and `ipo` compare with the model as it was before the first step, `simpo` and `orpo` with
+    nothing. `beta` scales rewards; it is the weight of the odds ratio in `orpo`, and 2 to 2.5 in
+    the paper of `simpo`, which also needs a `gamma`, the margin to be reached. `label_smoothing`
+    is the share of pairs taken to be the wrong way round, `length_normalized` divides rewards by
+    the tokens of the answer, `sft_weight` adds that many times the mean negative log-likelihood of
+    the chosen answer.
+
+    With `adapter: continue` the topmost adapter of the model learns on, in place of a fresh one
+    over it. A pair longer than `max_length` tokens is left out, or its prompt is cut from the left.
     """
 
+    loss: Literal["dpo", "ipo", "simpo", "orpo"] = "dpo"
     beta: Rate = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    length_normalized: bool = False
+    sft_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gamma: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     max_length: Annotated[int, Field(ge=2)] = 2048
     overlong: Literal["leave out", "cut"] = "leave out"
+    adapter: Literal["fresh", "continue"] = "fresh"
     lora: Lora = Lora()
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with the model as it was before the first step."""
+        return self.loss in ("dpo", "ipo")
+
+    @model_validator(mode="after")
+    def _options_mean_something(self) -> Self:
+        belongs = {
+            "label_smoothing": ("dpo",),
+            "length_normalized": ("dpo", "ipo"),
+            "sft_weight": ("dpo", "ipo", "simpo"),
+            "gamma": ("simpo",),
+        }
+        for key, losses in belongs.items():
+            if getattr(self, key) and self.loss not in losses:
+                raise ValueError(f"`{key}` belongs to {' or '.join(losses)}, not to {self.loss}")
+        if self.loss == "simpo" and self.gamma is None:
+            raise ValueError("`loss: simpo` needs `gamma`, the margin to be reached (0 for none)")
+        if self.adapter == "continue" and "lora" in self.model_fields_set:
+            raise ValueError("`lora` is that of the adapter that continues, and can't be given")
+        return self
 
 
 class Model(Part):

@@ -1,5 +1,7 @@
 """Gradients against plain full-logits cross-entropy, and against other cuts of one batch."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from zephyr.model import logprobs
 from zephyr.model.fork import Continuation, Fork
 from zephyr.model.layout import lay_out, pack
 from zephyr.model.model import Model
-from zephyr.train.objectives import Dpo, TokenLoss
+from zephyr.recipe import Align
+from zephyr.train.objectives import Preference, TokenLoss
 
 
 def gradients(model: Model) -> dict[str, torch.Tensor]:
@@ -107,22 +110,43 @@ def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
         same(whole, accumulated(model, forks, size), atol=1e-5)
 
 
-@pytest.mark.parametrize("budget", [1, 100, 10_000])
-def test_dpo_does_not_depend_on_the_cut(budget: int) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "dpo"},
+        {"loss": "dpo", "length_normalized": True, "label_smoothing": 0.1, "sft_weight": 0.5},
+        {"loss": "ipo"},
+        {"loss": "simpo", "gamma": 0.5},
+        {"loss": "orpo"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_preferences_do_not_depend_on_the_cut(settings: dict[str, Any]) -> None:
     model = tiny.model("qwen2")
     model.causal.requires_grad_(True)
     rng = np.random.default_rng(0)
     forks = [f for f in tiny.forks(count=40) if len(f.continuations) == 2]
     assert len(forks) > 5
-    reference = rng.normal(-30, 5, (len(forks), 2)).astype(np.float32)
-    objective = Dpo(0.1, reference)
-    loss = 0.0
-    for members in pack(forks, budget, model.layout):
-        batch = lay_out([forks[i] for i in members], model.layout)
-        terms = objective.terms(model.network(batch), batch, members)
-        terms.loss.backward()
-        loss += float(terms.loss.detach())
-    sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(forks)])
-    ratio = 0.1 * ((sums - reference) @ [1, -1])
-    assert loss == pytest.approx(np.log1p(np.exp(-ratio)).sum(), rel=1e-4)
-    assert gradients(model)
+    spec = Align(data="d", **settings)
+    free = not spec.has_reference
+    reference = None if free else rng.normal(-30, 5, (len(forks), 2)).astype(np.float32)
+    objective = Preference(spec, reference)
+
+    def cut(budget: int) -> tuple[float, dict[str, torch.Tensor]]:
+        loss = 0.0
+        for members in pack(forks, budget, model.layout):
+            batch = lay_out([forks[i] for i in members], model.layout)
+            terms = objective.terms(model.network(batch), batch, members)
+            (terms.loss / objective.weight(forks)).backward()
+            loss += float(terms.loss.detach())
+        return loss, gradients(model)
+
+    loss, whole = cut(10_000)
+    for budget in (1, 100):
+        other, parts = cut(budget)
+        assert other == pytest.approx(loss, rel=1e-5)
+        same(whole, parts, atol=1e-4)
+    if settings == {"loss": "dpo"}:
+        sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(forks)])
+        ratio = 0.1 * ((sums - reference) @ [1, -1])
+        assert loss == pytest.approx(np.log1p(np.exp(-ratio)).sum(), rel=1e-4)

@@ -1,5 +1,6 @@
 """Adapters: a fresh one changes nothing, saved ones come back, merged equals attached."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,33 @@ def stir(wrapper: Any, number: int) -> None:
         for name, parameter in wrapper.named_parameters():
             if f"lora_B.stage{number}." in name:
                 parameter.normal_(std=0.1)
+    wrapper.train()  # DoRA keeps lengths of rows while a network is not in training
+    wrapper.eval()
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gpt2", "bloom"])
-def test_two_adapters_stack_save_load_and_merge(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("qwen2", {}),
+        ("gpt2", {}),
+        ("bloom", {}),
+        ("qwen2", {"rslora": True}),
+        ("qwen2", {"dora": True}),
+        ("gpt2", {"dora": True}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+def test_two_adapters_stack_save_load_and_merge(
+    tmp_path: Path, family: str, options: dict[str, bool]
+) -> None:
     lineage = saved(tmp_path / "base", family)
     model = reload(lineage)
     base = flat(model)
+    close = 1e-4 if options.get("dora") else 0.0  # lengths are taken and divided by again
 
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=0)
-    np.testing.assert_array_equal(flat(model), base)
+    first = Lora(rank=4, **options)
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, first, seed=0)
+    np.testing.assert_allclose(flat(model), base, rtol=0, atol=close)
     stir(model.wrapper, 0)
     tuned = flat(model)
     assert np.abs(tuned - base).max() > 0.1
@@ -55,11 +73,14 @@ def test_two_adapters_stack_save_load_and_merge(tmp_path: Path, family: str) -> 
     model = reload(lineage.with_adapter(str(tmp_path / "first")))
     np.testing.assert_allclose(flat(model), tuned, atol=1e-5)
     assert not any(p.requires_grad for p in model.network.parameters())
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=2), seed=1)
-    np.testing.assert_allclose(flat(model), tuned, atol=1e-5)
+    second = Lora(rank=2, **options)
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, second, seed=1)
+    np.testing.assert_allclose(flat(model), tuned, atol=close or 1e-5)
     trainable = [n for n, p in model.network.named_parameters() if p.requires_grad]
-    assert trainable
-    assert all(n.endswith((".lora_A.stage1.weight", ".lora_B.stage1.weight")) for n in trainable)
+    kinds = {".lora_A.stage1.weight", ".lora_B.stage1.weight"}
+    if options.get("dora"):
+        kinds.add(".lora_magnitude_vector.stage1.weight")
+    assert {n[n.index(".lora_") :] for n in trainable} == kinds
     stir(model.wrapper, 1)
     aligned = flat(model)
     adapter.save(model.wrapper, tmp_path / "second", "base")
@@ -69,6 +90,64 @@ def test_two_adapters_stack_save_load_and_merge(tmp_path: Path, family: str) -> 
     np.testing.assert_allclose(flat(model), aligned, atol=1e-5)
     model.network.causal = adapter.merge(model.wrapper)
     np.testing.assert_allclose(flat(model), aligned, atol=1e-4)
+
+
+def test_the_scale_of_an_adapter() -> None:
+    """alpha / rank; with rsLoRA alpha / sqrt(rank)."""
+    from peft.tuners.lora import LoraLayer
+
+    def scale(**options: Any) -> float:
+        lora = Lora(rank=4, alpha=6, targets=("q_proj",), **options)
+        wrapper = adapter.add_fresh(tiny.model("qwen2").causal, None, lora, 0)
+        return next(m.scaling["stage0"] for m in wrapper.modules() if isinstance(m, LoraLayer))
+
+    assert (scale(), scale(rslora=True)) == (1.5, 3)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2", "bloom"])
+def test_stacked_adapters_as_one_are_the_same_in_plain_peft(tmp_path: Path, family: str) -> None:
+    """Of other ranks, scales and targets."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = saved(tmp_path / "base", family)
+    model = reload(base)
+    loras = (
+        Lora(rank=4, targets="attention-inputs", rslora=True),
+        Lora(rank=2, alpha=3),
+        Lora(rank=3, alpha=5, targets="attention-inputs"),
+    )
+    folders = [tmp_path / str(number) for number in range(3)]
+    for number, lora in enumerate(loras):
+        model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, seed=number)
+        stir(model.wrapper, number)
+        adapter.save(model.wrapper, folders[number], "base")
+    adapter.save_as_one(folders, tmp_path / "one", "somebody/base")
+
+    config = json.loads((tmp_path / "one" / adapter.CONFIG).read_text())
+    assert (config["r"], config["base_model_name_or_path"]) == (9, "somebody/base")
+    plain = AutoModelForCausalLM.from_pretrained(base.weights, dtype=torch.float32)
+    alone = PeftModel.from_pretrained(plain, tmp_path / "one")
+    ids = torch.tensor([tiny.forks()[0].prompt.tolist()])
+    with torch.no_grad():
+        ours, theirs = model.wrapper(ids).logits, alone(ids).logits
+        with model.wrapper.disable_adapter():
+            assert float((model.wrapper(ids).logits - ours).abs().max()) > 0.1
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_one_adapter_is_itself_and_dora_is_no_sum(tmp_path: Path) -> None:
+    wrapper = None
+    causal = tiny.model("qwen2").causal
+    for number in (0, 1):
+        wrapper = adapter.add_fresh(causal, wrapper, Lora(rank=2, dora=number == 0), seed=0)
+        adapter.save(wrapper, tmp_path / str(number), "base")
+    adapter.save_as_one([tmp_path / "0"], tmp_path / "one", "other")
+    weights = [(tmp_path / name / adapter.WEIGHTS).read_bytes() for name in ("0", "one")]
+    assert weights[0] == weights[1]
+    assert json.loads((tmp_path / "one" / adapter.CONFIG).read_text())["use_dora"]
+    with pytest.raises(ZephyrError, match="one of them is DoRA"):
+        adapter.save_as_one([tmp_path / "0", tmp_path / "1"], tmp_path / "both", "base")
 
 
 def test_the_fresh_adapter_depends_on_the_seed_alone() -> None:

@@ -232,6 +232,14 @@ def test_groups_of_a_task_are_kept(make_shelf: MakeShelf) -> None:
         ({"from": "B", "tune": {"data": "chat", "load": "nf4"}}, "SFT (QLoRA nf4 r8) on chat"),
         ({"from": "B", "tune": {"data": "chat", "lora": "none"}}, "SFT (all weights) on chat"),
         (MODELS["M2"] | {"from": "B"}, "DPO β 0.1 (LoRA r8) on pairs"),
+        (
+            {"from": "B", "align": {"data": "pairs", "loss": "simpo", "beta": 2, "gamma": 1}},
+            "SimPO β 2 (LoRA r8) on pairs",
+        ),
+        (
+            {"from": "B", "align": {"data": "pairs", "loss": "ipo", "adapter": "continue"}},
+            "IPO β 0.1 (its adapter) on pairs",
+        ),
         ({"from": "B", "quantize": "int8"}, "int8"),
     ],
 )

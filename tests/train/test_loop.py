@@ -12,7 +12,7 @@ import torch
 
 from tests import tiny
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Optimization
+from zephyr.recipe import Align, Optimization
 from zephyr.train.loop import (
     Interrupted,
     Pace,
@@ -22,7 +22,7 @@ from zephyr.train.loop import (
     steps_of,
     train,
 )
-from zephyr.train.objectives import Dpo, TokenLoss
+from zephyr.train.objectives import Preference, TokenLoss
 
 LANGUAGE = TokenLoss()
 FORKS = [f for f in tiny.forks(count=60) if len(f.continuations) == 2][:12]
@@ -105,7 +105,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    objective = Dpo(0.5, rng.normal(-30, 3, (len(FORKS), 2)).astype(np.float32))
+    objective = Preference(
+        Align(data="d", beta=0.5), rng.normal(-30, 3, (len(FORKS), 2)).astype(np.float32)
+    )
     recipe = spec(epochs=2, lr=1e-3, log_every=1)
     trained(tmp_path / "a", recipe, objective=objective, budget=1)
     trained(tmp_path / "b", recipe, objective=objective, budget=10_000)
@@ -115,7 +117,7 @@ def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    objective = Dpo(0.5, np.full((len(FORKS), 2), np.nan, dtype=np.float32))
+    objective = Preference(Align(data="d"), np.full((len(FORKS), 2), np.nan, dtype=np.float32))
     with pytest.raises(ZephyrError, match="no longer a number"):
         trained(tmp_path, spec(), objective=objective)
 

@@ -1,11 +1,12 @@
-"""LoRA adapters: a fresh one to train, frozen ones beneath it, and their files.
+"""LoRA adapters: one to train, frozen ones beneath it, and their files.
 
 Adapters are PEFT's, so that every PEFT program can load them. A model that was tuned and then
 aligned carries two: the earlier one frozen, a fresh one on top, which starts at exactly the model
-that was there before because its B matrices are zero.
+that was there before because its B matrices are zero. For other programs they are written as one.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 from zephyr.errors import ZephyrError
 from zephyr.model.lora import fuse
 from zephyr.recipe import Lora
+from zephyr.store import read_json
 
 
 def attach(causal: Any, adapters: Sequence[Path]) -> Any:
@@ -45,6 +47,8 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         target_modules=_targets(causal, lora),
         bias="none",
         fan_in_fan_out=any(_is_transposed(m) for m in causal.modules()),
@@ -58,30 +62,83 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
         else:
             wrapper.add_adapter(_name(count), config)
     wrapper.base_model.set_adapter([_name(n) for n in range(count + 1)])
-    for name, parameter in wrapper.named_parameters():
-        parameter.requires_grad_(f".{_name(count)}." in name)
+    train_top(wrapper)
     fuse(wrapper)
     return wrapper
+
+
+def train_top(wrapper: Any) -> None:
+    """Lets the topmost adapter learn, and nothing else."""
+    top = _name(len(wrapper.peft_config) - 1)
+    for name, parameter in wrapper.named_parameters():
+        parameter.requires_grad_(f".{top}." in name)
 
 
 def save(wrapper: Any, folder: Path, base: str) -> None:
     """Writes the topmost adapter as PEFT files; `base` is the name under which they cite theirs."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     top = _name(len(wrapper.peft_config) - 1)
     state = get_peft_model_state_dict(wrapper, adapter_name=top, save_embedding_layers=False)
+    config = wrapper.peft_config[top].to_dict()
+    config["target_modules"] = sorted(config["target_modules"])
+    _write(state, {k: v for k, v in config.items() if _is_json(v)}, folder, base)
+
+
+def save_as_one(adapters: Sequence[Path], folder: Path, base: str) -> None:
+    """Writes saved adapters that stand on each other as one, whose rank is the sum of theirs.
+
+    The sum of s B A over them, with s the scale of each, is one product: the B side by side, and
+    the s A one below the other. Where a layer lacks an adapter, zeros stand for it.
+
+    Raises:
+        ZephyrError: one of several is a DoRA adapter, which is no such sum.
+    """
+    from safetensors.torch import load_file
+    from torch.nn.functional import pad
+
+    configs = [read_json(path / CONFIG) for path in adapters]
+    states = [load_file(path / WEIGHTS) for path in adapters]
+    if len(adapters) == 1:
+        _write(states[0], configs[0], folder, base)
+        return
+    if any(config["use_dora"] for config in configs):
+        raise ZephyrError(
+            "several adapters can't be written as one where one of them is DoRA",
+            todo="train them without `lora.dora`, or align with `adapter: continue`",
+        )
+    parts: dict[str, list[torch.Tensor]] = {}
+    for config, state in zip(configs, states, strict=True):
+        rank = config["r"]
+        scale = config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
+        for key, matrix in state.items():
+            parts.setdefault(key, []).append(scale * matrix if ".lora_A." in key else matrix)
+    rank = sum(config["r"] for config in configs)
+    one = {}
+    for key, matrices in parts.items():
+        whole = torch.cat(matrices, dim=0 if ".lora_A." in key else 1)
+        missing = (0, 0, 0, rank - len(whole)) if ".lora_A." in key else (0, rank - whole.shape[1])
+        one[key] = pad(whole, missing)
+    targets = sorted({target for config in configs for target in config["target_modules"]})
+    facts = {"r": rank, "lora_alpha": rank, "use_rslora": False, "target_modules": targets}
+    _write(one, configs[0] | facts, folder, base)
+
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def _write(state: dict[str, torch.Tensor], config: dict[str, Any], folder: Path, base: str) -> None:
+    from safetensors.torch import save_file
+
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-        folder / "adapter_model.safetensors",
+        folder / WEIGHTS,
         metadata={"format": "pt"},
     )
-    config = wrapper.peft_config[top].to_dict()
-    config |= {"base_model_name_or_path": base, "inference_mode": True}
-    config["target_modules"] = sorted(config["target_modules"])
-    config = {k: v for k, v in config.items() if _is_json(v)}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
+    facts = config | {"base_model_name_or_path": base, "inference_mode": True}
+    (folder / CONFIG).write_text(json.dumps(facts, indent=1, sort_keys=True))
 
 
 def merge(wrapper: Any) -> Any:

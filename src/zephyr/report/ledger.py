@@ -210,7 +210,10 @@ def _done(model: Model) -> str:
             how = f"{kind} r{model.tune.lora.rank}"
         return f"SFT ({how}) on {model.tune.data}"
     if model.align is not None:
-        return f"DPO β {model.align.beta:g} (LoRA r{model.align.lora.rank}) on {model.align.data}"
+        fresh = model.align.adapter == "fresh"
+        how = f"LoRA r{model.align.lora.rank}" if fresh else "its adapter"
+        loss = {"simpo": "SimPO"}.get(model.align.loss, model.align.loss.upper())
+        return f"{loss} β {model.align.beta:g} ({how}) on {model.align.data}"
     assert model.quantize is not None, "a recipe's model has an origin or an act"
     return model.quantize
 

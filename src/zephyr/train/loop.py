@@ -26,7 +26,7 @@ from zephyr.train.objectives import Objective
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and has written a checkpoint from which it goes on."""
+    """Training was asked to stop, and has written down what it needs to go on from there."""
 
 
 class Split(NamedTuple):

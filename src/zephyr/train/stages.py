@@ -1,7 +1,10 @@
 """What `pretrain`, `tune` and `align` do: examples, an objective, the loop, and what it made."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from zephyr.context import Context
 from zephyr.data import mixture
@@ -16,7 +19,7 @@ from zephyr.store import Run, write_json
 from zephyr.train.budget import Budget, checkpoint_layers, choose
 from zephyr.train.examples import examples, pieces, text_of
 from zephyr.train.loop import Pace, Split, train
-from zephyr.train.objectives import Dpo, TokenLoss
+from zephyr.train.objectives import Preference, TokenLoss
 from zephyr.train.reference import reference
 
 
@@ -70,17 +73,39 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
 
 
 def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Preference optimization against the model as it was before the first step."""
+    """Preference optimization, mostly against the model as it was before the first step."""
     spec = context.recipe.models[node.name].align
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
+    beneath = _beneath(lineage, spec, node)
     model = _loaded(lineage, context)
     forks, holdout = _examples(model, inputs["data"], spec, run)
-    train_sums, holdout_sums = reference(model, forks, holdout, run)
-    _add_adapter(model, spec.lora, node)
-    splits = Split(forks, Dpo(spec.beta, train_sums)), Split(holdout, Dpo(spec.beta, holdout_sums))
-    _train(model, *splits, spec, node, run, context)
-    _save_adapter(model, lineage, run, context)
+    train_sums = holdout_sums = None
+    if spec.has_reference:
+        path, name = run.artifact / "reference.safetensors", inputs["from"].path.name
+        sums = reference(model, name, [*forks, *holdout], path, stop=context.stop)
+        train_sums, holdout_sums = np.split(sums, [len(forks)])
+    if spec.adapter == "fresh":
+        _add_adapter(model, spec.lora, node)
+    else:
+        adapter.train_top(model.wrapper)
+    whole = Split(forks, Preference(spec, train_sums))
+    _train(model, whole, Split(holdout, Preference(spec, holdout_sums)), spec, node, run, context)
+    _save_adapter(model, beneath, run, context)
+
+
+def _beneath(lineage: Lineage, spec: Align, node: Node) -> Lineage:
+    """What lies under the adapter that will learn: all, or all but the topmost adapter."""
+    if spec.adapter == "fresh":
+        return lineage
+    if not lineage.adapters:
+        raise ZephyrError(
+            "there is no adapter to continue",
+            where=f"models.{node.name}.align.adapter",
+            found=f"{node.parent} has none",
+            todo="set `adapter: fresh`",
+        )
+    return replace(lineage, adapters=lineage.adapters[:-1])
 
 
 def _train(

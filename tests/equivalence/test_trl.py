@@ -1,0 +1,202 @@
+"""TRL as an oracle: its trainers' own losses and gradients on the same rows and network."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from zephyr.model import adapter
+from zephyr.model.fork import Fork
+from zephyr.model.layout import lay_out
+from zephyr.model.model import Model
+from zephyr.recipe import Align, Lora
+from zephyr.records import Chat, Message, Pair
+from zephyr.train.objectives import Objective, Pairs, Preference, TokenLoss, orpo, simpo
+
+pytestmark = [
+    # trl.experimental says that it may change, which is why the versions are pinned
+    pytest.mark.filterwarnings("ignore:.*trl.experimental:UserWarning"),
+]
+
+FAMILIES = ["qwen2", "bloom"]
+PAIRS = [
+    Pair("p", (Message("user", "What is 2 + 2?"),), "2 + 2 = 4.", "A body moves."),
+    Pair("p", (Message("user", "Hint?"),), "Energy is kept.", "No."),
+    Pair(
+        "p", (Message("user", "A force changes how?"),), "It moves.", "The student asks the tutor."
+    ),
+]
+CHATS = [Chat("c", (*p.prompt, Message("assistant", p.chosen))) for p in PAIRS]
+
+
+def made(family: str) -> Model:
+    """A model with an adapter that does something, in the mode of training."""
+    model = tiny.model(family)
+    model.wrapper = adapter.add_fresh(model.causal, None, Lora(rank=4), seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.wrapper.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    model.network.eval()  # BLOOM has dropout
+    return model
+
+
+def gradients(model: Model) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in model.causal.named_parameters() if p.grad is not None}
+    model.causal.zero_grad()
+    return found
+
+
+def ours(model: Model, forks: list[Fork], objective: Objective) -> tuple[float, dict[str, float]]:
+    """The mean loss and statistics; leaves gradients."""
+    batch = lay_out(forks, model.layout)
+    terms = objective.terms(model.network(batch), batch, range(len(forks)))
+    loss = terms.loss / objective.weight(forks)
+    loss.backward()
+    return float(loss.detach()), {n: v / len(forks) for n, v in terms.stats.items()}
+
+
+def same_gradients(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert any("lora_A" in name for name in a)
+    for name, gradient in a.items():
+        assert float(gradient.abs().max()) > 1e-3, "the test would not see a difference"
+        torch.testing.assert_close(gradient, b[name], atol=1e-5, rtol=1e-5)
+
+
+def settings(folder: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "activation_checkpointing": False,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sft_is_trls(family: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model = made(family)
+    forks = model.template.forks(CHATS)
+    mine, _ = ours(model, forks, TokenLoss())
+    expected = gradients(model)
+    rows = [
+        {
+            "input_ids": [*f.prompt.tolist(), *c.ids.tolist()],
+            "labels": [-100] * len(f.prompt) + c.ids.tolist(),
+        }
+        for f in forks
+        for c in f.continuations
+    ]
+    trainer = SFTTrainer(
+        model.wrapper,
+        SFTConfig(**settings(tmp_path)),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=model.tokenizer,
+    )
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    loss.backward()
+    assert mine == pytest.approx(float(loss.detach()), abs=1e-5)
+    same_gradients(gradients(model), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("loss", "settings_of_ours"),
+    [
+        ("sigmoid", {}),
+        ("sigmoid_norm", {"length_normalized": True}),
+        ("ipo", {"loss": "ipo", "length_normalized": True}),
+    ],
+)
+def test_dpo_and_ipo_are_trls(
+    family: str, loss: str, settings_of_ours: dict[str, Any], tmp_path: Path
+) -> None:
+    """TRL's IPO is the length-normalized one; its rewards are summed in every loss."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    model = made(family)
+    forks = model.template.forks(PAIRS)
+    with model.wrapper.disable_adapter():
+        base = model.logprobs(forks)
+    reference = np.array([[side.sum() for side in sides] for sides in base], dtype=np.float32)
+    spec = Align(data="d", beta=1.0, **settings_of_ours)
+    mine, stats = ours(model, forks, Preference(spec, reference))
+    expected = gradients(model)
+    rows = [
+        {"prompt_ids": f.prompt.tolist()}
+        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.continuations, strict=True)}
+        for f in forks
+    ]
+    text = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    trainer = DPOTrainer(
+        model.wrapper,
+        ref_model=tiny.model(family).causal,
+        args=DPOConfig(**settings(tmp_path, loss_type=loss, beta=1.0)),
+        train_dataset=Dataset.from_list([text]),
+        processing_class=model.tokenizer,
+    )
+    found = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    found.backward()
+    assert mine == pytest.approx(float(found.detach()), abs=1e-5)
+    same_gradients(gradients(model), expected)
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    assert stats["chosen_logprob"] == pytest.approx(logged["logps/chosen"], rel=1e-5)
+    if loss == "sigmoid":
+        assert stats["accuracy"] == pytest.approx(logged["rewards/accuracies"], abs=1e-5)
+        assert stats["margin"] == pytest.approx(logged["rewards/margins"], abs=1e-5)
+        assert stats["chosen_reward"] == pytest.approx(logged["rewards/chosen"], abs=1e-5)
+
+
+SIDES = ("chosen", "rejected")
+
+
+def answers() -> Pairs:
+    rng = np.random.default_rng(0)
+    sums = torch.tensor(-rng.uniform(2, 40, (6, 2)), dtype=torch.float32, requires_grad=True)
+    return Pairs(sums, None, torch.tensor(rng.integers(1, 30, (6, 2))))
+
+
+def test_simpo_is_trls() -> None:
+    from trl.experimental.cpo import CPOTrainer
+
+    trainer = SimpleNamespace(
+        alpha=0.0,
+        beta=2.0,
+        simpo_gamma=0.7,
+        label_smoothing=0.0,
+        loss_type="simpo",
+        accelerator=SimpleNamespace(device="cpu"),
+    )
+    pairs = answers()
+    mine = simpo(pairs, Align(data="d", loss="simpo", beta=2.0, gamma=0.7))
+    loss, chosen, rejected = CPOTrainer.cpo_loss(trainer, *pairs.mean.unbind(1))
+    torch.testing.assert_close(mine.loss, loss)
+    torch.testing.assert_close(mine.rewards.detach(), torch.stack([chosen, rejected], dim=1))
+    a, b = (torch.autograd.grad(x.sum(), pairs.policy)[0] for x in (mine.loss, loss))
+    torch.testing.assert_close(a, b)
+
+
+def test_orpo_is_trls() -> None:
+    """TRL adds the SFT term elsewhere, over the prompt too; it gives the odds ratio's term here."""
+    from trl.experimental.orpo import ORPOTrainer
+
+    trainer = SimpleNamespace(beta=0.3, accelerator=SimpleNamespace(device="cpu"))
+    pairs = answers()
+    mine = orpo(pairs, Align(data="d", loss="orpo", beta=0.3))
+    gain, *_, odds = ORPOTrainer.odds_ratio_loss(trainer, *pairs.mean.unbind(1))
+    loss = -pairs.mean[:, 0] - gain
+    torch.testing.assert_close(mine.loss, loss)
+    assert float(mine.margin.mean().detach()) == pytest.approx(0.3 * float(odds.detach()), rel=1e-5)
+    a, b = (torch.autograd.grad(x.sum(), pairs.policy)[0] for x in (mine.loss, loss))
+    torch.testing.assert_close(a, b)
