@@ -6,6 +6,7 @@ the other half is for what comes and goes in between. Where not even the longest
 layers are computed twice and keep little (gradient checkpointing).
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out, pack
 from zephyr.model.model import Model
 
-USEFUL = {"cpu": 4096, "cuda": 32768}
-"""Tokens beyond which a forward gains nothing: the products are large enough."""
+USEFUL = {"cpu": (4096, 1 << 30), "cuda": (32768, 1 << 62)}
+"""Tokens, and bytes kept by them, beyond which a forward gains nothing: on a processor, what does
+not fit its caches is as quick in parts."""
 
 PROBE_TOKENS = 512
 SHARE = 0.5
@@ -44,13 +46,16 @@ def choose(model: Model, forks: Sequence[Fork], shares: int, fixed: int | None) 
     if checkpointing:
         checkpoint_layers(model)
         kept = _bytes_per_token(model, forks)
-    tokens = max(longest, min(room // kept, USEFUL[model.device.type]))
+    most, bytes_of_most = USEFUL[model.device.type]
+    tokens = max(longest, min(most, min(room, bytes_of_most) // kept))
     return Budget(fixed or tokens, kept, checkpointing)
 
 
 def checkpoint_layers(model: Model) -> None:
     """Lets every layer keep its inputs alone while training, and compute the rest again."""
-    model.causal.gradient_checkpointing_enable({"use_reentrant": False})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 has another name for it
+        model.causal.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _can_checkpoint(model: Model) -> bool:

@@ -1,0 +1,76 @@
+"""The token budget: what a training keeps is counted, and memory decides."""
+
+import pytest
+import torch
+
+from tests import tiny
+from zephyr.model.layout import lay_out
+from zephyr.train import budget
+from zephyr.train.budget import Budget, choose
+
+FORKS = tiny.forks(count=30)
+
+
+def trainable(family: str) -> tiny.Model:
+    model = tiny.model(family)
+    model.causal.requires_grad_(True)
+    return model
+
+
+def with_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    monkeypatch.setattr(budget, "free_memory", lambda: int(size))
+
+
+def test_memory_decides_between_the_longest_example_and_what_is_useful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = trainable("qwen2")
+    with_free(monkeypatch, 1e9)
+    found = choose(model, FORKS, 1, None)
+    assert found == Budget(4096, found.bytes_per_token, checkpointing=False)
+    with_free(monkeypatch, 400 * found.bytes_per_token)
+    assert choose(model, FORKS, 1, None).tokens == 200
+    assert choose(model, FORKS, 2, None).tokens == 100
+    assert choose(model, FORKS, 2, 77).tokens == 77
+
+
+def test_a_linear_layers_kept_bytes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubling the layers doubles what they keep; half the bytes in bfloat16."""
+    with_free(monkeypatch, 1e9)
+
+    def kept(layers: int, dtype: torch.dtype) -> int:
+        model = trainable("llama")
+        network = model.causal.model
+        network.layers = torch.nn.ModuleList([network.layers[0]] * layers)
+        network.config.num_hidden_layers = layers
+        model.causal.to(dtype)
+        return choose(model, FORKS, 1, None).bytes_per_token
+
+    one, two, four = (kept(n, torch.float32) for n in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.02)
+    assert kept(4, torch.bfloat16) - kept(2, torch.bfloat16) < 0.75 * (four - two)
+
+
+def test_layers_are_computed_twice_where_the_longest_example_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the same gradients as before."""
+    model = trainable("qwen2")
+    batch = lay_out(FORKS[:4], model.layout)
+
+    def gradients() -> list[torch.Tensor]:
+        model.network.train()
+        model.network.zero_grad()
+        model.network(batch).sum().backward()
+        return [p.grad.clone() for p in model.network.parameters()]
+
+    plain = gradients()
+    with_free(monkeypatch, 1e9)
+    before = choose(model, FORKS, 1, None)
+    with_free(monkeypatch, 1000)
+    found = choose(model, FORKS, 1, None)
+    assert found.checkpointing
+    assert found.bytes_per_token < 0.5 * before.bytes_per_token
+    assert found.tokens == max(f.length for f in FORKS)
+    for a, b in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
