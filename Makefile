@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check docs clean
+.PHONY: run test soak check docs clean
 
 run: .venv/installed
 	$(BIN)/zephyr run
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+
+# twenty kills at random moments, twenty identical ends: a quarter of an hour
+soak: .venv/installed-test
+	$(BIN)/python -m pytest -m soak -s
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

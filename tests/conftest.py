@@ -8,11 +8,13 @@ import warnings
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.place import Command, Place, Printed, make_place
 from zephyr import cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["ZEPHYR_CACHE"] = tempfile.mkdtemp(prefix="zephyr-cache-")
 
 ROOT = Path(__file__).parents[1]
@@ -29,9 +31,13 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place where the tiny recipe has been run, undisturbed."""
-    place = make_place(tmp_path_factory.mktemp("finished"))
-    place.zephyr("run", "tiny.yaml")
+    """A place where the tiny recipe has been run, undisturbed; test processes share one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    place = Place(shared / "finished")
+    with FileLock(shared / "finished.lock"):
+        if not (place.runs / "tiny" / "report.html").exists():
+            make_place(place.folder).zephyr("run", "tiny.yaml")
     return place
 
 

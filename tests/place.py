@@ -1,7 +1,9 @@
 """A recipe on a user's own files, small enough to run in seconds, and ways to run it."""
 
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +53,14 @@ class Place:
             start_new_session=True,
         )
 
+    def kill(self, process: subprocess.Popen[str], *, group: bool = True) -> str:
+        """SIGKILL to all processes of a command, or to the first alone; gives what it printed."""
+        if group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        return process.communicate()[0]
+
     def zephyr(self, *arguments: str, code: int = 0) -> str:
         """Runs the command line to its end and gives what it printed."""
         process = self.start(*arguments)
@@ -68,6 +78,33 @@ class Place:
 
     def run(self, name: str) -> Path:
         return self.runs / "objects" / self.nodes()[name]["fingerprint"]
+
+
+VARYING = {"seconds", "tokens_per_second", "started", "told", "metrics_bytes", "sum"}
+"""Keys whose values tell of time, or of how a run got there."""
+
+
+def everything(place: Place) -> dict[str, Any]:
+    """All that the runs of a place hold and that must not depend on how they got there.
+
+    That is each file of each run, byte for byte; of those that tell of time, the rest.
+    """
+    found: dict[str, Any] = {"nodes": place.marks()}
+    for name in place.nodes():
+        run = place.run(name)
+        for path in sorted(run.rglob("*")):
+            if path.is_file():
+                found[f"{name}/{path.relative_to(run)}"] = _content(path)
+    return found
+
+
+def _content(path: Path) -> Any:
+    if path.name == "DONE":
+        return sorted(json.loads(path.read_text())["bytes"])
+    if path.name in ("env.json", "state.json", "metrics.jsonl"):
+        rows = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        return [{k: v for k, v in json.loads(row).items() if k not in VARYING} for row in rows]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_files(folder: Path) -> None:

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
@@ -20,9 +22,13 @@ from transformers import PreTrainedTokenizerFast
 from tests import tiny
 from tests.place import Command, write_files
 from zephyr import stages
+from zephyr.context import Context
+from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.model import nano
 from zephyr.model.load import Lineage, load
+from zephyr.store import Run
+from zephyr.train import loop
 
 Change = Callable[["Desk"], None]
 
@@ -728,3 +734,106 @@ def test_run_says_what_failed_after_the_report_of_the_rest(desk: Desk) -> None:
     skipped = "M1, M2, M2/mcqa, M1/mcqa"
     assert desk.zephyr("run", "small.yaml") == (2, expected.replace("M1, M1/mcqa", skipped))
     assert desk.finished == {"data.pairs", "M0", "M0/mcqa"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_stops_it_training_writes_a_checkpoint(desk: Desk, number: int) -> None:
+    """Ctrl-C and what a scheduler sends reach all processes; the engine alone acts on them."""
+    make = stages.run_stage
+
+    def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
+        if node.name == "M1":
+            for process in (os.getpid(), os.getppid()):
+                os.kill(process, number)
+            while not context.stop():
+                time.sleep(0.001)
+        make(node, inputs, run, context)
+
+    desk.patch.setattr(stages, "run_stage", run_stage)
+    said = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
+    assert desk.zephyr(*WHOLE_LINE) == (130, said)
+    assert desk.finished == {"data.sft", "data.pairs", "M0"}
+    [part] = (desk.folder / "runs/objects").glob("*.part/checkpoints")
+    assert [path.name for path in part.iterdir()] == ["step-00000000"]
+    desk.patch.setattr(stages, "run_stage", make)
+    assert desk.zephyr(*WHOLE_LINE) == (0, "")
+
+
+# -- runs that go on ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_off(desk: Desk) -> Path:
+    """The folder of M1 after three of its four steps."""
+    rate = loop.learning_rate
+
+    def learning_rate(spec: Any, step: int, steps: int) -> float:
+        if step == 3:
+            raise ZephyrError("broken off")
+        return rate(spec, step, steps)
+
+    tune(steps=4)(desk)
+    desk.recipe(lambda recipe: recipe.update(run={"checkpoint_every": 1}))
+    desk.patch.setattr(loop, "learning_rate", learning_rate)
+    broken = "M1 failed: broken off\nNot tried: M1/mcqa\n"
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, broken)
+    desk.patch.setattr(loop, "learning_rate", rate)
+    [part] = (desk.folder / "runs/objects").glob("*.part")
+    return part
+
+
+def test_a_damaged_checkpoint_is_shown_and_remembered(desk: Desk, broken_off: Path) -> None:
+    weights = broken_off / "checkpoints/step-00000003/weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    code, out, err = desk.command("eval", "M1", "mcqa", "-r", "small.yaml")
+    assert (code, err) == (0, "")
+    told = (
+        "a checkpoint can't be used (step-00000003: the checksum of weights.safetensors differs): "
+        "training goes on from step 2"
+    )
+    assert f"M1: {told}" in " ".join(out.split())
+    said = " ".join(desk.command("why", "M1", "-r", "small.yaml").out.split())
+    assert said.endswith(f"told: {told}")
+
+
+def test_another_machine_uses_the_threads_of_the_first_and_says_so(
+    desk: Desk, broken_off: Path
+) -> None:
+    env = json.loads((broken_off / "env.json").read_text())
+    assert env["threads"] == 1
+    env["threads"] = 2
+    env["versions"]["torch"] = "2.11.0"
+    (broken_off / "env.json").write_text(json.dumps(env))
+    counts: list[int] = []
+    desk.patch.setattr(torch, "set_num_threads", counts.append)
+    make = stages.run_stage
+
+    def run_stage(node: Node, *rest: Any) -> None:
+        assert counts[-1] == (2 if node.name == "M1" else 1)
+        make(node, *rest)
+
+    desk.patch.setattr(stages, "run_stage", run_stage)
+    code, out, err = desk.command("eval", "M1", "mcqa", "-r", "small.yaml", "-s", "run.jobs=3")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "M1: it was begun with 2 threads and goes on with as many" in said
+    assert "this machine has 1 cores, and will be slow" in said
+    assert f"(torch 2.11.0 -> {torch.__version__}): the result may differ" in said
+    made = json.loads((broken_off.with_suffix("") / "env.json").read_text())
+    assert (made["threads"], made["versions"]["torch"]) == (2, "2.11.0")
+    assert len(made["told"]) == 2
+
+
+def test_settings_of_a_run_that_are_damaged(desk: Desk, broken_off: Path) -> None:
+    (broken_off / "env.json").write_text('{"threads"')
+    where = f"runs/objects/{broken_off.name}"
+    expected = f"""\
+M1 failed: what an unfinished run was begun with can't be read
+  where:   {where}/env.json
+  found:   Expecting ':' delimiter: line 1 column 11 (char 10)
+  to do:   remove {where}: the run is then made from its start
+Not tried: M1/mcqa
+"""
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+    shutil.rmtree(broken_off)
+    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")

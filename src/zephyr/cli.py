@@ -1,6 +1,7 @@
 """The command line. Heavy libraries are imported by the command that needs them."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -40,7 +41,11 @@ app.add_typer(cli_data.app, name="data")
 
 
 def main() -> None:
-    """Runs the command line; wrong input is told without a traceback and exits with code 2."""
+    """Runs the command line; wrong input is told without a traceback and exits with code 2.
+
+    SIGTERM, by which a scheduler asks a process to end, does what Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         app()
@@ -257,3 +262,5 @@ def _show_environment(run: "Run") -> None:
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)
+        for text in env.get("told", ()):
+            out.print(f"  told: {escape(text)}", highlight=False)

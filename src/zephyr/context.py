@@ -14,9 +14,9 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 class Context:
     """What a stage needs beside its node: the recipe and its folder, the store, and the machine.
 
-    `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers).
-    `settle(name, find)` gives what was found when the run was first begun, and kept in `env.json`:
-    what a result depends on beyond rounding, once part of it is there.
+    `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers), and `tell`
+    what a person has to know. `settle(name, find)` gives what was found when the run was first
+    begun, and keeps it in `env.json`: how a machine is used, on which a resumed run depends.
     """
 
     recipe: Recipe
@@ -26,6 +26,7 @@ class Context:
     settle: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
     progress: Progress = lambda done, of, row: None
     stop: Callable[[], bool] = lambda: False
+    tell: Callable[[str], None] = lambda text: None
     notes: dict[str, Any] = field(default_factory=dict)
     """What a stage wants kept in `env.json`."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from zephyr.plan import Plan
@@ -51,6 +52,8 @@ class Display:
             self.started[name] = self.spoke[name] = time.monotonic()
             label = f"[bold]{name}[/] {self.plan.nodes[name].kind}"
             self.bars[name] = self.progress.add_task(label, total=None, numbers="")
+        elif report.state == "told":
+            self.console.print(f"  [yellow]{name}: {escape(report.text)}[/]", highlight=False)
         elif report.state == "progress":
             numbers = _numbers(report)
             self.progress.update(

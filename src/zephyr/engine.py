@@ -15,7 +15,7 @@ from typing import Any
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.plan import Plan, make_plan, todo
-from zephyr.worker import Order, Report, work
+from zephyr.worker import Order, Report, cores, work
 
 PATIENCE = 5.0
 """Seconds in which a worker with nothing to do has to end."""
@@ -81,20 +81,16 @@ def _refuse_changed(start: Plan, current: Plan, mixtures: Iterable[str]) -> None
 
 @dataclass
 class _Crew:
-    """The worker processes, by the connection to each, and the cores that they share."""
+    """The worker processes, by the connection to each, and how many there were at first."""
 
     processes: dict[Connection, Any]
     stop: Any
-    cores: int
     jobs: int
 
 
 @contextmanager
 def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    jobs = min(jobs, cores)
+    jobs = min(jobs, cores())
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # Threads that spin for long while they wait make a step many times slower as soon as something
     # else runs; threads that never spin make it slower on an idle machine (docs/log.md).
@@ -102,23 +98,24 @@ def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     processes: dict[Connection, Any] = {}
-    for _ in range(jobs):
-        ours, theirs = context.Pipe()
-        arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root)
-        process = context.Process(target=work, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        processes[ours] = process
     try:
-        yield _Crew(processes, stop, cores, jobs)
-    finally:
+        for _ in range(jobs):
+            ours, theirs = context.Pipe()
+            arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root)
+            process = context.Process(target=work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            processes[ours] = process
+        yield _Crew(processes, stop, jobs)
         for connection in processes:
             with suppress(OSError):
                 connection.send(None)  # an idle worker ends by itself
-            connection.close()
         for process in processes.values():
             process.join(timeout=0 if stop.is_set() else PATIENCE)
-            process.terminate()
+    finally:
+        for connection, process in processes.items():
+            connection.close()
+            process.kill()  # a worker does not hear of SIGTERM
             process.join()
 
 
@@ -158,7 +155,7 @@ class _Schedule:
 
     def _threads(self, node: Node) -> int:
         """A share of the cores; all of them for what everything else waits for."""
-        return self.crew.cores if node.kind == "pretrain" else self.crew.cores // self.crew.jobs
+        return cores() if node.kind == "pretrain" else cores() // self.crew.jobs
 
     def _ready(self, name: str) -> bool:
         made = set(self.outcome.made)
@@ -187,7 +184,7 @@ class _Schedule:
                     self._lost(connection)
 
     def _take(self, connection: Connection, report: Report) -> None:
-        if report.state != "progress":
+        if report.ends:
             del self.busy[connection]
         if report.state == "done":
             self.outcome.made.append(report.node)
@@ -234,7 +231,7 @@ class _Schedule:
                 except EOFError:
                     pending.discard(heard)
                     continue
-                if report.state != "progress":
+                if report.ends:
                     pending.discard(heard)
                     if report.state == "done":
                         self.outcome.made.append(report.node)

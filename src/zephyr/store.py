@@ -33,6 +33,16 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names of what lies in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -137,14 +147,14 @@ class Store:
 
     def finish(self, run: Run) -> Run:
         """Declares a run complete, for good."""
-        files = sorted(p for p in run.path.rglob("*") if p.is_file())
-        for path in files:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        sizes = {str(path.relative_to(run.path)): path.stat().st_size for path in files}
+        inside = sorted(run.path.rglob("*"))
+        for path in inside:
+            sync(path)
+        sizes = {str(p.relative_to(run.path)): p.stat().st_size for p in inside if p.is_file()}
         write_json(run.path / DONE, {"bytes": sizes})
         finished = Run(run.path.with_suffix(""))
         run.path.replace(finished.path)
+        sync(finished.path.parent)
         return finished
 
     def fail(self, run: Run, reason: str) -> None:

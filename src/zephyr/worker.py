@@ -41,9 +41,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says: `state` is progress, done, failed, broken or stopped.
+    """What a worker says: `state` is progress, told, done, failed, broken or stopped.
 
-    A failure is the user's or the world's; broken is a defect of this program.
+    A failure is the user's or the world's; broken is a defect of this program. What is told is for
+    a person to know, and stays with the run.
     """
 
     node: str
@@ -53,10 +54,16 @@ class Report:
     row: dict[str, Any] | None = None
     text: str = ""
 
+    @property
+    def ends(self) -> bool:
+        """Whether the worker has nothing to do any more."""
+        return self.state not in ("progress", "told")
+
 
 def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path) -> None:
     """Makes runs until the connection is closed, or None comes in place of an order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
     _end_with_parent()
     from zephyr.model.load import quiet
 
@@ -95,10 +102,18 @@ def _make(
             heard = time.monotonic()
             orders.send(Report(node.name, "progress", done, of, row))
 
+    def tell(text: str) -> None:
+        env.setdefault("told", []).append(text)
+        write_json(run.path / "env.json", env)
+        orders.send(Report(node.name, "told", text=text))
+
     run = store.find(node.fingerprint)
     try:
         run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
-        env = _environment(run, order.threads)
+        now = _environment(order.threads)
+        env = _settled(run, now)
+        for text in _changes(env, now):
+            tell(text)
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
 
@@ -109,7 +124,7 @@ def _make(
             return env[name]
 
         budget = recipe.run.token_budget or TOKEN_BUDGET
-        context = Context(recipe, folder, store.root, budget, settle, progress, stop.is_set)
+        context = Context(recipe, folder, store.root, budget, settle, progress, stop.is_set, tell)
         started = time.monotonic()
         with full_disk_explained(run.path), _system_errors():
             run_stage(node, inputs, run, context)
@@ -145,12 +160,49 @@ def _failure(store: Store, run: Run, report: Report) -> Report:
     return report
 
 
-def _environment(run: Run, threads: int) -> dict[str, Any]:
-    """What the run is made with; what an earlier try settled is kept, so that resuming is exact."""
+def _settled(run: Run, now: dict[str, Any]) -> dict[str, Any]:
+    """What the run is made with: as an earlier try has settled it, so that resuming is exact."""
     path = run.path / "env.json"
-    if path.exists():
+    if not path.exists():
+        write_json(path, now)
+        return now
+    try:
         return dict(read_json(path))
-    env = {
+    except ValueError as error:
+        raise ZephyrError(
+            "what an unfinished run was begun with can't be read",
+            where=str(path),
+            found=error,
+            todo=f"remove {run.path}: the run is then made from its start",
+        ) from error
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What is not as it was when a run was begun, a sentence each."""
+    if then["threads"] > cores():
+        yield (
+            f"it was begun with {then['threads']} threads and goes on with as many, for the result "
+            f"depends on their number; this machine has {cores()} cores, and will be slow"
+        )
+    before, after = ({**env["versions"], "device": env["device"]} for env in (then, now))
+    differing = [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
+    if differing:
+        yield (
+            f"it goes on with other than it was begun with ({', '.join(differing)}): "
+            "the result may differ from an unbroken run's in its last bits"
+        )
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _environment(threads: int) -> dict[str, Any]:
+    """What a run that starts now is made with."""
+    return {
         "threads": threads,
         "device": _device(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -159,8 +211,6 @@ def _environment(run: Run, threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
     }
-    write_json(path, env)
-    return env
 
 
 def _device() -> str:

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from tests import tiny
 from zephyr.errors import ZephyrError
+from zephyr.model import template as template_module
+from zephyr.model.fork import same
 from zephyr.model.template import Template
 from zephyr.records import Chat, Message, Pair
 
@@ -107,6 +110,30 @@ def test_a_pair_has_one_prompt_and_two_ended_answers() -> None:
     assert fork.prompt.tolist() == template.prompt(pair.prompt).tolist()
     texts = [template.tokenizer.decode(c.ids) for c in fork.continuations]
     assert texts == [" 4<|endoftext|>", " 5<|endoftext|>"]
+
+
+def test_blocks_are_encoded_as_their_conversations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven chats and five pairs in blocks of three, with roles met first in a later block."""
+    template = Template(tiny.tokenizer())
+    chats = [
+        Chat(
+            "s",
+            talk(*(f"{n} or {k}?" for k in range(2 + 2 * (n > 3))), system="Be kind." * (n % 2)),
+        )
+        for n in range(7)
+    ]
+    pairs = [Pair("s", talk(f"What is {n}?"), "4", "five " * n) for n in range(5)]
+    monkeypatch.setattr(template_module, "BLOCK", 3)
+    threads = threading.active_count()
+    made = template.forks([*chats[:4], *pairs, *chats[4:]])
+    alone = [
+        *map(template.chat_fork, chats[:4]),
+        *map(template.pair_fork, pairs),
+        *map(template.chat_fork, chats[4:]),
+    ]
+    assert all(map(same, made, alone))
+    assert len(made) == 12
+    assert threading.active_count() == threads
 
 
 def test_a_tokenizer_without_an_end_token_is_refused() -> None:

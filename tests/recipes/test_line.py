@@ -1,6 +1,5 @@
 """The whole line on a user's own files: table, reuse, kills, Ctrl-C."""
 
-import hashlib
 import json
 import math
 import os
@@ -12,27 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.place import Place, make_place
-
-VARYING = {"seconds", "tokens_per_second"}
-
-
-def fingerprint_of(place: Place) -> dict[str, Any]:
-    """All that a run leaves and that must not depend on how it got there."""
-    found: dict[str, Any] = {}
-    for name in place.nodes():
-        run = place.run(name)
-        for path in sorted((run / "artifact").rglob("*")):
-            if path.is_file():
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                found[f"{name}/{path.relative_to(run)}"] = digest
-        metrics = run / "metrics.jsonl"
-        if metrics.exists():
-            rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-            found[f"{name}/metrics"] = [
-                {k: v for k, v in row.items() if k not in VARYING} for row in rows
-            ]
-    return found
+from tests.place import Command, Place, everything, make_place
 
 
 def test_every_cell_is_filled_or_explained(finished: Place) -> None:
@@ -70,28 +49,25 @@ def test_dpo_starts_at_ln_2_where_m1_stands(finished: Place) -> None:
 
 
 def test_a_second_run_makes_nothing_and_beta_touches_m2_alone(
-    finished: Place, tmp_path: Path
+    finished: Place, tmp_path: Path, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Place(tmp_path / "copy")
     shutil.copytree(finished.folder, place.folder)
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("ZEPHYR_RUNS", str(place.runs))
     before = {p.name: p.stat().st_mtime_ns for p in (place.runs / "objects").iterdir()}
     started = time.monotonic()
-    assert "0 to make" in place.zephyr("run", "tiny.yaml")
+    assert "0 to make" in zephyr("run", "tiny.yaml").out
     assert time.monotonic() - started < 30
     assert {p.name: p.stat().st_mtime_ns for p in (place.runs / "objects").iterdir()} == before
 
     change = ("--set", "models.M2.align.beta=0.5")
-    why = place.zephyr("why", "M2", "-r", "tiny.yaml", *change)
+    why = zephyr("why", "M2", "-r", "tiny.yaml", *change).out
     assert "M2 is stale" in why
     assert "beta: (not set) -> 0.5" in why
-    printed = place.zephyr("run", "tiny.yaml", *change)
+    printed = zephyr("run", "tiny.yaml", *change).out
     made = {line.split()[2] for line in printed.splitlines() if line.startswith("[")}
     assert made == {"M2", "M2/gsm8k", "M2/mcqa", "M2/preferences", "M2/wikitext2"}
-
-
-def kill_group(process: Any) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 def wait_for(condition: Any, process: Any) -> None:
@@ -102,25 +78,21 @@ def wait_for(condition: Any, process: Any) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("group", [True, False], ids=["the whole group", "the engine alone"])
-def test_killed_at_three_points_the_end_is_the_same(
-    finished: Place, tmp_path: Path, group: bool
-) -> None:
-    """SIGKILL in pretraining, in fine-tuning and in alignment, then run to the end."""
+def test_killed_at_three_points_the_end_is_the_same(finished: Place, tmp_path: Path) -> None:
+    """SIGKILL in pretraining, in fine-tuning (the engine alone) and in alignment, then to the end.
+
+    `make soak` kills at twenty other moments.
+    """
     place = make_place(tmp_path / "killed")
     for name in ("M0", "M1", "M2"):
-        mark = finished.nodes()[name]["fingerprint"]
+        mark = finished.marks()[name]
         part = place.runs / "objects" / f"{mark}.part"
         process = place.start("run", "tiny.yaml")
         wait_for(lambda: list(part.glob("checkpoints/step-*")), process)  # noqa: B023  # used at once
-        if group:
-            kill_group(process)
-        else:
-            process.kill()
-            process.communicate()
+        place.kill(process, group=name != "M1")
         assert not (place.runs / "objects" / mark).exists()
     place.zephyr("run", "tiny.yaml")
-    assert fingerprint_of(place) == fingerprint_of(finished)
+    assert everything(place) == everything(finished)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(finished: Place, tmp_path: Path) -> None:
@@ -143,4 +115,4 @@ def test_a_second_process_is_refused_while_one_runs(tmp_path: Path) -> None:
     wait_for((place.runs / "lock.json").exists, process)
     refused = place.zephyr("run", "tiny.yaml", code=2)
     assert "another process is running in this store" in refused
-    kill_group(process)
+    place.kill(process)

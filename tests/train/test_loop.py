@@ -39,11 +39,12 @@ def trained(
     stop: Callable[[], bool] = lambda: False,
     objective: Any = LANGUAGE,
     budget: int = 256,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
     model = tiny.model("qwen2")
     model.causal.requires_grad_(True)
-    pace = Pace("tree", budget, checkpoint_every=3, stop=stop)
+    pace = Pace("tree", budget, checkpoint_every=3, stop=stop, tell=tell)
     data = Split(FORKS, objective)
     train(model.network, data, data, recipe, seed=1, folder=folder, pace=pace)
     return {n: p.detach().clone() for n, p in model.causal.named_parameters()}
@@ -92,15 +93,38 @@ def test_a_crash_between_checkpoints_is_bit_equal(tmp_path: Path) -> None:
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "said"), [(1, "training goes on from step 6"), (2, "training starts over")]
+)
+def test_damaged_checkpoints_are_told_and_passed_over(
+    tmp_path: Path, damaged: int, said: str
+) -> None:
     whole = trained(tmp_path / "whole", spec(epochs=3))
     asked = iter(range(100))
     with pytest.raises(Interrupted):
         trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == 8)
-    newest = max((tmp_path / "cut" / "checkpoints").glob("step-*"))
-    weights = newest / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-5])
-    assert same(whole, trained(tmp_path / "cut", spec(epochs=3)))
+    for path in sorted((tmp_path / "cut" / "checkpoints").iterdir())[-damaged:]:
+        (path / "state.json").unlink()
+    told: list[str] = []
+    assert same(whole, trained(tmp_path / "cut", spec(epochs=3), tell=told.append))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+    assert len(told) == damaged
+    assert told[0].startswith("a checkpoint can't be used (step-00000008: ")
+    assert all(text.endswith(said) for text in told)
+
+
+def test_metrics_that_were_lost_are_made_again(tmp_path: Path) -> None:
+    """A checkpoint that counts on rows which are not there is not used."""
+    whole = trained(tmp_path / "whole", spec(epochs=3))
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == 8)
+    log = tmp_path / "cut" / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[:-10])
+    told: list[str] = []
+    assert same(whole, trained(tmp_path / "cut", spec(epochs=3), tell=told.append))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+    assert "metrics.jsonl is shorter" in told[0]
 
 
 def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> None:

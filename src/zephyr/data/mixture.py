@@ -170,12 +170,17 @@ def _groups(
     return kept, [root(entry.record.group) for entry in kept]
 
 
+def held_out(records: int, share: float) -> int:
+    """How many records a share of them is, rounded up."""
+    return math.ceil(round(share * records, 6))
+
+
 def _hold_out(groups: Sequence[str], share: float, seed: int) -> set[str]:
     """Whole groups, in an order that the seed shuffles, until the share, rounded up, is reached.
 
     A group that would exceed it is passed over, unless none fits.
     """
-    wanted = math.ceil(round(share * len(groups), 6))
+    wanted = held_out(len(groups), share)
     sizes = Counter(groups)
     held: set[str] = set()
     for group in sorted(sizes, key=lambda group: (_rank(seed, "holdout", group), group)):

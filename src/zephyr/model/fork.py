@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Ids = NDArray[np.int32]
+Marks = NDArray[np.bool_]
 
 
 def ids(values: ArrayLike) -> Ids:
@@ -23,7 +24,7 @@ class Continuation:
     """Token ids [time] that follow a prompt; `supervised` [time] marks those that count."""
 
     ids: Ids
-    supervised: NDArray[np.bool_]
+    supervised: Marks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

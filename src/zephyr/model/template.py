@@ -8,7 +8,8 @@ gets `PLAIN`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jinja2
 import numpy as np
 
 from zephyr.errors import ZephyrError
-from zephyr.model.fork import Continuation, Fork, Ids, ids
+from zephyr.model.fork import Continuation, Fork, Ids, Marks, ids
 from zephyr.records import Chat, Message, Pair, Record
 
 PLAIN = (
@@ -27,6 +28,10 @@ PLAIN = (
     "{% endfor %}"
 )
 """Markers as plain words, for a base model that has never seen special ones; eos ends an answer."""
+
+BLOCK = 2048
+"""Conversations that are encoded in one call: enough to keep all cores busy. A tokenizer holds some
+hundred bytes for each token until its call ends."""
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 
@@ -97,25 +102,26 @@ class Template:
     def _chat_forks(self, chats: Sequence[Chat]) -> list[Fork]:
         forks = []
         for chat, parts in zip(chats, self._encode([c.messages for c in chats]), strict=True):
-            prompt: list[int] = []
-            rest: list[int] = []
-            marks: list[bool] = []
+            prompt: list[Ids] = []
+            rest: list[Ids] = []
+            marks: list[Marks] = []
             for position, (slot, tokens) in enumerate(parts):
                 answer = slot is not None and chat.messages[slot.message].role == "assistant"
                 if not rest and not answer:
-                    prompt += tokens
+                    prompt.append(tokens)
                     continue
-                rest += tokens
-                marks += [answer] * len(tokens)
+                rest.append(tokens)
+                marks.append(np.full(len(tokens), answer))
                 if answer:
-                    ending = parts[position + 1].tokens
-                    end = ending.index(self.stop) + 1
-                    parts[position + 1] = _Part(None, ending[end:])
-                    rest += ending[:end]
-                    marks += [False] * (end - 1) + [True]
-            last = len(marks) - marks[::-1].index(True)
-            whole = Continuation(ids(rest[:last]), np.array(marks[:last], dtype=np.bool_))
-            forks.append(Fork(ids(prompt), (whole,)))
+                    ending, after = self._ended(parts[position + 1])
+                    parts[position + 1] = _Part(None, after)
+                    rest.append(ending)
+                    marks.append(np.arange(len(ending)) == len(ending) - 1)
+            while not marks[-1].any():  # what stands after the last answer
+                rest.pop()
+                marks.pop()
+            whole = Continuation(np.concatenate(rest), np.concatenate(marks))
+            forks.append(Fork(np.concatenate(prompt), (whole,)))
         return forks
 
     def _pair_forks(self, pairs: Sequence[Pair]) -> list[Fork]:
@@ -132,21 +138,40 @@ class Template:
         answers = []
         for parts in self._encode(probe):
             at = next(i for i, p in enumerate(parts) if p.slot and p.slot.message == 1)
-            ending = parts[at + 1].tokens
-            tokens = parts[at].tokens + ending[: ending.index(self.stop) + 1]
-            answers.append(Continuation(ids(tokens), np.ones(len(tokens), dtype=np.bool_)))
+            tokens = np.concatenate([parts[at].tokens, self._ended(parts[at + 1])[0]])
+            answers.append(Continuation(tokens, np.ones(len(tokens), dtype=np.bool_)))
         return answers
+
+    def _ended(self, control: "_Part") -> tuple[Ids, Ids]:
+        """The control text after an answer: up to the stop token and with it, and the rest."""
+        end = int(np.flatnonzero(control.tokens == self.stop)[0]) + 1
+        return control.tokens[:end], control.tokens[end:]
 
     def _prompts(self, conversations: Sequence[Sequence[Message]]) -> list[Ids]:
         for messages in conversations:
             assert messages[-1].role == "user", "a prompt ends with the user"
         encoded = self._encode(conversations, generation=True)
-        return [ids([i for part in parts for i in part.tokens]) for parts in encoded]
+        return [np.concatenate([part.tokens for part in parts]) for parts in encoded]
 
     def _encode(
         self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
+    ) -> Iterator[list["_Part"]]:
+        """The parts of each conversation; while those of a block are used, the next is encoded."""
+        blocks = [conversations[i : i + BLOCK] for i in range(0, len(conversations), BLOCK)]
+        if len(blocks) < 2:
+            yield from self._encode_block(conversations, generation)
+            return
+        with ThreadPoolExecutor(1) as ahead:  # one alone: a tokenizer may not be asked by two
+            coming = ahead.submit(self._encode_block, blocks[0], generation)
+            for block in [*blocks[1:], ()]:
+                parts = coming.result()
+                coming = ahead.submit(self._encode_block, block, generation)
+                yield from parts
+
+    def _encode_block(
+        self, conversations: Sequence[Sequence[Message]], generation: bool
     ) -> list[list["_Part"]]:
-        """The parts of each conversation, contents encoded in one call with specials split."""
+        """The parts of some conversations, contents encoded in one call with specials split."""
         skeletons = [self._skeleton(tuple(m.role for m in c), generation) for c in conversations]
         texts = [
             part.lead + messages[part.message].content
@@ -156,16 +181,25 @@ class Template:
         ]
         if not texts:
             return []
-        contents = iter(
-            self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        )
+        contents = self._encode_texts(texts)
         return [
             [
-                _Part(part, next(contents)) if isinstance(part, _Slot) else _Part(None, list(part))
+                _Part(part, next(contents)) if isinstance(part, _Slot) else _Part(None, ids(part))
                 for part in skeleton
             ]
             for skeleton in skeletons
         ]
+
+    def _encode_texts(self, texts: list[str]) -> Iterator[Ids]:
+        """The ids of each text; a special token that is typed in it is text like any other."""
+        if not self.tokenizer.is_fast:
+            ways = {"add_special_tokens": False, "split_special_tokens": True}
+            return map(ids, self.tokenizer(texts, **ways)["input_ids"])
+        backend = self.tokenizer.backend_tokenizer  # asked itself, for it need not find offsets
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        return (ids(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False))
 
     def _make_skeleton(
         self, roles: tuple[str, ...], generation: bool = False
@@ -233,7 +267,7 @@ class _Part(NamedTuple):
     """The ids of a content (with its slot) or of control text."""
 
     slot: _Slot | None
-    tokens: list[int]
+    tokens: Ids
 
 
 def _starts_with_bos(tokenizer: Any) -> bool:

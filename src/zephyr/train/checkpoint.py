@@ -9,7 +9,7 @@ they need no place here.
 """
 
 import hashlib
-import os
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zephyr.store import full_disk_explained, read_json, write_json
+from zephyr.store import full_disk_explained, read_json, sync, write_json
 
 KEPT = 2
 FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -28,7 +28,8 @@ FILES = ("weights.safetensors", "optimizer.safetensors")
 class Resumed(NamedTuple):
     """Where training goes on: optimizer steps made, and bytes of metrics written by then.
 
-    `damaged` names checkpoints that could not be used.
+    `damaged` names the checkpoints that could not be used, and says why. Without one that can be
+    used, training starts over: zero steps, zero bytes.
     """
 
     step: int
@@ -46,48 +47,90 @@ def save(
     metrics_bytes: int,
     window: dict[str, float],
 ) -> None:
-    """Writes the checkpoint of `step`, then removes all but the newest `KEPT`."""
+    """Writes the checkpoint of `step`, then removes all but the newest `KEPT`.
+
+    What is there of the same step was read when training went on from it, and is left as it is.
+    """
     final = folder / f"step-{step:08d}"
+    if final.exists():
+        return
     temporary = folder / "writing"
     with full_disk_explained(folder):
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(
-            {n: w.detach().cpu().contiguous() for n, w in weights.items()}, temporary / FILES[0]
-        )
-        save_file(_flatten(optimizer), temporary / FILES[1])
-        sums = {name: _sha256(temporary / name) for name in FILES}
-        state = {"step": step, "metrics_bytes": metrics_bytes, "window": window, "sha256": sums}
-        for name in FILES:
-            with (temporary / name).open("rb") as file:
-                os.fsync(file.fileno())
-        write_json(temporary / "state.json", state)
+        try:
+            save_file(
+                {n: w.detach().cpu().contiguous() for n, w in weights.items()}, temporary / FILES[0]
+            )
+            save_file(_flatten(optimizer), temporary / FILES[1])
+            for name in FILES:
+                sync(temporary / name)
+            sums = {name: _sha256(temporary / name) for name in FILES}
+            state = {"step": step, "metrics_bytes": metrics_bytes, "window": window, "sha256": sums}
+            write_json(temporary / "state.json", state | {"sum": _sum(state)})
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # the disk may be full
+            raise
         temporary.replace(final)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        sync(folder)
+    for old in [*sorted(folder.glob("step-*"))[:-KEPT], *folder.glob("damaged-*")]:
         shutil.rmtree(old)
 
 
 def resume(
-    folder: Path, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> Resumed | None:
-    """Loads the newest checkpoint that is whole into `weights` and `optimizer`."""
+    folder: Path, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, metrics_bytes: int
+) -> Resumed:
+    """Loads the newest checkpoint that is whole into `weights` and `optimizer`.
+
+    `metrics_bytes` is the length of the metrics that are there: a checkpoint that counts on more
+    can't be used. Damaged ones are set aside, so that they are not kept in place of good ones.
+    """
     damaged = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            state = read_json(path / "state.json")
-            if any(_sha256(path / name) != state["sha256"][name] for name in FILES):
-                raise ValueError("a checksum differs")
-            saved, moments = (load_file(path / name) for name in FILES)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            state, saved, moments = _read(path, weights, metrics_bytes)
+        except (OSError, ValueError, SafetensorError) as error:
             damaged.append(f"{path.name}: {error}")
+            aside = folder / path.name.replace("step", "damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.replace(aside)
             continue
-        assert saved.keys() == weights.keys(), "a fingerprint fixes the names of the weights"
         with torch.no_grad():
             for name, tensor in weights.items():
                 tensor.copy_(saved[name])
         _unflatten(optimizer, moments)
         return Resumed(state["step"], state["metrics_bytes"], state["window"], tuple(damaged))
+    return Resumed(0, 0, {}, tuple(damaged))
+
+
+def _read(
+    path: Path, weights: dict[str, Tensor], metrics_bytes: int
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """The content of the three files: state, weights and moments.
+
+    Raises:
+        OSError, ValueError, SafetensorError: something is missing, broken, or of another model.
+    """
+    state = read_json(path / "state.json")
+    if not isinstance(state, dict) or state.pop("sum", None) != _sum(state):
+        raise ValueError("the checksum of state.json differs")
+    for name in FILES:
+        if _sha256(path / name) != state["sha256"][name]:
+            raise ValueError(f"the checksum of {name} differs")
+    if state["metrics_bytes"] > metrics_bytes:
+        raise ValueError("metrics.jsonl is shorter than when it was written")
+    saved, moments = (load_file(path / name) for name in FILES)
+    if (other := _differing(saved, weights)) is not None:
+        raise ValueError(f"it is of another model, which differs in {other}")
+    return state, saved, moments
+
+
+def _differing(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
+    """The first weight that only one of them has, or that has another shape or type there."""
+    for name in sorted({*saved, *weights}):
+        one, other = saved.get(name), weights.get(name)
+        if one is None or other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
+            return name
     return None
 
 
@@ -106,6 +149,10 @@ def _unflatten(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> 
         number, name = key.split(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _sum(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ by the weight of the whole batch, clips, and moves the weights. The cut changes 
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,8 @@ class Split(NamedTuple):
 class Pace:
     """How the machine is used, and how the world outside is heard: nothing that changes a result.
 
-    `progress(step, steps, row)` is called after each logged step; `stop()` is asked at each step.
+    `progress(step, steps, row)` is called after each logged step; `stop()` is asked at each step;
+    `tell(text)` hears what a person has to know.
     """
 
     layout: Layout
@@ -48,6 +50,7 @@ class Pace:
     checkpoint_every: int
     progress: Callable[[int, int, dict[str, Any]], None] = lambda step, steps, row: None
     stop: Callable[[], bool] = lambda: False
+    tell: Callable[[str], None] = lambda text: None
 
 
 def steps_of(spec: Optimization, examples: int) -> int:
@@ -232,6 +235,7 @@ class _Trainer:
         log: IO[bytes],
     ) -> None:
         log.flush()
+        os.fsync(log.fileno())  # the checkpoint counts on what has been logged
         checkpoint.save(
             self.folder / "checkpoints",
             step,
@@ -244,12 +248,14 @@ class _Trainer:
     def _resume(
         self, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: IO[bytes]
     ) -> int:
-        resumed = checkpoint.resume(self.folder / "checkpoints", dict(weights), optimizer)
-        log.truncate(resumed.metrics_bytes if resumed else 0)
+        checkpoints = self.folder / "checkpoints"
+        resumed = checkpoint.resume(checkpoints, dict(weights), optimizer, log.tell())
+        log.truncate(resumed.metrics_bytes)
         log.seek(0, 2)
-        if resumed is None:
-            return 0
         self.window = resumed.window
+        goes_on = f"goes on from step {resumed.step}" if resumed.step else "starts over"
+        for damaged in resumed.damaged:
+            self.pace.tell(f"a checkpoint can't be used ({damaged}): training {goes_on}")
         return resumed.step
 
 

@@ -133,6 +133,7 @@ def _train(
         context.recipe.run.checkpoint_every,
         context.progress,
         context.stop,
+        context.tell,
     )
     train(
         model.network,

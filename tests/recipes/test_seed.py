@@ -1,0 +1,158 @@
+"""The recipes of the seed: its rows and curves, and as many steps as its figures show."""
+
+from typing import Any
+
+import pytest
+
+from zephyr.data.mixture import held_out
+from zephyr.data.table import SOURCES
+from zephyr.evaluate.task import find, sources_of
+from zephyr.graph import Describer, Node, build, reference_of
+from zephyr.recipe import Align, Lora, Mixture, Recipe, Tune
+from zephyr.recipe_file import find_recipe, read_recipe
+from zephyr.train.loop import learning_rate, steps_of
+
+AT_LEAST = 1_000
+"""The seed took 1,000 rows of each source whose size is not known."""
+
+TASKS = ["hellaswag", "gsm8k", "preferences", "mcqa", "wikitext2"]
+QWEN, BLOOM = "Qwen/Qwen1.5-0.5B-Chat", "bigscience/bloom-560m"
+
+
+def recipe(name: str) -> Recipe:
+    return read_recipe(find_recipe(name))
+
+
+def nodes(recipe: Recipe) -> dict[str, Node]:
+    """The graph, with stand-ins for what lies on the hub."""
+    describe = Describer(
+        version=lambda kind: find(kind.removeprefix("task:")).version if ":" in kind else 1,
+        source=lambda source, use, where: {"name": source.name, "use": use},
+        base=lambda name, where: {"files": name},
+        task_sources=sources_of,
+    )
+    return build(recipe, describe)
+
+
+def learning(recipe: Recipe, model: str) -> Tune | Align:
+    found = recipe.models[model]
+    spec = found.tune or found.align
+    assert spec is not None
+    return spec
+
+
+def records(mixture: Mixture) -> int:
+    """How many a mixture has before anything is left out, by the published sizes."""
+    total = 0
+    for source in mixture.sources:
+        known = SOURCES[str(source.name)]
+        rows = known.splits[str(known.train)] or AT_LEAST
+        total += min(rows, source.cap or mixture.cap or rows)
+    return total
+
+
+def trained_on(recipe: Recipe, model: str) -> int:
+    mixture = recipe.data[learning(recipe, model).data]
+    count = records(mixture)
+    return count - held_out(count, mixture.holdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "per_epoch", "steps"),
+    [
+        ("paper", "Qwen-S-cosine", 6_058, 12_116),
+        ("paper", "Qwen-S-constant", 6_058, 12_116),
+        ("paper", "BLOOM-S-cosine", 6_058, 12_116),
+        ("paper", "BLOOM-S-constant", 6_058, 12_116),
+        ("paper", "Qwen-L-cosine", 19_497.375, 38_995),
+        ("paper", "Qwen-L-constant", 19_497.375, 38_995),
+        ("paper", "BLOOM-L-cosine", 4_811.125, 9_623),
+        ("paper", "BLOOM-L-constant", 4_811.125, 9_623),
+        ("paper", "Qwen-DPO", 742.1875, 2_227),
+        ("paper", "Qwen-S-cosine-DPO", 742.1875, 2_227),
+        ("qwen", "M1", 6_058, 12_116),
+        ("qwen", "M2", 742.1875, 2_227),
+        ("qwen", "M0-DPO", 742.1875, 2_227),
+        ("bloom", "M1", 6_058, 12_116),
+        ("bloom", "M2", 742.1875, 2_227),
+        ("bloom", "M0-DPO", 742.1875, 2_227),
+    ],
+)
+def test_steps_are_those_of_the_seeds_figures(
+    name: str, model: str, per_epoch: float, steps: int
+) -> None:
+    """Read off its axes: 6,058, 19,497.4, 4,811.13 and 742.3 steps an epoch.
+
+    The last step is a partial one where the examples do not come out even; the seed's tool leaves
+    it out (9,622 for 9,622.25, and 2,226 for 2,226.6).
+    """
+    read = recipe(name)
+    spec, examples = learning(read, model), trained_on(read, model)
+    assert examples / spec.batch == per_epoch
+    assert steps_of(spec, examples) == steps
+
+
+@pytest.mark.parametrize("name", ["paper", "qwen", "bloom"])
+def test_settings_are_the_seeds(name: str) -> None:
+    read = recipe(name)
+    for model, found in read.models.items():
+        spec = found.tune or found.align
+        if spec is None:
+            continue
+        constant = model.endswith("constant")
+        assert spec.lora == Lora(rank=8, alpha=16, targets="attention-inputs")
+        assert (spec.batch, spec.lr, spec.max_length) == (16, 5e-5, 2048)
+        assert spec.schedule == ("constant" if constant else "cosine")
+        assert (spec.clip, spec.weight_decay, spec.beta2) == (1.0, 0.0, 0.999)
+        if isinstance(spec, Align):
+            assert (spec.epochs, spec.warmup, spec.beta) == (3, 200, 0.1)
+        else:
+            assert (spec.epochs, spec.evaluate_every) == (2, 1000)
+            assert spec.warmup == (0 if constant else 1000)
+        assert learning_rate(spec, 9, 12_116) == pytest.approx(
+            5e-5 if constant else 5e-5 * 10 / spec.warmup
+        )
+    assert {task.key for task in read.evaluate.tasks} == set(TASKS)
+    assert all(m.holdout == 0.05 for m in read.data.values() if m.cap)
+
+
+def test_the_papers_recipe_has_every_row_of_the_table() -> None:
+    """Both bases, both fine-tuning sets, and DPO of Qwen as it came and as it was fine-tuned."""
+    read = recipe("paper")
+    graph = nodes(read)
+    assert {m.base for m in read.models.values() if m.base} == {QWEN, BLOOM}
+    ways: dict[tuple[Any, ...], str] = {}
+    for name, model in read.models.items():
+        if model.tune:
+            ways[model.from_, model.tune.data, model.tune.schedule] = name
+    both = ("cosine", "constant")
+    assert set(ways) == {
+        *(("Qwen", data, schedule) for data in ("D_S", "D_L") for schedule in both),
+        *(("BLOOM", data, schedule) for data in ("D_S", "D_L-20k") for schedule in both),
+    }
+    aligned = {m.from_ for m in read.models.values() if m.align}
+    assert aligned == {"Qwen", ways["Qwen", "D_S", "cosine"]}
+    assert {f"{m}/{t}" for m in read.models for t in TASKS} <= graph.keys()
+    assert len({node.fingerprint for node in graph.values()}) == len(graph)
+    assert {records(m) for m in read.data.values()} == {102_030, 328_377, 81_030, 12_500, 103_212}
+
+
+@pytest.mark.parametrize(("name", "base"), [("qwen", QWEN), ("bloom", BLOOM)])
+def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> None:
+    read = recipe(name)
+    graph = nodes(read)
+    assert {n: (m.from_, m.quantize) for n, m in read.models.items()} == {
+        "M0": (None, None),
+        "M1": ("M0", None),
+        "M2": ("M1", None),
+        "M0-DPO": ("M0", None),
+        "M1-int8": ("M1", "int8"),
+        "M1-nf4": ("M1", "nf4"),
+    }
+    assert read.models["M0"].base == base
+    assert {f"{m}/{t}" for m in read.models for t in TASKS} <= graph.keys()
+    assert graph["M2/preferences"].inputs["reference"] == "M1/preferences"
+    assert reference_of(read.models, "M1-nf4") == "M0"
+    other = nodes(recipe("bloom" if name == "qwen" else "qwen"))
+    shared = {n for n in graph if graph[n].fingerprint == other[n].fingerprint}
+    assert shared == {"data.sft", "data.pairs"}
