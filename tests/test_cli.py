@@ -170,6 +170,18 @@ def test_why_names_what_changed(place: Place, zephyr: Command) -> None:
     assert out.splitlines()[1].startswith("  content: [{'sha256': '")
 
 
+def test_why_shows_what_was_proved_or_that_nothing_was(place: Place, zephyr: Command) -> None:
+    """What was skipped changes no fingerprint: it is kept as it is afterwards."""
+    _, out, _ = zephyr("why", "M2", "-r", "tiny.yaml")
+    figures = r"packing error \S+, adapter off error 0, start loss error \S+, matrices 28, seconds"
+    assert re.search(f" proofs: examples 24, sampled 8, {figures}", " ".join(out.split()))
+    change = ("-r", "tiny.yaml", "-s", "models.M2.align.steps=1")
+    assert zephyr("eval", "M2", "mcqa", *change, "--no-proofs").code == 0
+    _, out, _ = zephyr("why", "M2", *change)
+    assert out.splitlines()[0] == "M2 is fresh"
+    assert out.splitlines()[-1] == "  proofs: skipped by --no-proofs"
+
+
 def test_list_shows_every_node_with_its_size(
     place: Place, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from zephyr import cli_data
 from zephyr.console import (
     STOPPED,
     Jobs,
+    NoProofs,
     Overrides,
     RecipeArgument,
     RecipeOption,
@@ -59,11 +60,14 @@ def main() -> None:
 
 @app.command()
 def run(
-    recipe: RecipeArgument = "embedded", overrides: Overrides = None, jobs: Jobs = None
+    recipe: RecipeArgument = "embedded",
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    no_proofs: NoProofs = False,
 ) -> None:
     """Brings a recipe up to date: trains, evaluates and reports what is not there yet."""
     cli_data.fetch_missing(recipe, overrides)
-    plan = make_plan(recipe, overrides, jobs)
+    plan = make_plan(recipe, overrides, jobs, no_proofs=no_proofs)
     outcome, plan = bring_up_to_date(plan)
     _report(plan)
     end(outcome, recipe)
@@ -122,12 +126,13 @@ def evaluate(
     task: Annotated[str, typer.Argument(help="A task of the recipe.")],
     recipe: RecipeOption = "embedded",
     overrides: Overrides = None,
+    no_proofs: NoProofs = False,
 ) -> None:
     """Asks one model one task, making whatever that needs, and prints the scores."""
     from zephyr.plan import needed
 
     cli_data.fetch_missing(recipe, overrides)
-    found = make_plan(recipe, overrides)
+    found = make_plan(recipe, overrides, no_proofs=no_proofs)
     name = f"{model}/{task}"
     if name not in found.nodes:
         evaluations = [n for n, node in found.nodes.items() if node.kind == "evaluation"]
@@ -262,5 +267,14 @@ def _show_environment(run: "Run") -> None:
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)
+        if "proofs" in env:
+            out.print(f"  proofs: {_proofs(env['proofs'])}", highlight=False, soft_wrap=True)
         for text in env.get("told", ()):
             out.print(f"  told: {escape(text)}", highlight=False)
+
+
+def _proofs(found: dict[str, float] | str) -> str:
+    """The figures of the proofs before the first step, or that there were none."""
+    if isinstance(found, str):
+        return found
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.items())

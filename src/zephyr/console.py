@@ -32,6 +32,9 @@ Overrides = Annotated[
     ),
 ]
 Jobs = Annotated[int | None, typer.Option(help="Stages side by side (default: run.jobs).", min=1)]
+NoProofs = Annotated[
+    bool, typer.Option("--no-proofs", help="Trains without the proofs before the first step.")
+]
 
 STOPPED = 130
 
@@ -51,11 +54,18 @@ def read_recipe_of(name: str, overrides: Sequence[str] | None = None) -> "tuple[
     return read_recipe(path, overrides or ()), path.resolve().parent
 
 
-def make_plan(name: str, overrides: Sequence[str] | None = None, jobs: int | None = None) -> "Plan":
+def make_plan(
+    name: str,
+    overrides: Sequence[str] | None = None,
+    jobs: int | None = None,
+    *,
+    no_proofs: bool = False,
+) -> "Plan":
     """The plan of a recipe in the store of this folder."""
     from zephyr import plan
 
     extra = [f"run.jobs={jobs}"] if jobs else []
+    extra += ["run.proofs=false"] if no_proofs else []
     return plan.make_plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
 
 

@@ -1,7 +1,7 @@
 """What a stage is given beside its node and its inputs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ class Context:
     """What a stage needs beside its node: the recipe and its folder, the store, and the machine.
 
     `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers), and `tell`
-    what a person has to know. `settle(name, find)` gives what was found when the run was first
-    begun, and keeps it in `env.json`: how a machine is used, on which a resumed run depends.
+    what a person has to know. `keep(name, value)` writes a fact of the run to `env.json` at once,
+    and `settle(name, find)` gives the one that was kept when the run was first begun, if one was:
+    how the machine is used, on which a resumed run depends.
     """
 
     recipe: Recipe
     folder: Path
     store: Path
     token_budget: int
+    keep: Callable[[str, Any], None] = lambda name, value: None
     settle: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
     progress: Progress = lambda done, of, row: None
     stop: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda text: None
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What a stage wants kept in `env.json`."""
 
     def inside_store(self, path: Path) -> str:
         """Where a finished run will hold what is being written at `path`."""

@@ -298,13 +298,15 @@ class RunSettings(Part):
     `jobs` stages run side by side, each on its share of the processor's cores. `token_budget` is
     the number of tokens in one forward; where it is not given, a training takes what its memory
     allows. `dtype: auto` trains adapters on weights in bfloat16 where they are stored in 16 bits
-    and the machine multiplies in it. `checkpoint_every` counts optimizer steps.
+    and the machine multiplies in it. `checkpoint_every` counts optimizer steps. Without `proofs`
+    (`--no-proofs`) training starts without looking at what it starts from.
     """
 
     jobs: Positive = 1
     token_budget: Positive | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: Positive = 200
+    proofs: bool = True
 
 
 class Recipe(Part):

@@ -117,18 +117,22 @@ def _make(
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
 
+        def keep(name: str, value: Any) -> None:
+            env[name] = value
+            write_json(run.path / "env.json", env)
+
         def settle(name: str, find: Callable[[], Any]) -> Any:
             if name not in env:
-                env[name] = find()
-                write_json(run.path / "env.json", env)
+                keep(name, find())
             return env[name]
 
         budget = recipe.run.token_budget or TOKEN_BUDGET
-        context = Context(recipe, folder, store.root, budget, settle, progress, stop.is_set, tell)
+        context = Context(
+            recipe, folder, store.root, budget, keep, settle, progress, stop.is_set, tell
+        )
         started = time.monotonic()
         with full_disk_explained(run.path), _system_errors():
             run_stage(node, inputs, run, context)
-        env |= context.notes
         env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
         write_json(run.path / "env.json", env)
         store.finish(run)

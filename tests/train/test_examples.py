@@ -37,9 +37,10 @@ def tune(**settings: Any) -> Tune:
 
 
 def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
-    train, holdout, account = examples(model.template, RECORDS, tune(), model.context)
+    train, holdout, account, numbers = examples(model.template, RECORDS, tune(), model.context)
     lengths = [f.length for f in train]
     assert (len(train), len(holdout)) == (2, 0)
+    assert numbers == [0, 2]
     assert account == {
         "max_length": 40,
         "train": 2,
@@ -68,8 +69,11 @@ def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
 
 def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None:
     """What has no room even without its prompt is left out still."""
-    train, holdout, account = examples(model.template, RECORDS, tune(overlong="cut"), model.context)
+    train, holdout, account, numbers = examples(
+        model.template, RECORDS, tune(overlong="cut"), model.context
+    )
     whole = model.template.forks(RECORDS.train)
+    assert numbers == [0, 1, 2]
     assert [f.longest for f in (train[1], holdout[0])] == [40, 40]
     assert train[1].continuations[0].ids.tolist() == whole[1].continuations[0].ids.tolist()
     assert train[1].prompt.tolist() == whole[1].prompt[-len(train[1].prompt) :].tolist()
@@ -80,7 +84,7 @@ def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None
 def test_a_pair_is_as_long_as_its_longer_answer(model: Model) -> None:
     pair = Pair("p", (Message("user", LONG),), "So.", "Because it is so, and so, and so.")
     spec = Align.model_validate({"data": "pairs", "max_length": 40, "overlong": "cut"})
-    [cut], _, account = examples(model.template, Split([pair], []), spec, model.context)
+    [cut], _, account, _ = examples(model.template, Split([pair], []), spec, model.context)
     assert cut.longest == 40
     assert account["sources"]["p"]["cut"] == 1
     assert [c.ids.tolist() for c in cut.continuations] == [

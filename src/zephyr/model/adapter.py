@@ -7,7 +7,8 @@ that was there before because its B matrices are zero. For other programs they a
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +70,35 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
 
 def train_top(wrapper: Any) -> None:
     """Lets the topmost adapter learn, and nothing else."""
-    top = _name(len(wrapper.peft_config) - 1)
     for name, parameter in wrapper.named_parameters():
-        parameter.requires_grad_(f".{top}." in name)
+        parameter.requires_grad_(is_top(wrapper, name))
+
+
+def is_top(wrapper: Any, name: str) -> bool:
+    """Whether the parameter of this name belongs to the topmost adapter."""
+    return f".{_top(wrapper)}." in name
+
+
+@contextmanager
+def without_top(wrapper: Any) -> Iterator[None]:
+    """The model that the topmost adapter was put on, for as long as the block lasts."""
+    names = list(wrapper.peft_config)
+    learning = [p for p in wrapper.parameters() if p.requires_grad]
+    wrapper.base_model.set_adapter(names[:-1])
+    try:
+        yield
+    finally:
+        wrapper.base_model.set_adapter(names)
+        wrapper.requires_grad_(False)  # PEFT takes every adapter that it activates for trainable
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def save(wrapper: Any, folder: Path, base: str) -> None:
     """Writes the topmost adapter as PEFT files; `base` is the name under which they cite theirs."""
     from peft import get_peft_model_state_dict
 
-    top = _name(len(wrapper.peft_config) - 1)
+    top = _top(wrapper)
     state = get_peft_model_state_dict(wrapper, adapter_name=top, save_embedding_layers=False)
     config = wrapper.peft_config[top].to_dict()
     config["target_modules"] = sorted(config["target_modules"])
@@ -144,6 +164,11 @@ def _write(state: dict[str, torch.Tensor], config: dict[str, Any], folder: Path,
 def merge(wrapper: Any) -> Any:
     """The bare network with all adapters added into its weights."""
     return wrapper.merge_and_unload(adapter_names=list(wrapper.peft_config))
+
+
+def _top(wrapper: Any) -> str:
+    """What PEFT calls the topmost adapter."""
+    return _name(len(wrapper.peft_config) - 1)
 
 
 def _name(number: int) -> str:

@@ -1,9 +1,9 @@
 """The forward of a layer with LoRA adapters, in one function that keeps little and casts nothing.
 
 PEFT computes an adapter in the dtype of its own weights: with a base in bfloat16 it copies every
-input to float32 and multiplies there. Here the products of all active adapters of a layer are made
-at once, in the dtype of the layer, into the result of the layer itself; the adapters' own weights,
-and the sums that the optimizer keeps of them, stay in float32.
+input to float32 and multiplies there. Here the products of an adapter are made in the dtype of the
+layer, into the result of the layer itself; the adapters' own weights, and the sums that the
+optimizer keeps of them, stay in float32.
 """
 
 from types import MethodType
@@ -14,32 +14,42 @@ from torch import Tensor, nn
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """x [..., I], weight [O, I], bias [O] or None, a [R, I], b [O, R] -> x W' + bias + x a' b'."""
+    """x [..., I], weight [O, I], bias [O] or None, then for each adapter a [R, I] and b [O, R].
+
+    Gives x W' + bias + sum of x a' b'. Each adapter is added by itself: one whose b is zero changes
+    no bit.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *matrices: Tensor
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        inner = rows @ a.T
-        out = nn.functional.linear(rows, weight, bias).addmm_(inner, b.T)
-        ctx.save_for_backward(rows, weight, a, b, inner)
+        out = nn.functional.linear(rows, weight, bias)
+        inner = []
+        for a, b in zip(matrices[::2], matrices[1::2], strict=True):
+            inner.append(rows @ a.T)
+            out.addmm_(inner[-1], b.T)
+        ctx.save_for_backward(rows, weight, *matrices, *inner)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, a, b, inner = ctx.saved_tensors
-        wants_x, _, _, wants_a, wants_b = ctx.needs_input_grad
+        wants_x, _, _, *wants = ctx.needs_input_grad
+        rows, weight, *rest = ctx.saved_tensors
+        matrices, inner = rest[: len(wants)], rest[len(wants) :]
         grad = grads[0].reshape(-1, len(weight))
-        to_inner = grad @ b if wants_x or wants_a else None
-        to_x = (grad @ weight).addmm_(to_inner, a) if wants_x else None
-        return (
-            None if to_x is None else to_x.view(*grads[0].shape[:-1], -1),
-            None,
-            None,
-            to_inner.T @ rows if wants_a and to_inner is not None else None,
-            grad.T @ inner if wants_b else None,
-        )
+        to_x = grad @ weight if wants_x else None
+        to_matrices: list[Tensor | None] = []
+        for at, (a, b) in enumerate(zip(matrices[::2], matrices[1::2], strict=True)):
+            wants_a, wants_b = wants[2 * at], wants[2 * at + 1]
+            to_inner = grad @ b if wants_x or wants_a else None
+            if to_x is not None:
+                to_x.addmm_(to_inner, a)
+            to_matrices.append(to_inner.T @ rows if wants_a and to_inner is not None else None)
+            to_matrices.append(grad.T @ inner[at] if wants_b else None)
+        back = None if to_x is None else to_x.view(*grads[0].shape[:-1], -1)
+        return back, None, None, *to_matrices
 
 
 def fuse(network: nn.Module) -> None:
@@ -74,8 +84,9 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     if layer.disable_adapters or layer.merged or not active:
         out: Tensor = base(x)
         return out
-    a = torch.cat([layer.lora_A[name].weight for name in active]).to(x.dtype)
-    scaled = [layer.lora_B[name].weight * layer.scaling[name] for name in active]
-    b = torch.cat(scaled, dim=1).to(x.dtype)
-    adapted: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, a, b)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    matrices = []
+    for name in active:
+        matrices.append(layer.lora_A[name].weight.to(x.dtype))
+        matrices.append((layer.lora_B[name].weight * layer.scaling[name]).to(x.dtype))
+    adapted: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, *matrices)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return adapted

@@ -44,7 +44,11 @@ class _Slot(NamedTuple):
 
 
 class Template:
-    """Renders conversations for one tokenizer. `stops` are the ids at which an answer ends."""
+    """Renders conversations for one tokenizer.
+
+    `stops` are the ids at which an answer ends; `ending` is what is written after one, up to its
+    stop token and with it.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         """
@@ -63,7 +67,8 @@ class Template:
             tokenizer.chat_template = ("{{ bos_token }}" if bos else "") + PLAIN
         self.tokenizer = tokenizer
         self._skeleton = lru_cache(maxsize=None)(self._make_skeleton)
-        self.stop = self._find_stop()
+        self.ending = self._find_ending()
+        self.stop = int(self.ending[-1])
         self.stops = frozenset({self.stop, tokenizer.eos_token_id})
         self._check_prefixes()
 
@@ -235,12 +240,12 @@ class Template:
 
     # -- what must hold of a template ---------------------------------------------------------
 
-    def _find_stop(self) -> int:
+    def _find_ending(self) -> Ids:
         after = self._skeleton(("user", "assistant"))[-1]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in after:
+        for length, token in enumerate(after, start=1):
             if token in special:
-                return int(token)
+                return ids(after[:length])
         raise ZephyrError(
             "the chat template does not end an answer with a special token",
             where=str(self.tokenizer.name_or_path),

@@ -16,11 +16,15 @@ _COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
 
 
 class Examples(NamedTuple):
-    """Forks to train on and held out, and the content of `examples.json`."""
+    """Forks to train on and held out, and the content of `examples.json`.
+
+    `numbers` are those of the records of the mixture that `train` shows.
+    """
 
     train: list[Fork]
     holdout: list[Fork]
     account: dict[str, Any]
+    numbers: list[int]
 
 
 def examples(template: Template, records: Split, spec: Tune | Align, context: int) -> Examples:
@@ -38,7 +42,7 @@ def examples(template: Template, records: Split, spec: Tune | Align, context: in
         _fitted(template, side, longest, cut=spec.overlong == "cut", counts=counts)
         for side in records
     ]
-    train, holdout = sides
+    (train, numbers), (holdout, _) = sides
     account = {
         "max_length": longest,
         "train": len(train),
@@ -54,7 +58,7 @@ def examples(template: Template, records: Split, spec: Tune | Align, context: in
             found=f"{account['train_overlong']} examples, each longer than {longest} tokens",
             todo="raise `max_length`, take shorter examples, or set `overlong: cut`",
         )
-    return Examples(train, holdout, account)
+    return Examples(train, holdout, account, numbers)
 
 
 def _fitted(
@@ -64,10 +68,13 @@ def _fitted(
     *,
     cut: bool,
     counts: dict[str, dict[str, int]],
-) -> list[Fork]:
+) -> tuple[list[Fork], list[int]]:
+    """The forks that fit, and the numbers of their records."""
     start = template.tokenizer.bos_token_id
     kept: list[Fork] = []
-    for record, whole in zip(records, template.forks(records), strict=True):
+    numbers: list[int] = []
+    wholes = template.forks(records)
+    for number, (record, whole) in enumerate(zip(records, wholes, strict=True)):
         fits = whole.longest <= longest
         fork = whole if fits or not cut else cut_prompt(whole, longest, start)
         count = counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))
@@ -75,11 +82,12 @@ def _fitted(
             count["overlong"] += 1
             continue
         kept.append(fork)
+        numbers.append(number)
         count["examples"] += 1
         count["cut"] += not fits
         count["tokens"] += fork.length
         count["supervised_tokens"] += fork.supervised
-    return kept
+    return kept, numbers
 
 
 def pieces(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:

@@ -6,6 +6,7 @@ known before the first of them, so that the gradient does not depend on the cut.
 over the answers of a batch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -32,6 +33,13 @@ class Terms(NamedTuple):
 class Objective(Protocol):
     """What a network is trained for."""
 
+    @property
+    def start(self) -> float | None:
+        """The loss of an example where policy and reference are the same model.
+
+        None where that depends on the model.
+        """
+
     def weight(self, forks: Sequence[Fork]) -> int:
         """What the summed loss of these examples is divided by."""
 
@@ -42,6 +50,10 @@ class Objective(Protocol):
 @dataclass(frozen=True)
 class TokenLoss:
     """Mean negative log-likelihood of supervised tokens: `language` and `sft`."""
+
+    @property
+    def start(self) -> None:
+        return None
 
     def weight(self, forks: Sequence[Fork]) -> int:
         return sum(f.supervised for f in forks)
@@ -156,6 +168,12 @@ class Preference:
 
     spec: Align
     reference: NDArray[np.float32] | None
+
+    @property
+    def start(self) -> float | None:
+        if self.spec.sft_weight:
+            return None
+        return {"dpo": math.log(2), "ipo": 1 / (4 * self.spec.beta**2)}.get(self.spec.loss)
 
     def weight(self, forks: Sequence[Fork]) -> int:
         return len(forks)

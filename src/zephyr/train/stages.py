@@ -1,6 +1,6 @@
 """What `pretrain`, `tune` and `align` do: examples, an objective, the loop, and what it made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from zephyr.model.fork import Fork
 from zephyr.model.load import Lineage, assemble, load
 from zephyr.model.model import Model
 from zephyr.recipe import Align, Lora, Optimization, Tune
+from zephyr.records import Record
 from zephyr.store import Run, write_json
 from zephyr.train.budget import Budget, checkpoint_layers, choose
 from zephyr.train.examples import examples, pieces, text_of
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Preference, TokenLoss
+from zephyr.train.proofs import prove
 from zephyr.train.reference import reference
 
 
@@ -39,7 +41,7 @@ def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
     context.settle("dtype", lambda: "float32")
     whole = Split(pieces(records, tokenizer, spec.length, end), TokenLoss())
     holdout = Split(pieces(held_out, tokenizer, spec.length, end), TokenLoss())
-    _train(model, whole, holdout, spec, node, run, context)
+    _train(model, whole, holdout, None, spec, node, run, context)
     _save_whole(model, run, context)
 
 
@@ -58,14 +60,14 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
     model = _loaded(lineage, context, trains_all=spec.lora == "none")
-    forks, holdout = _examples(model, inputs["data"], spec, run)
+    forks, holdout, record_of = _examples(model, inputs["data"], spec, run)
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
     else:
         model.merge()
         model.causal.requires_grad_(True)
     splits = Split(forks, TokenLoss()), Split(holdout, TokenLoss())
-    _train(model, *splits, spec, node, run, context)
+    _train(model, *splits, record_of, spec, node, run, context)
     if isinstance(spec.lora, Lora):
         _save_adapter(model, lineage, run, context)
     else:
@@ -79,7 +81,7 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     lineage = Lineage.read(inputs["from"].artifact)
     beneath = _beneath(lineage, spec, node)
     model = _loaded(lineage, context)
-    forks, holdout = _examples(model, inputs["data"], spec, run)
+    forks, holdout, record_of = _examples(model, inputs["data"], spec, run)
     train_sums = holdout_sums = None
     if spec.has_reference:
         path, name = run.artifact / "reference.safetensors", inputs["from"].path.name
@@ -90,7 +92,8 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     else:
         adapter.train_top(model.wrapper)
     whole = Split(forks, Preference(spec, train_sums))
-    _train(model, whole, Split(holdout, Preference(spec, holdout_sums)), spec, node, run, context)
+    held_out = Split(holdout, Preference(spec, holdout_sums))
+    _train(model, whole, held_out, record_of, spec, node, run, context)
     _save_adapter(model, beneath, run, context)
 
 
@@ -112,13 +115,15 @@ def _train(
     model: Model,
     whole: Split,
     holdout: Split,
+    record_of: Callable[[int], Record] | None,
     spec: Optimization,
     node: Node,
     run: Run,
     context: Context,
 ) -> None:
+    """Trains after the proofs; a run that goes on from a checkpoint has had them."""
     context.settle("layout", lambda: model.layout)
-    machine = context.recipe.run
+    machine, seed = context.recipe.run, node.spec["seed"]
     budget = Budget(
         **context.settle(
             "budget",
@@ -127,6 +132,16 @@ def _train(
     )
     if budget.checkpointing:
         checkpoint_layers(model)
+    model.token_budget = budget.tokens
+    if not any((run.path / "checkpoints").glob("step-*")):
+        continues = isinstance(spec, Align) and spec.adapter == "continue"
+        fresh = model.wrapper is not None and not continues
+        context.keep(
+            "proofs",
+            prove(model, whole, seed=seed, fresh=fresh, record_of=record_of)
+            if machine.proofs
+            else "skipped by --no-proofs",
+        )
     pace = Pace(
         model.layout,
         budget.tokens,
@@ -140,7 +155,7 @@ def _train(
         whole,
         holdout if holdout.forks else None,
         spec,
-        seed=node.spec["seed"],
+        seed=seed,
         folder=run.path,
         pace=pace,
     )
@@ -156,13 +171,20 @@ def _loaded(lineage: Lineage, context: Context, *, trains_all: bool = False) -> 
 
 def _examples(
     model: Model, data: Run, spec: Tune | Align, run: Run
-) -> tuple[Sequence[Fork], Sequence[Fork]]:
-    """The forks of a mixture, training and hold-out; their account is kept with the run."""
-    train_forks, holdout, account = examples(
+) -> tuple[Sequence[Fork], Sequence[Fork], Callable[[int], Record]]:
+    """The forks of a mixture, training and hold-out, and a way to the records of the first.
+
+    Their account is kept with the run.
+    """
+    train_forks, holdout, account, numbers = examples(
         model.template, mixture.load(data.artifact), spec, model.context
     )
     write_json(run.artifact / "examples.json", account)
-    return train_forks, holdout
+
+    def record_of(example: int) -> Record:
+        return mixture.load(data.artifact).train[numbers[example]]
+
+    return train_forks, holdout, record_of
 
 
 def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
