@@ -137,6 +137,7 @@ def write_files(folder: Path) -> None:
 def tiny_recipe() -> dict[str, Any]:
     shape = {"vocabulary": 320, "hidden": 32, "layers": 2, "heads": 2, "mlp": 64, "context": 128}
     often = {"log_every": 5, "evaluate_every": 10}
+    best = {"log_every": 1, "evaluate_every": 5, "keep": "best accuracy", "canary_tokens": 8}
     return {
         "name": "tiny",
         "seed": 1,
@@ -174,7 +175,7 @@ def tiny_recipe() -> dict[str, Any]:
             },
             "M2": {
                 "from": "M1",
-                "align": {"data": "pairs", "steps": 20, "batch": 4, "lr": 1e-3, "log_every": 1},
+                "align": {"data": "pairs", "steps": 20, "batch": 4, "lr": 1e-3, **best},
             },
             "M1-nf4": {"from": "M1", "quantize": "nf4"},
         },

@@ -152,8 +152,8 @@ Error: a file is of no format that can be read
         """\
 Error: unknown key 'models.M1.tune.lrr'
   where:   small.yaml:24
-  allowed: batch, beta2, clip, data, epochs, evaluate_every, load, log_every, lora, lr, \
-max_length, overlong, schedule, steps, warmup, weight_decay
+  allowed: batch, beta2, canary_tokens, clip, data, epochs, evaluate_every, keep, load, log_every, \
+lora, lr, max_length, overlong, schedule, steps, warmup, weight_decay
   nearest: lr
 """,
     ),
@@ -257,6 +257,31 @@ Error: models.M1.tune.lr: Input should be greater than 0
 Error: models.M1.tune.batch: Input should be greater than 0
   where:   small.yaml:20
   found:   0
+""",
+    ),
+    "the best of no evaluations": (
+        tune(keep="best loss"),
+        """\
+Error: models.M1.tune: `keep: best loss` needs `evaluate_every`
+  where:   small.yaml:17
+""",
+    ),
+    "the best by what is not measured": (
+        tune(keep="best accuracy", evaluate_every=1),
+        """\
+Error: models.M1.tune: `keep: best accuracy` needs pairs: it belongs to `align`
+  where:   small.yaml:17
+""",
+    ),
+    "the best without a hold-out": (
+        lambda desk: desk.recipe(
+            lambda r: r["models"]["M2"]["align"].update(keep="best margin", evaluate_every=1)
+        ),
+        """\
+Error: without a hold-out no evaluation is the best
+  where:   models.M2.align
+  found:   keep: best margin
+  to do:   set data.pairs.holdout, or `keep: last`
 """,
     ),
     "a rank of nothing": (

@@ -145,6 +145,11 @@ def test_a_reference_is_asked_even_if_its_model_is_not_evaluated() -> None:
         ("evaluate.tasks", ["gsm8k", "gsm8k"], "named twice"),
         ("evaluate.tasks", ["preferences"], "needs to know what to ask"),
         ("models.M1.from", "M2", "in a circle(.|\n)*M1"),
+        (
+            "models.M1.tune",
+            {"data": "sft", "keep": "best loss", "evaluate_every": 5},
+            "without a hold-out(.|\n)*models.M1.tune(.|\n)*data.sft.holdout",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused(path: str, value: Any, message: str) -> None:

@@ -262,7 +262,7 @@ def _show_scores(run: "Run") -> None:
 def _show_environment(run: "Run") -> None:
     if (run.path / "env.json").exists():
         env = run.read("env.json")
-        keys = ("threads", "layout", "dtype", "device", "machine", "python")
+        keys = ("threads", "layout", "dtype", "kept_step", "device", "machine", "python")
         facts = ", ".join(f"{k} {env[k]}" for k in keys if k in env)
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"

@@ -15,6 +15,7 @@ from typing import Any
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.plan import Plan, make_plan, todo
+from zephyr.train.tracking import refuse_missing
 from zephyr.worker import Order, Report, cores, work
 
 PATIENCE = 5.0
@@ -49,6 +50,7 @@ def run(start: Plan, wanted: Collection[str] | None, listener: Listener) -> tupl
     outcome = Outcome()
     current = start
     first = todo(start, wanted)
+    refuse_missing(start.recipe.run.track)
     if first:
         with _workers(start, start.recipe.run.jobs) as crew:
             mixtures = [name for name in first if start.nodes[name].kind == "mixture"]

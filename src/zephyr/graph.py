@@ -87,6 +87,7 @@ def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
         *(_mixture(recipe, name, describe) for name in recipe.data),
         *(_model(recipe, name, describe) for name in recipe.models),
     ]
+    _refuse_best_of_nothing(recipe)
     _order({node.name: node for node in made})  # references are found only where there is no circle
     by_name = {node.name: node for node in [*made, *_evaluations(recipe, describe)]}
     finished: dict[str, Node] = {}
@@ -182,6 +183,22 @@ def _seeded(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key not in ("data", "tokenizer_data")} | {
         "seed": recipe.seed
     }
+
+
+def _refuse_best_of_nothing(recipe: Recipe) -> None:
+    for name, model in recipe.models.items():
+        for act, spec in (
+            ("pretrain", model.pretrain),
+            ("tune", model.tune),
+            ("align", model.align),
+        ):
+            if spec and spec.keep != "last" and not recipe.data[spec.data].holdout:
+                raise ZephyrError(
+                    "without a hold-out no evaluation is the best",
+                    where=f"models.{name}.{act}",
+                    found=f"keep: {spec.keep}",
+                    todo=f"set data.{spec.data}.holdout, or `keep: last`",
+                )
 
 
 def reference_of(models: Mapping[str, Model], name: str) -> str | None:

@@ -5,7 +5,7 @@ in one place. Unknown keys are refused. `recipe_file` reads these from YAML.
 """
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -112,8 +112,13 @@ class Optimization(Part):
 
     `batch` is the optimizer's batch in examples. How it is cut into forwards is decided by
     `run.token_budget` and changes nothing but speed. `epochs` counts passes over the data;
-    `steps`, where given, is used instead. `evaluate_every` and `log_every` count steps.
+    `steps`, where given, is used instead. `evaluate_every` and `log_every` count steps. `keep`
+    says which weights are kept: the last, or those of the evaluation that was best on the
+    hold-out, the earlier of equals.
     """
+
+    metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    """What is measured on a hold-out, and can be best."""
 
     data: Name
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -127,6 +132,17 @@ class Optimization(Part):
     clip: Rate = 1.0
     log_every: Positive = 10
     evaluate_every: Positive | None = None
+    keep: Literal["last", "best loss", "best accuracy", "best margin"] = "last"
+
+    @model_validator(mode="after")
+    def _best_of_several(self) -> Self:
+        if self.keep == "last":
+            return self
+        if self.keep.removeprefix("best ") not in self.metrics:
+            raise ValueError(f"`keep: {self.keep}` needs pairs: it belongs to `align`")
+        if self.evaluate_every is None:
+            raise ValueError(f"`keep: {self.keep}` needs `evaluate_every`")
+        return self
 
 
 class Lora(Part):
@@ -165,10 +181,13 @@ class Tune(Optimization):
     """Supervised fine-tuning (SFT). `load: nf4` freezes the base in 4 bits (QLoRA).
 
     An example longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    At each evaluation eight prompts of the hold-out are answered with at most `canary_tokens`
+    tokens; 0 asks none.
     """
 
     max_length: Annotated[int, Field(ge=2)] = 2048
     overlong: Literal["leave out", "cut"] = "leave out"
+    canary_tokens: Annotated[int, Field(ge=0)] = 32
     lora: Lora | Literal["none"] = Lora()
     load: Literal["nf4", "int8"] | None = None
 
@@ -191,7 +210,11 @@ class Align(Optimization):
 
     With `adapter: continue` the topmost adapter of the model learns on, in place of a fresh one
     over it. A pair longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    At each evaluation eight prompts of the hold-out are answered with at most `canary_tokens`
+    tokens; 0 asks none.
     """
+
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "margin")
 
     loss: Literal["dpo", "ipo", "simpo", "orpo"] = "dpo"
     beta: Rate = 0.1
@@ -202,6 +225,7 @@ class Align(Optimization):
     max_length: Annotated[int, Field(ge=2)] = 2048
     overlong: Literal["leave out", "cut"] = "leave out"
     adapter: Literal["fresh", "continue"] = "fresh"
+    canary_tokens: Annotated[int, Field(ge=0)] = 32
     lora: Lora = Lora()
 
     @property
@@ -299,7 +323,9 @@ class RunSettings(Part):
     the number of tokens in one forward; where it is not given, a training takes what its memory
     allows. `dtype: auto` trains adapters on weights in bfloat16 where they are stored in 16 bits
     and the machine multiplies in it. `checkpoint_every` counts optimizer steps. Without `proofs`
-    (`--no-proofs`) training starts without looking at what it starts from.
+    (`--no-proofs`) training starts without looking at what it starts from. `track` names programs
+    that are given the metrics of trainings as they come; they write into the folder of the run
+    (trackio into its own), and nothing leaves the machine unless the environment says so.
     """
 
     jobs: Positive = 1
@@ -307,6 +333,7 @@ class RunSettings(Part):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_every: Positive = 200
     proofs: bool = True
+    track: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
 
 
 class Recipe(Part):

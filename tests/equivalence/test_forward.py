@@ -8,7 +8,8 @@ import torch
 
 from tests import tiny
 from zephyr.model.fork import Continuation, Fork, fork
-from zephyr.model.layout import lay_out, pack
+from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.model.logprobs import spread, sum_by_continuation
 from zephyr.model.model import Model
 
 CLOSE = 1e-4
@@ -85,3 +86,10 @@ def test_a_prompt_is_stored_once_in_the_tree() -> None:
     one = fork(range(1, 21), [1, 2], [3, 4, 5], [6], [7, 8])
     assert lay_out([one], "tree").input_ids.shape == (1, 20 + 1 + 2 + 0 + 1)
     assert lay_out([one], "rows").input_ids.shape == (4, 22)
+
+
+@pytest.mark.parametrize("layout", ["tree", "rows"])
+def test_sums_spread_over_a_batch_are_summed_again_to_the_bit(layout: Layout) -> None:
+    batch = lay_out(tiny.forks(), layout)
+    sums = torch.randn(batch.continuations, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sum_by_continuation(spread(sums, batch), batch), sums)

@@ -150,6 +150,34 @@ def test_one_adapter_is_itself_and_dora_is_no_sum(tmp_path: Path) -> None:
         adapter.save_as_one([tmp_path / "0", tmp_path / "1"], tmp_path / "both", "base")
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_merged_for_a_while_is_the_same_network_and_leaves_no_trace(family: str) -> None:
+    model = tiny.model(family)
+    for number in (0, 1):
+        model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=number)
+        stir(model.wrapper, number)
+    before = {n: (p.data_ptr(), p.clone()) for n, p in model.wrapper.named_parameters()}
+    attached = flat(model)
+    with adapter.merged(model.wrapper):
+        changed = [n for n, p in model.wrapper.named_parameters() if p.data_ptr() != before[n][0]]
+        assert changed
+        assert all(".base_layer." in name for name in changed)
+        np.testing.assert_allclose(flat(model), attached, atol=1e-4)
+    for name, parameter in model.wrapper.named_parameters():
+        assert parameter.data_ptr() == before[name][0]
+        assert torch.equal(parameter, before[name][1])
+    np.testing.assert_array_equal(flat(model), attached)
+
+
+def test_rounded_weights_are_not_merged() -> None:
+    model = tiny.model("qwen2")
+    model.causal.to(torch.bfloat16)
+    model.wrapper = adapter.add_fresh(model.causal, None, Lora(), seed=0)
+    before = [p.data_ptr() for p in model.wrapper.parameters()]
+    with adapter.merged(model.wrapper):
+        assert [p.data_ptr() for p in model.wrapper.parameters()] == before
+
+
 def test_the_fresh_adapter_depends_on_the_seed_alone() -> None:
     def first(seed: int) -> torch.Tensor:
         torch.rand(seed + 3)

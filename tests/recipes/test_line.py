@@ -48,6 +48,23 @@ def test_dpo_starts_at_ln_2_where_m1_stands(finished: Place) -> None:
     assert losses[-1] < 0.3
 
 
+def test_an_alignment_is_watched_from_its_start_and_its_best_weights_are_kept(
+    finished: Place,
+) -> None:
+    run = finished.run("M2")
+    rows = [json.loads(r) for r in (run / "metrics.jsonl").read_text().splitlines()]
+    seen = {r["step"]: r for r in rows if r["split"] == "holdout"}
+    assert list(seen) == [r["step"] for r in rows if r["split"] == "canary"] == [0, 5, 10, 15, 20]
+    start = seen[0]
+    assert start["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert (start["accuracy"], start["margin"], start["chosen_reward"]) == (0.5, 0, 0)
+    best = max(seen, key=lambda step: seen[step]["accuracy"])
+    assert json.loads((run / "env.json").read_text())["kept_step"] == best
+    asked = json.loads((run / "artifact" / "canary.json").read_text())
+    assert len(asked) == len(set(asked)) == 8
+    assert all(text.endswith("Assistant:") for text in asked)
+
+
 def test_a_second_run_makes_nothing_and_beta_touches_m2_alone(
     finished: Place, tmp_path: Path, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

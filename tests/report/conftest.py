@@ -51,15 +51,17 @@ class Shelf:
     def fail(self, name: str, reason: str) -> None:
         self.store.fail(self.begin(name), reason)
 
-    def finish(self, name: str, metrics: Rows = (), **artifact: Any) -> Run:
+    def finish(
+        self, name: str, metrics: Rows = (), env: Mapping[str, Any] | None = None, **artifact: Any
+    ) -> Run:
         """Finishes a run whose artifact holds the values given, lists of rows as lines."""
         run = self.begin(name)
-        env = {"seconds": 2.5, "threads": 1, "machine": "a <b>", "versions": {"zephyr": "0.1"}}
-        write_json(run.path / "env.json", env)
+        facts = {"seconds": 2.5, "threads": 1, "machine": "a <b>", "versions": {"zephyr": "0.1"}}
+        write_json(run.path / "env.json", {**facts, **(env or {})})
         if metrics:
             _write_lines(run.path / "metrics.jsonl", metrics)
         for stem, value in artifact.items():
-            if isinstance(value, list):
+            if isinstance(value, list) and isinstance(value[0], Mapping):
                 _write_lines(run.artifact / f"{stem}.jsonl", value)
             else:
                 write_json(run.artifact / f"{stem}.json", value)
@@ -159,6 +161,13 @@ def training_rows(losses: Sequence[float], **more: float) -> list[dict[str, Any]
         for n, loss in enumerate(losses, start=1)
     ]
     return [*rows, {"step": 10 * len(losses), "split": "holdout", "loss": losses[-1] + 1, **more}]
+
+
+def canary_row(step: int, *texts: str) -> dict[str, Any]:
+    """What a canary logs: here half of the answers end by themselves, and a tenth is repeated."""
+    answers = [{"text": text, "stopped": n % 2 == 0} for n, text in enumerate(texts)]
+    row = {"step": step, "split": "canary", "stopped": 0.5, "length": 10.0 + step, "repeated": 0.1}
+    return {**row, "answers": answers}
 
 
 def coins(heads: int, tails: int) -> dict[str, float | None]:

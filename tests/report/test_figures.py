@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.report.conftest import Shelf, coins, new_shelf, training_rows
-from zephyr.report.figures import Drawing, draw_all, series, smooth
+from tests.report.conftest import Shelf, canary_row, coins, new_shelf, training_rows
+from zephyr.report.curves import series, smooth
+from zephyr.report.figures import draw_all
 from zephyr.report.ledger import read_ledger
+from zephyr.report.sheets import Drawing
 
 MakeShelf = Callable[..., Shelf]
 
@@ -20,7 +22,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     align = {"accuracy": 0.75, "margin": 0.2, "chosen_logprob": -40.0, "rejected_logprob": -50.0}
     shelf.finish("M0", training_rows([4.0, 3.0, 2.0]))
     shelf.finish("M1", training_rows([3.0 - n / 10 for n in range(12)]))
-    shelf.finish("M2", training_rows([0.69, 0.5], **align))
+    start = {"step": 0, "split": "holdout", "loss": 0.69} | align
+    start |= {"chosen_logprob": -39.5, "rejected_logprob": -45.0}
+    rows = [start, canary_row(0, "a", "b"), *training_rows([0.69, 0.5], **align)]
+    shelf.finish("M2", [*rows, canary_row(20, "a", "c")], canary=["?", "!"])
     shelf.score("M0/quiz", coins(0, 10))
     shelf.score("M1/quiz", coins(10, 0))
     return shelf
@@ -36,7 +41,8 @@ def drawings(shelf: Shelf) -> dict[str, Drawing]:
 
 
 def test_each_kind_of_training_and_the_scores_are_drawn(found: dict[str, Drawing]) -> None:
-    assert set(found) == {"scores", "loss-pretrain", "loss-tune", "alignment", "learning-rate"}
+    curves = {"loss-pretrain", "loss-tune", "alignment", "canary", "learning-rate"}
+    assert set(found) == {"scores"} | curves
     for drawing in found.values():
         assert ET.fromstring(drawing.svg).tag.endswith("svg")
         assert drawing.png.startswith(b"\x89PNG")
@@ -47,13 +53,37 @@ def test_what_is_drawn_is_told_in_numbers(found: dict[str, Drawing]) -> None:
         "M0: training loss 4.00 (step 10) to 2.00 (step 30), hold-out loss 3.00 (step 30)."
     )
     assert "M2: DPO loss 0.690 (step 10) to 0.500 (step 20)" in found["alignment"].alt
-    assert "log-probability of chosen −40.0 (step 10)" in found["alignment"].alt
+    assert (
+        "change of the log-probability of chosen answers 0.00 (step 0) to −0.500 (step 20), "
+        "of rejected 0.00 (step 0) to −5.00 (step 20)."
+    ) in found["alignment"].alt
+    assert found["canary"].alt == (
+        "M2: answers that end by themselves 0.500 (step 0) to 0.500 (step 20), "
+        "tokens of an answer 10.0 (step 0) to 30.0 (step 20), "
+        "repeated 4-grams 0.100 (step 0) to 0.100 (step 20)."
+    )
     assert (
         "M1: at most 0.500 (step 10), 0.0417 at the end (step 120)." in found["learning-rate"].alt
     )
     assert found["scores"].alt == (
         "quiz acc: 0.0 % [0.0, 27.8] (M0) to 100.0 % [72.2, 100.0] (M1)."
     )
+
+
+def test_an_alignment_of_an_earlier_version_is_drawn(make_shelf: MakeShelf) -> None:
+    """It was not evaluated before its first step, and had no canary."""
+    shelf = make_shelf()
+    shelf.finish("M2", training_rows([0.69, 0.5], accuracy=0.75, chosen_logprob=-40.0))
+    found = drawings(shelf)
+    assert "canary" not in found
+    assert "change" not in found["alignment"].alt
+    assert "hold-out reward accuracy 0.750 (step 20)." in found["alignment"].alt
+
+
+def test_the_step_that_was_kept_is_told(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf()
+    shelf.finish("M2", training_rows([0.69, 0.5], accuracy=0.75), env={"kept_step": 10})
+    assert "(step 20), kept at step 10." in drawings(shelf)["alignment"].alt
 
 
 def test_the_same_runs_give_the_same_bytes(trained: Shelf, found: dict[str, Drawing]) -> None:

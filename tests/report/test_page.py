@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.conftest import Shelf, coins, new_shelf, training_rows
+from tests.report.conftest import Shelf, canary_row, coins, new_shelf, training_rows
 from zephyr.errors import ZephyrError
 from zephyr.report.page import _duration, _size, write_report
 from zephyr.store import Store
@@ -88,7 +88,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     read = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
     read |= {"max_length": 128, "supervised_tokens": 4321}
     read["sources"] = {}
-    shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
+    asked = [canary_row(0, "well", HARM), canary_row(20, HARM, "so")]
+    shelf.finish("M1", training_rows([2.0, 1.0]) + asked, examples=read, canary=["why?", HARM])
     shelf.fail("M2", f"no memory {HARM}")
     half = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
     groups = {"safety": {"acc": half}, HARM: {"acc": half}}
@@ -147,9 +148,17 @@ def test_answers_stand_side_by_side(page: Page) -> None:
     assert "M1 cut at the limit, number right nothing" in page.words
 
 
+def test_the_first_and_the_last_answers_of_a_canary_are_shown(page: Page) -> None:
+    assert "Prompt after 0 steps after 20 steps" in page.words
+    assert (
+        f"why? well ended by itself {HARM} ended by itself {HARM} {HARM} cut at the limit so "
+        "cut at the limit" in page.words
+    )
+
+
 def test_every_figure_has_its_numbers_in_words(page: Page) -> None:
     images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert len(images) == 4
+    assert len(images) == 5
     assert all(attrs["alt"] and attrs["aria-describedby"] in page.values("id") for attrs in images)
     assert "M0: training loss 3.00 (step 10) to 2.00 (step 20)" in page.words
 

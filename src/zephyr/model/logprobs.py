@@ -176,3 +176,14 @@ def sum_by_continuation(logprobs: Tensor, batch: Batch) -> Tensor:
     """Summed log-probabilities [continuations] of the batch, in the order of its forks."""
     sums = torch.zeros(batch.continuations, dtype=logprobs.dtype, device=logprobs.device)
     return sums.index_add(0, batch.owner, logprobs)
+
+
+def spread(sums: Tensor, batch: Batch) -> Tensor:
+    """Log-probabilities [N] that `sum_by_continuation` sums to exactly `sums` [continuations].
+
+    One token of each continuation has all of its sum; each has a supervised one.
+    """
+    owner, flat = batch.owner, sums.flatten().to(batch.owner.device)
+    places = torch.arange(len(owner), device=owner.device)
+    one = torch.full_like(flat, -1, dtype=torch.int64).scatter(0, owner, places)
+    return flat.new_zeros(len(owner)).index_copy(0, one, flat)

@@ -145,6 +145,33 @@ def left_out(ledger: Ledger) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+class Canary(NamedTuple):
+    """What a training's fixed prompts were answered with, at its first and its last evaluation.
+
+    An answer is a mapping with its `text`, and whether it `stopped` by itself.
+    """
+
+    model: str
+    first_step: int
+    last_step: int
+    answers: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]
+    """Prompt, first answer, last answer."""
+
+
+def canaries(ledger: Ledger) -> list[Canary]:
+    """The answers of every training that was watched so, finished or not."""
+    found = []
+    for row in ledger.rows:
+        run = row.entry.run
+        asked = [r for r in run.metrics if r["split"] == "canary"]
+        if asked:
+            first, last = asked[0], asked[-1]
+            prompts = run.read("artifact/canary.json")
+            answers = list(zip(prompts, first["answers"], last["answers"], strict=True))
+            found.append(Canary(row.model, first["step"], last["step"], answers))
+    return found
+
+
 class Answer(NamedTuple):
     """What one model wrote, how it ended, and whether its number is right (None: no number)."""
 

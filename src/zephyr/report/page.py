@@ -10,6 +10,7 @@ import yaml
 from zephyr.report import account, figures, tables
 from zephyr.report.card import data_card
 from zephyr.report.ledger import Cell, Ledger, read_ledger
+from zephyr.report.sheets import Drawing
 from zephyr.store import Store, write_atomically
 
 
@@ -41,7 +42,7 @@ def write_report(store: Store, recipe_name: str) -> Path:
     return page
 
 
-def _write_figures(folder: Path, drawings: list[figures.Drawing]) -> None:
+def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
     """Writes each figure twice, and removes those of an earlier report that are no more."""
     folder.mkdir(exist_ok=True)
     files = {f"{d.name}.svg": d.svg for d in drawings} | {f"{d.name}.png": d.png for d in drawings}
@@ -52,7 +53,7 @@ def _write_figures(folder: Path, drawings: list[figures.Drawing]) -> None:
             path.unlink()
 
 
-def render(ledger: Ledger, drawings: list[figures.Drawing]) -> str:
+def render(ledger: Ledger, drawings: list[Drawing]) -> str:
     """The HTML of the report; all that a model or a file has written is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -95,6 +96,7 @@ def render(ledger: Ledger, drawings: list[figures.Drawing]) -> str:
         mixtures=account.mixtures(ledger),
         examples=account.examples(ledger),
         left_out=account.left_out(ledger),
+        canaries=account.canaries(ledger),
         questions=account.questions(ledger),
         costs=account.costs(ledger),
         environment=account.environment(ledger),

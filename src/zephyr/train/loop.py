@@ -15,15 +15,21 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zephyr.errors import ZephyrError
 from zephyr.model.fork import Fork
 from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.model.logprobs import spread
 from zephyr.recipe import Optimization
 from zephyr.store import full_disk_explained
 from zephyr.train import checkpoint
+from zephyr.train.keep import Best
 from zephyr.train.objectives import Objective
+
+Watch = Callable[[int], dict[str, Any]]
+"""Looks at the network after a number of steps, and gives a row for the metrics."""
 
 
 class Interrupted(Exception):
@@ -31,10 +37,15 @@ class Interrupted(Exception):
 
 
 class Split(NamedTuple):
-    """Examples and what is asked of them."""
+    """Examples and what is asked of them.
+
+    `start` [examples, continuations] holds the summed log-probabilities before the first step,
+    where they are known: what is measured against them starts at exactly nothing.
+    """
 
     forks: Sequence[Fork]
     objective: Objective
+    start: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,16 +106,19 @@ def train(
     seed: int,
     folder: Path,
     pace: Pace,
-) -> None:
+    watch: Watch | None = None,
+) -> int:
     """Trains the weights of `network` that require a gradient; goes on where it was stopped.
 
-    Writes `metrics.jsonl` and `checkpoints/` in `folder`.
+    Writes `metrics.jsonl` and `checkpoints/` in `folder`. `watch` is asked beside the hold-out:
+    before the first step, every `evaluate_every` steps, and at the end. Gives the step whose
+    weights the network ends with, by `spec.keep`.
 
     Raises:
         Interrupted: `pace.stop()` said so.
         ZephyrError: the loss is no longer a number.
     """
-    _Trainer(network, examples, holdout, spec, seed, folder, pace).run()
+    return _Trainer(network, examples, holdout, spec, seed, folder, pace, watch).run()
 
 
 @dataclass
@@ -116,15 +130,19 @@ class _Trainer:
     seed: int
     folder: Path
     pace: Pace
+    watch: Watch | None
     window: dict[str, float] = field(default_factory=dict)
     """Sums since the last logged step."""
+    best: Best | None = None
 
-    def run(self) -> None:
+    def run(self) -> int:
         from accelerate import Accelerator
 
         spec, count = self.spec, len(self.examples.forks)
         steps = steps_of(spec, count)
         weights = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        if spec.keep != "last":
+            self.best = Best(spec.keep, weights)
         self.accelerator = Accelerator()
         optimizer = torch.optim.AdamW(
             weights.values(),
@@ -136,8 +154,10 @@ class _Trainer:
         network = self.accelerator.prepare(self.network)
         with full_disk_explained(self.folder), (self.folder / "metrics.jsonl").open("ab") as log:
             first = self._resume(weights, optimizer, log)
+            if first is None:
+                self._look(network, log, 0)
             start = time.monotonic()
-            for step in range(first, steps):
+            for step in range(first or 0, steps):
                 if self.pace.stop():
                     self._save(step, weights, optimizer, log)
                     raise Interrupted
@@ -149,13 +169,15 @@ class _Trainer:
                     self._log(log, done, steps, optimizer, norm, time.monotonic() - start)
                     start = time.monotonic()
                 at_end = done == steps
-                if self.holdout and (
-                    at_end or (spec.evaluate_every and done % spec.evaluate_every == 0)
-                ):
-                    self._evaluate(network, log, done)
+                if at_end or (spec.evaluate_every and done % spec.evaluate_every == 0):
+                    self._look(network, log, done)
                     start = time.monotonic()
                 if done % self.pace.checkpoint_every == 0 and not at_end:
                     self._save(done, weights, optimizer, log)
+        if self.best is None:
+            return steps
+        self.best.put_back()
+        return self.best.step
 
     def _step(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, weights: list[Tensor]
@@ -211,21 +233,35 @@ class _Trainer:
         _append(log, row)
         self.pace.progress(done, steps, row)
 
+    def _look(self, network: nn.Module, log: IO[bytes], done: int) -> None:
+        """What is to be seen after `done` steps: the hold-out, and what else is watched."""
+        if self.holdout:
+            row = self._evaluate(network, done)
+            _append(log, row)
+            if self.best is not None:
+                self.best.see(row)
+        if self.watch is not None:
+            _append(log, self.watch(done))
+
     @torch.no_grad()
-    def _evaluate(self, network: nn.Module, log: IO[bytes], done: int) -> None:
+    def _evaluate(self, network: nn.Module, done: int) -> dict[str, Any]:
         """The objective on the hold-out."""
         assert self.holdout is not None
         network.eval()
-        forks, objective = self.holdout
+        forks, objective, start = self.holdout
         sums: dict[str, float] = {"weight": objective.weight(forks), "examples": len(forks)}
         for part in pack(forks, self.pace.token_budget, self.pace.layout):
             batch = lay_out([forks[i] for i in part], self.pace.layout)
             batch = batch.to(self.accelerator.device)
-            terms = objective.terms(network(batch), batch, part)
+            if done == 0 and start is not None:
+                logprobs = spread(torch.from_numpy(start[part]), batch)
+            else:
+                logprobs = network(batch)
+            terms = objective.terms(logprobs, batch, part)
             sums["loss"] = sums.get("loss", 0.0) + float(terms.loss)
             for name, value in terms.stats.items():
                 sums[f"stat:{name}"] = sums.get(f"stat:{name}", 0.0) + value
-        _append(log, _row(done, "holdout", sums))
+        return _row(done, "holdout", sums)
 
     def _save(
         self,
@@ -239,7 +275,7 @@ class _Trainer:
         checkpoint.save(
             self.folder / "checkpoints",
             step,
-            dict(weights),
+            self._kept(weights),
             optimizer,
             metrics_bytes=log.tell(),
             window=self.window,
@@ -247,16 +283,21 @@ class _Trainer:
 
     def _resume(
         self, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: IO[bytes]
-    ) -> int:
+    ) -> int | None:
+        """The step after which a checkpoint goes on; None where nothing has been done yet."""
         checkpoints = self.folder / "checkpoints"
-        resumed = checkpoint.resume(checkpoints, dict(weights), optimizer, log.tell())
+        resumed = checkpoint.resume(checkpoints, self._kept(weights), optimizer, log.tell())
         log.truncate(resumed.metrics_bytes)
         log.seek(0, 2)
         self.window = resumed.window
         goes_on = f"goes on from step {resumed.step}" if resumed.step else "starts over"
         for damaged in resumed.damaged:
             self.pace.tell(f"a checkpoint can't be used ({damaged}): training {goes_on}")
-        return resumed.step
+        return resumed.step if resumed.step or resumed.metrics_bytes else None
+
+    def _kept(self, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        """The weights of a checkpoint: as they are, and where they were best."""
+        return {**weights, **(self.best.state if self.best is not None else {})}
 
 
 def _row(step: int, split: str, sums: dict[str, float]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """What `pretrain`, `tune` and `align` do: examples, an objective, the loop, and what it made."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +19,14 @@ from zephyr.model.model import Model
 from zephyr.recipe import Align, Lora, Optimization, Tune
 from zephyr.records import Record
 from zephyr.store import Run, write_json
-from zephyr.train.budget import Budget, checkpoint_layers, choose
+from zephyr.train import budget
+from zephyr.train.canary import Canary, choose
 from zephyr.train.examples import examples, pieces, text_of
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Preference, TokenLoss
 from zephyr.train.proofs import prove
 from zephyr.train.reference import reference
+from zephyr.train.tracking import Tracking
 
 
 def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
@@ -67,7 +71,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
         model.merge()
         model.causal.requires_grad_(True)
     splits = Split(forks, TokenLoss()), Split(holdout, TokenLoss())
-    _train(model, *splits, record_of, spec, node, run, context)
+    _train(model, *splits, record_of, spec, node, run, context, spec.canary_tokens)
     if isinstance(spec.lora, Lora):
         _save_adapter(model, lineage, run, context)
     else:
@@ -92,8 +96,8 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     else:
         adapter.train_top(model.wrapper)
     whole = Split(forks, Preference(spec, train_sums))
-    held_out = Split(holdout, Preference(spec, holdout_sums))
-    _train(model, whole, held_out, record_of, spec, node, run, context)
+    held_out = Split(holdout, Preference(spec, holdout_sums), holdout_sums)
+    _train(model, whole, held_out, record_of, spec, node, run, context, spec.canary_tokens)
     _save_adapter(model, beneath, run, context)
 
 
@@ -120,19 +124,27 @@ def _train(
     node: Node,
     run: Run,
     context: Context,
+    canary_tokens: int = 0,
 ) -> None:
     """Trains after the proofs; a run that goes on from a checkpoint has had them."""
+    if spec.keep != "last" and not holdout.forks:
+        raise ZephyrError(
+            "without a hold-out no evaluation is the best",
+            where=f"models.{node.name}",
+            found=f"keep: {spec.keep}, and no held out example that fits the model",
+            todo=f"raise data.{spec.data}.holdout or `max_length`",
+        )
     context.settle("layout", lambda: model.layout)
     machine, seed = context.recipe.run, node.spec["seed"]
-    budget = Budget(
+    cut = budget.Budget(
         **context.settle(
             "budget",
-            lambda: choose(model, whole.forks, machine.jobs, machine.token_budget)._asdict(),
+            lambda: budget.choose(model, whole.forks, machine.jobs, machine.token_budget)._asdict(),
         )
     )
-    if budget.checkpointing:
-        checkpoint_layers(model)
-    model.token_budget = budget.tokens
+    if cut.checkpointing:
+        budget.checkpoint_layers(model)
+    model.token_budget = cut.tokens
     if not any((run.path / "checkpoints").glob("step-*")):
         continues = isinstance(spec, Align) and spec.adapter == "continue"
         fresh = model.wrapper is not None and not continues
@@ -142,23 +154,38 @@ def _train(
             if machine.proofs
             else "skipped by --no-proofs",
         )
+    tracking = Tracking(machine.track, run.path, context.recipe.name, node.name)
+
+    def progress(step: int, steps: int, row: dict[str, Any]) -> None:
+        context.progress(step, steps, row)
+        tracking.follow()
+
     pace = Pace(
-        model.layout,
-        budget.tokens,
-        context.recipe.run.checkpoint_every,
-        context.progress,
-        context.stop,
-        context.tell,
+        model.layout, cut.tokens, machine.checkpoint_every, progress, context.stop, context.tell
     )
-    train(
-        model.network,
-        whole,
-        holdout if holdout.forks else None,
-        spec,
-        seed=seed,
-        folder=run.path,
-        pace=pace,
-    )
+    with closing(tracking):
+        kept = train(
+            model.network,
+            whole,
+            holdout if holdout.forks else None,
+            spec,
+            seed=seed,
+            folder=run.path,
+            pace=pace,
+            watch=_canary(model, holdout.forks or whole.forks, canary_tokens, seed, run),
+        )
+    if spec.keep != "last":
+        context.keep("kept_step", kept)
+
+
+def _canary(model: Model, forks: Sequence[Fork], most: int, seed: int, run: Run) -> Canary | None:
+    """A canary with answers of at most `most` tokens; its prompts are kept with the run."""
+    prompts = choose(forks, seed, model.context) if most else []
+    if not prompts:
+        return None
+    canary = Canary(model, prompts, most)
+    write_json(run.artifact / "canary.json", canary.asked)
+    return canary
 
 
 def _loaded(lineage: Lineage, context: Context, *, trains_all: bool = False) -> Model:

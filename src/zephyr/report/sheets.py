@@ -1,0 +1,106 @@
+"""Sheets: figures with panels, drawn without matplotlib's global state, and written as files."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, VERMILION, GREEN, GREY = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#6b7280"
+"""Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008)."""
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "zephyr",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9ca3af",
+    "axes.labelcolor": "#374151",
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 0.6,
+    "xtick.color": "#4b5563",
+    "ytick.color": "#4b5563",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+}
+_COLUMNS = 3
+_WIDTH, _HEIGHT = 3.0, 2.2
+"""Inches of one panel."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in two formats, with a title and what it shows in words."""
+
+    name: str
+    title: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def new_figure(
+    rows: int, columns: int, *, height: float = _HEIGHT, **share: Any
+) -> "tuple[Figure, NDArray[Any]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(columns, 2) * _WIDTH, rows * height + 0.3), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **share)
+
+
+def panels(count: int, *, share: Any, height: float = _HEIGHT) -> "tuple[Figure, Sequence[Axes]]":
+    """As many panels as asked, at most `_COLUMNS` side by side."""
+    columns = min(count, _COLUMNS)
+    figure, grid = new_figure(
+        -(-count // columns), columns, height=height, sharey="all" if share == "y" else False
+    )
+    axes = list(grid.flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def outer_labels(figure: "Figure", y: str, x: str) -> None:
+    figure.supylabel(y, fontsize=8.5, color="#374151")
+    figure.supxlabel(x, fontsize=8.5, color="#374151")
+
+
+def side_labels(grid: NDArray[Any], units: Sequence[str]) -> None:
+    """Labels of a grid whose columns share the steps, and whose rows share a unit."""
+    for ax, unit in zip(grid[:, 0], units, strict=True):
+        ax.set_ylabel(unit)
+    for ax in grid[-1]:
+        ax.set_xlabel("optimizer step")
+
+
+def legend(figure: "Figure", *sources: "Axes") -> None:
+    named = {
+        name: line
+        for ax in sources
+        for line, name in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=3)
+
+
+def short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def drawing(figure: "Figure", name: str, title: str, said: Sequence[str]) -> Drawing:
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    return Drawing(name, title, " ".join(said), svg.getvalue(), png.getvalue())

@@ -1,0 +1,119 @@
+"""Trackers show what the metrics hold, once, however often a training was stopped."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zephyr.errors import ZephyrError
+from zephyr.train.tracking import Tracking, refuse_missing
+
+ROWS: list[dict[str, Any]] = [
+    {"step": 0, "split": "holdout", "loss": 3.1},
+    {"step": 0, "split": "canary", "stopped": 0.25, "answers": [{"text": "4", "stopped": True}]},
+    {"step": 10, "split": "train", "loss": 2.7, "lr": 1 / 3, "tokens": 1234},
+    {"step": 20, "split": "train", "loss": 2.2, "lr": 2 / 3, "tokens": 1230},
+    {"step": 20, "split": "holdout", "loss": 2.4},
+]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def told(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key not in ("step", "split", "answers"):
+                found.setdefault(f"{row['split']}/{key}", []).append(
+                    (row["step"], float(np.float32(value)))
+                )
+    return found
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard" / "M1"))
+    events.Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_shows_the_metrics_of_a_training_that_was_killed_and_resumed(
+    tmp_path: Path,
+) -> None:
+    """The first process has logged a step that the second, from its checkpoint, logs otherwise."""
+    write(tmp_path, [*ROWS[:3], {"step": 20, "split": "train", "loss": 9.9}])
+    killed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
+    killed.follow()
+    assert shown(tmp_path)["train/loss"][-1] == (20, float(np.float32(9.9)))
+    (tmp_path / "metrics.jsonl").unlink()
+    write(tmp_path, ROWS[:3])
+    resumed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
+    resumed.follow()
+    write(tmp_path, ROWS[3:4])
+    resumed.follow()
+    write(tmp_path, ROWS[4:])
+    resumed.close()
+    assert shown(tmp_path) == told(ROWS)
+
+
+def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
+    quiet = Tracking([], tmp_path, "demo", "M1")
+    quiet.follow()
+    quiet.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("asked", "mode"), [(None, "offline"), ("online", "online")])
+def test_wandb_stays_offline_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, mode: str
+) -> None:
+    """A stand-in for the package hears what it is started with and told."""
+    from accelerate import PartialState
+
+    PartialState()
+    heard: list[Any] = []
+
+    def init(**settings: Any) -> Any:
+        heard.append((settings, os.environ["WANDB_MODE"]))
+        return SimpleNamespace(
+            log=lambda values, step: heard.append((values, step)),
+            finish=lambda: heard.append("finished"),
+        )
+
+    for name in ("WANDB_MODE", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    if asked:
+        monkeypatch.setenv("WANDB_MODE", asked)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    write(tmp_path, ROWS[:1])
+    tracking = Tracking(["wandb"], tmp_path, "demo", "M1")
+    tracking.follow()
+    tracking.close()
+    assert heard == [
+        ({"project": "demo", "name": "M1", "dir": tmp_path}, mode),
+        ({"holdout/loss": 3.1}, 0),
+        "finished",
+    ]
+
+
+def test_a_tracker_that_is_not_installed_is_named() -> None:
+    refuse_missing(["tensorboard"])
+    with pytest.raises(ZephyrError) as caught:
+        refuse_missing(["tensorboard", "notthere"])
+    assert str(caught.value).splitlines() == [
+        "notthere is not installed",
+        "  where:   run.track",
+        "  to do:   pip install notthere, or take it out of run.track",
+    ]
