@@ -1,8 +1,9 @@
 # `make run` and `make test` do all the set-up on a fresh machine.
 PYTHON ?= python3
+DEVICE ?= cpu
 BIN := .venv/bin
 
-.PHONY: run test soak check docs clean
+.PHONY: run test soak bench check docs clean
 
 run: .venv/installed
 	$(BIN)/zephyr run
@@ -20,12 +21,19 @@ check: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m bench.page --check
 
 docs: .venv/installed-test
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m bench.page
+
+# needs the public files at ZEPHYR_REAL_DATA and an idle machine
+bench: .venv/installed-test
+	$(BIN)/python bench/peers.py --device $(DEVICE)
+	$(BIN)/python -m bench.training run --device $(DEVICE)
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .bench
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

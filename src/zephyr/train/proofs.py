@@ -29,11 +29,11 @@ from zephyr.train.loop import Split
 SAMPLED = 8
 """Examples on which the network is looked at, at most."""
 
-BFLOAT16_TOLERANCE = 0.25
-"""Largest difference, in nats per token, between two bfloat16 ways of one forward that counts as
-rounding. A logit between 16 and 32 is rounded by up to 1/16; a log-probability is the difference of
-two such numbers, and two of them are compared. Measured: 0.06 with a trained network of 2 layers,
-0.07 with a random one of 24; forks that see each other differ by 0.7 to 3.4."""
+BFLOAT16_TOLERANCE = 0.12
+"""Mean difference, in nats per token, between two bfloat16 ways of one forward that counts as
+rounding. A logit between 16 and 32 is rounded by up to 1/16, a log-probability is the difference of
+two such numbers. Measured on a random network of 24 layers of width 1,024, whose logits are large:
+means of 0.03 to 0.05 over an example, up to 0.25 in a single token."""
 
 LogProbs = list[list[NDArray[np.float32]]]
 
@@ -48,10 +48,10 @@ def prove(
 ) -> dict[str, Any]:
     """What was measured in the proofs of a training that is about to start.
 
-    Errors are the largest found: `packing_error` and `adapter_off_error` of the log-probability of
-    a token, in nats, `start_loss_error` of the loss of an example. `matrices` counts the weights
-    that get a gradient. `fresh` says that the topmost adapter has learned nothing yet; `record_of`
-    is that of `refuse_wrong_labels`.
+    Errors are the largest found: `packing_error` of an example's log-probabilities, in nats per
+    token, `adapter_off_error` of a token's, `start_loss_error` of an example's loss. `matrices`
+    counts the weights that get a gradient. `fresh` says that the topmost adapter has learned
+    nothing yet; `record_of` is that of `refuse_wrong_labels`.
 
     Raises:
         ZephyrError: one of them fails.
@@ -99,15 +99,23 @@ def sample(forks: Sequence[Fork], seed: int, budget: int) -> list[int]:
 
 
 def _packing_error(model: Model, forks: Sequence[Fork], packed: LogProbs) -> float:
-    """The difference between continuations packed with others, and each by itself."""
+    """The difference between examples packed with others and by themselves, in nats per token.
+
+    The largest mean over an example: who sees others differs in most of its tokens, while rounding
+    spreads.
+    """
     single = [Fork(f.prompt, (c,)) for f in forks for c in f.continuations]
-    alone = replace(model, layout="rows", token_budget=1).logprobs(single)
-    gap = _largest_difference(packed, alone)
+    alone = iter(replace(model, layout="rows", token_budget=1).logprobs(single))
+    gaps = []
+    for parts in packed:
+        by_itself = np.concatenate([next(alone)[0] for _ in parts])
+        gaps.append(float(np.abs(np.concatenate(parts) - by_itself).mean()))
+    gap = max(gaps)
     if not gap <= (allowed := _tolerance(model.network)):
         raise ZephyrError(
             "a packed batch does not give the log-probabilities of its examples alone",
             where=f"layout {model.layout}, {len(forks)} examples of this run",
-            found=f"a difference of {gap:.2g} nats in a token",
+            found=f"a difference of {gap:.2g} nats per token",
             allowed=f"at most {allowed:g}",
             todo="take another base model, and report the architecture of this one",
         )
@@ -153,8 +161,8 @@ def _start_loss_error(
 ) -> float:
     """The difference between an example's loss and what it is where policy equals reference.
 
-    Where each log-probability may be off by the tolerance, with independent signs, the loss may be
-    off by that times the root of the sum of its squared slopes.
+    Where log-probabilities are off by the tolerance on average, with independent signs, the loss is
+    off by that times the root of the sum of its squared slopes; three times as much is allowed.
     """
     start = few.objective.start
     assert start is not None, "this is asked of objectives that have one"
@@ -165,7 +173,7 @@ def _start_loss_error(
         loss = few.objective.terms(logprobs, batch, [number]).loss
         (slope,) = torch.autograd.grad(loss, logprobs)
         gaps.append(abs(float(loss.detach()) - start))
-        allowed.append(_tolerance(model.network) * float(slope.norm()))
+        allowed.append(3 * _tolerance(model.network) * float(slope.norm()))
     worst = int(np.argmax(np.array(gaps) - allowed))
     if not gaps[worst] <= allowed[worst]:
         raise ZephyrError(

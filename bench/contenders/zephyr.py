@@ -1,0 +1,138 @@
+"""Zephyr: as a run trains, without the files of a run."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from bench.contenders.job import Job, Pass, main, now, read_rows
+from zephyr.data.mixture import Split as Records
+from zephyr.model import adapter, precision
+from zephyr.model.load import Lineage, load, quiet
+from zephyr.recipe import Align, Lora, RunSettings, Tune
+from zephyr.records import Chat, Message, Pair, Record
+from zephyr.train import budget
+from zephyr.train.examples import examples
+from zephyr.train.loop import Pace, Split, train
+from zephyr.train.objectives import Objective, Preference, TokenLoss
+
+NEVER = 1_000_000
+
+
+def one_pass(job: Job, path: str) -> Pass:
+    quiet()
+    kept = Pass()
+    settings = RunSettings(**job.options)
+    folder = Path(job.model)
+    dtype = precision.choose(settings.dtype, folder)
+    model = load(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype)
+    targets = job.targets if isinstance(job.targets, str) else tuple(job.targets)
+    spec = {
+        "data": "rows",
+        "epochs": 1,
+        "batch": job.batch,
+        "lr": job.lr,
+        "schedule": "constant",
+        "log_every": 1,
+        "max_length": job.max_length,
+        "lora": Lora(rank=job.rank, alpha=job.alpha, targets=targets),
+    }
+    records = [_record(row) for row in read_rows(path)]
+    objective: Objective = TokenLoss()
+    stage: Tune | Align
+    if job.kind == "sft":
+        stage = Tune(**spec)
+        forks = examples(model.template, Records(records, []), stage, model.context).train
+    else:
+        stage = Align(**spec, beta=job.beta)
+        forks = examples(model.template, Records(records, []), stage, model.context).train
+        start = now(job.device)
+        sums = [[side.sum() for side in sides] for sides in model.logprobs(forks)]
+        kept.reference_seconds = now(job.device) - start
+        objective = Preference(stage, np.array(sums, dtype=np.float32))
+    kept.supervised = sum(f.supervised for f in forks)
+    lora = stage.lora
+    assert isinstance(lora, Lora)
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, 0)
+
+    cut = budget.choose(model, forks, 1, settings.token_budget)
+    place = Path(job.folder) / Path(path).stem
+    place.mkdir()
+    began: list[float] = []
+
+    def stop() -> bool:
+        """Asked at the start of every step."""
+        if not began:
+            began.append(now(job.device))
+        return False
+
+    def progress(step: int, steps: int, row: dict[str, Any]) -> None:
+        kept.seconds = now(job.device) - began[0]
+        kept.steps = step
+        kept.loss.append(row["loss"])
+        if "chosen_logprob" in row:
+            kept.chosen.append(row["chosen_logprob"])
+
+    with _inside(model.network, job.device) as inside:
+        train(
+            model.network,
+            Split(forks, objective),
+            None,
+            stage,
+            seed=0,
+            folder=place,
+            pace=Pace(model.layout, cut.tokens, NEVER, progress, stop),
+        )
+    kept.outside = 1 - inside[0] / kept.seconds
+    return kept
+
+
+def _record(row: dict[str, Any]) -> Record:
+    prompt = tuple(Message(**message) for message in row["prompt"])
+    if "completion" in row:
+        return Chat("rows", (*prompt, Message("assistant", row["completion"])))
+    return Pair("rows", prompt, row["chosen"], row["rejected"])
+
+
+@contextlib.contextmanager
+def _inside(network: torch.nn.Module, device: str) -> Iterator[list[float]]:
+    """Adds up the seconds of forward, backward and optimizer."""
+    total = [0.0]
+    began = [0.0]
+    whole = torch.autograd.backward
+
+    def start(*_: Any) -> None:
+        began[0] = now(device)
+
+    def end(*_: Any) -> None:
+        total[0] += now(device) - began[0]
+
+    def backward(*arguments: Any, **more: Any) -> None:
+        start()
+        whole(*arguments, **more)
+        end()
+
+    hooks = [
+        network.register_forward_pre_hook(start),
+        network.register_forward_hook(end),
+        register_optimizer_step_pre_hook(start),
+        register_optimizer_step_post_hook(end),
+    ]
+    torch.autograd.backward = backward
+    try:
+        yield total
+    finally:
+        torch.autograd.backward = whole
+        for hook in hooks:
+            hook.remove()
+
+
+if __name__ == "__main__":
+    main(one_pass, ("torch", "transformers", "peft"))

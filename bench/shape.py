@@ -1,0 +1,67 @@
+"""A model folder of the shape of Qwen1.5-0.5B: random bf16 weights, the real tokenizer.
+
+Speed and memory depend on shapes and on the texts, and not on what the weights have learned.
+"""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant<|im_end|>\n' }}"
+    "{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""What the chat template of Qwen1.5 renders."""
+
+SYSTEM = "You are a helpful assistant"
+"""What it says before a conversation that has no system message."""
+
+SHAPE = {
+    "vocab_size": 151_936,
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "max_position_embeddings": 32_768,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": True,
+}
+
+SPREAD = 0.06
+"""Standard deviation of the weights: three times the usual, so that the log-probabilities of tokens
+differ by several nats, and two ways of computing them agree only if they read the same tokens."""
+
+
+def make_model(folder: Path, tokenizer: Path, *, layers: int, seed: int = 0) -> None:
+    """Writes config, weights and tokenizer to `folder`; `tokenizer` holds gzipped files."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (folder / name).write_bytes(gzip.decompress((tokenizer / f"{name}.gz").read_bytes()))
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text()) | {"chat_template": TEMPLATE}
+    config.write_text(json.dumps(settings, indent=1))
+    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = SHAPE | {"num_hidden_layers": layers, "initializer_range": SPREAD}
+    ends = {"bos_token_id": None, "eos_token_id": 151_645}
+    network = Qwen2ForCausalLM(Qwen2Config(**shape, **ends)).to(torch.bfloat16)
+    network.save_pretrained(folder)
+
+
+def linear_parameters(layers: int) -> int:
+    """Weights of the linear layers, without embeddings and head."""
+    hidden, mlp = SHAPE["hidden_size"], SHAPE["intermediate_size"]
+    assert isinstance(hidden, int)
+    assert isinstance(mlp, int)
+    return layers * (4 * hidden * hidden + 3 * hidden * mlp)

@@ -1,0 +1,73 @@
+"""What the benches count, by hand and beside Zephyr's own template."""
+
+import copy
+
+import pytest
+
+from bench import rows, shape
+from bench.figures import Spread, agreement, ratios, useful_operations
+from bench.settings import Entry
+from tests import tiny
+from zephyr.model.template import Template
+from zephyr.records import Chat, Message, Pair
+
+CONVERSATION = "\n\nHuman: What is 2 + 2?\n\nAssistant: Try it.\n\nHuman: Is it 4?"
+
+
+def test_counts_are_those_of_the_forks() -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
+    )
+    tokenizer.chat_template = shape.TEMPLATE
+    prompt = [{"role": "user", "content": "What is 2 + 2?"}]
+    drawn: list[rows.Row] = [
+        {"prompt": prompt, "completion": "2 + 2 = 4."},
+        {"prompt": prompt, "chosen": "4.", "rejected": "The student asks."},
+    ]
+    asked = (Message("user", "What is 2 + 2?"),)
+    chat, pair = Template(tokenizer).forks(
+        [
+            Chat("rows", (*asked, Message("assistant", "2 + 2 = 4."))),
+            Pair("rows", asked, "4.", "The student asks."),
+        ]
+    )
+    chosen = len(chat.continuations[0].ids) + len(pair.continuations[0].ids)
+    assert rows.count(drawn, tokenizer) == rows.Count(
+        rows=2,
+        tokens=chat.length + 1 + pair.length + 2,  # the last token of an answer is never read
+        supervised=chat.supervised + pair.supervised,
+        chosen=chosen,
+    )
+
+
+def test_a_conversation_is_cut_into_turns_or_refused() -> None:
+    turns = [("user", "What is 2 + 2?"), ("assistant", "Try it."), ("user", "Is it 4?")]
+    assert rows._turns(CONVERSATION) == [{"role": r, "content": c} for r, c in turns]
+    assert rows._turns(CONVERSATION + "\n\nHuman: Well?") == []
+    assert rows._turns(CONVERSATION + "\n\nAssistant: Yes.") == []
+
+
+def test_operations_of_one_layer_by_hand() -> None:
+    counted = rows.Count(rows=1, tokens=10, supervised=3, chosen=3)
+    layer = 4 * 1024 * 1024 + 3 * 1024 * 2816
+    head = 3 * 4 * 151_936 * 1024
+    two = 2 * 8 * (1024 + 1024)  # q and v, from 1,024 to 8 to 1,024
+    seven = 4 * 8 * 2048 + 3 * 8 * (1024 + 2816)
+    for targets, adapters in (("q, v", two), ("all linear", seven)):
+        entry = Entry("sft", "trl", "best", targets)
+        assert useful_operations(entry, counted, 1) == 10 * (4 * layer + 6 * adapters) + head
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_nats_of_a_chosen_token_allow_for_what_a_contender_adds(extra: int) -> None:
+    counted = rows.Count(rows=2, tokens=40, supervised=20, chosen=8)
+    timed = {"supervised": 20 + 4 * extra, "chosen": [-12.0], "loss": [0.69]}
+    found = agreement({"passes": [timed]}, counted)
+    assert found == {"extra": extra, "nats": 12.0 / (4 + extra)}
+
+
+def test_ratios_are_taken_within_rounds() -> None:
+    ours, theirs = {0: 2.0, 1: 9.0, 2: 4.0}, {0: 1.0, 1: 3.0}
+    assert ratios(ours, theirs) == Spread(2.5, 2.0, 3.0)
+    assert ratios(ours, {}) is None
