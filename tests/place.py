@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,15 @@ def tiny_recipe() -> dict[str, Any]:
         },
         "run": {"jobs": 2, "checkpoint_every": 7},
     }
+
+
+def wait_for(condition: Any, process: Any) -> None:
+    """Waits until it is so; fails if the process ends before."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def make_place(folder: Path) -> Place:

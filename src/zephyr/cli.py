@@ -16,6 +16,7 @@ from zephyr.console import (
     Jobs,
     NoProofs,
     Overrides,
+    Processes,
     RecipeArgument,
     RecipeOption,
     bring_up_to_date,
@@ -63,11 +64,24 @@ def run(
     recipe: RecipeArgument = "embedded",
     overrides: Overrides = None,
     jobs: Jobs = None,
+    processes: Processes = None,
     no_proofs: NoProofs = False,
 ) -> None:
-    """Brings a recipe up to date: trains, evaluates and reports what is not there yet."""
+    """Brings a recipe up to date: trains, evaluates and reports what is not there yet.
+
+    Started by torchrun, its first process does that, and all of them train together.
+    """
+    from zephyr.channel import given_rank, given_size
+
+    if given_rank() > 0:
+        from zephyr.follower import follow
+
+        follow()
+        return
     cli_data.fetch_missing(recipe, overrides)
-    plan = make_plan(recipe, overrides, jobs, no_proofs=no_proofs)
+    if given_size() > 1:
+        processes = given_size()
+    plan = make_plan(recipe, overrides, jobs, processes, no_proofs=no_proofs)
     outcome, plan = bring_up_to_date(plan)
     _report(plan)
     end(outcome, recipe)
@@ -262,8 +276,8 @@ def _show_scores(run: "Run") -> None:
 def _show_environment(run: "Run") -> None:
     if (run.path / "env.json").exists():
         env = run.read("env.json")
-        keys = ("threads", "layout", "dtype", "kept_step", "device", "machine", "python")
-        facts = ", ".join(f"{k} {env[k]}" for k in keys if k in env)
+        keys = ("threads", "processes", "layout", "dtype", "kept_step", "device", "machine")
+        facts = ", ".join(f"{k} {env[k]}" for k in (*keys, "python") if k in env)
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)

@@ -32,6 +32,10 @@ Overrides = Annotated[
     ),
 ]
 Jobs = Annotated[int | None, typer.Option(help="Stages side by side (default: run.jobs).", min=1)]
+Processes = Annotated[
+    int | None,
+    typer.Option(help="Processes that train together (default: run.processes).", min=1),
+]
 NoProofs = Annotated[
     bool, typer.Option("--no-proofs", help="Trains without the proofs before the first step.")
 ]
@@ -58,13 +62,15 @@ def make_plan(
     name: str,
     overrides: Sequence[str] | None = None,
     jobs: int | None = None,
+    processes: int | None = None,
     *,
     no_proofs: bool = False,
 ) -> "Plan":
     """The plan of a recipe in the store of this folder."""
     from zephyr import plan
 
-    extra = [f"run.jobs={jobs}"] if jobs else []
+    chosen = {"jobs": jobs, "processes": processes}
+    extra = [f"run.{key}={value}" for key, value in chosen.items() if value]
     extra += ["run.proofs=false"] if no_proofs else []
     return plan.make_plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
 

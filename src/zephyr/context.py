@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zephyr.group import ALONE, Group
 from zephyr.recipe import Recipe
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -17,7 +18,8 @@ class Context:
     `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers), and `tell`
     what a person has to know. `keep(name, value)` writes a fact of the run to `env.json` at once,
     and `settle(name, find)` gives the one that was kept when the run was first begun, if one was:
-    how the machine is used, on which a resumed run depends.
+    how the machine is used, on which a resumed run depends. Of a `group` that trains together only
+    the main process writes, and all of them settle the same, in the same order.
     """
 
     recipe: Recipe
@@ -29,6 +31,7 @@ class Context:
     progress: Progress = lambda done, of, row: None
     stop: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda text: None
+    group: Group = ALONE
 
     def inside_store(self, path: Path) -> str:
         """Where a finished run will hold what is being written at `path`."""

@@ -1,24 +1,27 @@
 """Brings a recipe's runs up to date: what is there already is kept, the rest is made.
 
 Stages run in worker processes, `run.jobs` of them side by side, each on its share of the cores.
-The engine itself computes nothing and never imports torch.
+With `run.processes` the first worker leads followers, which take part in every training; nothing
+else runs beside it. The engine itself computes nothing and never imports torch.
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from zephyr.channel import given_size, processes_here, seats
+from zephyr.environment import cores
 from zephyr.errors import ZephyrError
+from zephyr.follower import follow
 from zephyr.graph import Node
 from zephyr.plan import Plan, make_plan, todo
 from zephyr.train.tracking import refuse_missing
-from zephyr.worker import Order, Report, cores, work
+from zephyr.worker import TRAINING, Order, Report, calm_threads, work
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds in which a worker with nothing to do has to end."""
 
 WEIGHT = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
@@ -51,7 +54,7 @@ def run(start: Plan, wanted: Collection[str] | None, listener: Listener) -> tupl
     current = start
     first = todo(start, wanted)
     refuse_missing(start.recipe.run.track)
-    if first:
+    if first or given_size() > 1:  # who waits for orders must be sent home
         with _workers(start, start.recipe.run.jobs) as crew:
             mixtures = [name for name in first if start.nodes[name].kind == "mixture"]
             _Schedule(start, crew, list(mixtures), listener, outcome).run()
@@ -86,37 +89,44 @@ class _Crew:
     """The worker processes, by the connection to each, and how many there were at first."""
 
     processes: dict[Connection, Any]
+    followers: list[Any]
     stop: Any
     jobs: int
+    leader: Connection
+    """The connection to the first worker."""
 
 
 @contextmanager
 def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
     jobs = min(jobs, cores())
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Threads that spin for long while they wait make a step many times slower as soon as something
-    # else runs; threads that never spin make it slower on an idle machine (docs/log.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    calm_threads()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     processes: dict[Connection, Any] = {}
+    followers: list[Any] = []
+    together = plan.recipe.run.processes
+    places = [] if together == 1 else [{}] if given_size() > 1 else seats(together)
     try:
-        for _ in range(jobs):
+        for place in places[1:]:
+            followers.append(context.Process(target=follow, args=(place,), daemon=True))
+            followers[-1].start()
+        for seat in [*places[:1], *[None] * jobs][:jobs]:
             ours, theirs = context.Pipe()
-            arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root)
+            arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root, seat)
             process = context.Process(target=work, args=arguments, daemon=True)
             process.start()
             theirs.close()
             processes[ours] = process
-        yield _Crew(processes, stop, jobs)
+        yield _Crew(processes, followers, stop, jobs, next(iter(processes)))
         for connection in processes:
             with suppress(OSError):
                 connection.send(None)  # an idle worker ends by itself
-        for process in processes.values():
+        for process in [*processes.values(), *followers]:
             process.join(timeout=0 if stop.is_set() else PATIENCE)
     finally:
-        for connection, process in processes.items():
+        for connection in processes:
             connection.close()
+        for process in [*processes.values(), *followers]:
             process.kill()  # a worker does not hear of SIGTERM
             process.join()
 
@@ -135,6 +145,8 @@ class _Schedule:
             try:
                 self._give_work()
                 if not self.busy:
+                    self.outcome.skipped += self.todo  # who could make it has died
+                    self.todo.clear()
                     return
                 self._hear()
             except KeyboardInterrupt:
@@ -144,9 +156,10 @@ class _Schedule:
     def _give_work(self) -> None:
         idle = [c for c in self.crew.processes if c not in self.busy]
         for connection in idle:
-            ready = [name for name in self.todo if self._ready(name)]
+            free = [name for name in self.todo if self._has_room(name, connection)]
+            ready = [name for name in free if self._ready(name)]
             if not ready:
-                return
+                continue
             name = max(ready, key=lambda n: (self._height(n), -list(self.plan.nodes).index(n)))
             node = self.plan.nodes[name]
             inputs = {r: self.plan.nodes[used].fingerprint for r, used in node.inputs.items()}
@@ -155,8 +168,20 @@ class _Schedule:
             self.listener(Report(name, "started"))
             connection.send(Order(node, inputs, self._threads(node)))
 
+    def _together(self, name: str) -> bool:
+        """Whether several processes make it."""
+        return self.plan.recipe.run.processes > 1 and self.plan.nodes[name].kind in TRAINING
+
+    def _has_room(self, name: str, connection: Connection) -> bool:
+        """What several processes make is led by the first worker, and runs alone."""
+        if self._together(name):
+            return connection == self.crew.leader and not self.busy
+        return not any(map(self._together, self.busy.values()))
+
     def _threads(self, node: Node) -> int:
         """A share of the cores; all of them for what everything else waits for."""
+        if self._together(node.name):
+            return max(1, cores() // processes_here(self.plan.recipe.run.processes))
         return cores() if node.kind == "pretrain" else cores() // self.crew.jobs
 
     def _ready(self, name: str) -> bool:
@@ -173,17 +198,20 @@ class _Schedule:
         return own + max((self._height(n) for n in after), default=0)
 
     def _hear(self) -> None:
-        sentinels = {p.sentinel: c for c, p in self.crew.processes.items()}
+        watched = [(c, self.crew.processes[c]) for c in self.busy]
+        if self.crew.leader in self.busy:
+            watched += [(self.crew.leader, follower) for follower in self.crew.followers]
+        sentinels = {process.sentinel: (c, process) for c, process in watched}
         for heard in wait([*self.busy, *sentinels]):
             if isinstance(heard, Connection) and heard in self.busy:
                 try:
                     self._take(heard, heard.recv())
                 except EOFError:
-                    self._lost(heard)
+                    self._lost(heard, self.crew.processes[heard])
             elif isinstance(heard, int):
-                connection = sentinels[heard]
+                connection, process = sentinels[heard]
                 if connection in self.busy and not connection.poll():
-                    self._lost(connection)
+                    self._lost(connection, process)
 
     def _take(self, connection: Connection, report: Report) -> None:
         if report.ends:
@@ -196,21 +224,29 @@ class _Schedule:
             self.skip_dependents(report.node)
         self.listener(report)
 
-    def _lost(self, connection: Connection) -> None:
-        """A worker has died: the machine has no memory left, or somebody has killed it."""
+    def _lost(self, connection: Connection, dead: Any) -> None:
+        """A worker has died: the machine has no memory left, or somebody has killed it.
+
+        Or one of its followers has, without which it can go on with no training.
+        """
         process = self.crew.processes.pop(connection)
+        if not process.is_alive():
+            dead = process  # followers end with their leader
+        process.kill()
         process.join()
+        dead.join()
         name = self.busy[connection]
-        text = f"the process that made {name} ended with code {process.exitcode}"
-        if process.exitcode == -9:
+        did = "made" if dead is process else "helped to make"
+        text = f"the process that {did} {name} ended with code {dead.exitcode}"
+        if dead.exitcode == -9:
             text += (
                 "\n  to do:   it was killed; if memory ran out, lower run.token_budget or run.jobs"
             )
         self.plan.store.fail(self.plan.store.find(self.plan.nodes[name].fingerprint), text)
         self._take(connection, Report(name, "failed", text=text))
-        if not self.crew.processes and self.todo:
-            self.outcome.skipped += self.todo
-            self.todo.clear()
+        if connection == self.crew.leader:
+            for follower in self.crew.followers:
+                follower.kill()
 
     def skip_dependents(self, name: str) -> None:
         for other in [n for n in self.todo if name in self.plan.nodes[n].inputs.values()]:
@@ -223,8 +259,7 @@ class _Schedule:
         """Lets trainings write a checkpoint; whatever else is half done is dropped."""
         self.outcome.stopped = True
         self.crew.stop.set()
-        training = {"pretrain", "tune", "align"}
-        pending = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in training}
+        pending = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in TRAINING}
         while pending:
             for heard in wait(list(pending)):
                 assert isinstance(heard, Connection)

@@ -6,28 +6,32 @@ up by the next run.
 
 import contextlib
 import os
-import platform
 import re
 import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from zephyr.channel import Channel, Seat
+from zephyr.environment import changes, environment, settled
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
+from zephyr.group import ALONE, Group
 from zephyr.recipe import Recipe
-from zephyr.store import Run, Store, full_disk_explained, read_json, write_json
+from zephyr.store import Run, Store, full_disk_explained, write_json
 
 TOKEN_BUDGET = 4096
 """Tokens of one forward where nothing is trained, unless the recipe fixes them."""
+
+TRAINING = ("pretrain", "tune", "align")
+"""The kinds of nodes that several processes make together."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Order:
     node: Node
     inputs: dict[str, str]
     threads: int
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "Order":
+        """What `asdict` took apart."""
+        return cls(Node(**row["node"]), row["inputs"], row["threads"])
 
 
 @dataclass(frozen=True)
@@ -60,23 +69,30 @@ class Report:
         return self.state not in ("progress", "told")
 
 
-def work(orders: Connection, stop: Event, recipe: Recipe, folder: Path, root: Path) -> None:
-    """Makes runs until the connection is closed, or None comes in place of an order."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent asks, and a checkpoint is written
-    _end_with_parent()
+def work(
+    orders: Connection,
+    stop: Event,
+    recipe: Recipe,
+    folder: Path,
+    root: Path,
+    seat: Seat | None = None,
+) -> None:
+    """Makes runs until the connection is closed, or None comes in place of an order.
+
+    With a `seat` it is the first of those that train together, and leads the others.
+    """
+    ignore_signals()
+    end_with_parent()
     from zephyr.model.load import quiet
 
     quiet()
     store = Store(root)
-    while True:
-        try:
-            order: Order | None = orders.recv()
-        except EOFError:
-            return
-        if order is None:
-            return
-        orders.send(_make(order, orders, stop, recipe, folder, store))
+    channel = None if seat is None else Channel(seat)
+    with contextlib.suppress(EOFError):
+        while (order := orders.recv()) is not None:
+            orders.send(_make(order, orders, stop, recipe, folder, store, channel))
+    if channel is not None:
+        channel.send(None)
 
 
 def _make(
@@ -86,6 +102,7 @@ def _make(
     recipe: Recipe,
     folder: Path,
     store: Store,
+    channel: Channel | None,
 ) -> Report:
     import torch
 
@@ -110,9 +127,10 @@ def _make(
     run = store.find(node.fingerprint)
     try:
         run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
-        now = _environment(order.threads)
-        env = _settled(run, now)
-        for text in _changes(env, now):
+        together = recipe.run.processes if node.kind in TRAINING else 1
+        now = environment(order.threads, together, shard=recipe.run.shard)
+        env = settled(run, now)
+        for text in changes(env, now):
             tell(text)
         torch.set_num_threads(env["threads"])
         inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
@@ -121,17 +139,22 @@ def _make(
             env[name] = value
             write_json(run.path / "env.json", env)
 
-        def settle(name: str, find: Callable[[], Any]) -> Any:
-            if name not in env:
-                keep(name, find())
-            return env[name]
-
-        budget = recipe.run.token_budget or TOKEN_BUDGET
-        context = Context(
-            recipe, folder, store.root, budget, keep, settle, progress, stop.is_set, tell
-        )
         started = time.monotonic()
-        with full_disk_explained(run.path), _system_errors():
+        with (
+            full_disk_explained(run.path),
+            _system_errors(),
+            _group(order, env, recipe, folder, store, channel) as group,
+        ):
+
+            def settle(name: str, find: Callable[[], Any]) -> Any:
+                if name not in env:
+                    keep(name, find())
+                return group.share(env[name])
+
+            budget = recipe.run.token_budget or TOKEN_BUDGET
+            context = Context(
+                recipe, folder, store.root, budget, keep, settle, progress, stop.is_set, tell, group
+            )
             run_stage(node, inputs, run, context)
         env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
         write_json(run.path / "env.json", env)
@@ -143,6 +166,33 @@ def _make(
     except Exception:  # noqa: BLE001  # a defect in one stage must not take the others with it
         return _failure(store, run, Report(node.name, "broken", text=traceback.format_exc()))
     return Report(node.name, "done")
+
+
+@contextlib.contextmanager
+def _group(
+    order: Order,
+    env: dict[str, Any],
+    recipe: Recipe,
+    folder: Path,
+    store: Store,
+    channel: Channel | None,
+) -> Iterator[Group]:
+    """This process alone, or at the head of those that take part: they are told what to do."""
+    if env["processes"] == 1:
+        yield ALONE
+        return
+    assert channel is not None, "there are others only where they have been started"
+    channel.send(
+        {
+            "order": asdict(order),
+            "env": {name: env[name] for name in ("threads", "processes", "shard")},
+            "recipe": recipe.spec(),
+            "folder": str(folder),
+            "store": str(store.root),
+        }
+    )
+    with channel.group(env["processes"], divides=env["shard"]) as group:
+        yield group
 
 
 @contextlib.contextmanager
@@ -164,89 +214,27 @@ def _failure(store: Store, run: Run, report: Report) -> Report:
     return report
 
 
-def _settled(run: Run, now: dict[str, Any]) -> dict[str, Any]:
-    """What the run is made with: as an earlier try has settled it, so that resuming is exact."""
-    path = run.path / "env.json"
-    if not path.exists():
-        write_json(path, now)
-        return now
-    try:
-        return dict(read_json(path))
-    except ValueError as error:
-        raise ZephyrError(
-            "what an unfinished run was begun with can't be read",
-            where=str(path),
-            found=error,
-            todo=f"remove {run.path}: the run is then made from its start",
-        ) from error
+def calm_threads() -> None:
+    """Settles how OpenMP's threads wait; must come before torch is imported.
+
+    Threads that spin for long while they wait make a step many times slower as soon as something
+    else runs; threads that never spin make it slower on an idle machine (docs/log.md).
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
-def _changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What is not as it was when a run was begun, a sentence each."""
-    if then["threads"] > cores():
-        yield (
-            f"it was begun with {then['threads']} threads and goes on with as many, for the result "
-            f"depends on their number; this machine has {cores()} cores, and will be slow"
-        )
-    before, after = ({**env["versions"], "device": env["device"]} for env in (then, now))
-    differing = [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
-    if differing:
-        yield (
-            f"it goes on with other than it was begun with ({', '.join(differing)}): "
-            "the result may differ from an unbroken run's in its last bits"
-        )
+def ignore_signals() -> None:
+    """Leaves Ctrl-C and SIGTERM to the engine, which asks; then a checkpoint is written."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
-def cores() -> int:
-    """The processor's cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _environment(threads: int) -> dict[str, Any]:
-    """What a run that starts now is made with."""
-    return {
-        "threads": threads,
-        "device": _device(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": versions(),
-    }
-
-
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-LIBRARIES = (
-    "zephyr",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "tokenizers",
-    "numpy",
-)
-
-
-def versions() -> dict[str, str]:
-    """The versions of the libraries that a result may depend on."""
-    from importlib.metadata import version
-
-    from zephyr import __version__
-
-    return {n: __version__ if n == "zephyr" else version(n) for n in LIBRARIES}
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ends this process when the one that started it as a worker does."""
     parent = parent_process()
-    assert parent is not None, "a worker is started by the engine"
+    if parent is None:
+        return
 
     def watch() -> None:
         wait([parent.sentinel])

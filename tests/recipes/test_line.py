@@ -7,11 +7,10 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.place import Command, Place, everything, make_place
+from tests.place import Command, Place, everything, make_place, wait_for
 
 
 def test_every_cell_is_filled_or_explained(finished: Place) -> None:
@@ -85,14 +84,6 @@ def test_a_second_run_makes_nothing_and_beta_touches_m2_alone(
     printed = zephyr("run", "tiny.yaml", *change).out
     made = {line.split()[2] for line in printed.splitlines() if line.startswith("[")}
     assert made == {"M2", "M2/gsm8k", "M2/mcqa", "M2/preferences", "M2/wikitext2"}
-
-
-def wait_for(condition: Any, process: Any) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_killed_at_three_points_the_end_is_the_same(finished: Place, tmp_path: Path) -> None:

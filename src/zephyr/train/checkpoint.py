@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zephyr.group import ALONE, Group
 from zephyr.store import full_disk_explained, read_json, sync, write_json
+from zephyr.train.shard import gathered, placed
 
 KEPT = 2
 FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -46,23 +48,25 @@ def save(
     *,
     metrics_bytes: int,
     window: dict[str, float],
+    write: bool = True,
 ) -> None:
     """Writes the checkpoint of `step`, then removes all but the newest `KEPT`.
 
     What is there of the same step was read when training went on from it, and is left as it is.
+    With `write` False it only gives its parts of divided weights to the process that writes.
     """
+    saved = gathered(weights, keep=write)
+    moments = gathered(_flatten(optimizer), keep=write)
     final = folder / f"step-{step:08d}"
-    if final.exists():
+    if not write or final.exists():
         return
     temporary = folder / "writing"
     with full_disk_explained(folder):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            save_file(
-                {n: w.detach().cpu().contiguous() for n, w in weights.items()}, temporary / FILES[0]
-            )
-            save_file(_flatten(optimizer), temporary / FILES[1])
+            save_file(saved, temporary / FILES[0])
+            save_file(moments, temporary / FILES[1])
             for name in FILES:
                 sync(temporary / name)
             sums = {name: _sha256(temporary / name) for name in FILES}
@@ -78,29 +82,44 @@ def save(
 
 
 def resume(
-    folder: Path, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, metrics_bytes: int
+    folder: Path,
+    weights: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    metrics_bytes: int,
+    group: Group = ALONE,
 ) -> Resumed:
     """Loads the newest checkpoint that is whole into `weights` and `optimizer`.
 
     `metrics_bytes` is the length of the metrics that are there: a checkpoint that counts on more
-    can't be used. Damaged ones are set aside, so that they are not kept in place of good ones.
+    can't be used. Damaged ones are set aside, so that they are not kept in place of good ones. The
+    main process of `group` does that, and all others load the checkpoint that it has taken.
     """
-    damaged = []
+    damaged: list[str] = []
+    taken = _newest(folder, weights, metrics_bytes, damaged) if group.is_main else None
+    name = group.share(taken[0] if taken else None)
+    if name is None:
+        return Resumed(0, 0, {}, tuple(damaged))
+    _, state, saved, moments = taken or (name, *_read(folder / name, weights, metrics_bytes))
+    with torch.no_grad():
+        for each, tensor in weights.items():
+            tensor.copy_(placed(saved[each], tensor))
+    _unflatten(optimizer, moments)
+    return Resumed(state["step"], state["metrics_bytes"], state["window"], tuple(damaged))
+
+
+def _newest(
+    folder: Path, weights: dict[str, Tensor], metrics_bytes: int, damaged: list[str]
+) -> tuple[str, dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
+    """The newest that is whole, by its name, and what `_read` gives; tells `damaged` of others."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            state, saved, moments = _read(path, weights, metrics_bytes)
+            return path.name, *_read(path, weights, metrics_bytes)
         except (OSError, ValueError, SafetensorError) as error:
             damaged.append(f"{path.name}: {error}")
             aside = folder / path.name.replace("step", "damaged")
             shutil.rmtree(aside, ignore_errors=True)
             path.replace(aside)
-            continue
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                tensor.copy_(saved[name])
-        _unflatten(optimizer, moments)
-        return Resumed(state["step"], state["metrics_bytes"], state["window"], tuple(damaged))
-    return Resumed(0, 0, {}, tuple(damaged))
+    return None
 
 
 def _read(
@@ -137,7 +156,7 @@ def _differing(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | No
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
-        f"{number}.{name}": value.detach().cpu().contiguous()
+        f"{number}.{name}": value
         for number, values in state.items()
         for name, value in values.items()
     }
@@ -145,9 +164,10 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _unflatten(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, value in moments.items():
         number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = placed(value, weights[int(number)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

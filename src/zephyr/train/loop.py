@@ -2,13 +2,16 @@
 
 A step takes `batch` examples, cuts them into forwards by a token budget, divides every summed loss
 by the weight of the whole batch, clips, and moves the weights. The cut changes nothing but speed.
+
+Several processes share out each batch, sum their gradients, and all make the same step.
 """
 
 import json
 import math
 import os
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,14 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zephyr.errors import ZephyrError
+from zephyr.group import ALONE, Group
 from zephyr.model.fork import Fork
-from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.model.layout import Layout, lay_out
 from zephyr.model.logprobs import spread
 from zephyr.recipe import Optimization
 from zephyr.store import full_disk_explained
 from zephyr.train import checkpoint
+from zephyr.train.forwards import forwards
 from zephyr.train.keep import Best
 from zephyr.train.objectives import Objective
+from zephyr.train.shard import divide, put_together, whole
 
 Watch = Callable[[int], dict[str, Any]]
 """Looks at the network after a number of steps, and gives a row for the metrics."""
@@ -62,6 +68,7 @@ class Pace:
     progress: Callable[[int, int, dict[str, Any]], None] = lambda step, steps, row: None
     stop: Callable[[], bool] = lambda: False
     tell: Callable[[str], None] = lambda text: None
+    group: Group = ALONE
 
 
 def steps_of(spec: Optimization, examples: int) -> int:
@@ -110,7 +117,8 @@ def train(
 ) -> int:
     """Trains the weights of `network` that require a gradient; goes on where it was stopped.
 
-    Writes `metrics.jsonl` and `checkpoints/` in `folder`. `watch` is asked beside the hold-out:
+    Writes `metrics.jsonl` and `checkpoints/` in `folder`, if it is the main process of its group.
+    `watch` is asked beside the hold-out:
     before the first step, every `evaluate_every` steps, and at the end. Gives the step whose
     weights the network ends with, by `spec.keep`.
 
@@ -140,6 +148,8 @@ class _Trainer:
 
         spec, count = self.spec, len(self.examples.forks)
         steps = steps_of(spec, count)
+        if self.pace.group.divides:
+            divide(self.network)
         weights = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         if spec.keep != "last":
             self.best = Best(spec.keep, weights)
@@ -152,13 +162,13 @@ class _Trainer:
             fused=True,
         )
         network = self.accelerator.prepare(self.network)
-        with full_disk_explained(self.folder), (self.folder / "metrics.jsonl").open("ab") as log:
+        with full_disk_explained(self.folder), self._open_log() as log:
             first = self._resume(weights, optimizer, log)
             if first is None:
                 self._look(network, log, 0)
             start = time.monotonic()
             for step in range(first or 0, steps):
-                if self.pace.stop():
+                if self.pace.group.any(self.pace.stop()):
                     self._save(step, weights, optimizer, log)
                     raise Interrupted
                 for group in optimizer.param_groups:
@@ -174,32 +184,49 @@ class _Trainer:
                     start = time.monotonic()
                 if done % self.pace.checkpoint_every == 0 and not at_end:
                     self._save(done, weights, optimizer, log)
+        if self.pace.group.divides:
+            put_together(self.network)
         if self.best is None:
             return steps
         self.best.put_back()
         return self.best.step
 
+    def _open_log(self) -> IO[bytes]:
+        if self.pace.group.is_main:
+            return (self.folder / "metrics.jsonl").open("ab")
+        return tempfile.TemporaryFile()
+
+    def _forwards(self, forks: Sequence[Fork]) -> Iterator[tuple[list[int], int]]:
+        pace = self.pace
+        return forwards(forks, pace.token_budget, pace.layout, pace.group)
+
     def _step(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, weights: list[Tensor]
     ) -> float:
         """One optimizer step; returns the gradient's norm before clipping."""
-        torch.manual_seed((self.seed << 32) + step)
+        group = self.pace.group
+        torch.manual_seed((self.seed << 32) + (group.rank << 24) + step)
         network.train()
         members = members_of(self.spec, self.seed, step, len(self.examples.forks))
         forks = [self.examples.forks[i] for i in members]
         weight = self.examples.objective.weight(forks)
-        self._add("weight", weight)
-        self._add("examples", len(forks))
-        for part in pack(forks, self.pace.token_budget, self.pace.layout):
+        if not group.is_main:
+            self.window = dict.fromkeys(self.window, 0.0)  # the main process counts what was before
+        self._add("weight", weight * group.is_main)
+        self._add("examples", len(forks) * group.is_main)
+        for part, counts in self._forwards(forks):
             batch = lay_out([forks[i] for i in part], self.pace.layout)
             batch = batch.to(self.accelerator.device)
             terms = self.examples.objective.terms(network(batch), batch, [members[i] for i in part])
-            self.accelerator.backward(terms.loss / weight)
-            self._add("loss", float(terms.loss.detach()))
-            self._add("tokens", sum(forks[i].length for i in part))
+            self.accelerator.backward(terms.loss / weight * counts)
+            self._add("loss", float(terms.loss.detach()) * counts)
+            self._add("tokens", sum(forks[i].length for i in part) * counts)
             for name, value in terms.stats.items():
-                self._add(f"stat:{name}", value)
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, self.spec.clip))
+                self._add(f"stat:{name}", value * counts)
+        self.window = group.sum(self.window)
+        if not group.divides:
+            group.sum_gradients(weights)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(weights, self.spec.clip)))
         if not math.isfinite(norm + self.window["loss"]):
             raise ZephyrError(
                 "the loss is no longer a number",
@@ -249,8 +276,8 @@ class _Trainer:
         assert self.holdout is not None
         network.eval()
         forks, objective, start = self.holdout
-        sums: dict[str, float] = {"weight": objective.weight(forks), "examples": len(forks)}
-        for part in pack(forks, self.pace.token_budget, self.pace.layout):
+        sums: dict[str, float] = {"loss": 0.0}
+        for part, counts in self._forwards(forks):
             batch = lay_out([forks[i] for i in part], self.pace.layout)
             batch = batch.to(self.accelerator.device)
             if done == 0 and start is not None:
@@ -258,9 +285,11 @@ class _Trainer:
             else:
                 logprobs = network(batch)
             terms = objective.terms(logprobs, batch, part)
-            sums["loss"] = sums.get("loss", 0.0) + float(terms.loss)
+            sums["loss"] += float(terms.loss) * counts
             for name, value in terms.stats.items():
-                sums[f"stat:{name}"] = sums.get(f"stat:{name}", 0.0) + value
+                sums[f"stat:{name}"] = sums.get(f"stat:{name}", 0.0) + value * counts
+        sums = self.pace.group.sum(sums)
+        sums |= {"weight": objective.weight(forks), "examples": len(forks)}
         return _row(done, "holdout", sums)
 
     def _save(
@@ -279,17 +308,20 @@ class _Trainer:
             optimizer,
             metrics_bytes=log.tell(),
             window=self.window,
+            write=self.pace.group.is_main,
         )
 
     def _resume(
         self, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, log: IO[bytes]
     ) -> int | None:
         """The step after which a checkpoint goes on; None where nothing has been done yet."""
-        checkpoints = self.folder / "checkpoints"
-        resumed = checkpoint.resume(checkpoints, self._kept(weights), optimizer, log.tell())
+        checkpoints, group = self.folder / "checkpoints", self.pace.group
+        logged = group.share(log.tell())
+        resumed = checkpoint.resume(checkpoints, self._kept(weights), optimizer, logged, group)
         log.truncate(resumed.metrics_bytes)
         log.seek(0, 2)
         self.window = resumed.window
+        group.refuse_different(resumed.step, () if group.divides else weights.values())
         goes_on = f"goes on from step {resumed.step}" if resumed.step else "starts over"
         for damaged in resumed.damaged:
             self.pace.tell(f"a checkpoint can't be used ({damaged}): training {goes_on}")

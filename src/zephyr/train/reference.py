@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from zephyr.group import ALONE, Group, shares
 from zephyr.model.fork import Fork
 from zephyr.model.model import Model
 from zephyr.train.loop import Interrupted
@@ -32,8 +33,11 @@ def reference(
     forks: Sequence[Fork],
     path: Path,
     stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Sums:
     """Summed log-probabilities [pairs, 2] under `model`, whose fingerprint is `name`.
+
+    The processes of `group` share out the pairs, and all get the same numbers.
 
     Raises:
         Interrupted: `stop()` said so; what was found by then is kept.
@@ -41,18 +45,24 @@ def reference(
     from safetensors.numpy import save_file
 
     records = np.array([_hash(fork) for fork in forks], dtype=np.uint8).reshape(-1, _BYTES)
-    sums = _kept(path, name, records)
+    sums = group.share(_kept(path, name, records))
     while len(sums) < len(forks):
-        if stop():
+        if group.any(stop()):
             raise Interrupted
-        asked = model.logprobs(forks[len(sums) : len(sums) + BATCH])
-        found = np.array([[side.sum() for side in sides] for sides in asked], dtype=np.float32)
-        sums = np.concatenate([sums, found])
+        batch = forks[len(sums) : len(sums) + BATCH]
+        mine = shares([f.length for f in batch], group.size)[group.rank]
+        found = np.zeros((len(batch), 2), dtype=np.float32)
+        for i, sides in zip(mine, model.logprobs([batch[i] for i in mine]), strict=True):
+            found[i] = [side.sum() for side in sides]
+        sums = np.concatenate([sums, group.sum_array(found)])
+        if not group.is_main:
+            continue
         temporary = path.with_suffix(".tmp")
         content = {"sums": sums, "records": records[: len(sums)]}
         save_file(content, temporary, metadata={"model": name})
         temporary.replace(path)
-    return sums
+    kept: Sums = sums
+    return kept
 
 
 _BYTES = 16

@@ -12,6 +12,7 @@ from zephyr.context import Context
 from zephyr.data import mixture
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
+from zephyr.group import Group
 from zephyr.model import adapter, nano, precision
 from zephyr.model.fork import Fork
 from zephyr.model.load import Lineage, assemble, load
@@ -27,6 +28,9 @@ from zephyr.train.objectives import Preference, TokenLoss
 from zephyr.train.proofs import prove
 from zephyr.train.reference import reference
 from zephyr.train.tracking import Tracking
+
+DIVIDED = "skipped: weights are divided"
+"""In place of what looks at whole weights."""
 
 
 def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
@@ -46,7 +50,8 @@ def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
     whole = Split(pieces(records, tokenizer, spec.length, end), TokenLoss())
     holdout = Split(pieces(held_out, tokenizer, spec.length, end), TokenLoss())
     _train(model, whole, holdout, None, spec, node, run, context)
-    _save_whole(model, run, context)
+    if context.group.is_main:
+        _save_whole(model, run, context)
 
 
 def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
@@ -64,7 +69,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
     model = _loaded(lineage, context, trains_all=spec.lora == "none")
-    forks, holdout, record_of = _examples(model, inputs["data"], spec, run)
+    forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
     else:
@@ -72,6 +77,8 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
         model.causal.requires_grad_(True)
     splits = Split(forks, TokenLoss()), Split(holdout, TokenLoss())
     _train(model, *splits, record_of, spec, node, run, context, spec.canary_tokens)
+    if not context.group.is_main:
+        return
     if isinstance(spec.lora, Lora):
         _save_adapter(model, lineage, run, context)
     else:
@@ -85,11 +92,11 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     lineage = Lineage.read(inputs["from"].artifact)
     beneath = _beneath(lineage, spec, node)
     model = _loaded(lineage, context)
-    forks, holdout, record_of = _examples(model, inputs["data"], spec, run)
+    forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
     train_sums = holdout_sums = None
     if spec.has_reference:
         path, name = run.artifact / "reference.safetensors", inputs["from"].path.name
-        sums = reference(model, name, [*forks, *holdout], path, stop=context.stop)
+        sums = reference(model, name, [*forks, *holdout], path, context.stop, context.group)
         train_sums, holdout_sums = np.split(sums, [len(forks)])
     if spec.adapter == "fresh":
         _add_adapter(model, spec.lora, node)
@@ -98,7 +105,8 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     whole = Split(forks, Preference(spec, train_sums))
     held_out = Split(holdout, Preference(spec, holdout_sums), holdout_sums)
     _train(model, whole, held_out, record_of, spec, node, run, context, spec.canary_tokens)
-    _save_adapter(model, beneath, run, context)
+    if context.group.is_main:
+        _save_adapter(model, beneath, run, context)
 
 
 def _beneath(lineage: Lineage, spec: Align, node: Node) -> Lineage:
@@ -134,34 +142,57 @@ def _train(
             found=f"keep: {spec.keep}, and no held out example that fits the model",
             todo=f"raise data.{spec.data}.holdout or `max_length`",
         )
-    context.settle("layout", lambda: model.layout)
-    machine, seed = context.recipe.run, node.spec["seed"]
+    group, machine, seed = context.group, context.recipe.run, node.spec["seed"]
+    if spec.keep != "last" and group.divides:
+        raise ZephyrError(
+            "no copy is kept of weights that are divided",
+            where=f"models.{node.name}",
+            found=f"keep: {spec.keep}, and run.shard",
+            todo="set `keep: last`, or `run.shard: false` and begin anew",
+        )
+    model.layout = context.settle("layout", lambda: model.layout)
     cut = budget.Budget(
         **context.settle(
             "budget",
-            lambda: budget.choose(model, whole.forks, machine.jobs, machine.token_budget)._asdict(),
+            lambda: budget.choose(
+                model, whole.forks, _shares(model, context), machine.token_budget
+            )._asdict(),
         )
     )
     if cut.checkpointing:
         budget.checkpoint_layers(model)
     model.token_budget = cut.tokens
-    if not any((run.path / "checkpoints").glob("step-*")):
+    if not group.share(any((run.path / "checkpoints").glob("step-*"))):
         continues = isinstance(spec, Align) and spec.adapter == "continue"
         fresh = model.wrapper is not None and not continues
         context.keep(
             "proofs",
-            prove(model, whole, seed=seed, fresh=fresh, record_of=record_of)
-            if machine.proofs
-            else "skipped by --no-proofs",
+            "skipped by --no-proofs"
+            if not machine.proofs
+            else DIVIDED
+            if group.divides
+            else prove(model, whole, seed=seed, fresh=fresh, record_of=record_of),
         )
-    tracking = Tracking(machine.track, run.path, context.recipe.name, node.name)
+    watch = None
+    if canary_tokens and group.divides:
+        context.keep("canary", DIVIDED)
+    elif group.is_main:
+        watch = _canary(model, holdout.forks or whole.forks, canary_tokens, seed, run)
+    followed = machine.track if group.is_main else ()
+    tracking = Tracking(followed, run.path, context.recipe.name, node.name)
 
     def progress(step: int, steps: int, row: dict[str, Any]) -> None:
         context.progress(step, steps, row)
         tracking.follow()
 
     pace = Pace(
-        model.layout, cut.tokens, machine.checkpoint_every, progress, context.stop, context.tell
+        model.layout,
+        cut.tokens,
+        machine.checkpoint_every,
+        progress,
+        context.stop,
+        context.tell,
+        group,
     )
     with closing(tracking):
         kept = train(
@@ -172,10 +203,17 @@ def _train(
             seed=seed,
             folder=run.path,
             pace=pace,
-            watch=_canary(model, holdout.forks or whole.forks, canary_tokens, seed, run),
+            watch=watch,
         )
     if spec.keep != "last":
         context.keep("kept_step", kept)
+
+
+def _shares(model: Model, context: Context) -> int:
+    """How many trainings have equal parts of this device's memory."""
+    if context.group.size == 1:
+        return context.recipe.run.jobs
+    return context.group.here if model.device.type == "cpu" else 1
 
 
 def _canary(model: Model, forks: Sequence[Fork], most: int, seed: int, run: Run) -> Canary | None:
@@ -197,7 +235,7 @@ def _loaded(lineage: Lineage, context: Context, *, trains_all: bool = False) -> 
 
 
 def _examples(
-    model: Model, data: Run, spec: Tune | Align, run: Run
+    model: Model, data: Run, spec: Tune | Align, run: Run, group: Group
 ) -> tuple[Sequence[Fork], Sequence[Fork], Callable[[int], Record]]:
     """The forks of a mixture, training and hold-out, and a way to the records of the first.
 
@@ -206,7 +244,8 @@ def _examples(
     train_forks, holdout, account, numbers = examples(
         model.template, mixture.load(data.artifact), spec, model.context
     )
-    write_json(run.artifact / "examples.json", account)
+    if group.is_main:
+        write_json(run.artifact / "examples.json", account)
 
     def record_of(example: int) -> Record:
         return mixture.load(data.artifact).train[numbers[example]]
