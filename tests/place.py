@@ -104,8 +104,16 @@ def _content(path: Path) -> Any:
         return sorted(json.loads(path.read_text())["bytes"])
     if path.name in ("env.json", "state.json", "metrics.jsonl"):
         rows = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [{k: v for k, v in json.loads(row).items() if k not in VARYING} for row in rows]
+        return [_lasting(json.loads(row)) for row in rows]
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _lasting(value) if isinstance(value, dict) else value
+        for key, value in row.items()
+        if key not in VARYING
+    }
 
 
 def write_files(folder: Path) -> None:

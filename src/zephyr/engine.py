@@ -205,13 +205,28 @@ class _Schedule:
         for heard in wait([*self.busy, *sentinels]):
             if isinstance(heard, Connection) and heard in self.busy:
                 try:
-                    self._take(heard, heard.recv())
+                    report = heard.recv()
                 except EOFError:
                     self._lost(heard, self.crew.processes[heard])
+                    continue
+                if (gone := self._gone(report)) is not None:
+                    self._lost(heard, gone)
+                else:
+                    self._take(heard, report)
             elif isinstance(heard, int):
                 connection, process = sentinels[heard]
                 if connection in self.busy and not connection.poll():
                     self._lost(connection, process)
+
+    def _gone(self, report: Report) -> Any:
+        """The follower by whose death a training has failed, if it was that.
+
+        A leader may notice its closed connection before its end is seen here.
+        """
+        if report.state != "failed" or not self._together(report.node):
+            return None
+        gone = wait([follower.sentinel for follower in self.crew.followers], timeout=1)
+        return next((f for f in self.crew.followers if f.sentinel in gone), None)
 
     def _take(self, connection: Connection, report: Report) -> None:
         if report.ends:

@@ -18,11 +18,17 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.place import Place, make_place, tiny_recipe, wait_for
 from tests.train.session import CHECKS, trained
+from zephyr.context import Context
 from zephyr.environment import environment, settled
 from zephyr.errors import ZephyrError
+from zephyr.graph import Node
 from zephyr.group import Group, shares
+from zephyr.recipe import Model, Pretrain, Recipe
 from zephyr.store import Run
 from zephyr.train.forwards import forwards
+from zephyr.train.loop import Split
+from zephyr.train.objectives import TokenLoss
+from zephyr.train.stages import _train
 
 ROOT = Path(__file__).parents[2]
 TIMES = {"seconds", "tokens_per_second"}
@@ -123,6 +129,24 @@ def test_a_training_is_not_resumed_with_fewer_processes(tmp_path: Path) -> None:
     assert settled(run, environment(1, 4, shard=False)) == begun
     with pytest.raises(ZephyrError, match="--processes 2"):
         settled(run, environment(1, 1, shard=False))
+
+
+def test_no_best_weights_are_kept_of_divided_ones(tmp_path: Path) -> None:
+    spec = Pretrain(data="d", length=8, evaluate_every=1, steps=2, keep="best loss")
+    recipe = Recipe(name="r", data={}, models={"M0": Model(pretrain=spec)})
+    context = Context(recipe, tmp_path, tmp_path, 256, group=Group(0, 2, divides=True))
+    split = Split(tiny.forks(count=2), TokenLoss())
+    with pytest.raises(ZephyrError, match="no copy is kept of weights that are divided"):
+        _train(
+            tiny.model("qwen2"),
+            split,
+            split,
+            None,
+            spec,
+            Node("M0", "pretrain", {"seed": 1}, {}),
+            Run(tmp_path),
+            context,
+        )
 
 
 def test_killed_processes_leave_none_and_torchrun_goes_on(finished: Place, tmp_path: Path) -> None:
