@@ -16,7 +16,8 @@ TARGETS: dict[str, list[str] | str] = {"q, v": ["q_proj", "v_proj"], "all linear
 class Plan(NamedTuple):
     """How much is measured on a device: rows of one optimizer step, and steps of a reading.
 
-    Peers' defaults, mostly slow, are measured in the first `defaults` of `rounds` rounds.
+    Peers' defaults, mostly slow, and adapters on all linear layers are measured in the first
+    `defaults` of `rounds` rounds.
     """
 
     chats: int
@@ -86,22 +87,14 @@ class Candidate(NamedTuple):
 
 
 _CPU: dict[tuple[str, str], list[Options]] = {
-    ("sft", "trl"): [
-        {},
-        *_batches(_TRL, 1, 2, 4),
-        {**_TRL_ALONE, "packing": True},
-        {**_TRL_ALONE, "bf16": False},
-    ],
-    ("dpo", "trl"): [
-        *_batches(_TRL, 1),
-        *_batches({**_TRL, "precompute_ref_log_probs": True}, 1, 2),
-    ],
+    ("sft", "trl"): [{}, *_batches(_TRL, 1, 2), {**_TRL_ALONE, "packing": True}],
+    ("dpo", "trl"): [_TRL_ALONE, {**_TRL_ALONE, "precompute_ref_log_probs": True}],
     ("sft", "llamafactory"): [
         {},
         *_batches(_FACTORY, 1, 2, 4),
         {**_FACTORY_ALONE, "neat_packing": True},
     ],
-    ("dpo", "llamafactory"): _batches(_FACTORY, 1, 2),
+    ("dpo", "llamafactory"): [_FACTORY_ALONE],
 }
 
 _LIGER: Options = {**_TRL, "use_liger_kernel": True}

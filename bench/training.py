@@ -168,7 +168,8 @@ def run(bench: Bench, path: Path, trials_path: Path, only: list[str]) -> None:
     for number in range(bench.plan.rounds):
         rates.append(bench.rate())
         for entry in ENTRIES:
-            late = entry.setting == "default" and number >= bench.plan.defaults
+            beside = entry.setting == "default" or entry.targets != "q, v"
+            late = beside and number >= bench.plan.defaults
             if entry.name not in settings or late:
                 continue
             reading, thrown = bench.read(entry, settings[entry.name], rates[-1])
