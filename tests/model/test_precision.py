@@ -60,6 +60,16 @@ def test_weights_are_cast_and_adapters_and_frequencies_are_not(tmp_path: Path) -
     assert dtypes == {"weights": {torch.bfloat16}, "adapters": {torch.float32}}
     assert {b.dtype for n, b in model.causal.named_buffers() if "inv_freq" in n} == {torch.float32}
     assert model.layout == exact.layout == "tree"
+    adapter.save(model.wrapper, tmp_path / "adapter", "base")
+    above = load(
+        lineage.with_adapter(str(tmp_path / "adapter")),
+        Path("/"),
+        token_budget=256,
+        dtype="bfloat16",
+    )
+    assert {p.dtype for n, p in above.network.named_parameters() if ".lora_" in n} == {
+        torch.float32
+    }
     gap = np.abs(flat(model) - flat(exact))
     assert 1e-4 < gap.mean() < 0.1  # eight bits of a logit of about ten
 

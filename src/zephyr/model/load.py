@@ -13,20 +13,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, precision, quantize
+from zephyr.model import adapter, quantize
 from zephyr.model.fork import Ids, fork
 from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.model import Model
-from zephyr.model.precision import Dtype
+from zephyr.model.precision import DTYPES, Dtype, rounding
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
 
 WHOLE = "download the whole model in Hugging Face format, safetensors included"
-
-PROBE_TOLERANCE = 1e-3
-"""Largest difference, in nats per token, between two float32 ways of one forward that counts as
-rounding; a mask that is not honoured gives differences a hundred times larger."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,7 @@ def quiet() -> None:
 def load(lineage: Lineage, store: Path, *, token_budget: int, dtype: Dtype = "float32") -> Model:
     """The model of a lineage on this machine's device, all weights frozen.
 
-    It is read and probed in float32; only then are weights, but for those that are quantized, put
-    in `dtype`.
+    Its weights are in `dtype`; where they are quantized, the others are in float32.
 
     Raises:
         ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
@@ -79,13 +74,10 @@ def load(lineage: Lineage, store: Path, *, token_budget: int, dtype: Dtype = "fl
     """
     folder = lineage.folder(store)
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, lineage.load)
+    causal = load_network(folder, lineage.load, dtype)
     _refuse_foreign_tokenizer(folder, causal, tokenizer)
     wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
-    model = assemble(causal, tokenizer, wrapper, token_budget=token_budget)
-    if lineage.load is None:
-        precision.cast(causal, dtype)
-    return model
+    return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
 
 
 def assemble(causal: Any, tokenizer: Any, wrapper: Any = None, *, token_budget: int) -> Model:
@@ -155,8 +147,8 @@ def _refuse_foreign_tokenizer(folder: Path, causal: Any, tokenizer: Any) -> None
         )
 
 
-def load_network(folder: Path, method: quantize.Method | None) -> Any:
-    """The network of a folder, loaded in float32 or by bitsandbytes' `method`."""
+def load_network(folder: Path, method: quantize.Method | None, dtype: Dtype = "float32") -> Any:
+    """The network of a folder, loaded in `dtype`, or by bitsandbytes' `method`."""
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
@@ -172,7 +164,7 @@ def load_network(folder: Path, method: quantize.Method | None) -> Any:
         try:
             causal, report = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=torch.float32,
+                dtype=torch.float32 if (stored or extra) else DTYPES[dtype],
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=True,
@@ -234,7 +226,8 @@ def _probe(model: Model) -> Layout:
     ]
     rows = _flat(model.logprobs(forks))
     plain = _flat([[_plain(model, f.prompt, c.ids) for c in f.continuations] for f in forks])
-    if (gap := float(np.abs(rows - plain).max())) > PROBE_TOLERANCE:
+    allowed = rounding(model.network)
+    if (gap := float(np.abs(rows - plain).mean())) > allowed:
         raise ZephyrError(
             "log-probabilities of this architecture are not computed right here",
             found=f"{type(model.causal).__name__} differs from its own logits by {gap:.2g}",
@@ -248,7 +241,7 @@ def _probe(model: Model) -> Layout:
         tree = _flat(replace(model, layout="tree").logprobs(forks))
     except (ValueError, RuntimeError, TypeError):
         return "rows"  # BLOOM and others refuse such a mask outright
-    return "tree" if float(np.abs(tree - rows).max()) <= PROBE_TOLERANCE else "rows"
+    return "tree" if float(np.abs(tree - rows).mean()) <= allowed else "rows"
 
 
 @torch.inference_mode()

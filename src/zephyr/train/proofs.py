@@ -20,20 +20,14 @@ from zephyr.errors import ZephyrError
 from zephyr.model import adapter
 from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out, pack
-from zephyr.model.load import PROBE_TOLERANCE
 from zephyr.model.model import Model
+from zephyr.model.precision import rounding
 from zephyr.records import Record
 from zephyr.train.labels import place, refuse_wrong_labels
 from zephyr.train.loop import Split
 
 SAMPLED = 8
 """Examples on which the network is looked at, at most."""
-
-BFLOAT16_TOLERANCE = 0.12
-"""Mean difference, in nats per token, between two bfloat16 ways of one forward that counts as
-rounding. A logit between 16 and 32 is rounded by up to 1/16, a log-probability is the difference of
-two such numbers. Measured on a random network of 24 layers of width 1,024, whose logits are large:
-means of 0.03 to 0.05 over an example, up to 0.25 in a single token."""
 
 LogProbs = list[list[NDArray[np.float32]]]
 
@@ -111,7 +105,7 @@ def _packing_error(model: Model, forks: Sequence[Fork], packed: LogProbs) -> flo
         by_itself = np.concatenate([next(alone)[0] for _ in parts])
         gaps.append(float(np.abs(np.concatenate(parts) - by_itself).mean()))
     gap = max(gaps)
-    if not gap <= (allowed := _tolerance(model.network)):
+    if not gap <= (allowed := rounding(model.network)):
         raise ZephyrError(
             "a packed batch does not give the log-probabilities of its examples alone",
             where=f"layout {model.layout}, {len(forks)} examples of this run",
@@ -141,7 +135,7 @@ def _adapter_off_error(model: Model, forks: Sequence[Fork], fresh: LogProbs) -> 
         off = model.logprobs(forks)
     gap = _largest_difference(fresh, off)
     is_dora = any("lora_magnitude_vector" in name for name in learning)
-    if not gap <= (allowed := _tolerance(model.network) if is_dora else 0.0):
+    if not gap <= (allowed := rounding(model.network) if is_dora else 0.0):
         raise ZephyrError(
             "the model with its fresh adapter switched off is not the model that it came from",
             where=f"{len(forks)} examples of this run",
@@ -173,7 +167,7 @@ def _start_loss_error(
         loss = few.objective.terms(logprobs, batch, [number]).loss
         (slope,) = torch.autograd.grad(loss, logprobs)
         gaps.append(abs(float(loss.detach()) - start))
-        allowed.append(3 * _tolerance(model.network) * float(slope.norm()))
+        allowed.append(3 * rounding(model.network) * float(slope.norm()))
     worst = int(np.argmax(np.array(gaps) - allowed))
     if not gaps[worst] <= allowed[worst]:
         raise ZephyrError(
@@ -184,12 +178,6 @@ def _start_loss_error(
             todo="remove the run's artifact/reference.safetensors: it is of another model or data",
         )
     return max(gaps)
-
-
-def _tolerance(network: nn.Module) -> float:
-    """The difference in nats per token that counts as rounding with weights of this precision."""
-    half = any(p.dtype == torch.bfloat16 for p in network.parameters())
-    return BFLOAT16_TOLERANCE if half else PROBE_TOLERANCE
 
 
 def _largest_difference(a: LogProbs, b: LogProbs) -> float:
