@@ -10,7 +10,7 @@ one that `zephyr run` makes, in a process of its own:
 start    from the beginning of the stage to the first step: the base and the mixture are loaded, all
          chats are cut into tokens, sixteen of them are trained on; and how long the tokenizer alone
          takes for the same texts
-memory   what the process holds every 50 of 500 steps (batches of 4, so that they take minutes)
+memory   what the process holds every 50 of 500 steps (batches of 4: ten minutes and more)
 """
 
 import argparse

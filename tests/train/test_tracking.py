@@ -56,6 +56,7 @@ def test_tensorboard_shows_the_metrics_of_a_training_that_was_killed_and_resumed
     killed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
     killed.follow()
     assert shown(tmp_path)["train/loss"][-1] == (20, float(np.float32(9.9)))
+    killed.ending.close()
     (tmp_path / "metrics.jsonl").unlink()
     write(tmp_path, ROWS[:3])
     resumed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
