@@ -49,9 +49,20 @@ class Job:
             for row in read_rows(path)
         ]
 
-    def accumulation(self, forward: int) -> int:
-        """Forwards of one optimizer step, where a forward holds `forward` rows."""
-        return max(1, round(self.batch / forward))
+    def trainer(self, forward: float) -> dict[str, Any]:
+        """What each peer's Trainer is told; a forward holds `forward` rows."""
+        return {
+            "gradient_accumulation_steps": max(1, round(self.batch / forward)),
+            "learning_rate": self.lr,
+            "lr_scheduler_type": "constant",
+            "num_train_epochs": 1,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": self.device == "cpu",
+            "dataloader_pin_memory": self.device == "cuda",
+        }
 
 
 @dataclass

@@ -3,7 +3,6 @@
 It finds the reference of DPO anew at every step; there is no setting for another way.
 """
 
-import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -46,16 +45,7 @@ def one_pass(job: Job, path: str) -> Pass:
         "cutoff_len": job.max_length,
         "disable_shuffling": True,
         "output_dir": str(folder / "output"),
-        "gradient_accumulation_steps": job.accumulation(forward),
-        "learning_rate": job.lr,
-        "lr_scheduler_type": "constant",
-        "num_train_epochs": 1,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": job.device == "cpu",
-        "dataloader_pin_memory": job.device == "cuda",
+        **job.trainer(forward),
     }
     if job.kind == "dpo":
         arguments["pref_beta"] = job.beta
@@ -64,7 +54,6 @@ def one_pass(job: Job, path: str) -> Pass:
     count_supervised(trainer, kept)
     run_exp({**arguments, **options}, callbacks=[watched(kept, job.device)])
     trainer.training_step = step
-    gc.collect()
     return kept
 
 

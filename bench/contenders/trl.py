@@ -1,6 +1,5 @@
 """TRL: SFTTrainer and DPOTrainer, with what `options` adds to their configuration."""
 
-import gc
 import time
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,9 @@ def one_pass(job: Job, path: str) -> Pass:
     trainer_class: type[Any] = SFTTrainer if job.kind == "sft" else DPOTrainer
     common = {
         "output_dir": str(Path(job.folder) / Path(path).stem),
-        "gradient_accumulation_steps": job.accumulation(forward),
-        "learning_rate": job.lr,
-        "lr_scheduler_type": "constant",
+        **job.trainer(forward),
         "max_length": job.max_length,
-        "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": job.device == "cpu",
-        "dataloader_pin_memory": job.device == "cuda",
     }
     if job.kind == "dpo":
         common["beta"] = job.beta
@@ -61,8 +51,6 @@ def one_pass(job: Job, path: str) -> Pass:
         callbacks=[watched(kept, job.device)],
     )
     trainer.train()
-    del trainer
-    gc.collect()
     return kept
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -22,6 +21,7 @@ from zephyr.train import budget
 from zephyr.train.examples import examples
 from zephyr.train.loop import Pace, Split, train
 from zephyr.train.objectives import Objective, Preference, TokenLoss
+from zephyr.train.reference import reference
 
 NEVER = 1_000_000
 
@@ -45,26 +45,22 @@ def one_pass(job: Job, path: str) -> Pass:
         "lora": Lora(rank=job.rank, alpha=job.alpha, targets=targets),
     }
     records = [_record(row) for row in read_rows(path)]
+    stage = Tune(**spec) if job.kind == "sft" else Align(**spec, beta=job.beta)
+    forks = examples(model.template, Records(records, []), stage, model.context).train
+    place = Path(job.folder) / Path(path).stem
+    place.mkdir()
     objective: Objective = TokenLoss()
-    stage: Tune | Align
-    if job.kind == "sft":
-        stage = Tune(**spec)
-        forks = examples(model.template, Records(records, []), stage, model.context).train
-    else:
-        stage = Align(**spec, beta=job.beta)
-        forks = examples(model.template, Records(records, []), stage, model.context).train
+    if isinstance(stage, Align):
         start = now(job.device)
-        sums = [[side.sum() for side in sides] for sides in model.logprobs(forks)]
+        sums = reference(model, "base", forks, place / "reference.safetensors")
         kept.reference_seconds = now(job.device) - start
-        objective = Preference(stage, np.array(sums, dtype=np.float32))
+        objective = Preference(stage, sums)
     kept.supervised = sum(f.supervised for f in forks)
     lora = stage.lora
     assert isinstance(lora, Lora)
     model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, 0)
 
     cut = budget.choose(model, forks, 1, settings.token_budget)
-    place = Path(job.folder) / Path(path).stem
-    place.mkdir()
     began: list[float] = []
 
     def stop() -> bool:

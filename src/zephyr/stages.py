@@ -80,6 +80,7 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     else:
         records, asked = _asked(settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
+    context.keep("dtype", "float32")
     reference = inputs.get("reference")
     if reference:
         asked += f" · against {node.inputs['reference'].partition('/')[0]}"

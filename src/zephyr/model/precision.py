@@ -1,5 +1,10 @@
-"""The dtype in which a network computes: bfloat16 where that is native and loses nothing stored."""
+"""The dtype in which a network computes: bfloat16 where that is native and weights have 16 bits.
 
+Weights stored in float16 keep eight of their eleven significant bits, as many as the activations
+that they are multiplied with.
+"""
+
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,9 +43,7 @@ def _stored_in_16_bits(folder: Path) -> bool:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # it is no dictionary
                 part: Any = file.get_slice(name)
-                count = 1
-                for length in part.get_shape():
-                    count *= length
+                count = math.prod(part.get_shape())
                 sizes[part.get_dtype()] = max(sizes.get(part.get_dtype(), 0), count)
     return bool(sizes) and max(sizes, key=lambda dtype: sizes[dtype]) in ("BF16", "F16")
 

@@ -70,7 +70,7 @@ def _width(fork: Fork, model: Model) -> int:
 def _bytes_per_token(model: Model, forks: Sequence[Fork]) -> int:
     """What is kept for the backward pass, counted once for each storage, and without the weights.
 
-    Memory that a layer keeps while it computes again is a layer's, so it is counted with the rest.
+    What a layer keeps for a moment while it is computed again is not in it.
     """
     middle = sorted(forks, key=lambda f: _width(f, model))[len(forks) // 2 :]
     few = middle[: max(1, PROBE_TOKENS // _width(middle[0], model))]

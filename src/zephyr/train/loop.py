@@ -118,9 +118,8 @@ def train(
     """Trains the weights of `network` that require a gradient; goes on where it was stopped.
 
     Writes `metrics.jsonl` and `checkpoints/` in `folder`, if it is the main process of its group.
-    `watch` is asked beside the hold-out:
-    before the first step, every `evaluate_every` steps, and at the end. Gives the step whose
-    weights the network ends with, by `spec.keep`.
+    `watch` is asked beside the hold-out: before the first step, every `evaluate_every` steps, and
+    at the end. Gives the step whose weights the network ends with, by `spec.keep`.
 
     Raises:
         Interrupted: `pace.stop()` said so.
