@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from zephyr import recipe
 from zephyr.cli import app
 from zephyr.data.table import SOURCES, Source
-from zephyr.evaluate.task import TASKS
+from zephyr.evaluate.tasks import TASKS
 from zephyr.records import KINDS
 
 HERE = Path(__file__).parent

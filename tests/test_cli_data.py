@@ -33,7 +33,7 @@ from zephyr.data.lock import read_lock
 from zephyr.data.readers.values import LeftOut
 from zephyr.data.table import SOURCES, Source
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import TASKS
+from zephyr.evaluate.tasks import TASKS
 from zephyr.records import Pair, Record
 
 pytestmark = pytest.mark.enable_socket

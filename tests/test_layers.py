@@ -14,7 +14,7 @@ LIGHT = [
     "zephyr.graph",
     "zephyr.data.mixture",
     "zephyr.data.sources",
-    "zephyr.evaluate.task",
+    "zephyr.evaluate.tasks",
     "zephyr.report.page",
     "zephyr.report.ledger",
 ]

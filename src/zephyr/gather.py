@@ -13,7 +13,7 @@ from zephyr.data import hub, sources
 from zephyr.data.sources import Tally
 from zephyr.data.table import SOURCES, Source
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import find, sources_of
+from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.model import base
 from zephyr.recipe import Recipe, Use
 from zephyr.records import Kind
@@ -45,7 +45,7 @@ def needs(recipe: Recipe) -> list[Need]:
     return found + [
         Need(f"evaluate.tasks.{task.key}", source, find(task.name).asks, "exam")
         for task in recipe.evaluate.tasks
-        for source in sources_of(task)
+        for source in (*sources_of(task), *examples_of(task))
     ]
 
 

@@ -59,12 +59,14 @@ class Describer:
         source: Callable[[Source, Use, str], dict[str, Any]],
         base: Callable[[str, str], dict[str, Any]],
         task_sources: Callable[[Task], tuple[Source, ...]],
+        task_examples: Callable[[Task], tuple[Source, ...]] = lambda task: (),
         drawn: Callable[["Node"], str | None] = lambda node: None,
     ) -> None:
         self.version = version
         self.source = source
         self.base = base
         self.task_sources = task_sources
+        self.task_examples = task_examples
         self.drawn = drawn
 
 
@@ -241,6 +243,8 @@ def _evaluation(
     sources = describe.task_sources(task)
     spec = task.spec() | {"seed": recipe.seed}
     spec.pop("label", None)
+    if shown := describe.task_examples(task):
+        spec["shown"] = [describe.source(source, "exam", where) for source in shown]
     inputs = {"model": name}
     if sources:
         spec["content"] = [describe.source(source, "exam", where) for source in sources]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from zephyr import graph
 from zephyr.data import sources
-from zephyr.evaluate.task import find, sources_of
+from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import content
 from zephyr.recipe import Recipe, Source, Use
@@ -131,7 +131,12 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         return contents.get(node.name)
 
     describe = graph.Describer(
-        version=version, source=source, base=base, task_sources=sources_of, drawn=drawn
+        version=version,
+        source=source,
+        base=base,
+        task_sources=sources_of,
+        task_examples=examples_of,
+        drawn=drawn,
     )
     return Plan(recipe, folder, store, graph.build(recipe, describe), contents)
 

@@ -290,6 +290,10 @@ class Task(Part):
 
     `n` draws that many items by the recipe's seed; without it, all are asked. `data` names the
     mixture whose hold-out a `preferences` task asks; `label` tells two uses of a task apart.
+    `shots` worked examples stand before each question, drawn from `examples` (by default the task's
+    own); `chat` puts a question into the model's chat template where the task does not do so
+    anyway. Answers are greedy at `temperature` 0, else each is drawn by a seed of its own from the
+    likeliest tokens that make up `top_p`.
     """
 
     name: Name
@@ -298,6 +302,11 @@ class Task(Part):
     data: Name | None = None
     n: Positive | None = None
     max_new_tokens: Positive | None = None
+    shots: Annotated[int, Field(ge=0)] = 0
+    examples: tuple[Source, ...] | None = None
+    chat: bool = False
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,8 @@ from typing import Any
 from zephyr.context import Context
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import Exams
-from zephyr.evaluate.task import find, run_task, sources_of
+from zephyr.evaluate.scoring import run_task
+from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import locate
 from zephyr.model.load import Lineage, assemble, load, load_network
@@ -36,7 +37,7 @@ def _mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
     asked = (
         (task.key, record)
         for task in context.recipe.evaluate.tasks
-        for record in _asked(task, context)[0]
+        for record in _asked(sources_of(task), task, context)[0]
     )
     exams = Exams(asked, spec.ngram)
     mixture.draw(spec, opened, seed=context.recipe.seed, exams=exams).write(run.artifact)
@@ -78,7 +79,7 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
         records: Sequence[Record] = mixture.load(inputs["data"].artifact).holdout
         asked = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
     else:
-        records, asked = _asked(settings, context)
+        records, asked = _asked(sources_of(settings), settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
     context.keep("dtype", "float32")
     reference = inputs.get("reference")
@@ -90,6 +91,7 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
         _loaded(lineage, context.store, context.token_budget),
         split_label=asked,
         reference_items=_items(reference) if reference else None,
+        examples=_asked(examples_of(settings), settings, context)[0],
         seed=context.recipe.seed,
     )
     write_json_lines(run.artifact / "items.jsonl", result.items)
@@ -107,12 +109,12 @@ _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
 }
 
 
-def _asked(settings: Task, context: Context) -> tuple[list[Record], str]:
-    """The records that a task asks, and what to call them in its protocol."""
+def _asked(named: Sequence[Source], settings: Task, context: Context) -> tuple[list[Record], str]:
+    """The records of sources that a task asks or shows, and what to call them in its protocol."""
     where = f"evaluate.tasks.{settings.key}"
     records: list[Record] = []
     names = []
-    for source in sources_of(settings):
+    for source in named:
         opened = _open(source, find(settings.name).asks, "exam", where, context)
         read, tally = sources.read(opened)
         tally.refuse_unreadable(Mixture.model_fields["unreadable"].default)

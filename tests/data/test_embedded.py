@@ -16,7 +16,7 @@ from zephyr.data.embedded import arithmetic, problems, programs, stories
 from zephyr.data.embedded.arithmetic import Sum
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import find, sources_of
+from zephyr.evaluate.tasks import find, sources_of
 from zephyr.recipe import Source, Use
 from zephyr.recipe_file import read_recipe
 from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record

@@ -8,7 +8,7 @@ from tests.evaluate.conftest import Letters
 from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.preferences import NO_REFERENCE
-from zephyr.evaluate.task import Result, run_task
+from zephyr.evaluate.scoring import Result, run_task
 from zephyr.model.fork import Fork
 from zephyr.records import Message, Pair
 

@@ -10,7 +10,7 @@ from tests.evaluate.conftest import Letters
 from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Item
-from zephyr.evaluate.task import run_task
+from zephyr.evaluate.scoring import run_task
 from zephyr.records import Choice
 
 

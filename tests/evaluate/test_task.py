@@ -12,7 +12,9 @@ import pytest
 
 from zephyr import recipe
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import TASKS, Result, find, run_task, sample
+from zephyr.evaluate.asking import sample
+from zephyr.evaluate.scoring import Result, run_task
+from zephyr.evaluate.tasks import TASKS, find
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
 
@@ -88,6 +90,10 @@ def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[st
     return likes, answers.__getitem__ if answers else str
 
 
+def by_id(record: Record) -> str:
+    return record.id
+
+
 def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> Result:
     settings = recipe.Task.model_validate({"name": name, **extra.pop("settings", {})})
     given = RECORDS[name] if records is None else records
@@ -156,17 +162,19 @@ def test_the_order_of_items_changes_none(name: str, fake: Any) -> None:
 
 def test_a_sample_depends_on_seed_and_content_alone() -> None:
     records = choices(300)
-    drawn = sample(records, 50, 1)
+    drawn = sample(records, 50, 1, by_id)
     assert len(drawn) == 50
     assert drawn == [r for r in records if r in drawn] != records[:50]
-    assert {r.id for r in sample(records[::-1], 50, 1)} == {r.id for r in drawn}
-    assert {r.id for r in sample(records, 50, 2)} != {r.id for r in drawn}
-    assert sample(records, None, 1) == sample(records, 999, 1) == records
+    assert {r.id for r in sample(records[::-1], 50, 1, by_id)} == {r.id for r in drawn}
+    assert {r.id for r in sample(records, 50, 2, by_id)} != {r.id for r in drawn}
+    assert sample(records, None, 1, by_id) == sample(records, 999, 1, by_id) == records
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one() -> None:
     records = choices(300)
-    assert {r.id for r in sample(records, 20, 3)} < {r.id for r in sample(records, 90, 3)}
+    assert {r.id for r in sample(records, 20, 3, by_id)} < {
+        r.id for r in sample(records, 90, 3, by_id)
+    }
 
 
 def test_every_record_is_drawn_equally_often() -> None:
@@ -174,7 +182,7 @@ def test_every_record_is_drawn_equally_often() -> None:
     records = choices(20)
     counts = dict.fromkeys((r.id for r in records), 0)
     for seed in range(2_000):
-        for r in sample(records, 5, seed):
+        for r in sample(records, 5, seed, by_id):
             counts[r.id] += 1
     assert max(abs(count - 500) for count in counts.values()) < 97
 
@@ -244,7 +252,7 @@ def test_an_unknown_task_is_an_error() -> None:
 
 
 def test_a_table_of_tasks_without_the_libraries_of_models() -> None:
-    code = "import sys, zephyr.evaluate.task\nprint(*(m for m in sys.modules if '.' not in m))"
+    code = "import sys, zephyr.evaluate.scoring\nprint(*(m for m in sys.modules if '.' not in m))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "jieba", "nltk", "rouge_chinese", "tokenizers"}
     assert not heavy & set(done.stdout.split())

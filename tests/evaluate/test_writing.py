@@ -4,7 +4,7 @@ import pytest
 
 from zephyr import recipe
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.task import Result, run_task
+from zephyr.evaluate.scoring import Result, run_task
 from zephyr.records import Chat, Message
 
 

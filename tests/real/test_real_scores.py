@@ -14,7 +14,7 @@ from tests.data.opened import read_source
 from tests.real.plain import Plain, best
 from zephyr import recipe
 from zephyr.evaluate.asking import Item
-from zephyr.evaluate.task import run_task
+from zephyr.evaluate.scoring import run_task
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
 from zephyr.records import Choice, Kind, Passage, Record

@@ -6,7 +6,7 @@ import pytest
 
 from zephyr.data.mixture import held_out
 from zephyr.data.table import SOURCES
-from zephyr.evaluate.task import find, sources_of
+from zephyr.evaluate.tasks import find, sources_of
 from zephyr.graph import Describer, Node, build, reference_of
 from zephyr.recipe import Align, Lora, Mixture, Recipe, Tune
 from zephyr.recipe_file import find_recipe, read_recipe

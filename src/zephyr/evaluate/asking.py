@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from zephyr import recipe
 from zephyr.model.fork import Fork, Ids
 from zephyr.records import Record
 
@@ -34,12 +35,16 @@ class Model(Protocol):
 
 
 class Settings(NamedTuple):
-    """What may be set of a task. `reference` holds the items of the reference model by id."""
+    """How a task is asked: what the recipe sets, and the recipe's seed.
 
-    n: int | None
+    `reference` holds the items of the reference model by id, `examples` the records from which
+    worked examples are drawn.
+    """
+
+    task: recipe.Task
     seed: int
-    max_new_tokens: int | None
-    reference: Mapping[str, Item] | None
+    reference: Mapping[str, Item] | None = None
+    examples: Sequence[Record] = ()
 
 
 class Asked(NamedTuple):

@@ -39,7 +39,7 @@ def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) ->
     rows = [
         (start, window, _id(start, window)) for start, window in zip(starts, windows, strict=True)
     ]
-    drawn = sample(rows, settings.n, settings.seed, lambda row: row[2])
+    drawn = sample(rows, settings.task.n, settings.seed, lambda row: row[2])
     losses = model.logprobs([fork(window[:1], window[1:]) for _, window, _ in drawn])
     items: list[Item] = [
         {

@@ -32,7 +32,7 @@ def ask_problems(model: Model, records: Sequence[Chat], settings: Settings) -> A
                 where=record.source,
                 found=", ".join(m.role for m in record.messages),
             )
-    most = settings.max_new_tokens or MAX_NEW_TOKENS
+    most = settings.task.max_new_tokens or MAX_NEW_TOKENS
     prompts = [model.template.prompt(record.messages[:-1]) for record in records]
     fitting = [at for at, prompt in enumerate(prompts) if len(prompt) < model.context]
     written = model.generate([prompts[at] for at in fitting], max_new_tokens=most)

@@ -1,0 +1,134 @@
+"""The tasks that Zephyr knows, and what each of them reads."""
+
+from zephyr import recipe
+from zephyr.errors import ZephyrError, unknown
+from zephyr.evaluate import perplexity, preferences, ranking, writing
+from zephyr.evaluate.task import Metric, Task
+
+_RANKED = (
+    Metric("acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True),
+    Metric("acc", "proportion", "higher", "acc"),
+    Metric("chance", "mean", None, "one option at random"),
+)
+
+_ALL = (
+    Task(
+        name="hellaswag",
+        version=1,
+        asks="choice",
+        method="rank",
+        sources=(("hellaswag", "validation"),),
+        ask=ranking.ask_endings,
+        metrics=_RANKED,
+    ),
+    Task(
+        name="gsm8k",
+        version=1,
+        asks="chat",
+        method="write",
+        sources=(("gsm8k", "test"),),
+        ask=writing.ask_problems,
+        takes=("max_new_tokens",),
+        metrics=(
+            Metric("bleu4", "mean", "higher", "BLEU-4 (characters)", headline=True),
+            Metric("rouge1", "mean", "higher", "ROUGE-1 (jieba, F)", headline=True),
+            Metric("rouge2", "mean", "higher", "ROUGE-2 (jieba, F)", headline=True),
+            Metric("rougeL", "mean", "higher", "ROUGE-L (jieba, F)", headline=True),
+            Metric("exact_match", "proportion", "higher", "number after ####", headline=True),
+            Metric("exact_match_flexible", "proportion", "higher", "last number"),
+            Metric("stopped", "proportion", "higher", "ended by itself"),
+            Metric("length", "mean", None, "tokens of the answer", scale=1),
+        ),
+    ),
+    Task(
+        name="preferences",
+        version=1,
+        asks="pair",
+        method="compare",
+        sources=(),
+        ask=preferences.ask_pairs,
+        metrics=(
+            Metric(
+                "reward_accuracy", "proportion", "higher", "reward, ties one half", headline=True
+            ),
+            Metric("reward_accuracy_strict", "proportion", "higher", "reward, ties wrong"),
+            Metric("reward_margin", "mean", "higher", "reward margin (nats, beta 1)", scale=1),
+            Metric("policy_accuracy", "proportion", "higher", "log-probability, no reference"),
+            Metric("longer_accuracy", "proportion", None, "the longer answer (characters)"),
+        ),
+    ),
+    Task(
+        name="mcqa",
+        version=1,
+        asks="choice",
+        method="rank",
+        sources=(("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test")),
+        ask=ranking.ask_questions,
+        metrics=_RANKED,
+    ),
+    Task(
+        name="wikitext2",
+        version=1,
+        asks="passage",
+        method="predict",
+        sources=(("wikitext2", "test"),),
+        ask=perplexity.ask_windows,
+        metrics=(Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),),
+        one_text=True,
+    ),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+
+
+def find(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        ZephyrError: there is none.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS, where="evaluate.tasks")
+    return TASKS[name]
+
+
+def sources_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
+    """What a task asks: the recipe's sources, else its own; none where it asks a hold-out.
+
+    Raises:
+        ZephyrError: there is no such task, or it does not heed what the recipe sets.
+    """
+    task = find(settings.name)
+    for key in ("shots", "examples", "chat", "temperature", "top_p", "max_new_tokens"):
+        if key in settings.spec() and key not in task.takes:
+            heed = [other.name for other in TASKS.values() if key in other.takes]
+            raise ZephyrError(
+                f"task {task.name!r} has no `{key}`",
+                where=f"evaluate.tasks.{settings.key}.{key}",
+                todo=f"leave it out; it belongs to {', '.join(heed) or 'no task'}",
+            )
+    return settings.sources or _registered(task.sources)
+
+
+def examples_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
+    """Where a task's worked examples come from; none where it shows none.
+
+    Raises:
+        ZephyrError: it is to show some, and there is no source of them.
+    """
+    if not settings.shots:
+        return ()
+    found = settings.examples
+    if found is None and settings.sources is None:
+        found = _registered(find(settings.name).examples)
+    if not found:
+        raise ZephyrError(
+            f"task {settings.key!r} does not know where its worked examples come from",
+            where=f"evaluate.tasks.{settings.key}",
+            found=f"shots: {settings.shots}",
+            todo="name their sources under `examples:`, none of which is asked",
+        )
+    return found
+
+
+def _registered(named: tuple[tuple[str, str], ...]) -> tuple[recipe.Source, ...]:
+    return tuple(recipe.Source(name=name, split=split) for name, split in named)
