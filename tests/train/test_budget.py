@@ -1,5 +1,8 @@
 """The token budget: what a training keeps is counted, and memory decides."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -32,6 +35,16 @@ def test_memory_decides_between_the_longest_example_and_what_is_useful(
     assert choose(model, FORKS, 1, None).tokens == 200
     assert choose(model, FORKS, 2, None).tokens == 100
     assert choose(model, FORKS, 2, 77).tokens == 77
+
+
+def test_what_was_counted_is_freed() -> None:
+    """The graph of the small batch, and the weights with it, once nobody else holds them."""
+    model = trainable("llama")
+    choose(model, FORKS, 1, None)
+    weights = [weakref.ref(p) for p in model.causal.parameters()]
+    del model
+    gc.collect()
+    assert [w() for w in weights] == [None] * len(weights)
 
 
 def test_a_linear_layers_kept_bytes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out, pack
 from zephyr.model.model import Model
 
-USEFUL = {"cpu": (4096, 1 << 30), "cuda": (32768, 1 << 62)}
+USEFUL = {"cpu": (4096, 1 << 29), "cuda": (32768, 1 << 62)}
 """Tokens, and bytes kept by them, beyond which a forward gains nothing: on a processor, what does
 not fit its caches is as quick in parts."""
 
@@ -77,24 +77,27 @@ def _bytes_per_token(model: Model, forks: Sequence[Fork]) -> int:
     members = next(pack(few, PROBE_TOKENS, model.layout))
     batch = lay_out([few[i] for i in members], model.layout).to(model.device)
     weights = {p.untyped_storage().data_ptr() for p in model.network.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+    def note(tensor: torch.Tensor) -> None:
+        """Holds the storage, for its address to stay its own, but gives the graph nothing to hold:
+        one that holds its own outputs is never freed."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
     training = model.network.training
     model.network.train()
     devices: list[Any] = [model.device] if model.device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing),
     ):
         model.network(batch)
     model.network.train(training)
-    return max(1, sum(kept.values()) // sum(_width(few[i], model) for i in members))
+    return max(
+        1, sum(s.nbytes() for s in kept.values()) // sum(_width(few[i], model) for i in members)
+    )
 
 
 def _free(device: torch.device) -> int:
