@@ -13,7 +13,7 @@ def converse(
     run: Run, store: Store, console: Console, *, temperature: float, max_new_tokens: int
 ) -> None:
     """Reads questions and writes answers as they are made, until an empty line."""
-    from zephyr.model.generate import Sampling
+    from zephyr.model.decode import Sampling
     from zephyr.model.load import Lineage, load, quiet
 
     quiet()
@@ -36,7 +36,8 @@ def converse(
             answer = model.stream(
                 model.template.prompt(messages),
                 max_new_tokens=max_new_tokens,
-                sampling=Sampling(temperature=temperature, seed=seed),
+                sampling=Sampling(temperature=temperature),
+                seed=seed,
                 write=lambda text: console.print(text, end="", markup=False, highlight=False),
             )
         except ZephyrError as error:

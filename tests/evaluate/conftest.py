@@ -17,7 +17,11 @@ END = 0
 class Answer(NamedTuple):
     ids: Ids
     text: str
-    stopped: bool
+    ended: str
+
+    @property
+    def stopped(self) -> bool:
+        return self.ended != "length"
 
 
 class Letters:
@@ -53,7 +57,7 @@ class Fake:
         self.likes, self.writes, self.context = likes, writes, context
         self.asked: list[Fork] = []
 
-    def logprobs(self, forks: Sequence[Fork]) -> list[list[Any]]:
+    def logprobs(self, forks: Sequence[Fork], **_: Any) -> list[list[Any]]:
         self.asked += forks
         text = self.tokenizer.decode
         return [
@@ -64,11 +68,12 @@ class Fake:
             for f in forks
         ]
 
-    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int) -> list[Answer]:
+    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int, **_: Any) -> list[Answer]:
         texts = [self.writes(self.tokenizer.decode(prompt)) for prompt in prompts]
         kept = [text[:max_new_tokens] for text in texts]
         return [
-            Answer(ids([ord(c) for c in k]), k, k == t) for k, t in zip(kept, texts, strict=True)
+            Answer(ids([ord(c) for c in k]), k, "end token" if k == t else "length")
+            for k, t in zip(kept, texts, strict=True)
         ]
 
 

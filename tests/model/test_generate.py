@@ -1,4 +1,6 @@
-"""Decoding: as the library's greedy search, the same alone and in a batch, whole characters."""
+"""Decoding: as the library's greedy search, whatever else is in the batch."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -6,82 +8,169 @@ import torch
 
 from tests import tiny
 from zephyr.errors import ZephyrError
+from zephyr.model.decode import GREEDY, Row, Running, Sampling
 from zephyr.model.fork import Ids, ids
-from zephyr.model.generate import Sampling, decode
+from zephyr.model.generate import Generation
+from zephyr.model.model import Model
 
-NEVER = frozenset({-1})
+LENGTHS = (9, 3, 17, 1, 30, 12, 2, 5)
+FREE = Sampling(temperature=1.0, top_p=0.9)
 
 
 def prompts() -> list[Ids]:
     rng = np.random.default_rng(0)
-    return [ids(rng.integers(1, tiny.VOCABULARY, n)) for n in (9, 3, 17, 1)]
+    return [ids(rng.integers(1, tiny.VOCABULARY, n)) for n in LENGTHS]
+
+
+def endless(family: str) -> Model:
+    """A model whose answers never end by themselves."""
+    model = tiny.model(family)
+    model.template.stops = frozenset({-1})
+    return model
+
+
+def library(model: Model, prompt: Ids, most: int) -> list[int]:
+    whole = torch.from_numpy(prompt.astype(np.int64))[None]
+    found = model.causal.generate(
+        whole,
+        attention_mask=torch.ones_like(whole),
+        max_new_tokens=most,
+        do_sample=False,
+        eos_token_id=-1,
+        pad_token_id=0,
+    )
+    return found[0, len(prompt) :].tolist()
+
+
+def written(answers: Sequence[Generation]) -> list[list[int]]:
+    return [answer.ids.tolist() for answer in answers]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_equals_the_librarys_greedy_search(family: str) -> None:
-    causal = tiny.model(family).causal
-    answers = decode(causal, prompts(), stops=NEVER, limits=[12] * 4)
-    for prompt, answer in zip(prompts(), answers, strict=True):
-        whole = torch.from_numpy(prompt.astype(np.int64))[None]
-        expected = causal.generate(
-            whole,
-            attention_mask=torch.ones_like(whole),
-            max_new_tokens=12,
-            do_sample=False,
-            eos_token_id=-1,
-            pad_token_id=0,
-        )
-        assert answer.ids.tolist() == expected[0, len(prompt) :].tolist()
-        assert not answer.stopped
+@pytest.mark.parametrize("budget", [10, 60, 4096])
+def test_equals_the_librarys_greedy_search(family: str, budget: int) -> None:
+    """Alone, with prompts that join as others finish, and all at once."""
+    model = endless(family)
+    model.token_budget = budget
+    most = [12, 3, 20, 7, 1, 15, 9, 30]
+    answers = model.generate(prompts(), max_new_tokens=most)
+    expected = [library(model, p, n) for p, n in zip(prompts(), most, strict=True)]
+    assert written(answers) == expected
+    assert {answer.ended for answer in answers} == {"length"}
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bloom"])
-def test_a_finished_row_leaves_and_the_others_go_on(family: str) -> None:
-    causal = tiny.model(family).causal
-    free = decode(causal, prompts(), stops=NEVER, limits=[12] * 4)
+def test_a_longer_prompt_may_join_a_running_batch(family: str) -> None:
+    model = endless(family)
+    rows = [Row(prompt) for prompt in prompts()]
+    running = Running(model.causal)
+    running.add(rows[:2])
+    for _ in range(3):
+        running.step()
+    running.remove(rows[0])
+    running.add(rows[2:5])
+    running.step()
+    running.add([rows[5]])
+    for row in rows[1:6]:
+        assert row.written == library(model, row.prompt, len(row.written))
+    assert [len(row.written) for row in rows[:6]] == [4, 5, 2, 2, 2, 1]
+
+
+def test_a_room_is_left_behind_and_moved_into_as_it_fills() -> None:
+    """Two hundred tokens in rooms of 64 more columns than there are."""
+    model = endless("llama")
+    model.context = 400
+    long = model.generate(prompts()[:2], max_new_tokens=[110, 30])
+    assert written(long)[0] == library(model, prompts()[0], 110)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "bloom"])
+def test_a_row_ends_at_an_end_token_and_the_others_go_on(family: str) -> None:
+    model = endless(family)
+    free = model.generate(prompts(), max_new_tokens=12)
     stop = int(free[2].ids[4])
-    stopped = decode(causal, prompts(), stops=frozenset({stop}), limits=[12] * 4)
-    for before, after in zip(free, stopped, strict=True):
+    model.template.stops = frozenset({stop})
+    for before, after in zip(free, model.generate(prompts(), max_new_tokens=12), strict=True):
         whole = before.ids.tolist()
         end = whole.index(stop) if stop in whole else 12
         assert after.ids.tolist() == whole[:end]
+        assert after.ended == ("end token" if stop in whole else "length")
         assert after.stopped == (stop in whole)
 
 
-def test_each_row_has_a_limit_of_its_own() -> None:
-    causal = tiny.model("qwen2").causal
-    whole = decode(causal, prompts(), stops=NEVER, limits=[9] * 4)
-    some = decode(causal, prompts(), stops=NEVER, limits=[3, 9, 1, 5])
-    for full, cut, limit in zip(whole, some, [3, 9, 1, 5], strict=True):
-        assert cut.ids.tolist() == full.ids[:limit].tolist()
+@pytest.mark.parametrize("sampling", [GREEDY, FREE])
+def test_order_and_batch_change_no_answer(sampling: Sampling) -> None:
+    model = endless("qwen2")
+    seeds = list(range(len(LENGTHS)))
+
+    def ask(order: Sequence[int], budget: int) -> list[list[int]]:
+        model.token_budget = budget
+        answers = model.generate(
+            [prompts()[i] for i in order],
+            max_new_tokens=[8 + i for i in order],
+            sampling=sampling,
+            seeds=[seeds[i] for i in order],
+        )
+        return [written(answers)[order.index(i)] for i in sorted(order)]
+
+    order = list(range(len(LENGTHS)))
+    assert ask(order, 4096) == ask(order[::-1], 30) == ask(order, 1)
 
 
-def test_sampling_does_not_depend_on_the_neighbours() -> None:
-    model = tiny.model("qwen2")
-    sampling = Sampling(temperature=1.0, top_p=0.9, seed=5)
-    batch = decode(model.causal, prompts(), stops=NEVER, limits=[8] * 4, sampling=sampling)
-    alone = decode(model.causal, prompts()[:1], stops=NEVER, limits=[8], sampling=sampling)
-    assert batch[0].ids.tolist() == alone[0].ids.tolist()
-    other = Sampling(temperature=1.0, top_p=0.9, seed=6)
-    again = decode(model.causal, prompts()[:1], stops=NEVER, limits=[8], sampling=other)
-    assert again[0].ids.tolist() != alone[0].ids.tolist()
+def test_a_seed_decides_what_is_drawn() -> None:
+    model = endless("qwen2")
+    one, same, other = (
+        model.generate(prompts()[:1], max_new_tokens=8, sampling=FREE, seeds=[seed])
+        for seed in (5, 5, 6)
+    )
+    assert written(one) == written(same) != written(other)
 
 
 def test_top_p_keeps_the_likeliest() -> None:
-    causal = tiny.model("qwen2").causal
-    greedy = decode(causal, prompts(), stops=NEVER, limits=[6] * 4)
+    model = endless("qwen2")
     narrow = Sampling(temperature=1.0, top_p=1e-6)
-    nearly = decode(causal, prompts(), stops=NEVER, limits=[6] * 4, sampling=narrow)
-    assert [a.ids.tolist() for a in nearly] == [a.ids.tolist() for a in greedy]
+    greedy, nearly = (
+        model.generate(prompts(), max_new_tokens=6, sampling=s) for s in (GREEDY, narrow)
+    )
+    assert written(nearly) == written(greedy)
 
 
-def test_a_stream_writes_the_whole_answer_in_whole_characters() -> None:
+def test_a_text_ends_before_the_first_stop_string() -> None:
+    model = endless("qwen2")
+    (free,) = model.generate(prompts()[:1], max_new_tokens=40)
+    for start in range(0, len(free.text) - 4, 3):
+        stop = free.text[start : start + 4]
+        if "\ufffd" in stop:
+            continue
+        (cut,) = model.generate(prompts()[:1], max_new_tokens=40, until=["no such text", stop])
+        assert cut.text == free.text[: free.text.index(stop)]
+        assert cut.ended == "stop string"
+        assert stop in model.template.decode(cut.ids)
+        assert stop not in model.template.decode(cut.ids[:-1])
+
+
+def test_each_answer_is_told_as_it_is_finished() -> None:
+    model = endless("qwen2")
+    told: list[int] = []
+    most = [5, 1, 9, 2, 3, 4, 7, 6]
+    answers = model.generate(
+        prompts(), max_new_tokens=most, done=lambda i, answer: told.append(len(answer.ids))
+    )
+    assert told == sorted(most)
+    assert [len(answer.ids) for answer in answers] == most
+
+
+@pytest.mark.parametrize("until", [(), ("ab", "e"), ("\n",)])
+def test_a_stream_writes_the_whole_answer_in_whole_characters(until: tuple[str, ...]) -> None:
     model = tiny.model("qwen2")
-    pieces: list[str] = []
-    sampling = Sampling(temperature=1.5, seed=1)
-    answer = model.stream(prompts()[0], max_new_tokens=40, write=pieces.append, sampling=sampling)
-    assert "".join(pieces) == answer.text
-    assert not any(p.endswith("\ufffd") for p in pieces[:-1])
+    for seed in range(5):
+        pieces: list[str] = []
+        how = {"sampling": Sampling(temperature=1.5), "max_new_tokens": 40, "until": until}
+        answer = model.stream(prompts()[0], write=pieces.append, seed=seed, **how)
+        assert "".join(pieces) == answer.text
+        assert not any(p.endswith("\ufffd") for p in pieces[:-1])
+        (whole,) = model.generate(prompts()[:1], seeds=[seed], **how)
+        assert (whole.text, whole.ids.tolist()) == (answer.text, answer.ids.tolist())
 
 
 def test_an_answer_ends_at_the_context() -> None:
@@ -91,3 +180,7 @@ def test_an_answer_ends_at_the_context() -> None:
     assert len(answer.ids) <= 3
     with pytest.raises(ZephyrError, match="longer than the context"):
         model.generate([ids(np.ones(tiny.CONTEXT))], max_new_tokens=1)
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    assert tiny.model("qwen2").generate([], max_new_tokens=3) == []

@@ -80,4 +80,4 @@ def _score(model: Model, record: Chat, prompt: Ids, answer: "Generation | None")
 def _ending(answer: "Generation | None") -> str:
     if answer is None:
         return "no room"
-    return "end token" if answer.stopped else "length"
+    return answer.ended

@@ -1,125 +1,108 @@
-"""Batched decoding with a key-value cache.
+"""Answers to many prompts, with as many in the running batch as there is room for.
 
-Prompts of a batch end at the same place (padding on the left) and rows that have finished leave
-the batch. Sampling draws from a generator of its own for each prompt, so what one prompt gets does
-not depend on its neighbours.
+Long prompts come first. As rows finish, the next prompts take their places, so that the batch stays
+full until there are none left.
 """
 
-import inspect
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from zephyr.model.decode import GREEDY, Row, Running, Sampling
 from zephyr.model.fork import Ids, ids
+from zephyr.model.template import Template
+from zephyr.model.text import GrowingText, first_of
+
+Ended = Literal["end token", "stop string", "length"]
+REFILL = 4
+"""A quarter of the places is free before prompts join: read together they are read faster."""
 
 
 class Generation(NamedTuple):
-    """An answer: its ids and text without the end token, and whether it ended by itself."""
+    """An answer: its ids without the end token, its text up to a stop string, and how it ended."""
 
     ids: Ids
     text: str
-    stopped: bool
+    ended: Ended
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended by itself."""
+        return self.ended != "length"
 
 
-class Sampling(NamedTuple):
-    """How the next token is chosen: greedily at temperature 0, else drawn by `seed`.
+class Ask(NamedTuple):
+    """A prompt, and the most tokens of its answer; `seed` is for draws."""
 
-    `top_p` keeps the smallest set of likeliest tokens whose probability reaches it.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
+    prompt: Ids
+    limit: int
     seed: int = 0
 
 
-GREEDY = Sampling()
-
-
-class Answer(NamedTuple):
-    """Generated ids without the stop token, and whether there was one."""
-
-    ids: Ids
-    stopped: bool
-
-
-@torch.inference_mode()
-def decode(
+def generate(
     causal: Any,
-    prompts: Sequence[Ids],
+    template: Template,
+    asks: Sequence[Ask],
     *,
-    stops: frozenset[int],
-    limits: Sequence[int],
+    room: int,
     sampling: Sampling = GREEDY,
-    on_token: Callable[[int, int], None] | None = None,
-) -> list[Answer]:
-    """One answer for each prompt, decoded as one batch; `limits` bounds the tokens of each.
+    until: Sequence[str] = (),
+    done: Callable[[int, Generation], None] = lambda at, found: None,
+    hear: Callable[[int, str], None] | None = None,
+) -> list[Generation]:
+    """The answer to each; the batch grows to about `room` tokens.
 
-    `on_token(row, id)` is called for each token as it is chosen, end tokens left out.
+    `done(i, answer)` is called as soon as one is finished, and `hear(i, piece)` with its text as it
+    comes: a piece ends within no character, and within nothing that may become a stop string.
     """
-    device = next(causal.parameters()).device
-    width = max(map(len, prompts))
-    tokens = torch.zeros((len(prompts), width), dtype=torch.int64)
-    mask = torch.zeros((len(prompts), width), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
-        mask[row, width - len(prompt) :] = 1
-    tokens, mask = tokens.to(device), mask.to(device)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    takes = inspect.signature(causal.forward).parameters
-    memory = "cache" if "cache" in takes else "past_key_values"  # its name before transformers 5.24
-    draws = [torch.Generator().manual_seed(sampling.seed + row) for row in range(len(prompts))]
-
-    rows = list(range(len(prompts)))
-    written: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    cache = None
-    while rows:
-        where = {"position_ids": positions} if "position_ids" in takes else {}
-        out = causal(
-            input_ids=tokens,
-            attention_mask=mask,
-            use_cache=True,
-            logits_to_keep=1,
-            **{memory: cache},
-            **where,
-        )
-        cache = out[memory]
-        chosen = _choose(out.logits[:, -1].float(), sampling, [draws[r] for r in rows])
-        keep = []
-        for at, (row, token) in enumerate(zip(rows, chosen, strict=True)):
-            if token in stops:
-                stopped[row] = True
-                continue
-            written[row].append(token)
-            if len(written[row]) < limits[row]:
-                keep.append(at)
-            if on_token is not None:
-                on_token(row, token)
-        if not keep:
-            break
-        if len(keep) < len(rows):
-            left = torch.tensor(keep, device=device)
-            cache.batch_select_indices(left)
-            mask, positions = mask[left], positions[left]
-            rows = [rows[at] for at in keep]
-            chosen = [chosen[at] for at in keep]
-        tokens = torch.tensor(chosen, device=device)[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return [Answer(ids(w), s) for w, s in zip(written, stopped, strict=True)]
+    waiting = deque(sorted(range(len(asks)), key=lambda i: (-len(asks[i].prompt), i)))
+    found: dict[int, Generation] = {}
+    running = Running(causal)
+    texts: dict[Row, tuple[int, GrowingText | None]] = {}
+    while waiting or running.rows:
+        free = _free(asks, waiting, running, room)
+        if free and (free == len(waiting) or REFILL * free >= len(running.rows)):
+            at = [waiting.popleft() for _ in range(free)]
+            rows = [Row(asks[i].prompt, sampling, asks[i].seed) for i in at]
+            for i, row in zip(at, rows, strict=True):
+                texts[row] = i, GrowingText(template, until) if until or hear else None
+            running.add(rows)
+        else:
+            rows = list(running.rows)
+            running.step()
+        for row in rows:
+            i, text = texts[row]
+            ended = _ended(row, text, template, asks[i].limit)
+            if ended is not None:
+                running.remove(row)
+                found[i] = Generation(ids(row.written), _whole(row, template, until), ended)
+                done(i, found[i])
+            if hear is not None and text is not None:
+                hear(i, text.fresh(None if ended is None else found[i].text))
+    return [found[i] for i in range(len(asks))]
 
 
-def _choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator]) -> list[int]:
-    """The next token of each row of logits [rows, V]."""
-    if sampling.temperature == 0:
-        return logits.argmax(dim=1).tolist()
-    probs = (logits / sampling.temperature).softmax(dim=1).cpu()
-    ordered, order = probs.sort(dim=1, descending=True, stable=True)
-    ordered[ordered.cumsum(dim=1) - ordered >= sampling.top_p] = 0
-    return [
-        int(order[row, torch.multinomial(ordered[row], 1, generator=draw)])
-        for row, draw in enumerate(draws)
-    ]
+def _free(asks: Sequence[Ask], waiting: deque[int], running: Running, room: int) -> int:
+    """How many more prompts may join; one always may where the batch is empty."""
+    if not waiting:
+        return 0
+    longest = max(len(asks[waiting[0]].prompt), *(row.length for row in running.rows), 0)
+    most = max(1, room // (longest + max(asks[i].limit for i in waiting)))
+    return min(len(waiting), max(0, most - len(running.rows)))
+
+
+def _ended(row: Row, text: GrowingText | None, template: Template, limit: int) -> Ended | None:
+    """How the last token ended the answer, if it did; an end token is taken away."""
+    if row.written[-1] in template.stops:
+        row.written.pop()
+        return "end token"
+    if text is not None:
+        text.add(row.written[-1])
+        if text.stopped:
+            return "stop string"
+    return "length" if len(row.written) >= limit else None
+
+
+def _whole(row: Row, template: Template, until: Sequence[str]) -> str:
+    text = template.decode(ids(row.written))
+    return text[: first_of(text, until)]

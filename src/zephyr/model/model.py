@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
+from zephyr.model.decode import GREEDY, Sampling
 from zephyr.model.fork import Fork, Ids
-from zephyr.model.generate import GREEDY, Generation, Sampling, decode
+from zephyr.model.generate import Ask, Generation, generate
 from zephyr.model.layout import Layout, lay_out, pack
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.template import Template
+
+ROOM = 4
+"""Times the token budget that a running batch of answers may hold."""
 
 
 @dataclass
@@ -65,35 +69,32 @@ class Model:
         return results
 
     def generate(
-        self, prompts: Sequence[Ids], *, max_new_tokens: int, sampling: Sampling = GREEDY
+        self,
+        prompts: Sequence[Ids],
+        *,
+        max_new_tokens: int | Sequence[int],
+        sampling: Sampling = GREEDY,
+        seeds: Sequence[int] | None = None,
+        until: Sequence[str] = (),
+        done: Callable[[int, Generation], None] = lambda at, found: None,
     ) -> list[Generation]:
         """An answer to each prompt, greedily unless `sampling` says otherwise.
 
-        An answer that would leave the context is cut there, and has not stopped.
+        `seeds` are for draws, one for each prompt; `until` are strings that end an answer. An
+        answer that would leave the context is cut there, and has not stopped. `done(i, answer)` is
+        called as soon as one is finished.
 
         Raises:
             ZephyrError: a prompt fills the whole context.
         """
-        self.network.eval()
-        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-        results: list[Generation | None] = [None] * len(prompts)
-        while order:
-            longest = len(prompts[order[0]])
-            self._refuse_too_long(longest + 1)
-            most = max(1, 4 * self.token_budget // (longest + max_new_tokens))
-            members, order = order[:most], order[most:]
-            answers = decode(
-                self.causal,
-                [prompts[i] for i in members],
-                stops=self.template.stops,
-                limits=[min(max_new_tokens, self.context - len(prompts[i])) for i in members],
-                sampling=sampling,
-            )
-            for i, answer in zip(members, answers, strict=True):
-                results[i] = Generation(
-                    answer.ids, self.template.decode(answer.ids), answer.stopped
-                )
-        return [r for r in results if r is not None]
+        most = (
+            [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        )
+        asks = [
+            self._ask(prompt, limit, seed)
+            for prompt, limit, seed in zip(prompts, most, seeds or [0] * len(prompts), strict=True)
+        ]
+        return self._generate(asks, sampling, until, done, None)
 
     def stream(
         self,
@@ -102,6 +103,8 @@ class Model:
         max_new_tokens: int,
         write: Callable[[str], None],
         sampling: Sampling = GREEDY,
+        seed: int = 0,
+        until: Sequence[str] = (),
     ) -> Generation:
         """The answer to one prompt, its text given to `write` piece by piece as it is made.
 
@@ -110,31 +113,38 @@ class Model:
         Raises:
             ZephyrError: the prompt fills the whole context.
         """
-        self._refuse_too_long(len(prompt) + 1)
+        ask = self._ask(prompt, max_new_tokens, seed)
+
+        def hear(_: int, piece: str) -> None:
+            if piece:
+                write(piece)
+
+        (answer,) = self._generate([ask], sampling, until, lambda at, found: None, hear)
+        return answer
+
+    def _generate(
+        self,
+        asks: Sequence[Ask],
+        sampling: Sampling,
+        until: Sequence[str],
+        done: Callable[[int, Generation], None],
+        hear: Callable[[int, str], None] | None,
+    ) -> list[Generation]:
         self.network.eval()
-        made: list[int] = []
-        written = ""
-
-        def hear(_: int, token: int) -> None:
-            nonlocal written
-            made.append(token)
-            text = self.template.decode(np.array(made, dtype=np.int32))
-            if not text.endswith("\ufffd"):
-                write(text[len(written) :])
-                written = text
-
-        room = min(max_new_tokens, self.context - len(prompt))
-        (answer,) = decode(
+        return generate(
             self.causal,
-            [prompt],
-            stops=self.template.stops,
-            limits=[room],
+            self.template,
+            asks,
+            room=ROOM * self.token_budget,
             sampling=sampling,
-            on_token=hear,
+            until=until,
+            done=done,
+            hear=hear,
         )
-        text = self.template.decode(answer.ids)
-        write(text[len(written) :])
-        return Generation(answer.ids, text, answer.stopped)
+
+    def _ask(self, prompt: Ids, limit: int, seed: int) -> Ask:
+        self._refuse_too_long(len(prompt) + 1)
+        return Ask(prompt, min(limit, self.context - len(prompt)), seed)
 
     def merge(self) -> None:
         """Adds all adapters into the weights."""
