@@ -5,17 +5,30 @@ is written behind the last column, a prompt that joins gets free rows, a row tha
 by the last one, and columns that nobody sees any more are left behind. Only a full room is copied.
 """
 
+import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+
+def takes(causal: Any) -> Collection[str]:
+    """The names of what the layers of a network can be given."""
+    return inspect.signature(causal.base_model.forward).parameters
+
+
+def memory(causal: Any) -> str:
+    """The name by which a network is given a cache; transformers changed it with 5.24."""
+    return "cache" if "cache" in takes(causal) else "past_key_values"
+
+
 BLOCK = 64
 """Columns by which a room is larger than what it has to hold."""
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
     """Keys and values [rows, heads, columns, width] as views of a larger room.
 
     What lies outside the views is zero or stale, and always finite: a mask may cover it.

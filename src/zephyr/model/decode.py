@@ -5,7 +5,6 @@ same column; what stands before a prompt is covered by the mask. What a prompt g
 on its neighbours: sampling draws from a generator of its own.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zephyr.model.attention import by_one_token
-from zephyr.model.cache import RoomyCache
+from zephyr.model.cache import RoomyCache, memory, takes
 from zephyr.model.fork import Ids
 
 
@@ -59,9 +58,8 @@ class Running:
         self.causal = causal
         self.rows: list[Row] = []
         self._cache: RoomyCache | None = None
-        takes = inspect.signature(causal.base_model.forward).parameters
-        self._positions = "position_ids" in takes
-        self._memory = "cache" if "cache" in takes else "past_key_values"  # before 5.24
+        self._positions = "position_ids" in takes(causal)
+        self._memory = memory(causal)
         self._device = next(causal.parameters()).device
 
     @torch.inference_mode()
@@ -112,7 +110,7 @@ class Running:
         lengths: Tensor,
         cache: RoomyCache,
     ) -> None:
-        """Reads `tokens` [rows, time], up to `lengths` [rows] tokens in all, and chooses the next."""
+        """Reads `tokens` [rows, time]; a row then has `lengths` in all, and its next is chosen."""
         width = int(lengths.max())
         mask = torch.arange(width) >= (width - lengths)[:, None]
         where = {"position_ids": positions.to(self._device)} if self._positions else {}

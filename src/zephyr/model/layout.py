@@ -101,9 +101,12 @@ def _fill(
     return taken, left
 
 
-def lay_out(forks: Sequence[Fork], layout: Layout) -> Batch:
-    """The tensors of one batch."""
-    return _tree(forks) if layout == "tree" else _rows(forks)
+def lay_out(forks: Sequence[Fork], layout: Layout, *, one_row: bool = False) -> Batch:
+    """The tensors of one batch; with `one_row`, a tree's forks share a single row."""
+    if layout == "rows":
+        return _rows(forks)
+    lengths = [f.length for f in forks]
+    return _tree(forks, sum(lengths) if one_row else max(lengths))
 
 
 def _rows(forks: Sequence[Fork]) -> Batch:
@@ -121,8 +124,7 @@ def _rows(forks: Sequence[Fork]) -> Batch:
     return _batch(tokens, None, None, predict, targets, owner, len(rows))
 
 
-def _tree(forks: Sequence[Fork]) -> Batch:
-    width = max(f.length for f in forks)
+def _tree(forks: Sequence[Fork], width: int) -> Batch:
     rows: list[list[int]] = []
     room: list[int] = []
     for i in sorted(range(len(forks)), key=lambda i: (-forks[i].length, i)):

@@ -19,6 +19,7 @@ from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.model import Model
 from zephyr.model.precision import DTYPES, Dtype, rounding
+from zephyr.model.prefix import WORTH
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
 
@@ -87,7 +88,7 @@ def assemble(causal: Any, tokenizer: Any, wrapper: Any = None, *, token_budget: 
     network = ForkNetwork(causal)
     context = _context(causal.config)
     model = Model(network, tokenizer, Template(tokenizer), context, "rows", token_budget, wrapper)
-    model.layout = _probe(model)
+    model.layout, model.shares = _probe(model)
     return model
 
 
@@ -211,11 +212,12 @@ def _context(config: Any) -> int:
     return 2048  # BLOOM: ALiBi has no table of positions; 2,048 is what it was trained with
 
 
-def _probe(model: Model) -> Layout:
-    """The layout to use, after comparing ours with the library's own forward on three forks.
+def _probe(model: Model) -> tuple[Layout, bool]:
+    """The layout to use, and whether prefixes are shared: ours beside the library's own forward.
 
     `tree` wants sdpa attention over everything before a token, positions that are not ALiBi, and
-    must equal `rows`; `rows` must equal the library's logits.
+    must equal `rows`; `rows` must equal the library's logits. A prefix may be shared where that
+    equals `tree`.
     """
     vocabulary = model.causal.config.vocab_size
     ids = (np.arange(24) * 7 + 3) % vocabulary
@@ -236,12 +238,19 @@ def _probe(model: Model) -> Layout:
     config = model.causal.config.to_dict()
     sliding = "sliding_attention" in (config.get("layer_types") or ())
     if model.causal.config._attn_implementation != "sdpa" or sliding or config.get("alibi"):
-        return "rows"
+        return "rows", False
+    able = replace(model, layout="tree")
     try:
-        tree = _flat(replace(model, layout="tree").logprobs(forks))
+        tree = _flat(able.logprobs(forks))
     except (ValueError, RuntimeError, TypeError):
-        return "rows"  # BLOOM and others refuse such a mask outright
-    return "tree" if float(np.abs(tree - rows).mean()) <= allowed else "rows"
+        return "rows", False  # BLOOM and others refuse such a mask outright
+    if float(np.abs(tree - rows).mean()) > allowed:
+        return "rows", False
+    long = (np.arange(WORTH) * 5 + 1) % vocabulary
+    family = [fork(np.concatenate([long, ids[n : n + 3]]), ids[9:12]) for n in (1, 4, 6)]
+    apart = _flat(able.logprobs(family))
+    together = _flat(replace(able, shares=True).logprobs(family))
+    return "tree", float(np.abs(together - apart).mean()) <= allowed
 
 
 @torch.inference_mode()

@@ -160,13 +160,16 @@ class ForkNetwork(nn.Module):
         super().__init__()
         self.causal = causal
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The log-probability of each supervised token [N], in float32."""
+    def forward(self, batch: Batch, **past: Any) -> Tensor:
+        """The log-probability of each supervised token [N], in float32.
+
+        `past` is a cache of what stands before all rows, under the name that the network gives it.
+        """
         causal: Any = self.causal
         where = {} if batch.mask is None else {"attention_mask": batch.mask}
         if batch.position_ids is not None:
             where["position_ids"] = batch.position_ids
-        states = causal.base_model(input_ids=batch.input_ids, use_cache=False, **where)
+        states = causal.base_model(input_ids=batch.input_ids, use_cache=bool(past), **past, **where)
         hidden = states.last_hidden_state.flatten(0, 1)[batch.predict]
         head = causal.get_output_embeddings()
         return chunked_logprobs(hidden, head.weight, head.bias, batch.targets)

@@ -1,6 +1,6 @@
 """A model: network, tokenizer and template, with two verbs, `logprobs` and `generate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
+from zephyr.model.cache import memory
 from zephyr.model.decode import GREEDY, Sampling
 from zephyr.model.fork import Fork, Ids
 from zephyr.model.generate import Ask, Generation, generate
-from zephyr.model.layout import Layout, lay_out, pack
+from zephyr.model.layout import Batch, Layout, lay_out, pack
 from zephyr.model.logprobs import ForkNetwork
+from zephyr.model.prefix import Prefix, families
 from zephyr.model.template import Template
+
+Logprobs = list[NDArray[np.float32]]
+"""Natural-log probabilities of the supervised tokens of each continuation of a fork."""
+
+
+def ignore(at: int, found: Any) -> None:
+    """Hears of a finished answer, and does nothing."""
+
 
 ROOM = 4
 """Times the token budget that a running batch of answers may hold."""
@@ -27,7 +37,7 @@ class Model:
     """A network that answers: `logprobs` of forks, and `generate` from prompts.
 
     `wrapper` is PEFT's, where there are adapters; `layout` is the faster one that this network
-    computes right.
+    computes right, and `shares` says whether it computes a shared prefix once.
     """
 
     network: ForkNetwork
@@ -37,6 +47,7 @@ class Model:
     layout: Layout
     token_budget: int
     wrapper: Any = None
+    shares: bool = False
 
     @property
     def causal(self) -> Any:
@@ -48,25 +59,43 @@ class Model:
         return next(self.network.parameters()).device
 
     @torch.inference_mode()
-    def logprobs(self, forks: Sequence[Fork]) -> list[list[NDArray[np.float32]]]:
+    def logprobs(
+        self, forks: Sequence[Fork], *, done: Callable[[int, Logprobs], None] = ignore
+    ) -> list[Logprobs]:
         """Natural-log probabilities of the supervised tokens of every continuation, in order.
+
+        What prompts have in common is computed once. `done(i, values)` is called as soon as those
+        of a fork are known.
 
         Raises:
             ZephyrError: a fork is longer than the context of the model.
         """
         self._refuse_too_long(max((f.longest for f in forks), default=0))
         self.network.eval()
-        results: list[list[NDArray[np.float32]]] = [[] for _ in forks]
-        for members in pack(forks, self.token_budget, self.layout):
-            batch = lay_out([forks[i] for i in members], self.layout).to(self.device)
-            values = self.network(batch).cpu().numpy()
+        results: list[Logprobs] = [[] for _ in forks]
+        for members, batch, past in self._batches(forks):
+            values = self.network(batch, **past).cpu().numpy()
             owner = batch.owner.cpu().numpy()
             ordered = np.argsort(owner, kind="stable")
             bounds = np.searchsorted(owner[ordered], np.arange(1, batch.continuations))
             parts = iter(np.split(values[ordered], bounds))
             for i in members:
                 results[i] = [next(parts) for _ in forks[i].continuations]
+                done(i, results[i])
         return results
+
+    def _batches(self, forks: Sequence[Fork]) -> Iterator[tuple[list[int], Batch, dict[str, Any]]]:
+        """Numbers of forks, their batch, and the cache of what stands before it, by its name."""
+        found, alone = families(forks) if self.shares else ([], list(range(len(forks))))
+        name = memory(self.causal)
+        for family in found:
+            prefix = Prefix(self.causal, name, family.prefix, self.device)
+            for members, batch in prefix.rows(family, forks):
+                yield members, batch.to(self.device), {name: prefix.cache}
+        others = [forks[i] for i in alone]
+        for members in pack(others, self.token_budget, self.layout):
+            batch = lay_out([others[i] for i in members], self.layout)
+            yield [alone[i] for i in members], batch.to(self.device), {}
 
     def generate(
         self,
@@ -76,7 +105,7 @@ class Model:
         sampling: Sampling = GREEDY,
         seeds: Sequence[int] | None = None,
         until: Sequence[str] = (),
-        done: Callable[[int, Generation], None] = lambda at, found: None,
+        done: Callable[[int, Generation], None] = ignore,
     ) -> list[Generation]:
         """An answer to each prompt, greedily unless `sampling` says otherwise.
 
@@ -119,7 +148,7 @@ class Model:
             if piece:
                 write(piece)
 
-        (answer,) = self._generate([ask], sampling, until, lambda at, found: None, hear)
+        (answer,) = self._generate([ask], sampling, until, ignore, hear)
         return answer
 
     def _generate(
