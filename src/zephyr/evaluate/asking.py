@@ -12,9 +12,12 @@ from zephyr.model.fork import Fork, Ids
 from zephyr.records import Record
 
 if TYPE_CHECKING:
-    from zephyr.model.generate import Generation  # imports torch
+    from zephyr.model.decode import Sampling  # imports torch
+    from zephyr.model.generate import Generation
 
 T = TypeVar("T")
+Logprobs = list[NDArray[np.float32]]
+"""Of each continuation of a fork, natural-log probabilities of its tokens."""
 Item = dict[str, Any]
 """One row of `items.jsonl`: id, source, group, scores, weight (where not 1), detail."""
 
@@ -27,11 +30,21 @@ class Model(Protocol):
     context: int
     """Tokens that the network can read at once."""
 
-    def logprobs(self, forks: Sequence[Fork]) -> list[list[NDArray[np.float32]]]:
+    def logprobs(
+        self, forks: Sequence[Fork], *, done: Callable[[int, Logprobs], None] = ...
+    ) -> list[Logprobs]:
         """Natural-log probabilities of the tokens of each continuation of each fork."""
 
-    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int) -> "list[Generation]":
-        """The greedy answer to each prompt."""
+    def generate(
+        self,
+        prompts: Sequence[Ids],
+        *,
+        max_new_tokens: int,
+        sampling: "Sampling" = ...,
+        seeds: Sequence[int] | None = None,
+        done: "Callable[[int, Generation], None]" = ...,
+    ) -> "list[Generation]":
+        """The answer to each prompt."""
 
 
 class Settings(NamedTuple):

@@ -15,6 +15,7 @@ from zephyr.model.fork import Ids, fork, ids
 from zephyr.records import Passage, content_hash
 
 WINDOW = 2048
+STRIDE = 512
 
 
 def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
@@ -22,15 +23,7 @@ def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) ->
 
     A text shorter than that is one window, and the protocol says its length.
     """
-    text = "\n\n".join(record.text for record in records)
-    # a limit of length keeps the tokenizer from warning of a text that is never read at once
-    tokens = ids(model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0])
-    if len(tokens) < 2:
-        raise ZephyrError(
-            "there is nothing to predict in this text",
-            found=f"{len(tokens)} tokens",
-            allowed="at least 2",
-        )
+    tokens = _encoded(model, records)
     width = min(WINDOW, model.context)
     short = len(tokens) < width
     width = min(width, len(tokens))
@@ -59,6 +52,59 @@ def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) ->
     }
     said = f"windows of {width}" + (" (the whole text)" if short else "")
     return Asked(items, {k: v for k, v in counts.items() if v}, (said,), {})
+
+
+def ask_strided(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
+    """Windows that overlap: each begins 512 tokens after the last, and only what is new counts.
+
+    The guide of Hugging Face's library (perplexity of fixed-length models): every token but the
+    first 2,048 (or the context) sees at least all but 512 of a window. `n` of the windows, where
+    that is set.
+    """
+    tokens = _encoded(model, records)
+    width = min(WINDOW, model.context, len(tokens))
+    stride = min(STRIDE, width)
+    ends = [*range(width, len(tokens), stride), len(tokens)]
+    starts = [1, *ends[:-1]]
+    rows = [
+        (first, tokens[max(0, end - width) : end], end - first)
+        for first, end in zip(starts, ends, strict=True)
+    ]
+    named = [(first, window, new, _id(first, window)) for first, window, new in rows if new]
+    drawn = sample(named, settings.task.n, settings.seed, lambda row: row[3])
+    losses = model.logprobs([fork(window[:-new], window[-new:]) for _, window, new, _ in drawn])
+    items: list[Item] = [
+        {
+            "id": name,
+            "source": records[0].source,
+            "group": "",
+            "scores": {"perplexity": -sum(loss.tolist())},
+            "weight": {"perplexity": new},
+            "detail": {"request": {"first_token": first, "tokens": new, "window": len(window)}},
+        }
+        for (first, window, new, name), [loss] in zip(drawn, losses, strict=True)
+    ]
+    counts = {"windows not drawn": len(named) - len(drawn)}
+    said = f"windows of {width}, stride {stride}"
+    return Asked(items, {k: v for k, v in counts.items() if v}, (said,), {})
+
+
+def _encoded(model: Model, records: Sequence[Passage]) -> Ids:
+    """The tokens of all texts, joined by a blank line.
+
+    Raises:
+        ZephyrError: there are fewer than two.
+    """
+    text = "\n\n".join(record.text for record in records)
+    # a limit of length keeps the tokenizer from warning of a text that is never read at once
+    tokens = ids(model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0])
+    if len(tokens) < 2:
+        raise ZephyrError(
+            "there is nothing to predict in this text",
+            found=f"{len(tokens)} tokens",
+            allowed="at least 2",
+        )
+    return tokens
 
 
 def _id(start: int, window: Ids) -> str:

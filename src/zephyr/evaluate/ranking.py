@@ -1,28 +1,62 @@
 """Ranking: each option is a continuation of the question, and the likeliest is the answer.
 
-Protocol of EleutherAI's lm-evaluation-harness (`hellaswag` and `arc_*`, 0-shot, no chat template):
-an option is scored by the summed log-probability of its tokens (`acc`), or by that sum over the
-option's length in characters (`acc_norm`), and of equal scores the first wins.
+Protocol of EleutherAI's lm-evaluation-harness (`hellaswag`, `arc_*`, `mmlu`): an option is scored
+by the summed log-probability of its tokens (`acc`), or by that sum over the option's length in
+characters (`acc_norm`), and of equal scores the first wins.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from zephyr.data.readers.choice import LETTERS
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
+from zephyr.evaluate.shots import Pool, before, said
 from zephyr.model.fork import Fork, fork
-from zephyr.records import Choice
+from zephyr.records import Choice, Message
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a question is put: its text, the options that are weighed, and what stands before all."""
+
+    ask: Callable[[Choice], str]
+    options: Callable[[Choice], tuple[str, ...]]
+    opening: Callable[[Choice], str] = lambda record: ""
+
+
+def _lettered(record: Choice) -> str:
+    lines = zip(LETTERS, record.choices, strict=False)
+    return "\n".join(
+        [record.text.strip(), *(f"{letter}. {text}" for letter, text in lines), "Answer:"]
+    )
+
+
+def _about(record: Choice) -> str:
+    subject = f" about {record.subject.replace('_', ' ')}" if record.subject else ""
+    return f"The following are multiple choice questions (with answers){subject}.\n\n"
+
+
+ENDINGS = Form(lambda record: record.text, lambda record: record.choices)
+TEXTS = Form(lambda record: f"Question: {record.text}\nAnswer:", lambda record: record.choices)
+LETTERED = Form(_lettered, lambda record: LETTERS[: len(record.choices)], _about)
 
 
 def ask_endings(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
     """HellaSwag: the text as it stands, and each ending after a space."""
-    return _rank(model, records, lambda record: record.text)
+    return _rank(model, records, settings, ENDINGS)
 
 
 def ask_questions(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
     """Multiple choice as lm-eval asks ARC: the options are not listed, each is a full answer."""
-    return _rank(model, records, lambda record: f"Question: {record.text}\nAnswer:")
+    return _rank(model, records, settings, TEXTS)
+
+
+def ask_letters(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+    """Multiple choice as lm-eval asks MMLU: the options are listed, and their letters weighed."""
+    return _rank(model, records, settings, LETTERED)
 
 
 class _Option(NamedTuple):
@@ -39,8 +73,15 @@ class _Question(NamedTuple):
     options: list[_Option]
 
 
-def _rank(model: Model, records: Sequence[Choice], context: Callable[[Choice], str]) -> Asked:
-    questions, counts = _encode(model, records, [context(record) for record in records])
+def _rank(model: Model, records: Sequence[Choice], settings: Settings, form: Form) -> Asked:
+    pool = Pool(settings)
+    texts = []
+    for record in records:
+        shown = before(pool.of(record), form.ask, lambda r: form.options(r)[r.answer])
+        texts.append(form.opening(record) + shown + form.ask(record))
+    encode = _encode_chats if settings.task.chat else _encode_texts
+    options = encode(model, texts, [form.options(record) for record in records])
+    questions, counts = _fitting(model, records, texts, options)
     forks: list[Fork] = []
     places: list[list[tuple[int, int]]] = []
     for question in questions:
@@ -49,59 +90,80 @@ def _rank(model: Model, records: Sequence[Choice], context: Callable[[Choice], s
         places.append(where)
     answers = model.logprobs(forks)
     items = [
-        _score(question, [answers[f][c].tolist() for f, c in where])
+        _score(question, form.options(question.record), [answers[f][c].tolist() for f, c in where])
         for question, where in zip(questions, places, strict=True)
     ]
     counts["cut"] = sum(any(option.cut for option in q.options) for q in questions)
-    return Asked(items, {k: v for k, v in counts.items() if v}, ("0-shot",), {})
+    how = (said(settings), "chat") if settings.task.chat else (said(settings),)
+    return Asked(items, {k: v for k, v in counts.items() if v}, how, {})
 
 
-def _encode(
-    model: Model, records: Sequence[Choice], contexts: Sequence[str]
-) -> tuple[list[_Question], dict[str, int]]:
-    """The tokens of every option of every question, and how many questions are left out and why.
+_Encoded = list[list[tuple[list[int], list[int]]]]
+"""For every question, and each of its options: the tokens before it, and its own."""
 
-    lm-eval's rule: the option's tokens are those of the whole text beyond as many as the context
-    alone has, with special tokens as the tokenizer adds them by default, and blanks at the end of
-    the context counted to the option. Where the two do not meet at a token's edge, this keeps the
-    whole text's tokens for the option. Of what is too long the last `model.context` + 1 tokens are
-    kept: the last one is predicted and never read.
 
-    lm-eval stops at an option without tokens (a sign that the tokenizer does not know) or longer
-    than the context; here the question is left out, since an option that can't be weighed makes
-    the others meaningless.
+def _encode_texts(
+    model: Model, texts: Sequence[str], options: Sequence[tuple[str, ...]]
+) -> _Encoded:
+    """lm-eval's rule: an option's tokens are those of the whole beyond as many as the text has.
+
+    Special tokens are as the tokenizer adds them by default, and blanks at the end of the text
+    count to the option. Where the two do not meet at a token's edge, this keeps the whole's tokens
+    for the option.
     """
-    before = _tokens(model, [text.rstrip() for text in contexts])
-    wholes = iter(
-        _tokens(
-            model,
-            [
-                f"{text} {choice}"
-                for record, text in zip(records, contexts, strict=True)
-                for choice in record.choices
-            ],
-        )
-    )
+    own = encode(model, [text.rstrip() for text in texts])
+    pairs = zip(texts, options, strict=True)
+    wholes = iter(encode(model, [f"{text} {option}" for text, some in pairs for option in some]))
+    return [
+        [(tokens or [start_token(model)], next(wholes)[len(tokens) :]) for _ in some]
+        for tokens, some in zip(own, options, strict=True)
+    ]
+
+
+def _encode_chats(
+    model: Model, texts: Sequence[str], options: Sequence[tuple[str, ...]]
+) -> _Encoded:
+    """The text is what the user says, and an option what the model answers, without its end."""
+    return [
+        [
+            (prompt.tolist(), answer.tolist())
+            for prompt in [model.template.prompt([Message("user", text)])]
+            for answer in model.template.answers(list(some))
+        ]
+        for text, some in zip(texts, options, strict=True)
+    ]
+
+
+def _fitting(
+    model: Model, records: Sequence[Choice], texts: Sequence[str], encoded: _Encoded
+) -> tuple[list[_Question], dict[str, int]]:
+    """The questions that can be asked, and how many are left out and why.
+
+    Of what is too long the last `model.context` + 1 tokens are kept: the last one is predicted and
+    never read. lm-eval stops at an option without tokens (a sign that the tokenizer does not know)
+    or longer than the context; here the question is left out, since an option that can't be weighed
+    makes the others meaningless.
+    """
     questions: list[_Question] = []
     left_out = {"an option without tokens": 0, "an option longer than the context": 0}
-    for record, text, own in zip(records, contexts, before, strict=True):
-        rests = [tuple(next(wholes)[len(own) :]) for _ in record.choices]
+    for record, text, pairs in zip(records, texts, encoded, strict=True):
+        rests = [tuple(rest) for _, rest in pairs]
         if not all(rests):
             left_out["an option without tokens"] += 1
             continue
         if max(map(len, rests)) > model.context:
             left_out["an option longer than the context"] += 1
             continue
-        prompt = tuple(own or [_start(model)])
-        room = [model.context + 1 - len(rest) for rest in rests]
-        options = [
-            _Option(prompt[-r:], o, r < len(prompt)) for r, o in zip(room, rests, strict=True)
-        ]
+        options = []
+        for prompt, rest in pairs:
+            room = model.context + 1 - len(rest)
+            options.append(_Option(tuple(prompt[-room:]), tuple(rest), room < len(prompt)))
         questions.append(_Question(record, text, options))
     return questions, left_out
 
 
-def _tokens(model: Model, texts: list[str]) -> list[list[int]]:
+def encode(model: Model, texts: list[str]) -> list[list[int]]:
+    """The tokens of each text, special tokens as the tokenizer adds them by default."""
     # a limit of length keeps the tokenizer from warning of texts that are cut only afterwards
     encoded: list[list[int]] = model.tokenizer(texts, truncation=False, max_length=10**9)[
         "input_ids"
@@ -109,7 +171,7 @@ def _tokens(model: Model, texts: list[str]) -> list[list[int]]:
     return encoded
 
 
-def _start(model: Model) -> int:
+def start_token(model: Model) -> int:
     """The token that stands for an empty context: the start token, else the end token."""
     start, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     return int(end if start is None else start)
@@ -134,10 +196,12 @@ def _share_prompts(
     return [fork(prompt, *branches) for prompt, branches in by_prompt.items()], places
 
 
-def _score(question: _Question, logprobs: Iterable[Sequence[float]]) -> Item:
+def _score(
+    question: _Question, weighed: Sequence[str], logprobs: Iterable[Sequence[float]]
+) -> Item:
     record, text, options = question
     sums = np.array([sum(values) for values in logprobs])
-    lengths = np.array([max(1, len(choice)) for choice in record.choices])
+    lengths = np.array([max(1, len(option)) for option in weighed])
     chosen, chosen_norm = int(sums.argmax()), int((sums / lengths).argmax())
     scores = {
         "acc_norm": float(chosen_norm == record.answer),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
+from zephyr.evaluate.subjects import GROUP_OF
 from zephyr.evaluate.task import Metric, Task
 from zephyr.evaluate.tasks import find
 from zephyr.records import Record
@@ -129,11 +130,16 @@ def _estimate(metric: Metric, items: Iterable[Item], seed: int) -> dict[str, Any
 
 
 def _groups(items: Iterable[Item]) -> dict[str, list[Item]]:
-    """Items by their group, and by their source (as "source: name") where there are several."""
+    """Items by their group, MMLU's subjects also by theirs ("group: stem"), and by their source.
+
+    Sources ("source: name") are told apart where there are several.
+    """
     groups: dict[str, list[Item]] = {}
     sources: dict[str, list[Item]] = {}
     for item in items:
         if item["group"]:
             groups.setdefault(item["group"], []).append(item)
+        if item["group"] in GROUP_OF:
+            groups.setdefault(f"group: {GROUP_OF[item['group']]}", []).append(item)
         sources.setdefault(f"source: {item['source']}", []).append(item)
     return dict(sorted(groups.items())) | (sources if len(sources) > 1 else {})

@@ -2,14 +2,23 @@
 
 from zephyr import recipe
 from zephyr.errors import ZephyrError, unknown
-from zephyr.evaluate import perplexity, preferences, ranking, writing
+from zephyr.evaluate import pages, perplexity, preferences, quizzes, ranking, writing
+from zephyr.evaluate.metrics import SACREBLEU
 from zephyr.evaluate.task import Metric, Task
 
+_WRITES = ("max_new_tokens", "temperature", "top_p")
+_SHOWS = ("shots", "examples", "chat")
+_CHANCE = Metric("chance", "mean", None, "one option at random")
 _RANKED = (
     Metric("acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True),
     Metric("acc", "proportion", "higher", "acc"),
-    Metric("chance", "mean", None, "one option at random"),
+    _CHANCE,
 )
+_QUIZZES = (("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test"))
+_QUIZ_EXAMPLES = (("arc_easy", "validation"), ("arc_challenge", "validation"), ("mmlu", "dev"))
+_WIKITEXT = (("wikitext2", "test"),)
+
+_PERPLEXITY = (Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),)
 
 _ALL = (
     Task(
@@ -20,22 +29,29 @@ _ALL = (
         sources=(("hellaswag", "validation"),),
         ask=ranking.ask_endings,
         metrics=_RANKED,
+        examples=(("hellaswag", "train"),),
+        takes=_SHOWS,
     ),
     Task(
         name="gsm8k",
-        version=1,
+        version=2,
         asks="chat",
         method="write",
         sources=(("gsm8k", "test"),),
         ask=writing.ask_problems,
-        takes=("max_new_tokens",),
+        takes=_WRITES,
         metrics=(
             Metric("bleu4", "mean", "higher", "BLEU-4 (characters)", headline=True),
             Metric("rouge1", "mean", "higher", "ROUGE-1 (jieba, F)", headline=True),
             Metric("rouge2", "mean", "higher", "ROUGE-2 (jieba, F)", headline=True),
             Metric("rougeL", "mean", "higher", "ROUGE-L (jieba, F)", headline=True),
-            Metric("exact_match", "proportion", "higher", "number after ####", headline=True),
-            Metric("exact_match_flexible", "proportion", "higher", "last number"),
+            Metric("exact_match", "proportion", "higher", "lm-eval strict-match", headline=True),
+            Metric("exact_match_flexible", "proportion", "higher", "lm-eval flexible-extract"),
+            Metric("number_match", "proportion", "higher", "last number, or that after ####"),
+            Metric("sacrebleu", "mean", "higher", f"sacreBLEU by answer, {SACREBLEU}"),
+            Metric("google_rouge1", "mean", "higher", "ROUGE-1 (rouge-score, F)"),
+            Metric("google_rouge2", "mean", "higher", "ROUGE-2 (rouge-score, F)"),
+            Metric("google_rougeL", "mean", "higher", "ROUGE-L (rouge-score, F)"),
             Metric("stopped", "proportion", "higher", "ended by itself"),
             Metric("length", "mean", None, "tokens of the answer", scale=1),
         ),
@@ -62,18 +78,71 @@ _ALL = (
         version=1,
         asks="choice",
         method="rank",
-        sources=(("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test")),
+        sources=_QUIZZES,
         ask=ranking.ask_questions,
         metrics=_RANKED,
+        examples=_QUIZ_EXAMPLES,
+        takes=_SHOWS,
+    ),
+    Task(
+        name="mcqa_letter",
+        version=1,
+        asks="choice",
+        method="rank letters",
+        sources=_QUIZZES,
+        ask=ranking.ask_letters,
+        metrics=(Metric("acc", "proportion", "higher", "acc", headline=True), _CHANCE),
+        examples=_QUIZ_EXAMPLES,
+        takes=_SHOWS,
+    ),
+    Task(
+        name="mcqa_written",
+        version=1,
+        asks="choice",
+        method="write a letter",
+        sources=_QUIZZES,
+        ask=quizzes.ask_quizzes,
+        metrics=(
+            Metric("acc", "proportion", "higher", "acc", headline=True),
+            _CHANCE,
+            Metric("named", "proportion", "higher", "names an option"),
+            Metric("stopped", "proportion", "higher", "ended by itself"),
+        ),
+        examples=_QUIZ_EXAMPLES,
+        takes=("shots", "examples", *_WRITES),
     ),
     Task(
         name="wikitext2",
         version=1,
         asks="passage",
         method="predict",
-        sources=(("wikitext2", "test"),),
+        sources=_WIKITEXT,
         ask=perplexity.ask_windows,
-        metrics=(Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),),
+        metrics=_PERPLEXITY,
+        one_text=True,
+    ),
+    Task(
+        name="wikitext2_strided",
+        version=1,
+        asks="passage",
+        method="predict",
+        sources=_WIKITEXT,
+        ask=perplexity.ask_strided,
+        metrics=_PERPLEXITY,
+        one_text=True,
+    ),
+    Task(
+        name="wikitext2_pages",
+        version=1,
+        asks="passage",
+        method="predict",
+        sources=_WIKITEXT,
+        ask=pages.ask_pages,
+        metrics=(
+            Metric("word_perplexity", "exp-mean", "lower", "per word", scale=1, headline=True),
+            Metric("byte_perplexity", "exp-mean", "lower", "per byte", scale=1),
+            Metric("bits_per_byte", "mean", "lower", "bits per byte", scale=1, headline=True),
+        ),
         one_text=True,
     ),
 )

@@ -93,6 +93,10 @@ class Template:
         """The prompt, and the chosen and the rejected answer, each with its end."""
         return self._pair_forks([pair])[0]
 
+    def answers(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of answers as they follow a prompt, without their end."""
+        return [c.ids[: len(c.ids) - len(self.ending)] for c in self._answers(texts)]
+
     def decode(self, answer: Ids) -> str:
         """The text of an answer without its end token."""
         kept = [i for i in answer.tolist() if i not in self.stops]
