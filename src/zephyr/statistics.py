@@ -134,12 +134,13 @@ def _tail(successes: int, n: int, share: float) -> float:
     return float(np.exp(logs).sum())
 
 
-def verdict(difference: Estimate, better: Better | None) -> Verdict:
+def verdict(difference: Estimate, better: Better | None, p: float = 0.0) -> Verdict:
     """What a difference says: its interval lies above zero, below it, or neither.
 
-    Nothing can be told of a metric with no better side (None).
+    Nothing can be told of a metric with no better side (None), nor where `p`, corrected for the
+    number of comparisons, is above 5 %.
     """
-    if better is None or difference.low <= 0 <= difference.high:
+    if better is None or p > 0.05 or difference.low <= 0 <= difference.high:
         return "cannot tell"
     return "better" if (difference.low > 0) == (better == "higher") else "worse"
 

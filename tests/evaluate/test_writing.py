@@ -42,8 +42,9 @@ def test_strict_wants_the_mark_and_flexible_any_number(fake: Any) -> None:
             *(chat(name, "Long sum.\n#### 1204") for name in answers),
         )
     )
-    assert [s["exact_match"] for s in got] == [1, 0, 1, 0]
-    assert [s["exact_match_flexible"] for s in got] == [1, 1, 0, 0]
+    assert [s["exact_match"] for s in got] == [0, 0, 1, 0]
+    assert [s["exact_match_flexible"] for s in got] == [0, 1, 0, 0]
+    assert [s["number_match"] for s in got] == [1, 1, 1, 0]
 
 
 def test_an_answer_cut_off_has_not_stopped(fake: Any) -> None:

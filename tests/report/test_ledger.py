@@ -128,18 +128,18 @@ def test_rewards_are_compared_with_the_reference_against_itself(make_shelf: Make
     shelf.node("M1-int8/preferences", "evaluation", model="M1-int8", reference="M0/preferences")
     shelf.record()
     shelf.score("M0/preferences", dict.fromkeys(coins(4, 4)), metric="reward_accuracy")
-    shelf.score("M1/preferences", coins(7, 1), metric="reward_accuracy")
+    shelf.score("M1/preferences", coins(8, 0), metric="reward_accuracy")
     shelf.score("M1-int8/preferences", coins(6, 2), metric="reward_accuracy")
     found = cells(shelf)
     assert found["M0"].empty == "nothing to score"
     ours, small = found["M1"].difference, found["M1-int8"].difference
     assert ours is not None
     assert small is not None
-    low, high = wilson(7, 8)
-    assert ours.estimate == Estimate(7 / 8 - 0.5, low - 0.5, high - 0.5, 8)
+    low, high = wilson(8, 8)
+    assert ours.estimate == Estimate(0.5, low - 0.5, high - 0.5, 8)
     assert ours.verdict == "better"
     assert small.estimate is not None
-    assert small.estimate.value == pytest.approx(-1 / 8)
+    assert small.estimate.value == pytest.approx(-2 / 8)
 
 
 def test_strict_reward_accuracy_has_no_difference_to_a_reference(make_shelf: MakeShelf) -> None:

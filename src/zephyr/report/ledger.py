@@ -7,7 +7,7 @@ it has none; beside it stands the difference, on the same items, to the model th
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from zephyr.errors import ZephyrError
 from zephyr.recipe import Lora, Model, Recipe
+from zephyr.significance import Evidence, enough, evidence, holm
 from zephyr.statistics import Better, Estimate, Kind, Verdict, difference, verdict
 from zephyr.store import Run, Store, read_json_lines
 
@@ -59,12 +60,20 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's score minus that of the model `to`, paired by item; or why there is none."""
+    """A model's score minus that of the model `to`, paired by item; or why there is none.
+
+    `p` is corrected for the `comparisons` of its table, and so is the verdict; `needed` are the
+    items at which a difference such as this could be told, where it can't be.
+    """
 
     to: str
     estimate: Estimate | None
     verdict: Verdict | None
     empty: str | None
+    p: float | None = None
+    comparisons: int = 0
+    needed: int | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ def read_ledger(store: Store, recipe_name: str) -> Ledger:
         model: tuple(_cell(entries, scores, model, column) for column in columns)
         for model in recipe.models
     }
-    rows = []
+    rows: list[Row] = []
     for name, model in recipe.models.items():
         scored, parent = cells[name], model.from_
         if parent is not None:
@@ -147,7 +156,7 @@ def read_ledger(store: Store, recipe_name: str) -> Ledger:
                 for ours, theirs in zip(scored, cells[parent], strict=True)
             )
         rows.append(Row(name, parent, _done(model), entries[name], scored))
-    return Ledger(recipe, entries, columns, tuple(rows))
+    return Ledger(recipe, entries, columns, _corrected(rows))
 
 
 def _known(store: Store, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
@@ -274,12 +283,14 @@ def _compared(
         return ours
     column = ours.column
     asked, before = entries[f"{model}/{column.task}"], f"{parent}/{column.task}"
-    found: Estimate | str
+    found: _Told | str
     if column.metric.startswith("reward_") and asked.inputs.get("reference") == before:
         tie = AGAINST_ITSELF.get(column.metric)
         if tie is not None:
             value, low, high, n = ours.estimate
-            found = Estimate(value - tie, low - tie, high - tie, n)
+            gap = Estimate(value - tie, low - tie, high - tie, n)
+            values = [v for v, _ in _items(asked.run.path)[column.metric].values()]
+            found = _Told(gap, evidence(values, [tie] * len(values), kind="mean", seed=seed))
         else:
             found = f"measured against itself, {parent} ties on every pair"
     elif theirs.estimate is None:
@@ -289,12 +300,54 @@ def _compared(
     if isinstance(found, str):
         made = Difference(parent, None, None, found)
     else:
-        made = Difference(parent, found, verdict(found, column.better), None)
+        made = Difference(parent, found.gap, None, None, evidence=found.evidence)
     return Cell(column, ours.estimate, ours.protocol, None, made, ours.groups)
 
 
+class _Told(NamedTuple):
+    gap: Estimate
+    evidence: Evidence
+
+
+def _corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with verdicts, corrected for how many there are.
+
+    All comparisons of headline metrics that have a better side are one family, those of all other
+    metrics another.
+    """
+    corrected: dict[tuple[str, Column], Difference] = {}
+    for headline in (True, False):
+        family = [
+            (row.model, cell.column, cell.difference, cell.difference.evidence)
+            for row in rows
+            for cell in row.cells
+            if cell.column.headline == headline
+            and cell.column.better is not None
+            and cell.difference is not None
+            and cell.difference.evidence is not None
+        ]
+        p_values = holm([found.p for *_, found in family])
+        for (model, column, gap, found), p in zip(family, p_values, strict=True):
+            assert gap.estimate is not None, "where there is evidence, there is a difference"
+            said = verdict(gap.estimate, column.better, p)
+            needed = enough(found, len(family)) if said == "cannot tell" else None
+            corrected[model, column] = replace(
+                gap, verdict=said, p=p, comparisons=len(family), needed=needed
+            )
+
+    def cell_of(row: Row, cell: Cell) -> Cell:
+        gap = corrected.get((row.model, cell.column), cell.difference)
+        if gap is not None and gap.estimate is not None and gap.verdict is None:
+            gap = replace(gap, verdict="cannot tell")  # no side of it is better
+        return replace(cell, difference=gap)
+
+    return tuple(
+        replace(row, cells=tuple(cell_of(row, cell) for cell in row.cells)) for row in rows
+    )
+
+
 @cache  # finished runs never change
-def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> Estimate | str:
+def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> _Told | str:
     """The difference of two evaluations on the items that both have, or why there is none."""
     mine, base = (_items(run)[column.metric] for run in (ours, theirs))
     shared = [key for key in mine if key in base]
@@ -306,12 +359,14 @@ def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> Estimate | s
 
 def _differ(
     pairs: Sequence[tuple[float, float, float, float]], kind: Kind, seed: int
-) -> Estimate | str:
-    if all(pair[:2] == pair[2:] for pair in pairs):
-        return Estimate(0.0, 0.0, 0.0, len(pairs))  # what every resample would give
+) -> _Told | str:
+    if all(pair[:2] == pair[2:] for pair in pairs):  # what every resample would give
+        return _Told(Estimate(0.0, 0.0, 0.0, len(pairs)), Evidence(1.0, 0.0, 0.0))
     mine, weights, base, base_weights = zip(*pairs, strict=True)
     found = difference(mine, base, weights, base_weights, kind=kind, seed=seed)
-    return found if all(map(math.isfinite, found)) else "not a finite number"
+    if not all(map(math.isfinite, found)):
+        return "not a finite number"
+    return _Told(found, evidence(mine, base, weights, base_weights, kind=kind, seed=seed))
 
 
 @cache

@@ -68,6 +68,7 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         "number": tables.number,
         "interval": tables.interval,
         "signed": tables.signed,
+        "rounded": tables.rounded,
         "label": tables.label,
         "size": _size,
         "duration": _duration,

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zephyr.report.ledger import Cell, Column, Entry, Ledger, Row
+from zephyr.report.ledger import Cell, Column, Difference, Entry, Ledger, Row
 from zephyr.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -36,6 +36,19 @@ def number(value: float, scale: float, like: float | None = None) -> str:
 
 def interval(estimate: Estimate, scale: float) -> str:
     return f"[{number(estimate.low, scale)}, {number(estimate.high, scale)}]"
+
+
+def said(gap: Difference) -> str:
+    """The verdict on a difference, and the items that could tell where these can't."""
+    if gap.verdict != "cannot tell" or gap.estimate is None or gap.needed is None:
+        return gap.verdict or ""
+    return f"cannot tell at n={gap.estimate.n:,}; about {rounded(gap.needed):,} could"
+
+
+def rounded(count: int) -> int:
+    """A number of items to two figures, for an estimate is no more exact."""
+    scale: int = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // scale) * scale
 
 
 def signed(value: float, scale: float) -> str:
@@ -98,6 +111,9 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
             "to": found.to,
             **_estimate_json(found.estimate),
             "verdict": found.verdict,
+            "p_corrected": found.p,
+            "comparisons": found.comparisons,
+            "n_needed": found.needed,
             "empty": found.empty,
         }
     return {
@@ -140,6 +156,9 @@ _DIFFERENCE = {
     "high": "difference_high",
     "n": "difference_n",
     "verdict": "verdict",
+    "p_corrected": "p_corrected",
+    "comparisons": "comparisons",
+    "n_needed": "n_needed",
     "empty": "difference_empty",
 }
 """The columns of the CSV that hold a difference."""
@@ -158,7 +177,9 @@ def table_markdown(ledger: Ledger) -> str:
     parts += ["## Headline metrics", _scores_markdown(ledger, headlines)]
     parts.append(
         "A cell holds the value, its 95 % interval, the number of items, and the paired difference "
-        "to the model that this one comes from, with its 95 % interval and verdict."
+        "to the model that this one comes from, with its 95 % interval and verdict. Verdicts are "
+        "corrected for the number of comparisons in the table (Holm); where the items cannot tell, "
+        "the number is told at which a difference such as this could be, four times in five."
     )
     parts += ["## Protocols", _protocols_markdown(ledger)]
     if groups := list(_groups_markdown(ledger)):
@@ -193,7 +214,7 @@ def _cell_markdown(cell: Cell) -> str:
     if gap.estimate is None:
         return f"{text}; no difference ({gap.empty})"
     by = f"{signed(gap.estimate.value, scale)} {interval(gap.estimate, scale)}"
-    return f"{text}; {by} {gap.verdict}"
+    return f"{text}; {by} {said(gap)}"
 
 
 def _protocols_markdown(ledger: Ledger) -> str:
