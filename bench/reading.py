@@ -23,6 +23,8 @@ LOCK = Path(tempfile.gettempdir()) / "zephyr-bench.lock"
 BUSY = 0.3
 """Share that others may take in the second before one; above, it waits."""
 PATIENCE = 900
+OWN = ("zephyr", "zephyr_asks", "matrix")
+"""Contenders that run in the project's own environment."""
 ATTEMPTS = 4
 SPARE = 1 << 30
 OUT_OF_MEMORY = ("not enough memory", "Cannot allocate memory", "OutOfMemoryError", "MemoryError")
@@ -66,7 +68,7 @@ def _process(contender: str, job: dict[str, Any]) -> dict[str, Any]:
         memory = psutil.virtual_memory().available - SPARE
         job = {**job, "folder": name, "memory": memory}
         (folder / "job.json").write_text(json.dumps(job))
-        own = contender in ("zephyr", "matrix")
+        own = contender in OWN
         done = subprocess.run(
             [
                 sys.executable if own else str(python_of(contender)),
