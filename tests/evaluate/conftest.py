@@ -56,6 +56,7 @@ class Fake:
         self.tokenizer = self.template = Letters()
         self.likes, self.writes, self.context = likes, writes, context
         self.asked: list[Fork] = []
+        self.given: list[dict[str, Any]] = []
 
     def logprobs(self, forks: Sequence[Fork], **_: Any) -> list[list[Any]]:
         self.asked += forks
@@ -68,7 +69,10 @@ class Fake:
             for f in forks
         ]
 
-    def generate(self, prompts: Sequence[Ids], *, max_new_tokens: int, **_: Any) -> list[Answer]:
+    def generate(
+        self, prompts: Sequence[Ids], *, max_new_tokens: int, **given: Any
+    ) -> list[Answer]:
+        self.given.append(given)
         texts = [self.writes(self.tokenizer.decode(prompt)) for prompt in prompts]
         kept = [text[:max_new_tokens] for text in texts]
         return [

@@ -1,0 +1,178 @@
+"""The field's own scores of an answer: sacreBLEU, rouge-score and lm-eval as oracles."""
+
+import gzip
+import json
+import random
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.parity.imperfect import imperfect
+from zephyr.evaluate.metrics import (
+    SACREBLEU,
+    flexible_match,
+    google_rouge,
+    sacrebleu,
+    strict_match,
+)
+from zephyr.evaluate.tasks import find
+
+TEXTS = [
+    "Ada has 12 pens and buys 30. 12 + 30 = 42. Ada gives 5. 42 - 5 = 37.\n#### 37",
+    "There are 6 boxes of 7 nuts. 6 x 7 = 42. Ben brings 8 more. 42 + 8 = 50.\n#### 50",
+    "A book has 90 pages. Cleo reads 20 and 15. 20 + 15 = 35. 90 - 35 = 55.\n#### 55",
+    "Dan pays $1,250.50 in all: $1,200 + $50.50.\n#### 1,250.50",
+]
+PAIRS = list(zip(TEXTS, imperfect(TEXTS), strict=True))
+
+
+def real(folder: Path) -> list[tuple[str, str]]:
+    with gzip.open(folder / "gsm8k/test.jsonl.gz", "rt", encoding="utf-8", newline="\n") as file:
+        answers = [json.loads(line)["answer"] for line in file][:300]
+    return list(zip(answers, imperfect(answers), strict=True))
+
+
+def check_field(pairs: list[tuple[str, str]]) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu import sentence_bleu
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for reference, answer in pairs:
+        assert sacrebleu(reference, answer) == sentence_bleu(answer, [reference]).score / 100
+        theirs = scorer.score(reference, answer)
+        assert google_rouge(reference, answer)._asdict() == {
+            name: score.fmeasure for name, score in theirs.items()
+        }
+
+
+def test_sacrebleu_and_rouge_score_are_theirs() -> None:
+    check_field(PAIRS)
+
+
+def test_sacrebleu_and_rouge_score_are_theirs_on_real_answers(real_data: Path) -> None:
+    check_field(real(real_data))
+
+
+def test_the_signature_says_how() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    scorer = BLEU(effective_order=True)
+    scorer.sentence_score("a", ["a"])
+    assert str(scorer.get_signature()).rpartition("|version:")[0] == SACREBLEU
+    assert SACREBLEU in str([metric.rule for metric in find("gsm8k").metrics])
+
+
+def test_sacrebleu_by_hand() -> None:
+    """Four of five words, 3 of 4 pairs, 2 of 3 triples and 1 of 2 quadruples; orders 1 to 2."""
+    expected = (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
+    assert sacrebleu("a b c d e", "a b c d f") == pytest.approx(expected)
+    assert sacrebleu("a b", "a b") == pytest.approx(1)
+    assert sacrebleu("a b", "") == 0
+
+
+def test_google_rouge_by_hand() -> None:
+    """Two of three words, one of two pairs, two words in order; case and signs don't count."""
+    assert google_rouge("the cat sat", "The cat, ran!") == pytest.approx((2 / 3, 1 / 2, 2 / 3))
+    assert google_rouge("the cats", "the cat") == pytest.approx((1 / 2, 0, 1 / 2))
+    assert google_rouge("a", "") == (0, 0, 0)
+
+
+HAND = [
+    ("so\n#### 18", "#### 18", True, True),
+    ("so\n#### 18", "#### 18 and #### 19", True, False),
+    ("so\n#### 18", "####18", False, True),
+    ("so\n#### 18", "#### 18.00", False, False),
+    ("so\n#### 18", "#### $18", False, True),
+    ("so\n#### 18", "#### 18.", True, True),
+    ("so\n#### 18", "It is $18.", False, True),
+    ("so\n#### 18", "It is 18, so...", False, False),
+    ("so\n#### 18", "It is 18 eggs", False, True),
+    ("so\n#### 5", "It is 5", False, True),
+    ("so\n#### 5", "It is 5.\n", False, True),
+    ("so\n#### -5", "#### -5", True, True),
+    ("so\n#### -5", "7-5", False, True),
+    ("so\n#### 5", "7-5", False, False),
+    ("so\n#### 1,234", "#### 1234", True, True),
+    ("so\n#### 1,234", "1,2,3,4", False, True),
+    ("so\n#### 18", "", False, False),
+    ("so\n#### 18", "#### ", False, False),
+    ("so\n#### 18", "#### x\n18", False, True),
+    ("so\n#### 18", "#### -,.", False, False),
+    ("no mark", "[invalid]", False, False),
+    ("[invalid]", "no number", True, True),
+]
+
+
+@pytest.mark.parametrize(("reference", "answer", "strict", "flexible"), HAND)
+def test_matches_as_lm_eval_has_them(
+    reference: str, answer: str, strict: bool, flexible: bool
+) -> None:
+    assert strict_match(reference, answer) == strict
+    assert flexible_match(reference, answer) == flexible
+
+
+def test_matches_are_lm_evals_on_answers_by_hand() -> None:
+    check_matches([row[:2] for row in HAND])
+
+
+def test_matches_are_lm_evals_on_imperfect_answers() -> None:
+    check_matches(PAIRS)
+
+
+def test_matches_are_lm_evals_on_real_answers(real_data: Path) -> None:
+    check_matches(real(real_data))
+
+
+def test_matches_are_lm_evals_on_any_text() -> None:
+    rng = random.Random(0)
+    pieces = [
+        "#### ",
+        "####",
+        "-",
+        "$",
+        ".",
+        ",",
+        "5",
+        "42",
+        "1,234",
+        " ",
+        "\n",
+        "x",
+        "..",
+        "[",
+        "²",
+    ]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(9))) for _ in range(600)]
+    check_matches([(f"#### {rng.choice((5, 42, 1234))}", text) for text in texts])
+
+
+def check_matches(pairs: list[tuple[str, str]]) -> None:
+    """Compares with the filters and the metric of the task file of the lm-eval that is here."""
+    matches, metric = lm_eval()
+    for name, ours in (("strict-match", strict_match), ("flexible-extract", flexible_match)):
+        for reference, answer in pairs:
+            [[told]] = matches[name].apply([[answer]], [{}])
+            theirs = metric(predictions=[told], references=[reference])["exact_match"]
+            assert ours(reference, answer) == theirs, (name, reference, answer)
+
+
+def lm_eval() -> tuple[dict[str, Any], Any]:
+    """The filters of its task by name, and its metric with that task's settings."""
+    pytest.importorskip("lm_eval", reason="the oracle is an optional extra")
+    import lm_eval
+    import yaml
+    from lm_eval.api.metrics import exact_match_fn
+    from lm_eval.filters.extraction import RegexFilter
+
+    file = Path(lm_eval.__file__).parent / "tasks/gsm8k/gsm8k.yaml"
+    task = yaml.safe_load(file.read_text())
+    [settings] = task["metric_list"]
+    keys = ("ignore_case", "ignore_punctuation", "regexes_to_ignore")
+    filters = {}
+    for row in task["filter_list"]:
+        first, second = row["filter"]
+        assert (first.pop("function"), second["function"]) == ("regex", "take_first")
+        filters[row["name"]] = RegexFilter(**first)
+    return filters, partial(exact_match_fn, **{key: settings[key] for key in keys})
