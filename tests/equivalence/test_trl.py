@@ -1,5 +1,6 @@
 """TRL as an oracle: its trainers' own losses and gradients on the same rows and network."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from tests import tiny
+from zephyr.evaluate.scoring import run_task
 from zephyr.model import adapter
 from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out
 from zephyr.model.model import Model
-from zephyr.recipe import Align, Lora
+from zephyr.recipe import Align, Lora, Task
 from zephyr.records import Chat, Message, Pair
 from zephyr.train.objectives import Objective, Pairs, Preference, TokenLoss, orpo, simpo
 
@@ -159,6 +161,44 @@ def test_dpo_and_ipo_are_trls(
 
 
 SIDES = ("chosen", "rejected")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
+    """TRL's accuracy is strict, and its margin beta times ours; all pairs are one batch."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    model = made(family)
+    task = Task(name="preferences")
+    first = PAIRS[0]
+    pairs = [*PAIRS, replace(first, chosen=first.rejected, rejected=first.chosen)]
+    with model.wrapper.disable_adapter():
+        before = run_task(task, pairs, model, split_label="test", seed=0)
+    got = run_task(
+        task, pairs, model, split_label="test", reference_items=before.items, seed=0
+    ).scores
+    mine = {row["name"]: row["value"] for row in got["metrics"]}
+    rows = [
+        {"prompt_ids": f.prompt.tolist()}
+        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.continuations, strict=True)}
+        for f in model.template.forks(pairs)
+    ]
+    beta = 0.3
+    trainer = DPOTrainer(
+        model.wrapper,
+        ref_model=tiny.model(family).causal,
+        args=DPOConfig(**settings(tmp_path, beta=beta)),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
+        processing_class=model.tokenizer,
+    )
+    trainer.model.eval()
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model, trainer.data_collator(rows))
+    logged = {name: values[-1] for name, values in trainer._metrics["eval"].items()}
+    assert 0 < mine["reward_accuracy_strict"] < 1, "the test would not see a difference"
+    assert mine["reward_accuracy_strict"] == pytest.approx(logged["rewards/accuracies"])
+    assert beta * mine["reward_margin"] == pytest.approx(logged["rewards/margins"], abs=1e-5)
 
 
 def answers() -> Pairs:

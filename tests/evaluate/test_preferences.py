@@ -7,7 +7,7 @@ import pytest
 from tests.evaluate.conftest import Letters
 from zephyr import recipe
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.preferences import NO_REFERENCE
+from zephyr.evaluate.preferences import NO_REFERENCE, REWARDS
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.model.fork import Fork
 from zephyr.records import Message, Pair
@@ -34,7 +34,8 @@ def test_rewards_by_hand(fake: Any) -> None:
     """The reference gives -1 a token (sums -5 and -3; -3, -5; -3, -3), the model -1 to what holds
     an a, -2 to b, c and d, and -3 to e and f (-5, -6; -6, -10; -9, -9).
 
-    Margins: (-5 + 5) - (-6 + 3) = 3; (-6 + 3) - (-10 + 5) = 2; (-9 + 3) - (-9 + 3) = 0.
+    Margins: (-5 + 5) - (-6 + 3) = 3; (-6 + 3) - (-10 + 5) = 2; (-9 + 3) - (-9 + 3) = 0. By the
+    token: rewards 0 and -1; -1 and -1; -2 and -2; the model alone -1 and -2; -2 and -2; -3 and -3.
     """
 
     def likes(prompt: str, answer: str) -> float:
@@ -50,8 +51,10 @@ def test_rewards_by_hand(fake: Any) -> None:
         {
             "reward_accuracy": 2.5 / 3,
             "reward_accuracy_strict": 2 / 3,
+            "reward_accuracy_per_token": 2 / 3,
             "reward_margin": 5 / 3,
             "policy_accuracy": 2.5 / 3,
+            "policy_accuracy_per_token": 2 / 3,
             "longer_accuracy": 1.5 / 3,
         }
     )
@@ -83,19 +86,33 @@ def test_answers_of_the_same_tokens_are_a_tie(fake: Any) -> None:
     model.template = Unknowing()
     pairs = [Pair("one", USER, "→", "∧")]
     got = ask(model, pairs, ask(model, pairs))
+    assert got.scores["counts"] == {"both answers of the same tokens": 1}
     assert got.items[0]["scores"] == {
         "reward_accuracy": 0.5,
         "reward_accuracy_strict": 0,
+        "reward_accuracy_per_token": 0.5,
         "reward_margin": 0,
         "policy_accuracy": 0.5,
+        "policy_accuracy_per_token": 0.5,
         "longer_accuracy": 0.5,
     }
+
+
+def test_length_can_decide_by_sums_and_not_by_the_token(fake: Any) -> None:
+    """The model gives -1.5 a token where the reference gave -1: the longer answer loses more."""
+    reference = ask(fake(lambda prompt, answer: -1))
+    got = ask(fake(lambda prompt, answer: -1.5), reference=reference)
+    for item in got.items:
+        scores, (chosen, rejected) = item["scores"], item["detail"]["tokens"]
+        assert scores["reward_margin"] == -0.5 * (chosen - rejected)
+        assert scores["reward_accuracy_per_token"] == scores["policy_accuracy_per_token"] == 0.5
+    assert [i["scores"]["reward_accuracy"] for i in got.items] == [0, 1, 0.5]
 
 
 def test_a_base_model_has_no_reference_and_says_so(fake: Any) -> None:
     scores = ask(fake()).scores
     rows = {m["name"]: m for m in scores["metrics"]}
-    for name in ("reward_accuracy", "reward_accuracy_strict", "reward_margin"):
+    for name in REWARDS:
         assert rows[name]["empty"] == NO_REFERENCE
         assert (rows[name]["value"], rows[name]["n"]) == (None, 0)
     assert rows["longer_accuracy"]["value"] == 0.5

@@ -5,9 +5,9 @@ and of 40 that Zephyr makes itself.
     pip download --no-deps llamafactory==0.9.5 && unzip llamafactory-0.9.5-*.whl -d FOLDER
     python -m tests.parity.make_llamafactory FOLDER GSM8K_TEST.jsonl.gz
 
-The module of its metrics is imported alone, since the packages around it want a whole installation.
-Numbers are stored, and no text; `imperfect` makes the texts again. A number is LLaMA-Factory's: times
-100, and rounded to four digits.
+The module of its metrics is imported alone: the packages around it want a whole installation.
+Numbers are stored, and no text; `imperfect` makes the texts again. A number is LLaMA-Factory's:
+times 100, and rounded to four digits.
 """
 
 import gzip

@@ -3,8 +3,13 @@
 Reward accuracy as DPO defines it (Rafailov et al. 2023): the implicit reward of an answer is beta
 times the log-probability of its tokens, end token included and prompt left out, under the model
 minus that under its reference; a pair is right where the chosen answer has the greater reward. Beta
-does not change which is greater, so margins stand in nats. A tie counts one half: a model measured
-against itself scores 0.5, not the 0 that a strict comparison gives (kept beside).
+does not change which is greater, so margins stand in nats, as if it were 1; TRL and LLaMA-Factory
+log beta times as much. A tie counts one half: a model measured against itself scores 0.5, not the 0
+that a strict comparison gives (kept beside).
+
+Summed log-probabilities fall with each token, so beside every accuracy stands one by the mean over
+the tokens of an answer. And beside the rewards stand what a reader must hold them against: which
+answer the model itself finds likelier, without a reference, and which one is longer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +22,12 @@ from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
 from zephyr.model.fork import Fork
 from zephyr.records import Pair
 
+REWARDS = (
+    "reward_accuracy",
+    "reward_accuracy_strict",
+    "reward_accuracy_per_token",
+    "reward_margin",
+)
 NO_REFERENCE = "a base model has no reference: its reward is zero for every answer"
 
 
@@ -24,7 +35,7 @@ def ask_pairs(model: Model, records: Sequence[Pair], settings: Settings) -> Aske
     """Both answers to each prompt, as the model's own template renders them.
 
     A pair that does not fit into the context is left out and counted: cut, it would be another.
-    Answers of the same tokens are a tie, whatever rounding says.
+    Answers of the same tokens are a tie, whatever rounding says, and are counted too.
     """
     forks = [model.template.pair_fork(record) for record in records]
     fitting = [
@@ -37,19 +48,25 @@ def ask_pairs(model: Model, records: Sequence[Pair], settings: Settings) -> Aske
         _score(model, record, made.prompt, _told_apart(made, sides), settings.reference)
         for (record, made), sides in zip(fitting, logprobs, strict=True)
     ]
-    overlong = len(records) - len(fitting)
-    rewards = ("reward_accuracy", "reward_accuracy_strict", "reward_margin")
+    counts = {
+        "longer than the context": len(records) - len(fitting),
+        "both answers of the same tokens": sum(_same(made) for _, made in fitting),
+    }
     return Asked(
         items,
-        {"longer than the context": overlong} if overlong else {},
+        {reason: count for reason, count in counts.items() if count},
         (),
-        dict.fromkeys(rewards, NO_REFERENCE) if settings.reference is None else {},
+        dict.fromkeys(REWARDS, NO_REFERENCE) if settings.reference is None else {},
     )
 
 
 def _told_apart(made: Fork, sides: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32]]:
+    return (sides[0], sides[0]) if _same(made) else sides
+
+
+def _same(made: Fork) -> bool:
     chosen, rejected = (side.ids for side in made.continuations)
-    return (sides[0], sides[0]) if np.array_equal(chosen, rejected) else sides
+    return np.array_equal(chosen, rejected)
 
 
 def _score(
@@ -60,8 +77,10 @@ def _score(
     reference: Mapping[str, Item] | None,
 ) -> Item:
     chosen, rejected = (float(side.sum(dtype=np.float64)) for side in sides)
+    tokens = [len(side) for side in sides]
     scores = {
         "policy_accuracy": _win(chosen - rejected),
+        "policy_accuracy_per_token": _win(chosen / tokens[0] - rejected / tokens[1]),
         "longer_accuracy": _win(len(record.chosen) - len(record.rejected)),
     }
     detail = {
@@ -69,15 +88,17 @@ def _score(
         "chosen": record.chosen,
         "rejected": record.rejected,
         "logprobs": [chosen, rejected],
-        "tokens": [len(side) for side in sides],
+        "tokens": tokens,
     }
     if reference is not None:
         assert record.id in reference, "the reference has been asked the same pairs"
         before = reference[record.id]["detail"]["logprobs"]
-        margin = (chosen - before[0]) - (rejected - before[1])
+        rewards = chosen - before[0], rejected - before[1]
+        margin = rewards[0] - rewards[1]
         scores = {
             "reward_accuracy": _win(margin),
             "reward_accuracy_strict": _win(margin, tie=0.0),
+            "reward_accuracy_per_token": _win(rewards[0] / tokens[0] - rewards[1] / tokens[1]),
             "reward_margin": margin,
             **scores,
         }

@@ -58,7 +58,7 @@ _ALL = (
     ),
     Task(
         name="preferences",
-        version=1,
+        version=2,
         asks="pair",
         method="compare",
         sources=(),
@@ -68,8 +68,15 @@ _ALL = (
                 "reward_accuracy", "proportion", "higher", "reward, ties one half", headline=True
             ),
             Metric("reward_accuracy_strict", "proportion", "higher", "reward, ties wrong"),
+            Metric("reward_accuracy_per_token", "proportion", "higher", "reward per token"),
             Metric("reward_margin", "mean", "higher", "reward margin (nats, beta 1)", scale=1),
             Metric("policy_accuracy", "proportion", "higher", "log-probability, no reference"),
+            Metric(
+                "policy_accuracy_per_token",
+                "proportion",
+                "higher",
+                "log-probability per token, no reference",
+            ),
             Metric("longer_accuracy", "proportion", None, "the longer answer (characters)"),
         ),
     ),
