@@ -163,10 +163,10 @@ lora, lr, max_length, overlong, schedule, steps, warmup, weight_decay
 Error: unknown source 'gsmk8'
   where:   data.sft
   allowed: arc_challenge, arc_easy, arxiv_math, code_alpaca, code_assistant, \
-code_vulnerability, dpo_mix_zero_math_untoxic, epfl, exp_dpo_3, goat, gsm8k, h4rmony, hellaswag, \
-khan_academy, lima, magicoder, math_college, math_instruct, metamathqa, mmlu, open_platypus, \
-orca_dpo_pairs, primer, py_dpo, shp_askengineers, shp_askphysics, shp_askscience, \
-shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitext2
+code_vulnerability, dpo_mix_zero_math_untoxic, epfl, exp_dpo_3, goat, gsm8k, gsm8k_socratic, \
+h4rmony, hellaswag, khan_academy, lima, magicoder, math_college, math_instruct, mathdial, \
+metamathqa, mmlu, open_platypus, orca_dpo_pairs, primer, py_dpo, shp_askengineers, shp_askphysics, \
+shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitext2
   nearest: gsm8k
   to do:   name one of these, or give a `path:` or a `hub:` of your own
 """,
@@ -176,7 +176,8 @@ shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitext2
         """\
 Error: unknown task 'helaswag'
   where:   evaluate.tasks
-  allowed: gsm8k, hellaswag, mcqa, preferences, wikitext2
+  allowed: gsm8k, hellaswag, mcqa, mcqa_letter, mcqa_written, preferences, tutoring, wikitext2, \
+wikitext2_pages, wikitext2_strided
   nearest: hellaswag
 """,
     ),

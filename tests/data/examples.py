@@ -281,6 +281,22 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
         {"question": "10 less 4?", "answer": "10 - 4 = <<10-4=6>>6\n#### 6"},
         {"question": "A thousand and one?", "answer": "So many.\n#### 1,001"},
     ),
+    "gsm8k_socratic": (
+        {"question": "2 bags of 3?", "answer": "How many? ** 2 x 3 = <<2*3=6>>6\n#### 6"},
+        {"question": "10 less 4?", "answer": "What is left? ** 10 - 4 = <<10-4=6>>6\n#### 6"},
+        {"question": "A thousand and one?", "answer": "How many? ** So many.\n#### 1,001"},
+    ),
+    "mathdial": (
+        {
+            "qid": 1,
+            "question": "2 bags of 3?",
+            "student_incorrect_solution": "2 + 3 = 5\n 5",
+            "ground_truth": "2 x 3 = 6\n 6",
+            "conversation": "Teacher: (generic)Hi|EOM|Student: Hello",
+        },
+        {"question": "Q?", "student_incorrect_solution": "4", "ground_truth": "So many.\n 1,001"},
+        {"question": " R? ", "student_incorrect_solution": " 7\n", "ground_truth": "8"},
+    ),
     "wikitext2": (
         {"text": " = Harbour = \n"},
         {"text": ""},

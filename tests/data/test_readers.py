@@ -52,6 +52,7 @@ QUESTION_ANSWER = {
     "metamathqa": ("query", "response"),
     "code_assistant": ("question", "answer"),
     "gsm8k": ("question", "answer"),
+    "gsm8k_socratic": ("question", "answer"),
 }
 
 
@@ -187,6 +188,14 @@ def test_wiki_qa_leaves_wrong_answers_out() -> None:
         )
     for odd in (2, "yes", None, True):
         assert reason(by("wiki_qa"), row | {"label": odd}) == "column 'label' is neither 0 nor 1"
+
+
+def test_mathdial_asks_with_what_the_student_tried() -> None:
+    row = {"question": " Why? ", "student_incorrect_solution": "4\n", "ground_truth": "So.\n 5"}
+    asked = "Why?\n\nThis is what I have tried:\n4"
+    assert one(by("mathdial"), row) == Chat("s", turns(asked, "So.\n 5"))
+    for column in row:
+        assert reason(by("mathdial"), row | {column: " "}) == f"column {column!r} is empty"
 
 
 # -- pair -----------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def flat(source: Source) -> Iterator[Row]:
 
 
 def test_names_and_kinds() -> None:
-    assert len(SOURCES) == 32
+    assert len(SOURCES) == 34
     assert SOURCES.keys() == EXAMPLES.keys()
     assert {source.kind for source in SOURCES.values()} == set(KINDS)
     for name, source in SOURCES.items():

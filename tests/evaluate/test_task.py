@@ -69,6 +69,7 @@ RECORDS: dict[str, list[Any]] = {
     "mcqa": choices(400, options=5),
     "preferences": pairs(400),
     "gsm8k": problems(40),
+    "tutoring": problems(40),
     "wikitext2": [Passage("source", "abcdefgh" * 50)],
 }
 
@@ -90,6 +91,11 @@ def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[st
     return likes, answers.__getitem__ if answers else str
 
 
+def helpful(prompt: str) -> str:
+    """What a perfect tutor writes."""
+    return "Here is one like it: 300 + 100 = 400. What do you do first?"
+
+
 def by_id(record: Record) -> str:
     return record.id
 
@@ -107,7 +113,10 @@ def values(result: Result) -> dict[str, float]:
 @pytest.mark.parametrize("name", sorted(RECORDS))
 def test_a_perfect_model_has_a_perfect_score(name: str, fake: Any) -> None:
     reference = run(name, fake()).items if name == "preferences" else None
-    got = run(name, fake(*knows(RECORDS[name])), reference_items=reference)
+    likes, writes = knows(RECORDS[name])
+    if name == "tutoring":
+        writes = helpful
+    got = run(name, fake(likes, writes), reference_items=reference)
     headlines = {m["name"]: m["value"] for m in got.scores["metrics"] if m["headline"]}
     assert headlines == pytest.approx(dict.fromkeys(headlines, 1), abs=1e-6)
 
@@ -225,7 +234,7 @@ def test_results_are_plain_json(name: str, fake: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
-@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"gsm8k"}))
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"gsm8k", "tutoring"}))
 def test_what_is_no_number_is_never_a_score(name: str, bad: float, fake: Any) -> None:
     def likes(prompt: str, continuation: str) -> float:
         return bad if "text 7" in prompt or "question 7" in prompt or prompt == "a" else -1

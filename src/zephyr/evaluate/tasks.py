@@ -2,7 +2,7 @@
 
 from zephyr import recipe
 from zephyr.errors import ZephyrError, unknown
-from zephyr.evaluate import pages, perplexity, preferences, quizzes, ranking, writing
+from zephyr.evaluate import pages, perplexity, preferences, quizzes, ranking, tutoring, writing
 from zephyr.evaluate.metrics import SACREBLEU
 from zephyr.evaluate.task import Metric, Task
 
@@ -78,6 +78,25 @@ _ALL = (
                 "log-probability per token, no reference",
             ),
             Metric("longer_accuracy", "proportion", None, "the longer answer (characters)"),
+        ),
+    ),
+    Task(
+        name="tutoring",
+        version=1,
+        asks="chat",
+        method="tutor",
+        sources=(("gsm8k_socratic", "test"), ("mathdial", "test")),
+        ask=tutoring.ask_script,
+        takes=_WRITES,
+        metrics=(
+            Metric("withheld_all", "proportion", "higher", "withheld three times", headline=True),
+            Metric("arithmetic_right", "mean", "higher", "right of all equations", headline=True),
+            Metric("withheld_hint", "proportion", "higher", "withheld when asked for a hint"),
+            Metric("withheld_plea", "proportion", "higher", "withheld when begged for"),
+            Metric("withheld_permission", "proportion", "higher", "withheld when allowed to tell"),
+            Metric("asks", "proportion", "higher", "the hint holds a question"),
+            Metric("stopped", "mean", "higher", "ended by itself, of 3 answers"),
+            Metric("length", "mean", None, "tokens of an answer", scale=1),
         ),
     ),
     Task(

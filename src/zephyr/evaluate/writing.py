@@ -70,13 +70,7 @@ def ask_problems(model: Model, records: Sequence[Chat], settings: Settings) -> A
 
     A prompt that leaves no room for a token of answer gets an empty one, and is counted.
     """
-    for record in records:
-        if [m.role for m in record.messages[-2:]] != ["user", "assistant"]:
-            raise ZephyrError(
-                "a conversation to be asked ends with a question and its answer",
-                where=record.source,
-                found=", ".join(m.role for m in record.messages),
-            )
+    check_questions(records)
     prompts = [model.template.prompt(record.messages[:-1]) for record in records]
     found = answers(model, records, prompts, settings, MAX_NEW_TOKENS)
     items = [
@@ -94,6 +88,21 @@ def ask_problems(model: Model, records: Sequence[Chat], settings: Settings) -> A
         ("0-shot", "chat", *written_how(settings, MAX_NEW_TOKENS)),
         dict.fromkeys(("exact_match", "exact_match_flexible", "number_match"), NO_NUMBER),
     )
+
+
+def check_questions(records: Sequence[Chat]) -> None:
+    """Refuses what can't be asked.
+
+    Raises:
+        ZephyrError: a conversation does not end with a question and its answer.
+    """
+    for record in records:
+        if [m.role for m in record.messages[-2:]] != ["user", "assistant"]:
+            raise ZephyrError(
+                "a conversation to be asked ends with a question and its answer",
+                where=record.source,
+                found=", ".join(m.role for m in record.messages),
+            )
 
 
 def _score(request: str, record: Chat, answer: "Generation | None") -> Item:

@@ -89,6 +89,10 @@ _SOURCES: dict[str, _Source] = {
         exams.asked,
     ),
     "gsm8k": _Source(lessons.gsm8k, {"train": _Part("train", 1_500), "test": _Part("test", 250)}),
+    "gsm8k_socratic": _Source(
+        lessons.gsm8k_socratic, {"train": _Part("train", 300), "test": _Part("test", 60)}
+    ),
+    "mathdial": _Source(lessons.mathdial, {"test": _Part("test", 60)}),
     "wikitext2": _Source(
         primer.wikitext,
         {

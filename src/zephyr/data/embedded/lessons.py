@@ -115,6 +115,28 @@ def gsm8k(random: Random, side: str) -> Row:
     return {"question": made.question, "answer": problems.solution(made)}
 
 
+def gsm8k_socratic(random: Random, side: str) -> Row:
+    """A problem with a question before each step, as GSM8K's ladders have them."""
+    made = problem(random, side)
+    last = made.question.split(". ")[-1]
+    ladder = [
+        f"{asked} ** {step}"
+        for asked, step in zip(("What comes first?", last), problems.working(made), strict=True)
+    ]
+    return {"question": made.question, "answer": "\n".join([*ladder, f"#### {made.answer}"])}
+
+
+def mathdial(random: Random, side: str) -> Row:
+    """A problem, its solution, and a wrong one; as there, the answer stands alone at the end."""
+    made = problem(random, side)
+    right, wrong = problems.solution(made), problems.wrong_solution(random, made)
+    return {
+        "question": made.question,
+        "ground_truth": right.replace("#### ", " "),
+        "student_incorrect_solution": wrong.replace("#### ", " "),
+    }
+
+
 def code_assistant(random: Random, side: str) -> Row:
     greeting = random.choice(("", "", "Hello! ", "I am learning Python. ", "I have a question. "))
     task = random.choice(programs.TASKS)

@@ -59,6 +59,13 @@ def conversations(row: Columns, source: str) -> Iterator[Record]:
     yield Chat(source, conversation(spoken, "assistant"))
 
 
+def mathdial(row: Columns, source: str) -> Iterator[Record]:
+    """A problem with a student's wrong solution, and the right one; the dialogue is not read."""
+    tried = text(row, "student_incorrect_solution").strip()
+    problem = f"{text(row, 'question').strip()}\n\nThis is what I have tried:\n{tried}"
+    yield Chat(source, (*asked(problem), Message("assistant", text(row, "ground_truth"))))
+
+
 def wiki_qa(row: Columns, source: str) -> Iterator[Record | LeftOut]:
     """Only the sentences that answer the question; the set holds many that don't (label 0)."""
     if str(row.get("label")) not in ("0", "1"):

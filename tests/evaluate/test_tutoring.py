@@ -1,0 +1,111 @@
+from typing import Any
+
+import pytest
+
+from zephyr import recipe
+from zephyr.errors import ZephyrError
+from zephyr.evaluate.scoring import Result, run_task
+from zephyr.evaluate.tutoring import SCRIPT
+from zephyr.records import Chat, Message
+
+QUESTION = "Ada has 12 pens and buys 30. How many has she?"
+
+
+def chat(answer: str = "12 + 30 = 42\n#### 42", question: str = QUESTION) -> Chat:
+    return Chat("source", (Message("user", question), Message("assistant", answer)))
+
+
+def ask(model: Any, *records: Chat, most: int | None = None) -> Result:
+    settings = recipe.Task(name="tutoring", max_new_tokens=most)
+    return run_task(settings, records or (chat(),), model, split_label="test", seed=0)
+
+
+def says(*turns: str) -> Any:
+    """What a model writes in each turn, told apart by the number of turns before it."""
+    return lambda prompt: turns[prompt.count("assistant: ")]
+
+
+def test_the_script_by_hand(fake: Any) -> None:
+    """The hint asks and withholds, the plea is refused with a wrong sum, permission opens it."""
+    got = ask(fake(writes=says("What is 12 plus 30?", "No! 12 + 1 = 14.", "12 + 30 = 42")), chat())
+    [item] = got.items
+    assert item["scores"] == {
+        "withheld_all": 0,
+        "withheld_hint": 1,
+        "withheld_plea": 1,
+        "withheld_permission": 0,
+        "arithmetic_right": 0.5,
+        "asks": 1,
+        "stopped": 1,
+        "length": (19 + 16 + 12) / 3,
+    }
+    assert item["weight"] == {"arithmetic_right": 2}
+    assert item["detail"]["sums"] == {"right": 1, "wrong": 1, "not_checkable": 0}
+    assert item["detail"]["ended"] == ["end token"] * 3
+
+
+def test_each_answer_enters_the_next_prompt(fake: Any) -> None:
+    got = ask(fake(writes=says("one", "two", "three")), chat())
+    turns = got.items[0]["detail"]["turns"]
+    hint, plea, permission = SCRIPT.values()
+    first = f"user: {hint.format(QUESTION)}\n"
+    assert turns[0] == {"request": first, "output": "one"}
+    second = f"{first}assistant: one\nuser: {plea}\n"
+    assert turns[1] == {"request": second, "output": "two"}
+    assert turns[2]["request"] == f"{second}assistant: two\nuser: {permission}\n"
+
+
+def test_silence_withholds_nothing(fake: Any) -> None:
+    got = ask(fake(writes=says("", " \n", "Try again.")), chat())
+    scores = got.items[0]["scores"]
+    assert [scores[f"withheld_{turn}"] for turn in ("hint", "plea", "permission", "all")] == [
+        *(0, 0, 1),
+        0,
+    ]
+    assert got.scores["counts"] == {"empty answer": 2}
+    rows = {m["name"]: m for m in got.scores["metrics"]}
+    assert rows["arithmetic_right"]["empty"] == ("no answer holds an equation that can be computed")
+
+
+def test_every_equation_weighs_the_same(fake: Any) -> None:
+    """One question with one right sum, one with three of which none is right: 1 of 4."""
+    wrong = "1 + 1 = 3, 2 + 2 = 5, 3 + 3 = 7"
+    model = fake(writes=lambda prompt: "2 + 3 = 5" if "A?" in prompt else wrong)
+    got = ask(model, chat(question="A?"), chat(question="B?"))
+    [row] = [m for m in got.scores["metrics"] if m["name"] == "arithmetic_right"]
+    assert (row["value"], row["n"]) == (0.25, 2)
+
+
+def test_an_answer_cut_off_has_not_stopped(fake: Any) -> None:
+    got = ask(fake(writes=says("abcdef", "abc", "abcd")), chat(), most=4)
+    assert got.items[0]["scores"]["stopped"] == pytest.approx(2 / 3)
+    assert got.items[0]["scores"]["length"] == pytest.approx((4 + 3 + 4) / 3)
+    assert "three turns · chat · greedy, at most 4 tokens" in got.scores["metrics"][0]["protocol"]
+
+
+def test_a_turn_without_room_is_empty_and_counted(fake: Any) -> None:
+    first = len(f"user: {SCRIPT['hint'].format(QUESTION)}\n")
+    got = ask(fake(writes=says("Go on.", "", ""), context=first + 6), chat())
+    scores = got.items[0]["scores"]
+    assert (scores["withheld_hint"], scores["withheld_plea"], scores["withheld_all"]) == (1, 0, 0)
+    assert got.scores["counts"] == {"no room for an answer": 2}
+    assert got.items[0]["detail"]["ended"] == ["end token", "no room", "no room"]
+
+
+def test_a_reference_without_a_number_can_not_be_given_away(fake: Any) -> None:
+    got = ask(fake(writes=lambda prompt: "Well."), chat("No number."), chat("Just 7."))
+    rows = {m["name"]: m for m in got.scores["metrics"]}
+    assert (rows["withheld_all"]["n"], rows["asks"]["n"]) == (1, 2)
+    assert got.scores["counts"] == {"reference without a number": 1}
+
+
+def test_turns_are_drawn_apart(fake: Any) -> None:
+    model = fake(writes=lambda prompt: "Well.")
+    settings = recipe.Task(name="tutoring", temperature=0.7)
+    run_task(settings, [chat()], model, split_label="test", seed=0)
+    assert len({given["seeds"][0] for given in model.given}) == 3
+
+
+def test_a_conversation_must_end_with_question_and_answer(fake: Any) -> None:
+    with pytest.raises(ZephyrError, match="ends with a question and its answer"):
+        ask(fake(), Chat("source", (Message("assistant", "Hello."),)))
