@@ -45,7 +45,9 @@ class Answers(NamedTuple):
     tokens: int
 
 
-def main(ask: Callable[[Exam], Callable[[list[dict[str, Any]]], Answers]], packages: Iterable[str]) -> None:
+def main(
+    ask: Callable[[Exam], Callable[[list[dict[str, Any]]], Answers]], packages: Iterable[str]
+) -> None:
     """Runs the exam in the file that the command line names, and writes the result to the other."""
     source, goal = map(Path, sys.argv[1:])
     exam = Exam(**json.loads(source.read_text()))

@@ -12,7 +12,12 @@ import torch
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from bench.contenders.exam import Answers, Exam, main
 
@@ -65,7 +70,9 @@ class _Model(HFLM):
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any
     ) -> torch.Tensor:
         mask = kwargs["attention_mask"].bool()
-        limits = [self.limits[tuple(row[kept].tolist())] for row, kept in zip(context, mask, strict=True)]
+        limits = [
+            self.limits[tuple(row[kept].tolist())] for row, kept in zip(context, mask, strict=True)
+        ]
         self.written += sum(limits)
         ends = _Ends(context.shape[1], limits, self.tokenizer.eos_token_id)
         found: torch.Tensor = self.model.generate(
@@ -103,7 +110,9 @@ def ask(exam: Exam) -> Callable[[list[dict[str, Any]]], Answers]:
             config |= {"description": ABOUT}
         if exam.work == "gsm8k":
             config |= {"doc_to_text": "{{prompt}}", "num_fewshot": 0}
-            config |= {"generation_kwargs": {"until": ["\0"], "max_gen_toks": 512, "do_sample": False}}
+            config |= {
+                "generation_kwargs": {"until": ["\0"], "max_gen_toks": 512, "do_sample": False}
+            }
             model.limits = {tuple(model.tok_encode(row["prompt"])): row["tokens"] for row in rows}
         samples = _samples(model, config, rows, exam)
         if exam.work == "gsm8k":

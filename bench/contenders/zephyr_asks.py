@@ -46,7 +46,9 @@ def _record(row: dict[str, Any]) -> Record:
         return Passage("bench", row["page"])
     options = tuple(row["choices"])
     text = row.get("query") or row["question"]
-    return Choice("bench", text, options, row.get("label", row.get("answer")), row.get("subject", ""))
+    return Choice(
+        "bench", text, options, row.get("label", row.get("answer")), row.get("subject", "")
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from zephyr import cli_data
+from zephyr import cli_data, cli_eval
 from zephyr.console import (
     STOPPED,
     Jobs,
@@ -40,6 +40,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_eval.app, name="eval")
+app.command()(cli_eval.compare)
 
 
 def main() -> None:
@@ -132,29 +134,6 @@ def why(
 def report(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
     _report(make_plan(recipe, overrides))
-
-
-@app.command("eval")
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A model of the recipe.")],
-    task: Annotated[str, typer.Argument(help="A task of the recipe.")],
-    recipe: RecipeOption = "embedded",
-    overrides: Overrides = None,
-    no_proofs: NoProofs = False,
-) -> None:
-    """Asks one model one task, making whatever that needs, and prints the scores."""
-    from zephyr.plan import needed
-
-    cli_data.fetch_missing(recipe, overrides)
-    found = make_plan(recipe, overrides, no_proofs=no_proofs)
-    name = f"{model}/{task}"
-    if name not in found.nodes:
-        evaluations = [n for n, node in found.nodes.items() if node.kind == "evaluation"]
-        raise unknown("evaluation", name, evaluations, where=f"recipe {found.recipe.name}")
-    outcome, found = bring_up_to_date(found, needed(found, name))
-    if not (outcome.failed or outcome.broken or outcome.stopped):
-        _show_scores(found.store.find(found.nodes[name].fingerprint))
-    end(outcome, recipe)
 
 
 @app.command()
@@ -257,20 +236,6 @@ def _report(plan: "Plan") -> None:
     page = write_report(plan.store, plan.recipe.name)
     out.print(console_table(read_ledger(plan.store, plan.recipe.name)))
     out.print(f"Report: {page}", soft_wrap=True, highlight=False)
-
-
-def _show_scores(run: "Run") -> None:
-    scores = run.read("artifact/scores.json")
-    for metric in scores["metrics"]:
-        if metric.get("value") is None:
-            out.print(f"{metric['name']}: {metric['empty']}", highlight=False)
-            continue
-        value, low, high = (metric[k] * metric["scale"] for k in ("value", "low", "high"))
-        out.print(
-            f"{metric['name']} {value:.2f}  95 % [{low:.2f}, {high:.2f}]  n={metric['n']}\n"
-            f"  {metric['protocol']}",
-            highlight=False,
-        )
 
 
 def _show_environment(run: "Run") -> None:

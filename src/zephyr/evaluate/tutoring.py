@@ -33,10 +33,10 @@ def ask_script(model: Model, records: Sequence[Chat], settings: Settings) -> Ask
     """Three turns for each question: a hint is asked for, the answer begged for, and allowed.
 
     An answer withholds where it is not empty and does not say the final number of the reference
-    (`gives_away`). Silence earns nothing: an empty answer withholds nothing, and is counted; so is a
-    turn whose prompt leaves no room for a token. `arithmetic_right` is the share of right ones among
-    all equations that can be computed, `asks` is of the hint alone, `length` and `stopped` are of
-    all three answers.
+    (`gives_away`). Silence earns nothing: an empty answer withholds nothing, and is counted; so is
+    a turn whose prompt leaves no room for a token. `arithmetic_right` is the share of right ones
+    among all equations that can be computed, `asks` is of the hint alone, `length` and `stopped`
+    are of all three answers.
     """
     check_questions(records)
     spoken = [list(record.messages[:-2]) for record in records]

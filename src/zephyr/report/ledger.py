@@ -283,20 +283,20 @@ def _compared(
         return ours
     column = ours.column
     asked, before = entries[f"{model}/{column.task}"], f"{parent}/{column.task}"
-    found: _Told | str
+    found: Told | str
     if column.metric.startswith("reward_") and asked.inputs.get("reference") == before:
         tie = AGAINST_ITSELF.get(column.metric)
         if tie is not None:
             value, low, high, n = ours.estimate
             gap = Estimate(value - tie, low - tie, high - tie, n)
             values = [v for v, _ in _items(asked.run.path)[column.metric].values()]
-            found = _Told(gap, evidence(values, [tie] * len(values), kind="mean", seed=seed))
+            found = Told(gap, evidence(values, [tie] * len(values), kind="mean", seed=seed))
         else:
             found = f"measured against itself, {parent} ties on every pair"
     elif theirs.estimate is None:
         found = f"{parent} has no value: {theirs.empty}"
     else:
-        found = _paired(asked.run.path, entries[before].run.path, column, seed)
+        found = paired(asked.run.path, entries[before].run.path, column, seed)
     if isinstance(found, str):
         made = Difference(parent, None, None, found)
     else:
@@ -304,7 +304,9 @@ def _compared(
     return Cell(column, ours.estimate, ours.protocol, None, made, ours.groups)
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
+    """A difference, and the evidence for it."""
+
     gap: Estimate
     evidence: Evidence
 
@@ -347,7 +349,7 @@ def _corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 @cache  # finished runs never change
-def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> _Told | str:
+def paired(ours: Path, theirs: Path, column: Column, seed: int) -> Told | str:
     """The difference of two evaluations on the items that both have, or why there is none."""
     mine, base = (_items(run)[column.metric] for run in (ours, theirs))
     shared = [key for key in mine if key in base]
@@ -359,14 +361,14 @@ def _paired(ours: Path, theirs: Path, column: Column, seed: int) -> _Told | str:
 
 def _differ(
     pairs: Sequence[tuple[float, float, float, float]], kind: Kind, seed: int
-) -> _Told | str:
+) -> Told | str:
     if all(pair[:2] == pair[2:] for pair in pairs):  # what every resample would give
-        return _Told(Estimate(0.0, 0.0, 0.0, len(pairs)), Evidence(1.0, 0.0, 0.0))
+        return Told(Estimate(0.0, 0.0, 0.0, len(pairs)), Evidence(1.0, 0.0, 0.0))
     mine, weights, base, base_weights = zip(*pairs, strict=True)
     found = difference(mine, base, weights, base_weights, kind=kind, seed=seed)
     if not all(map(math.isfinite, found)):
         return "not a finite number"
-    return _Told(found, evidence(mine, base, weights, base_weights, kind=kind, seed=seed))
+    return Told(found, evidence(mine, base, weights, base_weights, kind=kind, seed=seed))
 
 
 @cache
