@@ -15,8 +15,10 @@ import typer
 from tests.conftest import ROOT
 from tests.place import Command, Place
 from zephyr import cli, doctor
+from zephyr.store import read_json_lines, write_json_lines
 
-COMMANDS = ["run", "plan", "why", "report", "eval", "chat", "export", "list", "doctor", "data"]
+COMMANDS = ["run", "plan", "why", "report", "compare", "chat", "export", "list", "doctor"]
+COMMANDS += ["data", "eval"]
 
 
 @pytest.fixture
@@ -266,6 +268,88 @@ def test_eval_prints_value_interval_n_and_protocol(place: Place, zephyr: Command
         lines.append(f"  {m['protocol']}")
     assert out.splitlines() == lines
     assert lines[1] == "  mcqa@1 · rank · acc_norm (characters) · 0-shot · quiz · n=8"
+
+
+def test_eval_run_is_the_long_form(place: Place, zephyr: Command) -> None:
+    short, long = (zephyr("eval", *word, "M1", "mcqa", "-r", "tiny.yaml") for word in ([], ["run"]))
+    assert short == long
+
+
+def test_eval_show_tells_what_was_asked_and_said(place: Place, zephyr: Command) -> None:
+    items = read_json_lines(place.run("M1/mcqa") / "artifact/items.jsonl")
+    wrong = [item for item in items if item["scores"]["acc_norm"] < 1]
+    code, out, err = zephyr("eval", "show", "M1", "mcqa", "-r", "tiny.yaml", "--wrong", "--json")
+    assert (code, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == wrong[:10]
+    assert 0 < len(wrong) < len(items)
+    _, out, _ = zephyr("eval", "show", "M1", "mcqa", "-r", "tiny.yaml", "--right", "--limit", "1")
+    first = next(item for item in items if item["scores"]["acc_norm"] == 1)
+    assert out.startswith(first["id"])
+    for line in (first["detail"]["request"], *first["detail"]["choices"]):
+        assert line in out
+    assert out.count("<- right") == 1
+    assert out.endswith(f"1 of {len(items) - len(wrong)} right items, by acc_norm\n")
+
+
+def test_eval_show_puts_the_worst_first_where_nothing_is_right_or_wrong(
+    place: Place, zephyr: Command
+) -> None:
+    _, out, _ = zephyr("eval", "show", "M1", "wikitext2", "-r", "tiny.yaml", "--wrong", "--json")
+    items = [json.loads(line) for line in out.splitlines()]
+    each = [i["scores"]["perplexity"] / i["weight"]["perplexity"] for i in items]
+    assert each == sorted(each, reverse=True)
+
+
+def test_eval_show_lets_no_text_rule_the_terminal(
+    place: Place, zephyr: Command, tmp_path: Path
+) -> None:
+    made = place.run("M1/gsm8k") / "artifact/items.jsonl"
+    before = made.read_text()
+    items = read_json_lines(made)
+    items[0]["detail"]["output"] = "[red]\x1b[31m\u202e[/nothing]"
+    try:
+        write_json_lines(made, items)
+        _, out, _ = zephyr("eval", "show", "M1", "gsm8k", "-r", "tiny.yaml")
+    finally:
+        made.write_text(before)
+    assert "[red]\ufffd[31m\ufffd[/nothing]" in out
+
+
+def test_eval_show_says_what_is_wrong(place: Place, zephyr: Command) -> None:
+    def told(*arguments: str) -> str:
+        code, out, err = zephyr("eval", "show", *arguments, "-r", "tiny.yaml")
+        assert (code, out) == (2, "")
+        return err
+
+    assert "unknown group 'mechanic'" in told("M1", "mcqa", "--group", "mechanic")
+    assert "not wrong and right" in told("M1", "mcqa", "--wrong", "--right")
+    assert "unknown evaluation 'M1/mcq'" in told("M1", "mcq")
+    assert "has not been run yet" in told("M1", "mcqa", "--set", "seed=9")
+
+
+def test_compare_pairs_what_two_models_were_asked_alike(place: Place, zephyr: Command) -> None:
+    code, out, err = zephyr("compare", "tiny/M0", "tiny/M1", "--json")
+    assert (code, err) == (0, "")
+    rows = {(r["task"], r["metric"]): r for r in map(json.loads, out.splitlines())}
+    ledger = json.loads((place.runs / "tiny" / "table.json").read_text())
+    (m1,) = [row for row in ledger["models"] if row["model"] == "M1"]
+    for cell in m1["cells"]:
+        row, gap = rows[cell["task"], cell["metric"]], cell["difference"]
+        if gap["value"] is not None and not cell["metric"].startswith("reward_"):
+            assert row["difference"]["value"] == gap["value"]
+            assert row["difference"]["n"] == gap["n"]
+    assert rows["preferences", "reward_accuracy"]["difference"] is None
+    assert rows["preferences", "reward_accuracy"]["empty"].startswith("tiny/M0: a base model")
+    code, out, _ = zephyr("compare", "tiny/M0", "tiny/M1")
+    assert code == 0
+    assert "cannot tell, n=8" in out
+
+
+def test_compare_names_what_is_not_there(place: Place, zephyr: Command) -> None:
+    for first, told in (("M0", "RECIPE/MODEL"), ("tiny/M9", "unknown model 'M9'"), ("x/M0", "run")):
+        code, _, err = zephyr("compare", first, "tiny/M1")
+        assert code == 2
+        assert told in err
 
 
 def test_eval_says_why_a_metric_has_no_value(place: Place, zephyr: Command) -> None:

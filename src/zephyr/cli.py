@@ -41,7 +41,6 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_eval.app, name="eval")
-app.command()(cli_eval.compare)
 
 
 def main() -> None:
@@ -134,6 +133,9 @@ def why(
 def report(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
     _report(make_plan(recipe, overrides))
+
+
+app.command()(cli_eval.compare)
 
 
 @app.command()

@@ -102,8 +102,10 @@ def _cells(ledger: Ledger, model: str) -> dict[tuple[str, str], Cell]:
 
 
 def _manner(cell: Cell) -> str:
-    """The protocol without the number of items."""
-    return re.sub(r" · n=\d+$", "", cell.protocol or "")
+    """The protocol without the number of items, and without a reference where none is needed."""
+    told = re.sub(r" · n=\d+$", "", cell.protocol or "")
+    rewarded = cell.column.metric.startswith("reward_")
+    return told if rewarded else re.sub(r" · against [^·]+$", "", told)
 
 
 def _missing(a: Cell | None, b: Cell | None, first: str, second: str) -> Compared:
