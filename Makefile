@@ -31,6 +31,7 @@ docs: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python bench/peers.py --device $(DEVICE)
 	$(BIN)/python -m bench.training run --device $(DEVICE)
+	test $(DEVICE) = cuda || $(BIN)/python -m bench.evaluation
 
 clean:
 	rm -rf .venv .bench

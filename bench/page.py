@@ -5,11 +5,12 @@ python -m bench.page [--check]
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from bench.figures import Spread, ratios, spread
+from bench import page_evaluation
+from bench.figures import ratios, spread
 from bench.peers import ROOT
+from bench.tables import cell, table
 
 RESULTS = ROOT / "results" / "bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -66,6 +67,10 @@ def render() -> str:
         INTRODUCTION.format(layers=first["layers"], rounds=first["plan"]["rounds"], trials=trials)
     ]
     parts += [_device(result) for result in found]
+    parts += [
+        page_evaluation.section(json.loads(path.read_text()))
+        for path in sorted(RESULTS.glob("evaluation-*.json"))
+    ]
     return NOTE + "\n".join(parts)
 
 
@@ -94,7 +99,7 @@ def _device(result: dict[str, Any]) -> str:
         "### Ratios\n\nZephyr's figure divided by the other's.\n",
         _ratios(works),
         _outside(works),
-        SHARE.format(rate=f"{_cell(rates)} Top/s"),
+        SHARE.format(rate=f"{cell(rates)} Top/s"),
         f"### The same work\n\n{AGREEMENT}",
         _agreement(result, works),
         "### Settings\n",
@@ -148,9 +153,9 @@ class _Work:
                 cells = [first["failed"], *[""] * (len(columns) - 1)]
             else:
                 found = ((self.rounds(entry["name"], f), by) for f, by in columns.values())
-                cells = [_cell(spread(v * by for v in values.values())) for values, by in found]
+                cells = [cell(spread(v * by for v in values.values())) for values, by in found]
             rows.append([_label(entry), entry["targets"], *cells])
-        return _table(["contender", "adapter on", *columns], rows)
+        return table(["contender", "adapter on", *columns], rows)
 
 
 def _ratios(works: dict[str, _Work]) -> str:
@@ -170,13 +175,13 @@ def _ratios(works: dict[str, _Work]) -> str:
                     work.rounds(ours["name"], figure), work.rounds(theirs["name"], figure)
                 )
                 if theirs is not ours and found:
-                    rows.append([label, ours["targets"], _label(theirs), _cell(found)])
-    return _table(["figure", "adapter on", "against", "ratio"], rows)
+                    rows.append([label, ours["targets"], _label(theirs), cell(found)])
+    return table(["figure", "adapter on", "against", "ratio"], rows)
 
 
 def _outside(works: dict[str, _Work]) -> str:
     shares = [
-        f"{_cell(spread(100 * v for v in values.values()))} % ({kind.upper()}, {entry['targets']})"
+        f"{cell(spread(100 * v for v in values.values()))} % ({kind.upper()}, {entry['targets']})"
         for kind, work in works.items()
         for entry in work.entries
         if (values := work.rounds(entry["name"], "outside"))
@@ -195,7 +200,7 @@ def _agreement(result: dict[str, Any], works: dict[str, _Work]) -> str:
                 label = f"{_label(entry)}, {entry['targets']}"
                 rows.append([kind.upper(), label, f"{seen:,}", f"{extra:g}", f"{nats:.4f}"])
     head = ["work", "contender", "supervised", "after an answer's end", "nats a token"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _settings(result: dict[str, Any]) -> str:
@@ -208,8 +213,8 @@ def _settings(result: dict[str, Any]) -> str:
         [NAMES[contender], ", ".join(f"{k} {v}" for k, v in found.items())]
         for contender, found in result["versions"].items()
     ]
-    settings = _table(["work", "contender", "settings beyond the task"], rows)
-    return settings + "\n" + _table(["contender", "versions"], versions)
+    settings = table(["work", "contender", "settings beyond the task"], rows)
+    return settings + "\n" + table(["contender", "versions"], versions)
 
 
 def _label(entry: dict[str, Any]) -> str:
@@ -218,25 +223,6 @@ def _label(entry: dict[str, Any]) -> str:
 
 def _options(options: dict[str, Any]) -> str:
     return ", ".join(f"`{k}: {json.dumps(v)}`" for k, v in options.items()) or "none"
-
-
-def _cell(found: Spread) -> str:
-    form = _form(found.median)
-    if found.least == found.most:
-        return form(found.median)
-    return f"{form(found.median)} ({form(found.least)} – {form(found.most)})"
-
-
-def _form(size: float) -> Callable[[float], str]:
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2
-    return lambda value: f"{value:,.{digits}f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str]) -> str:
-        return f"| {' | '.join(cells)} |\n"
-
-    return line(head) + "|" + " --- |" * len(head) + "\n" + "".join(map(line, rows))
 
 
 def main() -> int:

@@ -10,8 +10,6 @@ results/bench/, and docs/benchmarks.md is made of them.
 import argparse
 import json
 import os
-import platform
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, NamedTuple
 
 from bench import page, rows, shape
 from bench.figures import agreement, figures
+from bench.machine import commit, machine, write
 from bench.peers import FOLDER, ROOT
 from bench.reading import alone, take
 from bench.settings import (
@@ -113,9 +112,9 @@ class Bench:
         """What the readings were taken on, and of what."""
         return {
             "device": self.device,
-            "machine": _machine(self.device),
+            "machine": machine(self.device),
             "threads": self.threads,
-            "commit": _commit(),
+            "commit": commit(),
             "date": datetime.now(UTC).date().isoformat(),
             "layers": self.layers,
             "plan": self.plan._asdict(),
@@ -133,7 +132,7 @@ def trials(bench: Bench, path: Path, asked: list[Candidate]) -> None:
         _tell(candidate.name, reading)
         others = [row for row in _tried(path) if row["name"] != candidate.name]
         row = {**candidate._asdict(), "name": candidate.name, **reading}
-        _write(path, {**bench.about(), "trials": [*others, row]})
+        write(path, {**bench.about(), "trials": [*others, row]})
 
 
 def _tried(path: Path) -> list[dict[str, Any]]:
@@ -186,7 +185,7 @@ def run(bench: Bench, path: Path, trials_path: Path, only: list[str]) -> None:
             ],
             "readings": readings,
         }
-        _write(path, result)
+        write(path, result)
 
 
 def _asked(name: str, only: list[str]) -> bool:
@@ -197,47 +196,6 @@ def _tell(name: str, reading: dict[str, Any]) -> None:
     shown = reading.get("figures") or {"failed": reading["failed"]}
     parts = [f"{k} {v:.3g}" if isinstance(v, float) else f"{v}" for k, v in shown.items()]
     print(f"{name}: {', '.join(parts)} ({reading['wall']:.0f} s)", flush=True)
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-def _machine(device: str) -> dict[str, Any]:
-    if device == "cuda":
-        import torch
-
-        return {"card": torch.cuda.get_device_name(), "python": platform.python_version()}
-    names = (
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "processor": next(names, platform.processor()),
-        "cores": os.cpu_count(),
-        "memory_gib": round(gib, 1),
-        "python": platform.python_version(),
-    }
-
-
-def _commit() -> str:
-    """The commit of the code that was measured; `+` where the files differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments],  # noqa: S607  # wherever the user's git is
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "src", "bench/contenders")
-    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench import rows, shape
+from bench import evaluation, questions, rows, shape
 from bench.figures import Spread, agreement, ratios, useful_operations
 from bench.settings import Entry
 from tests import tiny
@@ -71,3 +71,29 @@ def test_ratios_are_taken_within_rounds() -> None:
     ours, theirs = {0: 2.0, 1: 9.0, 2: 4.0}, {0: 1.0, 1: 3.0}
     assert ratios(ours, theirs) == Spread(2.5, 2.0, 3.0)
     assert ratios(ours, {}) is None
+
+
+PAPER = questions.Paper([{}, {}], [], [], weighed=[[2, 3], [4, 1]], tokens=10)
+
+
+def test_agreement_of_evaluations_is_in_nats_a_token() -> None:
+    entry = evaluation.Entry("hellaswag", "tinystories", 2, 2, (1,))
+    ours = {"values": [[-1.0, -2.0], [-3.0, -4.0]]}
+    theirs = {"values": [[-1.001, -2.0], [-3.0, -4.002]]}
+    found = evaluation.agreement(entry, PAPER, ours, theirs)
+    assert found == {"nats": pytest.approx(0.003 / 10), "same": 1.0}
+    turned = {"values": [[-1.001, -1.0], [-3.0, -4.002]]}
+    with pytest.raises(SystemExit, match="do not say the same"):
+        evaluation.agreement(entry, PAPER, ours, turned)
+
+
+def test_answers_agree_if_each_has_the_tokens_of_its_reference() -> None:
+    entry = evaluation.Entry("gsm8k", "qwen", 2, 2, (1,))
+    assert evaluation.agreement(entry, PAPER, {"tokens": 10}, {"tokens": 10})["tokens"] == 10
+    with pytest.raises(SystemExit, match="do not say the same"):
+        evaluation.agreement(entry, PAPER, {"tokens": 10}, {"tokens": 9})
+
+
+def test_the_best_batch_is_the_fastest_that_did_not_fail() -> None:
+    tried = [{"batch": 1, "rate": 2.0}, {"batch": 8, "rate": 3.0}, {"batch": 64, "failed": "oom"}]
+    assert evaluation.best(tried) == 8

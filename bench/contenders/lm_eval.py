@@ -111,7 +111,7 @@ def ask(exam: Exam) -> Callable[[list[dict[str, Any]]], Answers]:
         if exam.work == "gsm8k":
             config |= {"doc_to_text": "{{prompt}}", "num_fewshot": 0}
             config |= {
-                "generation_kwargs": {"until": ["\0"], "max_gen_toks": 512, "do_sample": False}
+                "generation_kwargs": {"until": ["\0"], "max_gen_toks": 1, "do_sample": False}
             }
             model.limits = {tuple(model.tok_encode(row["prompt"])): row["tokens"] for row in rows}
         samples = _samples(model, config, rows, exam)
