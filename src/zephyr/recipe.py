@@ -332,7 +332,8 @@ class RunSettings(Part):
     each training together, one training at a time; with `shard` they divide the weights among them,
     where each would otherwise hold them all. `token_budget` is the number of tokens in one forward;
     where it is not given, a training takes what its memory allows. `dtype: auto` trains adapters on
-    weights in bfloat16 where they are stored in 16 bits and the machine multiplies in it.
+    weights in bfloat16 where they are stored in 16 bits and the machine multiplies in it; so are
+    evaluations on a GPU, while on a processor they are in float32 unless told otherwise.
     `checkpoint_every` counts optimizer steps. Without `proofs` (`--no-proofs`) training starts
     without looking at what it starts from. `track` names programs that are given the metrics of
     trainings as they come; they write into the folder of the run (trackio into its own), and

@@ -13,15 +13,18 @@ from typing import Any
 from zephyr.context import Context
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import Exams
+from zephyr.evaluate.journal import Journal
 from zephyr.evaluate.scoring import run_task
 from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import locate
 from zephyr.model.load import Lineage, assemble, load, load_network
 from zephyr.model.model import Model
+from zephyr.model.precision import Dtype, choose_for_evaluation
 from zephyr.recipe import Mixture, Source, Task, Use
 from zephyr.records import Kind, Record
 from zephyr.store import Run, read_json_lines, write_json, write_json_lines
+from zephyr.train.loop import Interrupted
 from zephyr.train.stages import align, pretrain, tune
 
 
@@ -81,21 +84,49 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     else:
         records, asked = _asked(sources_of(settings), settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
-    context.keep("dtype", "float32")
     reference = inputs.get("reference")
+    dtype = _dtype(lineage, reference, context)
     if reference:
         asked += f" · against {node.inputs['reference'].partition('/')[0]}"
-    result = run_task(
-        settings,
-        records,
-        _loaded(lineage, context.store, context.token_budget),
-        split_label=asked,
-        reference_items=_items(reference) if reference else None,
-        examples=_asked(examples_of(settings), settings, context)[0],
-        seed=context.recipe.seed,
-    )
+    if dtype != "float32":
+        asked += f" · {dtype}"
+    examples = _asked(examples_of(settings), settings, context)[0]
+    model = _loaded(lineage, context.store, context.token_budget, dtype)
+
+    def progress(there: int, asked: int) -> None:
+        context.progress(there, asked, {})
+        if context.stop():
+            raise Interrupted
+
+    answers = run.path / "answers.jsonl"
+    with Journal(model, answers, progress) as remembering:
+        result = run_task(
+            settings,
+            records,
+            remembering,
+            split_label=asked,
+            reference_items=_items(reference) if reference else None,
+            examples=examples,
+            seed=context.recipe.seed,
+        )
     write_json_lines(run.artifact / "items.jsonl", result.items)
     write_json(run.artifact / "scores.json", result.scores)
+    answers.unlink()
+
+
+def _dtype(lineage: Lineage, reference: Run | None, context: Context) -> Dtype:
+    """The dtype of an evaluation: that of its reference, for rewards compare the two."""
+
+    def find() -> Dtype:
+        if reference is not None:
+            found: Dtype = reference.read("env.json")["dtype"]
+            return found
+        if lineage.load is not None:
+            return "float32"  # what is not quantized of it
+        return choose_for_evaluation(context.recipe.run.dtype, lineage.folder(context.store))
+
+    settled: Dtype = context.settle("dtype", find)
+    return settled
 
 
 _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
@@ -125,9 +156,9 @@ def _asked(named: Sequence[Source], settings: Task, context: Context) -> tuple[l
 
 
 @lru_cache(maxsize=1)
-def _loaded(lineage: Lineage, store: Path, token_budget: int) -> Model:
+def _loaded(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
     """The model of the last evaluation: the next is usually of the same."""
-    return load(lineage, store, token_budget=token_budget)
+    return load(lineage, store, token_budget=token_budget, dtype=dtype)
 
 
 def _items(run: Run) -> list[dict[str, Any]]:

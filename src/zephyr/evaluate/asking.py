@@ -40,7 +40,7 @@ class Model(Protocol):
         prompts: Sequence[Ids],
         *,
         max_new_tokens: int,
-        sampling: "Sampling" = ...,
+        sampling: "Sampling",
         seeds: Sequence[int] | None = None,
         done: "Callable[[int, Generation], None]" = ...,
     ) -> "list[Generation]":

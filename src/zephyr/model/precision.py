@@ -22,6 +22,13 @@ def choose(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
     return "bfloat16" if _stored_in_16_bits(folder) and _is_native() else "float32"
 
 
+def choose_for_evaluation(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
+    """`auto` is float32 on a processor, where no score then depends on its batch; else `choose`."""
+    if wanted == "auto" and not torch.cuda.is_available():
+        return "float32"
+    return choose(wanted, folder)
+
+
 def rounding(network: nn.Module) -> float:
     """The mean difference between two ways of one forward, in nats per token, that is rounding.
 
