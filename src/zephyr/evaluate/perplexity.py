@@ -57,13 +57,13 @@ def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) ->
 def ask_strided(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
     """Windows that overlap: each begins 512 tokens after the last, and only what is new counts.
 
-    The guide of Hugging Face's library (perplexity of fixed-length models): every token but the
-    first 2,048 (or the context) sees at least all but 512 of a window. `n` of the windows, where
-    that is set.
+    The guide of Hugging Face's library (perplexity of fixed-length models): every token beyond the
+    first 2,048 (or the context) sees at least all but 512 of a window. Where a window is shorter
+    than 1,024 tokens, half of it is new. `n` of the windows, where that is set.
     """
     tokens = _encoded(model, records)
     width = min(WINDOW, model.context, len(tokens))
-    stride = min(STRIDE, width)
+    stride = min(STRIDE, max(1, width // 2))
     ends = [*range(width, len(tokens), stride), len(tokens)]
     starts = [1, *ends[:-1]]
     rows = [
