@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from zephyr import recipe
 from zephyr.cli import app
 from zephyr.data.table import SOURCES, Source
+from zephyr.evaluate import harness
 from zephyr.evaluate.tasks import TASKS
 from zephyr.records import KINDS
 
@@ -62,6 +63,8 @@ def tasks() -> str:
         )
         rows = [(m.name, m.rule, m.kind, m.better or "neither") for m in task.metrics]
         parts.append(_table(("metric", "rule", "statistic", "better"), rows))
+    parts.append(f"## {recipe.LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
+    parts.append(f"{inspect.cleandoc(harness.ask.__doc__ or '').partition('Raises:')[0].strip()}\n")
     return "".join(parts)
 
 

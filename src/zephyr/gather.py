@@ -43,8 +43,9 @@ def needs(recipe: Recipe) -> list[Need]:
         for source in mixture.sources
     ]
     return found + [
-        Need(f"evaluate.tasks.{task.key}", source, find(task.name).asks, "exam")
+        Need(f"evaluate.tasks.{task.key}", source, kind, "exam")
         for task in recipe.evaluate.tasks
+        if (kind := find(task.name).asks) is not None
         for source in (*sources_of(task), *examples_of(task))
     ]
 

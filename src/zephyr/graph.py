@@ -48,7 +48,8 @@ class Node:
 class Describer:
     """What the graph has to ask of the world: stage versions, and what a source or base holds.
 
-    `source` and `base` return JSON values that change when the content behind them does. `drawn`
+    `source` and `base` return JSON values that change when the content behind them does, and
+    `task_content` those of a task that brings its own data. `drawn`
     returns the hash of the records that a mixture holds, as far as it is known.
     """
 
@@ -60,6 +61,7 @@ class Describer:
         base: Callable[[str, str], dict[str, Any]],
         task_sources: Callable[[Task], tuple[Source, ...]],
         task_examples: Callable[[Task], tuple[Source, ...]] = lambda task: (),
+        task_content: Callable[[Task], dict[str, Any]] = lambda task: {},
         drawn: Callable[["Node"], str | None] = lambda node: None,
     ) -> None:
         self.version = version
@@ -67,6 +69,7 @@ class Describer:
         self.base = base
         self.task_sources = task_sources
         self.task_examples = task_examples
+        self.task_content = task_content
         self.drawn = drawn
 
 
@@ -246,7 +249,9 @@ def _evaluation(
     if shown := describe.task_examples(task):
         spec["shown"] = [describe.source(source, "exam", where) for source in shown]
     inputs = {"model": name}
-    if sources:
+    if task.is_foreign:
+        spec["content"] = describe.task_content(task)
+    elif sources:
         spec["content"] = [describe.source(source, "exam", where) for source in sources]
     else:
         if task.data is None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from zephyr import graph
 from zephyr.data import sources
+from zephyr.evaluate import harness
 from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import content
@@ -136,6 +137,7 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         base=base,
         task_sources=sources_of,
         task_examples=examples_of,
+        task_content=lambda task: harness.content(task, folder),
         drawn=drawn,
     )
     return Plan(recipe, folder, store, graph.build(recipe, describe), contents)

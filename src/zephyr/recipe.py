@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from zephyr.records import Kind
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+LM_EVAL = "lm_eval:"
+"""What stands before the name of a task of lm-evaluation-harness."""
+TaskName = Annotated[
+    str, Field(pattern=rf"^({LM_EVAL})?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)
+]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -290,20 +295,25 @@ class Task(Part):
 
     `n` draws that many items by the recipe's seed; without it, all are asked. `data` names the
     mixture whose hold-out a `preferences` task asks; `label` tells two uses of a task apart.
-    `shots` worked examples stand before each question, drawn from `examples` (by default the task's
-    own); `chat` puts a question into the model's chat template where the task does not do so
-    anyway. Answers are greedy at `temperature` 0, else each is drawn by a seed of its own from the
-    likeliest tokens that make up `top_p`.
+    `shots` worked examples stand before each question (none where it is not given), drawn from
+    `examples` (by default the task's own); `chat` puts a question into the model's chat template
+    where the task does not do so anyway. Answers are greedy at `temperature` 0, else each is drawn
+    by a seed of its own from the likeliest tokens that make up `top_p`.
+
+    `lm_eval:NAME` is a task or group of lm-evaluation-harness (extra `lm-eval`), whose data set
+    must be on this machine; `path` is a folder with task files of the user's own, and `shots` are,
+    where not given, as many as the task itself says.
     """
 
-    name: Name
+    name: TaskName
     label: Name | None = None
     sources: tuple[Source, ...] | None = None
     data: Name | None = None
     n: Positive | None = None
     max_new_tokens: Positive | None = None
-    shots: Annotated[int, Field(ge=0)] = 0
+    shots: Annotated[int | None, Field(ge=0)] = None
     examples: tuple[Source, ...] | None = None
+    path: str | None = None
     chat: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -312,6 +322,22 @@ class Task(Part):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _data_of_one_kind(self) -> Self:
+        if not self.is_foreign:
+            if self.path is not None:
+                raise ValueError(f"`path` belongs to tasks called `{LM_EVAL}NAME`")
+            return self
+        for key in ("sources", "data", "examples"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"a task of lm-eval brings its own data, and has no `{key}`")
+        return self
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is one of lm-evaluation-harness."""
+        return self.name.startswith(LM_EVAL)
 
     @property
     def key(self) -> str:

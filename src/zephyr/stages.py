@@ -81,6 +81,10 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     if "data" in inputs:
         records: Sequence[Record] = mixture.load(inputs["data"].artifact).holdout
         asked = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
+    elif settings.is_foreign:
+        records, asked = [], settings.path or "its own data"
+        if settings.path is not None:
+            settings = settings.model_copy(update={"path": str(context.folder / settings.path)})
     else:
         records, asked = _asked(sources_of(settings), settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
@@ -146,7 +150,9 @@ def _asked(named: Sequence[Source], settings: Task, context: Context) -> tuple[l
     records: list[Record] = []
     names = []
     for source in named:
-        opened = _open(source, find(settings.name).asks, "exam", where, context)
+        kind = find(settings.name).asks
+        assert kind is not None, "only tasks that ask records have sources"
+        opened = _open(source, kind, "exam", where, context)
         read, tally = sources.read(opened)
         tally.refuse_unreadable(Mixture.model_fields["unreadable"].default)
         records += read

@@ -12,6 +12,7 @@ from zephyr.model.fork import Fork, Ids
 from zephyr.records import Record
 
 if TYPE_CHECKING:
+    from zephyr.evaluate.task import Metric  # imports this module
     from zephyr.model.decode import Sampling  # imports torch
     from zephyr.model.generate import Generation
 
@@ -39,9 +40,10 @@ class Model(Protocol):
         self,
         prompts: Sequence[Ids],
         *,
-        max_new_tokens: int,
-        sampling: "Sampling",
+        max_new_tokens: int | Sequence[int],
+        sampling: "Sampling" = ...,
         seeds: Sequence[int] | None = None,
+        until: Sequence[str] = (),
         done: "Callable[[int, Generation], None]" = ...,
     ) -> "list[Generation]":
         """The answer to each prompt."""
@@ -64,13 +66,14 @@ class Asked(NamedTuple):
     """What came of asking: a row for each item, and what a reader must know of them.
 
     `counts` says how many were cut or left out, by reason; `protocol` how they were asked; `empty`
-    why a metric has no value.
+    why a metric has no value. `metrics` are those of a task that learns of them by asking.
     """
 
     items: list[Item]
     counts: dict[str, int]
     protocol: tuple[str, ...]
     empty: dict[str, str]
+    metrics: "tuple[Metric, ...]" = ()
 
 
 def item(

@@ -59,7 +59,7 @@ def ask_letters(model: Model, records: Sequence[Choice], settings: Settings) -> 
     return _rank(model, records, settings, LETTERED)
 
 
-class _Option(NamedTuple):
+class Option(NamedTuple):
     """The tokens of one option and those before it, as they enter the model."""
 
     prompt: tuple[int, ...]
@@ -70,7 +70,7 @@ class _Option(NamedTuple):
 class _Question(NamedTuple):
     record: Choice
     text: str
-    options: list[_Option]
+    options: list[Option]
 
 
 def _rank(model: Model, records: Sequence[Choice], settings: Settings, form: Form) -> Asked:
@@ -85,7 +85,7 @@ def _rank(model: Model, records: Sequence[Choice], settings: Settings, form: For
     forks: list[Fork] = []
     places: list[list[tuple[int, int]]] = []
     for question in questions:
-        made, where = _share_prompts(question.options, first=len(forks))
+        made, where = share_prompts(question.options, first=len(forks))
         forks += made
         places.append(where)
     answers = model.logprobs(forks)
@@ -157,7 +157,7 @@ def _fitting(
         options = []
         for prompt, rest in pairs:
             room = model.context + 1 - len(rest)
-            options.append(_Option(tuple(prompt[-room:]), tuple(rest), room < len(prompt)))
+            options.append(Option(tuple(prompt[-room:]), tuple(rest), room < len(prompt)))
         questions.append(_Question(record, text, options))
     return questions, left_out
 
@@ -177,23 +177,24 @@ def start_token(model: Model) -> int:
     return int(end if start is None else start)
 
 
-def _share_prompts(
-    options: Sequence[_Option], first: int
+def share_prompts(
+    options: Sequence[Option], first: int
 ) -> tuple[list[Fork], list[tuple[int, int]]]:
     """One fork for each distinct prompt, and for each option its fork and place in it.
 
     Options of the same tokens (a tokenizer may not know the sign in which they differ) are asked
     once: asked apart, rounding would choose among them.
     """
-    by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    numbers: dict[tuple[int, ...], int] = {}
+    branches: list[dict[tuple[int, ...], int]] = []
     places = []
     for option in options:
-        branches = by_prompt.setdefault(option.prompt, [])
-        if option.continuation not in branches:
-            branches.append(option.continuation)
-        at = branches.index(option.continuation)
-        places.append((first + list(by_prompt).index(option.prompt), at))
-    return [fork(prompt, *branches) for prompt, branches in by_prompt.items()], places
+        number = numbers.setdefault(option.prompt, len(numbers))
+        if number == len(branches):
+            branches.append({})
+        at = branches[number].setdefault(option.continuation, len(branches[number]))
+        places.append((first + number, at))
+    return [fork(prompt, *branches[number]) for prompt, number in numbers.items()], places
 
 
 def _score(

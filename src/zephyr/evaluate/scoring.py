@@ -43,7 +43,8 @@ def run_task(
     """
     task = find(settings.name)
     drawn = records if task.one_text else sample(records, settings.n, seed, lambda r: r.id)
-    _check(task, drawn)
+    if task.asks is not None:
+        _check(task, drawn)
     reference = None
     if reference_items is not None:
         reference = {item["id"]: item for item in reference_items}
@@ -92,7 +93,8 @@ def _scores(
     task: Task, asked: Asked, counts: dict[str, int], split_label: str, seed: int
 ) -> dict[str, Any]:
     metrics = []
-    for metric in task.metrics:
+    known = task.metrics or asked.metrics
+    for metric in known:
         found = _estimate(metric, asked.items, seed)
         said = (f"{task.name}@{task.version}", task.method, metric.rule, *asked.protocol)
         row = {
@@ -111,7 +113,7 @@ def _scores(
         "version": task.version,
         "metrics": metrics,
         "groups": {
-            name: {m.name: _estimate(m, members, seed) for m in task.metrics}
+            name: {m.name: _estimate(m, members, seed) for m in known}
             for name, members in _groups(asked.items).items()
         },
         "counts": counts,

@@ -19,7 +19,7 @@ class Pool:
     """The examples of a task, by what they are about."""
 
     def __init__(self, settings: Settings) -> None:
-        self.k, self.seed = settings.task.shots, settings.seed
+        self.k, self.seed = settings.task.shots or 0, settings.seed
         self.where = f"evaluate.tasks.{settings.task.key}.shots"
         self._by_topic: dict[tuple[str, str], list[Choice]] = {}
         for record in settings.examples:
@@ -58,4 +58,4 @@ def before(
 
 def said(settings: Settings) -> str:
     """How many examples are shown, as a part of the protocol."""
-    return f"{settings.task.shots}-shot"
+    return f"{settings.task.shots or 0}-shot"

@@ -33,6 +33,7 @@ class Metric:
 class Task:
     """A question put to every model. `ask` gets records of one kind and gives rows of answers.
 
+    One that `asks` None brings its own data, and says its metrics with its answers.
     `sources` are (name, split) of registered sources; without any, a hold-out is asked. `n` draws
     records, or, where the records are one text, parts of it. `examples` are the sources of worked
     examples, and `takes` the settings of a recipe's task that this one heeds beyond `n`.
@@ -40,7 +41,7 @@ class Task:
 
     name: str
     version: int
-    asks: RecordKind
+    asks: RecordKind | None
     method: str
     sources: tuple[tuple[str, str], ...]
     ask: Callable[[Model, Sequence[Any], Settings], Asked]

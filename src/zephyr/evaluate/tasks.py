@@ -2,7 +2,16 @@
 
 from zephyr import recipe
 from zephyr.errors import ZephyrError, unknown
-from zephyr.evaluate import pages, perplexity, preferences, quizzes, ranking, tutoring, writing
+from zephyr.evaluate import (
+    harness,
+    pages,
+    perplexity,
+    preferences,
+    quizzes,
+    ranking,
+    tutoring,
+    writing,
+)
 from zephyr.evaluate.metrics import SACREBLEU
 from zephyr.evaluate.task import Metric, Task
 
@@ -179,8 +188,10 @@ def find(name: str) -> Task:
     """The task of this name.
 
     Raises:
-        ZephyrError: there is none.
+        ZephyrError: there is none, or it is one of lm-evaluation-harness, which is not installed.
     """
+    if name.startswith(recipe.LM_EVAL):
+        return harness.task(name)
     if name not in TASKS:
         raise unknown("task", name, TASKS, where="evaluate.tasks")
     return TASKS[name]
@@ -210,7 +221,7 @@ def examples_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
     Raises:
         ZephyrError: it is to show some, and there is no source of them.
     """
-    if not settings.shots:
+    if not settings.shots or settings.is_foreign:
         return ()
     found = settings.examples
     if found is None and settings.sources is None:

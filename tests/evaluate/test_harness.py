@@ -1,0 +1,306 @@
+"""Tasks of lm-evaluation-harness: the same answers as of its own class on the same network."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pytest
+import torch
+import yaml
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from tests import tiny
+from zephyr import recipe
+from zephyr.errors import ZephyrError
+from zephyr.evaluate import harness
+from zephyr.evaluate.scoring import Result, run_task
+from zephyr.evaluate.tasks import examples_of, find, sources_of
+from zephyr.model.load import assemble
+from zephyr.model.model import Model
+
+pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports
+
+ROWS = [
+    {"q": f"What is {a} + {b}?", "options": [str(a + b), str(a - b), "a force"], "right": a % 3}
+    for a in range(2, 8)
+    for b in (1, 2)
+]
+TEXTS = ["A force changes how a body moves. " * k for k in (1, 3, 9)]  # the last has two windows
+TASKS: dict[str, dict[str, Any]] = {
+    "choose": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "Question: {{q}}\nAnswer:",
+        "doc_to_choice": "{{options}}",
+        "doc_to_target": "{{right}}",
+        "fewshot_split": "train",
+        "metric_list": [
+            {"metric": m, "aggregation": "mean", "higher_is_better": True}
+            for m in ("acc", "acc_norm", "exact_match")
+        ],
+    },
+    "write": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{options[0]}}",
+        "generation_kwargs": {"until": ["e", "\n\n"], "max_gen_toks": 12, "do_sample": False},
+        "metric_list": [
+            {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True},
+            {"metric": "bleu", "aggregation": "bleu", "higher_is_better": True},
+        ],
+        "filter_list": [
+            {
+                "name": "first",
+                "filter": [
+                    {"function": "regex", "regex_pattern": "([a-z]+)"},
+                    {"function": "take_first"},
+                ],
+            },
+            {"name": "whole", "filter": [{"function": "take_first"}]},
+        ],
+    },
+    "read": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [
+            {"metric": m} for m in ("word_perplexity", "byte_perplexity", "bits_per_byte")
+        ],
+    },
+    "go_on": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{' ' + options[0]}}",
+        "metric_list": [
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tasks")
+    files = {"docs": ROWS, "shown": ROWS[::-1], "texts": [{"text": text} for text in TEXTS]}
+    for name, rows in files.items():
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, task in TASKS.items():
+        data = {"test": str(place / f"{'texts' if name == 'read' else 'docs'}.jsonl")}
+        if "fewshot_split" in task:
+            data["train"] = str(place / "shown.jsonl")
+        about = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": data, "cache_dir": str(place / "cache")},
+            "test_split": "test",
+            "metadata": {"version": 3.0},
+        }
+        (place / f"{name}.yaml").write_text(yaml.safe_dump({**about, **task}))
+    both = {"group": "both", "task": ["choose", "go_on"]}
+    (place / "both.yaml").write_text(yaml.safe_dump(both))
+    return place
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(3)
+    network = tiny.qwen2()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(6)
+    return assemble(network, tiny.tokenizer(), token_budget=512)
+
+
+def ask(model: Model, folder: Path, name: str, **settings: Any) -> Result:
+    task = recipe.Task(name=f"lm_eval:{name}", path=str(folder), **settings)
+    return run_task(task, [], model, split_label="test", seed=5)
+
+
+def theirs(model: Model, folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+    """What the harness says of its own class on the same network."""
+    lm = HFLM(pretrained=model.causal, tokenizer=model.tokenizer, batch_size=4, device="cpu")
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    found: dict[str, Any] = lm_eval.simple_evaluate(
+        lm, tasks=[name], task_manager=manager, bootstrap_iters=0, **settings
+    )
+    return found
+
+
+def metrics(result: Result) -> dict[str, float]:
+    return {m["name"]: m["value"] for m in result.scores["metrics"]}
+
+
+@pytest.mark.parametrize("shots", [None, 2])
+def test_choices_are_weighed_as_by_the_harness(
+    model: Model, folder: Path, shots: int | None
+) -> None:
+    ours = ask(model, folder, "choose", shots=shots)
+    found = theirs(model, folder, "choose", num_fewshot=shots)
+    for item, row in zip(ours.items, found["samples"]["choose"], strict=True):
+        assert item["detail"]["request"] == row["arguments"][0][0]
+        assert item["detail"]["logprobs"] == pytest.approx(
+            [answer[0][0] for answer in row["resps"]], abs=1e-4
+        )
+        assert item["scores"] == {m: row[m] for m in row["metrics"]}
+    expected = found["results"]["choose"]
+    assert metrics(ours) == {m: expected[f"{m},none"] for m in ("acc", "acc_norm", "exact_match")}
+    assert {m["kind"] for m in ours.scores["metrics"]} == {"proportion"}
+    assert f"task version 3.0 · {shots or 0}-shot" in ours.scores["metrics"][0]["protocol"]
+
+
+def test_answers_are_written_as_by_the_harness(model: Model, folder: Path) -> None:
+    ours = ask(model, folder, "write")
+    found = theirs(model, folder, "write")
+    rows = [r for r in found["samples"]["write"] if r["filter"] == "whole"]
+    texts = [item["detail"]["output"] for item in ours.items]
+    assert texts == [row["resps"][0][0] for row in rows]
+    assert len(set(texts)) > 1
+    assert {"stop string", "length"} & {item["detail"]["ended"] for item in ours.items}
+    expected = found["results"]["write"]
+    for label in ("exact_match,first", "exact_match,whole"):
+        assert metrics(ours)[label] == expected[label]
+    corpus = next(m for m in ours.scores["metrics"] if m["name"] == "bleu,whole")
+    assert corpus["value"] is None
+    assert f"by lm-eval {expected['bleu,whole']:.6g}" in corpus["empty"]
+
+
+def test_texts_are_read_as_by_the_harness(model: Model, folder: Path) -> None:
+    ours = ask(model, folder, "read")
+    found = theirs(model, folder, "read")
+    for item, row in zip(ours.items, found["samples"]["read"], strict=True):
+        assert -item["scores"]["word_perplexity"] == pytest.approx(row["resps"][0][0], rel=1e-5)
+    expected = found["results"]["read"]
+    for name, value in metrics(ours).items():
+        assert value == pytest.approx(expected[f"{name},none"], rel=1e-5)
+    kinds = {m["name"]: m["kind"] for m in ours.scores["metrics"]}
+    assert kinds == {
+        "word_perplexity": "exp-mean",
+        "byte_perplexity": "exp-mean",
+        "bits_per_byte": "mean",
+    }
+
+
+def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> None:
+    lm = HFLM(pretrained=model.causal, tokenizer=model.tokenizer, batch_size=1, device="cpu")
+    asked = [row["q"] for row in ROWS]
+    greedy = model.generate([tiny_ids(model, text) for text in asked], max_new_tokens=3)
+    rows = [
+        {**row, "options": [model.tokenizer.decode(g.ids.tolist())]}
+        for row, g in list(zip(ROWS, greedy, strict=True))[::2]
+    ] + ROWS[1::2]
+    requests = [
+        lm_eval.api.instance.Instance(
+            request_type="loglikelihood", doc=row, arguments=(row["q"], row["options"][0]), idx=0
+        )
+        for row in rows
+        if row["options"][0]
+    ]
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    from zephyr.evaluate.harness_model import HarnessModel
+
+    settings = recipe.Task(name="lm_eval:go_on", path=str(folder))
+    ours = HarnessModel(model, settings, 0, manager.load("go_on")["tasks"])
+    pairs = list(zip(ours.loglikelihood(requests), lm.loglikelihood(requests), strict=True))
+    assert [a[1] for a, _ in pairs] == [b[1] for _, b in pairs]
+    assert {a[1] for a, _ in pairs} == {True, False}
+    assert [a[0] for a, _ in pairs] == pytest.approx([b[0] for _, b in pairs], abs=1e-4)
+
+
+def tiny_ids(model: Model, text: str) -> Any:
+    from zephyr.model.fork import ids
+
+    return ids(model.tokenizer(text)["input_ids"])
+
+
+def test_perplexity_of_continuations(model: Model, folder: Path) -> None:
+    ours, found = ask(model, folder, "go_on"), theirs(model, folder, "go_on")
+    expected = found["results"]["go_on"]
+    assert metrics(ours)["perplexity"] == pytest.approx(expected["perplexity,none"], rel=1e-4)
+    assert metrics(ours)["acc"] == expected["acc,none"]
+    assert ours.scores["metrics"][0]["better"] == "lower"
+
+
+def test_a_group_asks_all_of_its_tasks(model: Model, folder: Path) -> None:
+    ours = ask(model, folder, "both")
+    assert {item["group"] for item in ours.items} == {"choose", "go_on"}
+    assert len({item["id"] for item in ours.items}) == len(ours.items) == 2 * len(ROWS)
+    right = [i["scores"]["acc"] for i in ours.items]
+    assert metrics(ours)["acc"] == pytest.approx(sum(right) / len(right))
+
+
+def test_n_documents_are_drawn_by_the_seed(model: Model, folder: Path) -> None:
+    whole = {item["id"]: item for item in ask(model, folder, "choose").items}
+    some = ask(model, folder, "choose", n=5)
+    assert some.scores["counts"] == {"not drawn": len(ROWS) - 5}
+    assert len(some.items) == 5
+    for item in some.items:
+        assert item["detail"]["request"] == whole[item["id"]]["detail"]["request"]
+        assert item["detail"]["logprobs"] == pytest.approx(
+            whole[item["id"]]["detail"]["logprobs"], abs=1e-4
+        )
+
+
+def test_the_chat_template_is_the_models(model: Model, folder: Path) -> None:
+    request = ask(model, folder, "choose", chat=True, n=1).items[0]["detail"]["request"]
+    said = [{"role": "user", "content": "Question: "}]
+    before = model.tokenizer.apply_chat_template(said, tokenize=False).partition("Question:")[0]
+    assert request.startswith(f"{before}Question: What is")
+    assert request != before
+
+
+def test_what_can_not_be_asked_is_said(model: Model, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZephyrError, match="nearest: choose"):
+        ask(model, folder, "chose")
+    for name, change, said in (
+        ("longer", {"generation_kwargs": {"until": ["e"], "max_gen_toks": 128}}, "longer answers"),
+        ("beams", {"generation_kwargs": {"until": ["e"], "num_beams": 4}}, "num_beams: 4"),
+        (
+            "away",
+            {"dataset_path": "nobody/nothing", "dataset_kwargs": {}},
+            "can't be read on this machine",
+        ),
+    ):
+        about = yaml.safe_load((folder / "write.yaml").read_text()) | {"task": name} | change
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(about))
+        with pytest.raises(ZephyrError, match=said):
+            ask(model, tmp_path, name)
+    assert len(ask(model, tmp_path, "longer", max_new_tokens=4).items) == len(ROWS)
+
+
+def test_broken_log_probabilities_are_refused(folder: Path) -> None:
+    broken = assemble(tiny.qwen2(), tiny.tokenizer(), token_budget=512)
+    with torch.no_grad():
+        broken.causal.model.norm.weight.fill_(math.nan)
+    with pytest.raises(ZephyrError, match="not all finite"):
+        ask(broken, folder, "choose")
+
+
+def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise harness.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(harness.importlib.metadata, "version", absent)
+    with pytest.raises(ZephyrError, match=r"pip install 'zephyr-tutor\[lm-eval\]'"):
+        find("lm_eval:arc_easy")
+
+
+def test_a_recipe_names_such_a_task(folder: Path) -> None:
+    task = recipe.Task(name="lm_eval:choose", path=folder.name, shots=0)
+    assert task.key == "lm_eval:choose"
+    assert task.spec() == {"name": "lm_eval:choose", "path": folder.name, "shots": 0}
+    assert sources_of(task) == examples_of(task) == ()
+    for wrong in (
+        {"name": "hellaswag", "path": "x"},
+        {"name": "lm_eval:choose", "sources": ["hellaswag"]},
+        {"name": "other:choose"},
+    ):
+        with pytest.raises(ValueError, match=r"path|brings its own data|pattern"):
+            recipe.Task.model_validate(wrong)
+    before = harness.content(task, folder.parent)
+    with pytest.raises(ZephyrError, match="has no `temperature`"):
+        sources_of(task.model_copy(update={"temperature": 1.0}))
+    (folder / "note.txt").write_text("x")
+    assert harness.content(task, folder.parent) != before
