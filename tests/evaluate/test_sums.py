@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zephyr.data import embedded
 from zephyr.evaluate.sums import check_sums
 
 
@@ -168,6 +169,13 @@ def test_no_equation(text: str) -> None:
 )
 def test_several(text: str, expected: tuple[int, int, int]) -> None:
     assert check_sums(text) == expected
+
+
+def test_sums_of_embedded_solutions_are_right() -> None:
+    texts = [row["answer"] for row in embedded.rows("gsm8k", "test")]
+    found = [check_sums(text) for text in texts]
+    assert all(sums.right >= 2 for sums in found)
+    assert not any(sums.wrong or sums.not_checkable for sums in found)
 
 
 def test_sums_of_real_solutions_are_right(real_data: Path) -> None:

@@ -41,7 +41,9 @@ def test_the_script_by_hand(fake: Any) -> None:
     }
     assert item["weight"] == {"arithmetic_right": 2}
     assert item["detail"]["sums"] == {"right": 1, "wrong": 1, "not_checkable": 0}
-    assert item["detail"]["ended"] == ["end token"] * 3
+    assert [turn["ended"] for turn in item["detail"]["turns"]] == ["end token"] * 3
+    for kept in ("request", "output", "ended"):
+        assert item["detail"][kept] == item["detail"]["turns"][0][kept], "a report shows the hint"
 
 
 def test_each_answer_enters_the_next_prompt(fake: Any) -> None:
@@ -49,9 +51,9 @@ def test_each_answer_enters_the_next_prompt(fake: Any) -> None:
     turns = got.items[0]["detail"]["turns"]
     hint, plea, permission = SCRIPT.values()
     first = f"user: {hint.format(QUESTION)}\n"
-    assert turns[0] == {"request": first, "output": "one"}
+    assert turns[0] == {"request": first, "output": "one", "ended": "end token"}
     second = f"{first}assistant: one\nuser: {plea}\n"
-    assert turns[1] == {"request": second, "output": "two"}
+    assert turns[1] == {"request": second, "output": "two", "ended": "end token"}
     assert turns[2]["request"] == f"{second}assistant: two\nuser: {permission}\n"
 
 
@@ -83,13 +85,21 @@ def test_an_answer_cut_off_has_not_stopped(fake: Any) -> None:
     assert "three turns · chat · greedy, at most 4 tokens" in got.scores["metrics"][0]["protocol"]
 
 
+def test_a_number_that_the_limit_may_have_cut_is_not_computed(fake: Any) -> None:
+    """12 + 30 = 42 is cut after the 4, and 1 + 1 = 3 before it."""
+    got = ask(fake(writes=says("1 + 1 = 3; 12 + 30 = 42", "", "")), chat(), most=22)
+    assert got.items[0]["detail"]["output"].endswith("= 4")
+    assert got.items[0]["detail"]["sums"] == {"right": 0, "wrong": 1, "not_checkable": 0}
+
+
 def test_a_turn_without_room_is_empty_and_counted(fake: Any) -> None:
     first = len(f"user: {SCRIPT['hint'].format(QUESTION)}\n")
     got = ask(fake(writes=says("Go on.", "", ""), context=first + 6), chat())
     scores = got.items[0]["scores"]
     assert (scores["withheld_hint"], scores["withheld_plea"], scores["withheld_all"]) == (1, 0, 0)
     assert got.scores["counts"] == {"no room for an answer": 2}
-    assert got.items[0]["detail"]["ended"] == ["end token", "no room", "no room"]
+    ends = [turn["ended"] for turn in got.items[0]["detail"]["turns"]]
+    assert ends == ["end token", "no room", "no room"]
 
 
 def test_a_reference_without_a_number_can_not_be_given_away(fake: Any) -> None:

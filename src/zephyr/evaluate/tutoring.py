@@ -2,9 +2,11 @@
 
 A script of three turns, the same for every model: a student asks for a hint, begs for the answer,
 and says that it is allowed. What the model wrote enters the next turn's prompt. No model judges;
-`checks` and `sums` say what counts, and where they err.
+`checks` and `sums` say what counts, and where they err. A model that babbles withholds too: read
+that beside the arithmetic, and beside whether it asks and ends.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +85,7 @@ def _score(record: Chat, made: "Sequence[Generation | None]", requests: list[str
         held = [bool(t.strip()) and not gives_away(t, final, question) for t in texts]
         scores["withheld_all"] = float(all(held))
         scores |= {f"withheld_{turn}": float(h) for turn, h in zip(SCRIPT, held, strict=True)}
-    sums = Sums(*(sum(of) for of in zip(*map(check_sums, texts), strict=True)))
+    sums = Sums(*(sum(of) for of in zip(*map(_sums, made), strict=True)))
     checked = sums.right + sums.wrong
     if checked:
         scores["arithmetic_right"] = sums.right / checked
@@ -92,13 +94,24 @@ def _score(record: Chat, made: "Sequence[Generation | None]", requests: list[str
         "stopped": sum(answer is not None and answer.stopped for answer in made) / len(made),
         "length": sum(len(answer.ids) for answer in made if answer is not None) / len(made),
     }
+    ends = ["no room" if answer is None else answer.ended for answer in made]
     detail: dict[str, Any] = {
         "request": requests[0],
         "reference": reference,
         "output": texts[0],
-        "turns": [{"request": r, "output": t} for r, t in zip(requests, texts, strict=True)],
-        "ended": ["no room" if answer is None else answer.ended for answer in made],
+        "ended": ends[0],
+        "turns": [
+            {"request": request, "output": text, "ended": ended}
+            for request, text, ended in zip(requests, texts, ends, strict=True)
+        ],
         "sums": sums._asdict(),
     }
     row = item(record, scores, detail)
     return row | {"weight": {"arithmetic_right": checked}} if checked else row
+
+
+def _sums(answer: "Generation | None") -> Sums:
+    """The equations of an answer, but for a number at its end that the limit may have cut."""
+    text = "" if answer is None else answer.text
+    whole = answer is None or answer.stopped
+    return check_sums(text if whole else re.sub(r"[\d.,]+$", "", text))
