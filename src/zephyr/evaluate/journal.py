@@ -68,18 +68,24 @@ class Journal:
         self,
         prompts: Sequence[Ids],
         *,
-        max_new_tokens: int,
-        sampling: "Sampling",
+        max_new_tokens: int | Sequence[int],
+        sampling: "Sampling | None" = None,
         seeds: Sequence[int] | None = None,
+        until: Sequence[str] = (),
         done: "Callable[[int, Generation], None]" = lambda at, found: None,
     ) -> "list[Generation]":
         """As the model's; only what is not known is asked of it."""
-        from zephyr.model.generate import Generation  # imports torch
+        from zephyr.model.decode import GREEDY  # imports torch
+        from zephyr.model.generate import Generation
 
+        how = GREEDY if sampling is None else sampling
+        if isinstance(max_new_tokens, int):
+            max_new_tokens = [max_new_tokens] * len(prompts)
+        most = list(max_new_tokens)
         given = seeds or [0] * len(prompts)
         keys = [
-            content_hash("answer", prompt.tolist(), max_new_tokens, list(sampling), seed)
-            for prompt, seed in zip(prompts, given, strict=True)
+            content_hash("answer", prompt.tolist(), limit, list(how), seed, list(until))
+            for prompt, limit, seed in zip(prompts, most, given, strict=True)
         ]
         missing = self._missing(keys)
 
@@ -89,9 +95,10 @@ class Journal:
 
         self.model.generate(
             [prompts[i] for i in missing],
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
+            max_new_tokens=[most[i] for i in missing],
+            sampling=how,
             seeds=[given[i] for i in missing],
+            until=until,
             done=hear,
         )
         answers = (self._known[key] for key in keys)
