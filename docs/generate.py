@@ -127,6 +127,7 @@ def recipes() -> str:
         recipe.Lora,
         recipe.Evaluate,
         recipe.Task,
+        recipe.Published,
         recipe.RunSettings,
     ):
         parts.append(f"## {part.__name__}\n\n{inspect.cleandoc(part.__doc__ or '')}\n\n")

@@ -376,6 +376,19 @@ class RunSettings(Part):
     track: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
 
 
+class Published(Part):
+    """Scores that others published of these models, shown beside this recipe's own as theirs.
+
+    `scores` holds, by model and `task.metric`, figures as the table shows them (shares in percent);
+    `source` says where they stand, `note` what a reader must know of them. None of it enters a
+    fingerprint; a recipe that `--set` changes shows none.
+    """
+
+    source: str
+    note: str | None = None
+    scores: dict[Name, dict[str, float]]
+
+
 class Recipe(Part):
     """A whole recipe. `origin` says where named sources come from."""
 
@@ -385,7 +398,18 @@ class Recipe(Part):
     data: dict[Name, Mixture]
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     evaluate: Evaluate = Evaluate()
+    published: Published | None = None
     run: RunSettings = RunSettings()
+
+    @model_validator(mode="after")
+    def _published_of_its_models(self) -> Self:
+        for name, scores in self.published.scores.items() if self.published else ():
+            if name not in self.models:
+                raise ValueError(f"`published` has scores of `{name}`, which is no model here")
+            for key in scores:
+                if key.partition(".")[0] not in (task.key for task in self.evaluate.tasks):
+                    raise ValueError(f"`published` has `{key}` of {name}: no task is called so")
+        return self
 
     @model_validator(mode="after")
     def _names_of_nodes_differ(self) -> Self:

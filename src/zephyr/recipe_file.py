@@ -61,6 +61,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ZephyrError("a recipe is a mapping", where=f"{path}:1", found=type(value).__name__)
     for override in overrides:
         _override(value, override)
+    if any(not override.startswith("run.") for override in overrides):
+        value.pop("published", None)  # these are no longer the models that others measured
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:

@@ -156,3 +156,48 @@ def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> Non
     other = nodes(recipe("bloom" if name == "qwen" else "qwen"))
     shared = {n for n in graph if graph[n].fingerprint == other[n].fingerprint}
     assert shared == {"data.sft", "data.pairs"}
+
+
+TABLE_1 = """
+Qwen              44.98 28.43 46.91 17.02 25.17 -
+BLOOM             36.84  7.12 20.55  4.30  6.58 -
+Qwen-L-cosine     42.15 30.64 50.43 20.20 29.01 -
+Qwen-S-cosine     45.33 34.50 52.15 20.91 30.21 0.57
+BLOOM-L-cosine    36.00  5.40 23.03  4.88  7.33 -
+BLOOM-S-cosine    36.13  6.04 31.04  7.42  8.46 -
+Qwen-S-cosine-DPO 45.01 19.40 42.26 13.06 19.38 0.52
+Qwen-DPO          45.40 22.91 45.14 15.55 22.50 0.50
+"""
+COLUMNS = (
+    "hellaswag.acc_norm",
+    "gsm8k.bleu4",
+    "gsm8k.rouge1",
+    "gsm8k.rouge2",
+    "gsm8k.rougeL",
+    "preferences.reward_accuracy_strict",
+)
+
+
+def test_the_published_figures_are_those_of_table_1() -> None:
+    expected = {}
+    for name, *values in map(str.split, TABLE_1.strip().splitlines()):
+        figures = [float(v) for v in values if v != "-"]
+        figures[5:] = [round(100 * v) for v in figures[5:]]
+        expected[name] = dict(zip(COLUMNS, figures, strict=False))
+    paper, qwen, bloom = (published(name) for name in ("paper", "qwen", "bloom"))
+    assert paper == expected
+    same = {"M0": "Qwen", "M1": "Qwen-S-cosine", "M2": "Qwen-S-cosine-DPO", "M0-DPO": "Qwen-DPO"}
+    assert qwen == {ours: expected[theirs] for ours, theirs in same.items()}
+    assert bloom == {"M0": expected["BLOOM"], "M1": expected["BLOOM-S-cosine"]}
+
+
+def published(name: str) -> dict[str, dict[str, float]]:
+    found = read_recipe(find_recipe(name)).published
+    assert found is not None
+    return found.scores
+
+
+def test_a_recipe_that_is_changed_shows_no_published_figures() -> None:
+    path = find_recipe("qwen")
+    assert read_recipe(path, ["models.M1.tune.lr=1e-4"]).published is None
+    assert read_recipe(path, ["run.jobs=2"]).published is not None

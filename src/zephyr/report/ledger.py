@@ -80,7 +80,8 @@ class Difference:
 class Cell:
     """A score, or the reason why it is `empty`.
 
-    `difference` is None for a model that comes from no other, and where the cell is empty.
+    `difference` is None for a model that comes from no other, and where the cell is empty;
+    `published` is what others published of the same, scaled as people read it.
     """
 
     column: Column
@@ -89,6 +90,7 @@ class Cell:
     empty: str | None
     difference: Difference | None = None
     groups: Mapping[str, Estimate] | None = None
+    published: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def read_ledger(store: Store, recipe_name: str) -> Ledger:
                 for ours, theirs in zip(scored, cells[parent], strict=True)
             )
         rows.append(Row(name, parent, _done(model), entries[name], scored))
-    return Ledger(recipe, entries, columns, _corrected(rows))
+    return Ledger(recipe, entries, columns, _corrected(_beside(rows, recipe)))
 
 
 def _known(store: Store, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
@@ -301,7 +303,22 @@ def _compared(
         made = Difference(parent, None, None, found)
     else:
         made = Difference(parent, found.gap, None, None, evidence=found.evidence)
-    return Cell(column, ours.estimate, ours.protocol, None, made, ours.groups)
+    return replace(ours, difference=made)
+
+
+def _beside(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
+    """The rows with what others published of them."""
+    if recipe.published is None:
+        return list(rows)
+    scores = recipe.published.scores
+
+    def of(row: Row, cell: Cell) -> float | None:
+        return scores.get(row.model, {}).get(f"{cell.column.task}.{cell.column.metric}")
+
+    return [
+        replace(row, cells=tuple(replace(c, published=of(row, c)) for c in row.cells))
+        for row in rows
+    ]
 
 
 class Told(NamedTuple):

@@ -122,6 +122,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "protocol": cell.protocol,
         "empty": cell.empty,
         "difference": difference,
+        "published": cell.published,
         "groups": {name: _estimate_json(e) for name, e in (cell.groups or {}).items()},
     }
 
@@ -181,6 +182,8 @@ def table_markdown(ledger: Ledger) -> str:
         "corrected for the number of comparisons in the table (Holm); where the items cannot tell, "
         "the number is told at which a difference such as this could be, four times in five."
     )
+    if (theirs := ledger.recipe.published) is not None:
+        parts.append(f"Published: {theirs.source}. {theirs.note or ''}".strip())
     parts += ["## Protocols", _protocols_markdown(ledger)]
     if groups := list(_groups_markdown(ledger)):
         parts += ["## Groups", *groups]
@@ -204,6 +207,11 @@ def _scores_markdown(ledger: Ledger, columns: Sequence[Column]) -> str:
 
 
 def _cell_markdown(cell: Cell) -> str:
+    theirs = "" if cell.published is None else f"; published: {cell.published:g}"
+    return _own_markdown(cell) + theirs
+
+
+def _own_markdown(cell: Cell) -> str:
     scale, gap = cell.column.scale, cell.difference
     if cell.estimate is None:
         return f"– ({cell.empty})"
