@@ -706,7 +706,7 @@ def test_check_tells_unreadable_rows(desk: Desk) -> None:
     )
 
 
-PAPER = SOURCES.keys() - {"primer", "wiki_qa"}
+PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial"}
 
 
 def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(desk: Desk) -> None:
