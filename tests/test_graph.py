@@ -155,3 +155,19 @@ def test_a_reference_is_asked_even_if_its_model_is_not_evaluated() -> None:
 def test_what_is_wrong_is_refused(path: str, value: Any, message: str) -> None:
     with pytest.raises(ZephyrError, match=message):
         nodes(with_value(path, value))
+
+
+def test_a_task_of_the_harness_is_what_its_folder_holds_and_not_where_that_lies() -> None:
+    def mark(path: str, held: str) -> str:
+        task = {"name": "lm_eval:sums", "path": path}
+        describe = Describer(
+            version=lambda kind: 1,
+            source=lambda source, use, where: {},
+            base=lambda name, where: {},
+            task_sources=lambda task: (),
+            task_content=lambda task: {"files": held},
+        )
+        made = build(Recipe.model_validate({**RECIPE, "evaluate": {"tasks": [task]}}), describe)
+        return made["M1/lm_eval:sums"].fingerprint
+
+    assert mark("here", "a") == mark("there", "a") != mark("here", "b")

@@ -251,6 +251,7 @@ def _evaluation(
     inputs = {"model": name}
     if task.is_foreign:
         spec["content"] = describe.task_content(task)
+        spec.pop("path", None)
     elif sources:
         spec["content"] = [describe.source(source, "exam", where) for source in sources]
     else:

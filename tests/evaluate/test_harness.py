@@ -145,6 +145,7 @@ def test_choices_are_weighed_as_by_the_harness(
             [answer[0][0] for answer in row["resps"]], abs=1e-4
         )
         assert item["scores"] == {m: row[m] for m in row["metrics"]}
+        assert float(item["detail"]["chosen"] == item["detail"]["answer"]) == row["acc"]
     expected = found["results"]["choose"]
     assert metrics(ours) == {m: expected[f"{m},none"] for m in ("acc", "acc_norm", "exact_match")}
     assert {m["kind"] for m in ours.scores["metrics"]} == {"proportion"}

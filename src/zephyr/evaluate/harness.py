@@ -2,8 +2,9 @@
 
 Prompts, worked examples, filters and metrics are the harness's own; the model answers by its two
 verbs (`harness_model`). The data set is read from this machine alone, by the library `datasets`;
-what is not there is not fetched. The questions are not known to mixtures, which can't look for
-them among what they take.
+what is not there is not fetched. Only what lies in the folder of a task of the user's own enters
+its fingerprint: a data set that changes elsewhere asks nothing again. The questions are not known
+to mixtures, which can't look for them among what they take.
 """
 
 import contextlib
@@ -219,12 +220,12 @@ class _Table:
     def _item(self, name: str, mark: str, row: Mapping[str, Any], asked: Any) -> Item:
         arguments = row["arguments"]
         request = arguments[0][0]
-        detail: dict[str, Any] = {"request": request, "reference": str(row["target"])}
+        detail: dict[str, Any] = {"request": request}
         if self.tasks[name].OUTPUT_TYPE == "generate_until":
-            detail |= {"output": row["resps"][0][0], "ended": asked.ended[request]}
+            detail |= {"reference": str(row["target"]), "output": row["resps"][0][0]}
+            detail["ended"] = asked.ended[request]
         elif len(arguments[0]) > 1:
-            detail["choices"] = [pair[1] for pair in arguments]
-            detail["logprobs"] = [answer[0][0] for answer in row["resps"]]
+            detail |= self._weighed(name, row)
         group = name if len(self.tasks) > 1 else ""
         return {
             "id": mark,
@@ -233,6 +234,25 @@ class _Table:
             "scores": {},
             "weight": {},
             "detail": detail,
+        }
+
+    def _weighed(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Log-probabilities of what was weighed; with the right option, where one is right."""
+        logprobs = [answer[0][0] for answer in row["resps"]]
+        one = self.tasks[name]
+        if one.OUTPUT_TYPE != "multiple_choice" or not isinstance(row["target"], int):
+            return {
+                "reference": str(row["target"]),
+                "continuations": [pair[1] for pair in row["arguments"]],
+                "logprobs": logprobs,
+            }
+        choices = one.doc_to_choice(row["doc"])
+        logprobs = logprobs[: len(choices)]  # others may stand there without what comes before
+        return {
+            "choices": choices,
+            "answer": row["target"],
+            "chosen": logprobs.index(max(logprobs)),
+            "logprobs": logprobs,
         }
 
     def _add(self, name: str, row: Mapping[str, Any], item: Item) -> None:
