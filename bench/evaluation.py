@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
 
 ENTRIES = (
-    Entry("hellaswag", "qwen", 48, 12, (1, 4, 16, 48)),
+    Entry("hellaswag", "qwen", 48, 16, (1, 4, 16)),
     Entry("mmlu", "qwen", 32, 8, (1, 4, 8)),
     Entry("gsm8k", "qwen", 32, 32, (16, 32)),
     Entry("wikitext", "qwen", 3, 3, (1, 2)),
