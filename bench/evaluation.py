@@ -192,7 +192,7 @@ def run(bench: Bench, entries: list[Entry], rounds: int, path: Path) -> None:
             "threads": bench.threads,
             "commit": commit(),
             "date": datetime.now(UTC).date().isoformat(),
-            "rounds": rounds,
+            "rounds": number + 1,
             "versions": bench.versions,
             "entries": [
                 {

@@ -103,7 +103,10 @@ def _agreed(entry: dict[str, Any]) -> list[str]:
 
 def _tried(entry: dict[str, Any], result: dict[str, Any]) -> list[str]:
     rows = [r for r in result["trials"] if r["name"] == entry["name"]]
-    cells = [f"{r['batch']}: {r['rate']:.3g}" if "rate" in r else r["failed"] for r in rows]
+    cells = [
+        f"{r['batch']}: {r['rate']:.3g}" if "rate" in r else r.get("failed", f"{r['batch']} alone")
+        for r in rows
+    ]
     return [*_labels(entry), ", ".join(cells)]
 
 

@@ -35,6 +35,8 @@ from zephyr.records import Choice
         ("B or C", None),
         ("I think that it is energy.", None),
         ("The answer is about energy.", None),
+        ("The answer is a unit of energy.", None),
+        ("The answer is: b\nIt is the work done.", 1),
     ],
 )
 def test_letters(text: str, place: int | None) -> None:

@@ -48,8 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stories, random = (
-            _harness(*questions.tinystories(data)),
-            _harness(*questions.random_qwen2(data, folder)),
+            harness(*questions.tinystories(data)),
+            harness(*questions.random_qwen2(data, folder)),
         )
         hellaswag = [
             {"query": r["ctx"], "choices": r["endings"], "label": int(r["label"])}
@@ -64,43 +64,43 @@ def main() -> None:
         dev = questions.rows(data / "mmlu/mmlu_dev.jsonl.gz")
         shown = [r for r in dev if r["subject"] == questions.SUBJECT]
         wiki = [{"page": page} for page in pages(questions.wikitext(data))]
-        endings = _yaml("hellaswag/hellaswag.yaml")
-        template = _yaml("mmlu/default/_default_template_yaml")
+        endings = yaml("hellaswag/hellaswag.yaml")
+        template = yaml("mmlu/default/_default_template_yaml")
         quiz = {**template, "task": "mmlu", "description": ABOUT}
         found = {
             "versions": {name: version(name) for name in ("lm_eval", "transformers", "torch")},
             "hellaswag": {
-                "tinystories": _ranked(stories, endings, hellaswag, folder),
-                "qwen2": _ranked(random, endings, hellaswag, folder),
+                "tinystories": ranked(stories, endings, hellaswag, folder),
+                "qwen2": ranked(random, endings, hellaswag, folder),
             },
             "arc_challenge": {
-                "tinystories": _ranked(stories, _arc_yaml(), arc, folder),
-                "qwen2": _ranked(random, _arc_yaml(), arc, folder),
+                "tinystories": ranked(stories, arc_yaml(), arc, folder),
+                "qwen2": ranked(random, arc_yaml(), arc, folder),
             },
             "mmlu": {
-                "tinystories": _ranked(stories, quiz, questions.spread(mmlu), folder),
-                "qwen2, 5 shots": _ranked(random, quiz, questions.spread(few), folder, shown),
+                "tinystories": ranked(stories, quiz, questions.spread(mmlu), folder),
+                "qwen2, 5 shots": ranked(random, quiz, questions.spread(few), folder, shown),
             },
             "wikitext": {
-                "tinystories": _paged(stories, _yaml("wikitext/wikitext.yaml"), wiki, folder),
-                "qwen2": _paged(random, _yaml("wikitext/wikitext.yaml"), wiki[:5], folder),
+                "tinystories": paged(stories, yaml("wikitext/wikitext.yaml"), wiki, folder),
+                "qwen2": paged(random, yaml("wikitext/wikitext.yaml"), wiki[:5], folder),
             },
         }
     (HERE / "lm_eval.json").write_text(json.dumps(found, indent=None) + "\n")
 
 
-def _harness(network: Any, tokenizer: Any) -> Any:
+def harness(network: Any, tokenizer: Any) -> Any:
     return HFLM(pretrained=network, tokenizer=tokenizer, batch_size=8, device="cpu")
 
 
-def _yaml(path: str) -> dict[str, Any]:
+def yaml(path: str) -> dict[str, Any]:
     """A task of the harness, as its file says."""
     found: dict[str, Any] = load_yaml(TASKS / path)
     return found
 
 
-def _arc_yaml() -> dict[str, Any]:
-    return {**_yaml("arc/arc_easy.yaml"), "task": "arc_challenge"}
+def arc_yaml() -> dict[str, Any]:
+    return {**yaml("arc/arc_easy.yaml"), "task": "arc_challenge"}
 
 
 def _arc(row: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def _asked(
     return samples
 
 
-def _ranked(
+def ranked(
     model: Any,
     config: dict[str, Any],
     docs: list[dict[str, Any]],
@@ -155,7 +155,7 @@ def _ranked(
     }
 
 
-def _paged(
+def paged(
     model: Any, config: dict[str, Any], docs: list[dict[str, Any]], folder: Path
 ) -> dict[str, Any]:
     samples = _asked(model, config, docs, folder, [])

@@ -1,7 +1,8 @@
 """Quizzes that a model answers in writing, in the course's form, and the letter that it means.
 
 The letter is, in this order: the whole answer, signs around it left out (`B`, `(b)`, `C.`); what
-stands after "answer is" or "answer:", the last time; the letter that an answer begins with, if a
+stands after "answer is" or "answer:", the last time (a small letter only where no word
+follows, since "the answer is a force" names none); the letter that an answer begins with, if a
 full stop, a bracket or a colon follows (`D) 12 joules`). An answer without one is wrong, and
 counted.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 32
 
 _WHOLE = re.compile(r"\W*([A-Za-z])\W*")
-_TOLD = re.compile(r"answer(?: is|:)\W*([A-Za-z])\b", re.IGNORECASE)
+_TOLD = re.compile(r"""(?i:answer(?: is|:))\W*(?:([A-Z])\b|([a-z])(?=[.,;:)\]*"']|\s*(?:\n|$)))""")
 _LEADS = re.compile(r"\s*\(?([A-Z])[.):]")
 
 
@@ -58,8 +59,8 @@ def letter(text: str, options: int) -> int | None:
     """The place of the option that an answer means; None where it names none."""
     told = list(_TOLD.finditer(text))
     for found in (_WHOLE.fullmatch(text.strip()), told[-1] if told else None, _LEADS.match(text)):
-        if found is not None and found.group(1).upper() in LETTERS[:options]:
-            return LETTERS.index(found.group(1).upper())
+        if found is not None and found[found.lastindex or 0].upper() in LETTERS[:options]:
+            return LETTERS.index(found[found.lastindex or 0].upper())
     return None
 
 
