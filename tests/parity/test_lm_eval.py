@@ -1,9 +1,9 @@
 """Item by item what lm-evaluation-harness says of the same rows and networks (lm_eval.json).
 
 Its figures were made by make_lm_eval, one continuation at a time in batches of eight padded rows;
-ours share prompts and prefixes. Tolerances are for sums of float32 in another order: 2e-3 nats for
-an option of at most a hundred tokens, whose log-probabilities lie between -1 and -600, and 1e-5 of
-the sum for a page.
+ours share prompts and prefixes. Tolerances are for sums of float32 in another order: 5e-4 nats for
+an option of at most a hundred tokens, whose log-probabilities lie between -1 and -600 (1e-4 was
+met), and 1e-5 of the sum for a page.
 """
 
 import json
@@ -23,7 +23,7 @@ from zephyr.model.model import Model
 from zephyr.records import Choice, Passage, Record
 
 STORED = json.loads((Path(__file__).parent / "lm_eval.json").read_text())
-NATS = 2e-3
+NATS = 5e-4
 
 
 @pytest.fixture(scope="module")
