@@ -11,7 +11,7 @@ INTRODUCTION = """\
 Zephyr's own tasks beside lm-evaluation-harness's on its own model class, each in a process and a
 virtual environment of its own, on the same items: `make bench`.
 
-{rounds} rounds, in which the two take turns; figures, ratios and disturbed readings as above.
+{rounds}, in which the two take turns; figures, ratios and disturbed readings as above.
 Seconds run from rows to scores: prompts, tokens, forwards, scores. Loading the model and a first
 asking of two items, which warms the process up, are left out. The Qwen shape is the model above in
 bfloat16 with texts of up to 2,048 tokens; TinyStories is a real network of 656,000 parameters, in
@@ -58,7 +58,7 @@ def section(result: dict[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            INTRODUCTION.format(rounds=result["rounds"]),
+            INTRODUCTION.format(rounds=_rounds(result["rounds"])),
             f"{measured}\n",
             table(head, rates),
             f"### The same answers\n\n{AGREEMENT}",
@@ -68,6 +68,10 @@ def section(result: dict[str, Any]) -> str:
             table(["contender", "versions"], versions),
         ]
     )
+
+
+def _rounds(count: int) -> str:
+    return "One round" if count == 1 else f"{count} rounds"
 
 
 def _row(entry: dict[str, Any], readings: list[dict[str, Any]]) -> list[str]:
