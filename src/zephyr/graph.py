@@ -175,13 +175,35 @@ def _model(recipe: Recipe, name: str, describe: Describer) -> Node:
     if model.align is not None:
         inputs["data"] = _data(recipe, model.align.data, "pair", f"{where}.align.data")
         return Node(name, "align", _seeded(recipe, model.align.spec()), inputs, parent=model.from_)
-    return Node(name, "quantize", {"method": model.quantize}, inputs, parent=model.from_)
+    assert model.quantize is not None, "the recipe has checked that a model has one act"
+    if model.quantize.data is not None:
+        inputs["data"] = f"data.{_any_data(recipe, model.quantize.data, f'{where}.quantize')}"
+    if (text := held_out_text(recipe, model.from_)) is not None:
+        inputs["text"] = f"data.{text}"
+    spec = {key: value for key, value in model.quantize.spec().items() if key != "data"}
+    return Node(name, "quantize", spec, inputs, parent=model.from_)
+
+
+def held_out_text(recipe: Recipe, name: str) -> str | None:
+    """The mixture on whose hold-out a quantized model is compared with the one it comes from.
+
+    It is the last one with a hold-out that the model learned from; None where there is none.
+    """
+    model = recipe.models.get(name)
+    learning = model and (model.pretrain or model.tune or model.align)
+    if learning and learning.data in recipe.data and recipe.data[learning.data].holdout:
+        return learning.data
+    return held_out_text(recipe, model.from_) if model and model.from_ else None
+
+
+def _any_data(recipe: Recipe, name: str, where: str) -> str:
+    if name not in recipe.data:
+        raise unknown("mixture", name, recipe.data, where=where)
+    return name
 
 
 def _tokenizer_data(recipe: Recipe, name: str, where: str) -> str:
-    if name not in recipe.data:
-        raise unknown("mixture", name, recipe.data, where=f"{where}.tokenizer_data")
-    return f"data.{name}"
+    return f"data.{_any_data(recipe, name, f'{where}.tokenizer_data')}"
 
 
 def _seeded(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:

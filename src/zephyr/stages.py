@@ -4,7 +4,6 @@ Every stage is a function of a node, the runs that enter it and the place to wri
 nothing else but the settings of the machine, which change no result beyond rounding.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +17,10 @@ from zephyr.evaluate.scoring import run_task
 from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import locate
-from zephyr.model.load import Lineage, assemble, load, load_network
+from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
 from zephyr.model.precision import Dtype, choose_for_evaluation
+from zephyr.quantizing import quantize_model
 from zephyr.recipe import Mixture, Source, Task, Use
 from zephyr.records import Kind, Record
 from zephyr.store import Run, read_json_lines, write_json, write_json_lines
@@ -57,23 +57,6 @@ def _base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     lineage = Lineage(str(locate(base, context.folder, f"models.{node.name}.base")))
     load(lineage, context.store, token_budget=context.token_budget)
     lineage.write(run.artifact)
-
-
-def _quantize(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    method = context.recipe.models[node.name].quantize
-    assert method is not None
-    lineage = Lineage.read(inputs["from"].artifact)
-    whole = Lineage(lineage.weights, None, lineage.adapters)
-    model = load(whole, context.store, token_budget=context.token_budget)
-    model.merge()
-    merged = run.path / "merged"
-    model.save(merged)
-    small = assemble(
-        load_network(merged, method), model.tokenizer, token_budget=context.token_budget
-    )
-    small.save(run.artifact / "weights")
-    shutil.rmtree(merged)
-    Lineage(context.inside_store(run.artifact / "weights"), method).write(run.artifact)
 
 
 def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
@@ -139,7 +122,7 @@ _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
     "pretrain": pretrain,
     "tune": tune,
     "align": align,
-    "quantize": _quantize,
+    "quantize": quantize_model,
     "evaluation": _evaluation,
 }
 

@@ -55,7 +55,7 @@ def add_fresh(causal: Any, wrapper: Any, lora: Lora, seed: int) -> Any:
         use_dora=lora.dora,
         target_modules=_targets(causal, lora),
         bias="none",
-        fan_in_fan_out=any(_is_transposed(m) for m in causal.modules()),
+        fan_in_fan_out=any(is_transposed(m) for m in causal.modules()),
         task_type="CAUSAL_LM",
     )
     count = 0 if wrapper is None else len(wrapper.peft_config)
@@ -219,7 +219,7 @@ def _targets(causal: Any, lora: Lora) -> list[str]:
     linear = [
         name.removesuffix(".base_layer")
         for name, module in causal.named_modules()
-        if _is_linear(module) and module is not head and ".lora_" not in name
+        if is_linear(module) and module is not head and ".lora_" not in name
     ]
     endings = {name.rsplit(".", 1)[-1] for name in linear}
     wanted = lora.targets
@@ -241,12 +241,12 @@ ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
 """What the seed's tool adapted unless told otherwise: q and v, or the fused projection."""
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """Whether PEFT can adapt it: torch's and bitsandbytes' linear layers, and GPT-2's Conv1D."""
-    return isinstance(module, nn.Linear) or _is_transposed(module)
+    return isinstance(module, nn.Linear) or is_transposed(module)
 
 
-def _is_transposed(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
     """Whether it is GPT-2's Conv1D, a linear layer that keeps its weight the other way round."""
     from transformers.pytorch_utils import Conv1D
 

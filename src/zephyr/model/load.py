@@ -3,9 +3,11 @@
 import json
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, quantize
+from zephyr.model import adapter, packed, quantize
 from zephyr.model.fork import Ids, fork
 from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
@@ -22,6 +24,16 @@ from zephyr.model.precision import DTYPES, Dtype, rounding
 from zephyr.model.prefix import WORTH
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
+
+Load = quantize.Method | Literal["int4"]
+"""How weights are held in memory; int4 are the packed ones of `packed`."""
+
+Form = Literal["computed", "stored", "whole"]
+"""Quantized weights as they compute quickest, as small as they are stored, or as whole ones.
+
+Packed weights are unpacked when they are loaded to be computed with: the products are the same, and
+a processor needs no time to unpack them again for each.
+"""
 
 WHOLE = "download the whole model in Hugging Face format, safetensors included"
 
@@ -34,7 +46,7 @@ class Lineage:
     """
 
     weights: str
-    load: quantize.Method | None = None
+    load: Load | None = None
     adapters: tuple[str, ...] = ()
 
     @classmethod
@@ -64,10 +76,17 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def load(lineage: Lineage, store: Path, *, token_budget: int, dtype: Dtype = "float32") -> Model:
+def load(
+    lineage: Lineage,
+    store: Path,
+    *,
+    token_budget: int,
+    dtype: Dtype = "float32",
+    form: Form = "computed",
+) -> Model:
     """The model of a lineage on this machine's device, all weights frozen.
 
-    Its weights are in `dtype`; where they are quantized, the others are in float32.
+    Its weights are in `dtype`; where bitsandbytes quantized them, the others are in float32.
 
     Raises:
         ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
@@ -75,7 +94,7 @@ def load(lineage: Lineage, store: Path, *, token_budget: int, dtype: Dtype = "fl
     """
     folder = lineage.folder(store)
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, lineage.load, dtype)
+    causal = load_network(folder, lineage.load, dtype, form)
     _refuse_foreign_tokenizer(folder, causal, tokenizer)
     wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
     return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
@@ -148,8 +167,14 @@ def _refuse_foreign_tokenizer(folder: Path, causal: Any, tokenizer: Any) -> None
         )
 
 
-def load_network(folder: Path, method: quantize.Method | None, dtype: Dtype = "float32") -> Any:
-    """The network of a folder, loaded in `dtype`, or by bitsandbytes' `method`."""
+def load_network(
+    folder: Path,
+    method: Load | None,
+    dtype: Dtype = "float32",
+    form: Form = "computed",
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """The network of a folder, loaded in `dtype`, or by bitsandbytes' `method` with `options`."""
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
@@ -157,22 +182,32 @@ def load_network(folder: Path, method: quantize.Method | None, dtype: Dtype = "f
     if not any(folder.glob("*.safetensors")):
         raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
-    extra = {} if method is None or stored else {"quantization_config": quantize.config(method)}
+    settings: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True}
+    by_bitsandbytes = not packed.is_packed(stored) and bool(stored or method)
+    layers: dict[str, packed.Packed] = {}
+    network_class, source = AutoModelForCausalLM, folder
+    if by_bitsandbytes:
+        settings |= {"dtype": torch.float32, "device_map": {"": _device()}}
+        if not stored:
+            assert method != "int4", "packed weights say so in their folder"
+            assert method is not None
+            settings["quantization_config"] = quantize.config(method, **options)
     quantize.quiet()
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns of its own internals while loading
         try:
-            causal, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch.float32 if (stored or extra) else DTYPES[dtype],
+            if packed.is_packed(stored):
+                layers, others = packed.read(folder)
+                network_class, more = _unpacked(folder, layers, others, DTYPES[dtype], form)
+                source, settings = None, settings | more
+            causal, report = network_class.from_pretrained(
+                source,
                 trust_remote_code=False,
                 local_files_only=True,
-                use_safetensors=True,
-                device_map={"": _device()} if (stored or extra) else None,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # told by `report`, and refused below
-                **extra,
+                **settings,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ZephyrError(
@@ -182,11 +217,42 @@ def load_network(folder: Path, method: quantize.Method | None, dtype: Dtype = "f
                 todo=WHOLE,
             ) from error
     _refuse_random_weights(folder, report)
-    if stored or extra:
-        quantize.keep_exact(causal)
-    else:
-        causal.to(_device())
+    if not by_bitsandbytes:
+        if form == "stored":
+            packed.put(causal, layers, DTYPES[dtype])
+        return causal.to(_device())
+    if form == "whole":
+        return quantize.dequantized(causal)
+    quantize.keep_exact(causal)
     return causal
+
+
+def _unpacked(
+    folder: Path,
+    layers: dict[str, packed.Packed],
+    others: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    form: Form,
+) -> tuple[Any, dict[str, Any]]:
+    """The class of a network, and what it is given in place of a folder of packed weights.
+
+    Where they stay as they are stored, tensors of one number stand for them until they are put in.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    del config.quantization_config
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    tensors = dict(others)
+    for name, found in layers.items():
+        if form == "stored":
+            weight = torch.zeros(1, 1, dtype=dtype).expand(found.shape)
+        else:
+            weight = found.dense(dtype)
+        transposed = adapter.is_transposed(skeleton.get_submodule(name))
+        tensors[f"{name}.weight"] = weight.T if transposed else weight
+    return type(skeleton), {"config": config, "state_dict": tensors}
 
 
 def _refuse_random_weights(folder: Path, report: dict[str, Any]) -> None:

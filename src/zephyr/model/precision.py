@@ -19,7 +19,8 @@ def choose(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
     """`auto` is bfloat16 for weights stored in 16 bits, on a machine that multiplies in it."""
     if wanted != "auto":
         return wanted
-    return "bfloat16" if _stored_in_16_bits(folder) and _is_native() else "float32"
+    halves = (torch.bfloat16, torch.float16)
+    return "bfloat16" if stored_in(folder) in halves and _is_native() else "float32"
 
 
 def choose_for_evaluation(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
@@ -41,18 +42,23 @@ def rounding(network: nn.Module) -> float:
     return 0.12 if half else 1e-3
 
 
-def _stored_in_16_bits(folder: Path) -> bool:
-    """Whether the largest tensor of a model folder is stored in 16 bits."""
+def stored_in(folder: Path) -> torch.dtype:
+    """The dtype in which a folder holds the largest of the tensors that are not quantized."""
     from safetensors import safe_open
 
-    sizes: dict[str, int] = {}
+    largest: dict[torch.dtype, int] = {torch.float32: 0}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # it is no dictionary
                 part: Any = file.get_slice(name)
-                count = math.prod(part.get_shape())
-                sizes[part.get_dtype()] = max(sizes.get(part.get_dtype(), 0), count)
-    return bool(sizes) and max(sizes, key=lambda dtype: sizes[dtype]) in ("BF16", "F16")
+                dtype = _STORED.get(part.get_dtype())
+                if dtype is not None:
+                    count = math.prod(part.get_shape())
+                    largest[dtype] = max(largest.get(dtype, 0), count)
+    return max(largest, key=lambda dtype: largest[dtype])
+
+
+_STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def _is_native() -> bool:

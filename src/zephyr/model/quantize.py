@@ -1,32 +1,43 @@
 """Weights in 8 and 4 bits, by bitsandbytes.
 
 `int8` is LLM.int8() with the outlier threshold at 0: every value goes through the 8-bit product,
-so that a row does not depend on its batch. `nf4` is QLoRA's 4-bit NormalFloat with double
-quantization, in blocks of 64. The embedding, the head and the norms stay as they are.
+so that a row does not depend on its batch. `nf4` is QLoRA's 4-bit NormalFloat, `fp4` a 4-bit float,
+in blocks of 64 whose scales are quantized, too (double quantization). The embedding, the head and
+the norms stay as they are.
 """
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-Method = Literal["int8", "nf4"]
+from zephyr.store import read_json
+
+Method = Literal["int8", "nf4", "fp4"]
 
 
-def config(method: Method) -> Any:
-    """The `quantization_config` with which transformers loads weights in this form."""
-    import torch
+def config(method: Method, *, double: bool = True, compute: str = "float32") -> Any:
+    """The `quantization_config` with which transformers loads weights in this form.
+
+    `double` quantizes the scales of 4-bit blocks, and `compute` is the dtype of their products.
+    """
     from transformers import BitsAndBytesConfig
 
     if method == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
         load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_quant_type=method,
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=compute,
     )
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether the weights of a model folder are stored quantized, in whatever form."""
+    return "quantization_config" in read_json(folder / "config.json")
 
 
 def keep_exact(network: nn.Module) -> None:
@@ -40,6 +51,22 @@ def keep_exact(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def dequantized(causal: Any) -> Any:
+    """The network with the whole weights, in float32, that its quantized ones stand for."""
+    import torch
+
+    whole = causal.dequantize(torch.float32)
+    del whole.config.quantization_config
+    return whole
+
+
+def store_in(network: nn.Module, dtype: Any) -> None:
+    """Rounds all weights that are not quantized to `dtype`, in which they are stored."""
+    for parameter in network.parameters():
+        if type(parameter) is nn.Parameter and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def quiet() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Lora, Model, Recipe
+from zephyr.recipe import Lora, Model, Quantize, Recipe
 from zephyr.significance import Evidence, enough, evidence, holm
 from zephyr.statistics import Better, Estimate, Kind, Verdict, difference, verdict
 from zephyr.store import Run, Store, read_json_lines
@@ -226,7 +226,23 @@ def _done(model: Model) -> str:
         loss = {"simpo": "SimPO"}.get(model.align.loss, model.align.loss.upper())
         return f"{loss} β {model.align.beta:g} ({how}) on {model.align.data}"
     assert model.quantize is not None, "a recipe's model has an origin or an act"
-    return model.quantize
+    return _quantized(model.quantize)
+
+
+def _quantized(spec: Quantize) -> str:
+    """How weights were quantized, in a few words."""
+    if spec.method == "whole":
+        return "its adapters on whole weights"
+    if spec.method == "merged":
+        return "merged"
+    said = spec.method if spec.method not in ("int4", "gptq") else f"{spec.method} g{spec.group}"
+    if spec.method in ("nf4", "fp4") and not spec.double:
+        said += ", scales not quantized"
+    if spec.compute != "float32":
+        said += f", computed in {spec.compute}"
+    if spec.embeddings:
+        said += f", embeddings {spec.embeddings}"
+    return said
 
 
 # -- columns and cells ----------------------------------------------------------------------------
