@@ -174,15 +174,23 @@ class _Schedule:
 
     def _has_room(self, name: str, connection: Connection) -> bool:
         """What several processes make is led by the first worker, and runs alone."""
-        if self._together(name):
-            return connection == self.crew.leader and not self.busy
-        return not any(map(self._together, self.busy.values()))
+        if self._together(name) and connection != self.crew.leader:
+            return False
+        if self._alone(name):
+            return not self.busy
+        return not any(map(self._alone, self.busy.values()))
+
+    def _alone(self, name: str) -> bool:
+        """Whether nothing else may run beside it."""
+        return self.plan.nodes[name].alone or self._together(name)
 
     def _threads(self, node: Node) -> int:
         """A share of the cores; all of them for what everything else waits for."""
         if self._together(node.name):
             return max(1, cores() // processes_here(self.plan.recipe.run.processes))
-        return cores() if node.kind == "pretrain" else cores() // self.crew.jobs
+        if node.kind == "pretrain" or node.alone:
+            return cores()
+        return cores() // self.crew.jobs
 
     def _ready(self, name: str) -> bool:
         made = set(self.outcome.made)

@@ -28,6 +28,8 @@ class Node:
     fingerprint: str = ""
     parent: str | None = None
     """The model that a model comes from."""
+    alone: bool = False
+    """Whether nothing else may run beside it, since it measures time."""
     task: str | None = None
     model: str | None = None
     """The task and the model of an evaluation."""
@@ -274,6 +276,8 @@ def _evaluation(
     if task.is_foreign:
         spec["content"] = describe.task_content(task)
         spec.pop("path", None)
+    elif task.is_footprint:
+        del spec["seed"]
     elif sources:
         spec["content"] = [describe.source(source, "exam", where) for source in sources]
     else:
@@ -287,5 +291,7 @@ def _evaluation(
         spec.pop("data", None)
     if task.name == "preferences" and (reference := reference_of(recipe.models, name)):
         inputs["reference"] = _evaluation(recipe, task, reference, describe, nodes)
-    nodes[key] = Node(key, "evaluation", spec, inputs, task=task.key, model=name)
+    nodes[key] = Node(
+        key, "evaluation", spec, inputs, alone=task.is_footprint, task=task.key, model=name
+    )
     return key

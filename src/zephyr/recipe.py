@@ -14,6 +14,8 @@ from zephyr.records import Kind
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 LM_EVAL = "lm_eval:"
 """What stands before the name of a task of lm-evaluation-harness."""
+FOOTPRINT = "footprint"
+"""The task that measures what a model costs: bytes and tokens a second."""
 TaskName = Annotated[
     str, Field(pattern=rf"^({LM_EVAL})?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)
 ]
@@ -352,6 +354,8 @@ class Task(Part):
     where the task does not do so anyway. Answers are greedy at `temperature` 0, else each is drawn
     by a seed of its own from the likeliest tokens that make up `top_p`.
 
+    `footprint` asks nothing: it measures bytes, and tokens a second while nothing else is made.
+
     `lm_eval:NAME` is a task or group of lm-evaluation-harness (extra `lm-eval`), whose data set
     must be on this machine; `path` is a folder with task files of the user's own, and `shots` are,
     where not given, as many as the task itself says.
@@ -377,6 +381,10 @@ class Task(Part):
 
     @model_validator(mode="after")
     def _data_of_one_kind(self) -> Self:
+        if self.is_footprint:
+            for key in ("sources", "data", "n"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"`{FOOTPRINT}` asks nothing, and has no `{key}`")
         if not self.is_foreign:
             if self.path is not None:
                 raise ValueError(f"`path` belongs to tasks called `{LM_EVAL}NAME`")
@@ -385,6 +393,11 @@ class Task(Part):
             if getattr(self, key) is not None:
                 raise ValueError(f"a task of lm-eval brings its own data, and has no `{key}`")
         return self
+
+    @property
+    def is_footprint(self) -> bool:
+        """Whether it measures bytes and speed, and asks nothing."""
+        return self.name == FOOTPRINT
 
     @property
     def is_foreign(self) -> bool:

@@ -12,14 +12,15 @@ from typing import Any
 from zephyr.context import Context
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import Exams
+from zephyr.evaluate.footprint import Footprint
 from zephyr.evaluate.journal import Journal
-from zephyr.evaluate.scoring import run_task
+from zephyr.evaluate.scoring import Result, run_task
 from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.graph import Node
 from zephyr.model.base import locate
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
-from zephyr.model.precision import Dtype, choose_for_evaluation
+from zephyr.model.precision import Dtype, choose, choose_for_evaluation
 from zephyr.quantizing import quantize_model
 from zephyr.recipe import Mixture, Source, Task, Use
 from zephyr.records import Kind, Record
@@ -61,6 +62,9 @@ def _base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
 
 def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     settings = next(t for t in context.recipe.evaluate.tasks if t.key == node.task)
+    if settings.is_footprint:
+        _footprint(settings, inputs["model"], run, context)
+        return
     if "data" in inputs:
         records: Sequence[Record] = mixture.load(inputs["data"].artifact).holdout
         asked = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
@@ -96,9 +100,23 @@ def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
             examples=examples,
             seed=context.recipe.seed,
         )
+    _write(result, run)
+    answers.unlink()
+
+
+def _footprint(settings: Task, model: Run, run: Run, context: Context) -> None:
+    lineage = Lineage.read(model.artifact)
+    wanted, folder = context.recipe.run.dtype, lineage.folder(context.store)
+    dtype = context.settle("dtype", lambda: choose(wanted, folder))
+    _loaded.cache_clear()  # the model of the last evaluation would count
+    measured: Any = Footprint(lineage, context.store, dtype)
+    seed = context.recipe.seed
+    _write(run_task(settings, [], measured, split_label="random tokens", seed=seed), run)
+
+
+def _write(result: Result, run: Run) -> None:
     write_json_lines(run.artifact / "items.jsonl", result.items)
     write_json(run.artifact / "scores.json", result.scores)
-    answers.unlink()
 
 
 def _dtype(lineage: Lineage, reference: Run | None, context: Context) -> Dtype:

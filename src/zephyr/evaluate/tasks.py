@@ -3,6 +3,7 @@
 from zephyr import recipe
 from zephyr.errors import ZephyrError, unknown
 from zephyr.evaluate import (
+    footprint,
     harness,
     pages,
     perplexity,
@@ -145,6 +146,21 @@ _ALL = (
         ),
         examples=_QUIZ_EXAMPLES,
         takes=("shots", "examples", *_WRITES),
+    ),
+    Task(
+        name=recipe.FOOTPRINT,
+        version=1,
+        asks=None,
+        method="measure",
+        sources=(),
+        ask=footprint.ask_footprint,
+        metrics=(
+            Metric("disk", "mean", "lower", "bytes of its files", scale=1),
+            Metric("memory", "mean", "lower", "bytes of its weights in memory", scale=1),
+            Metric("peak", "mean", "lower", "bytes at most while it loads and answers", scale=1),
+            Metric("prompt", "mean", "higher", "tokens of a prompt a second", scale=1),
+            Metric("decode", "mean", "higher", "tokens of an answer a second", scale=1),
+        ),
     ),
     Task(
         name="wikitext2",

@@ -86,7 +86,8 @@ def load(
 ) -> Model:
     """The model of a lineage on this machine's device, all weights frozen.
 
-    Its weights are in `dtype`; where bitsandbytes quantized them, the others are in float32.
+    Its weights are in `dtype`; where bitsandbytes quantized them, the others are in float32, unless
+    they are wanted as small as they are stored.
 
     Raises:
         ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
@@ -185,9 +186,11 @@ def load_network(
     settings: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True}
     by_bitsandbytes = not packed.is_packed(stored) and bool(stored or method)
     layers: dict[str, packed.Packed] = {}
-    network_class, source = AutoModelForCausalLM, folder
+    network_class: Any = AutoModelForCausalLM
+    source: Path | None = folder
     if by_bitsandbytes:
-        settings |= {"dtype": torch.float32, "device_map": {"": _device()}}
+        kept = DTYPES[dtype] if form == "stored" else torch.float32
+        settings |= {"dtype": kept, "device_map": {"": _device()}}
         if not stored:
             assert method != "int4", "packed weights say so in their folder"
             assert method is not None

@@ -21,7 +21,9 @@ Bits = Literal[4, 8]
 BLOCK = 1 << 22
 """Weights that are computed at a time, so that large matrices need no second copy."""
 
-_PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+SCALE = "weight_scale"
+"""What the names of the tensors of scales end in."""
+_PARTS = ("weight_packed", SCALE, "weight_zero_point", "weight_shape")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Packed:
         zero = _zero_codes(self.grid)
         return {
             f"{name}.weight_packed": self.codes.view(torch.int32),
-            f"{name}.weight_scale": self.grid.scale.contiguous(),
+            f"{name}.{SCALE}": self.grid.scale.contiguous(),
             f"{name}.weight_zero_point": zero,
             f"{name}.weight_shape": torch.tensor(self.shape, dtype=torch.int64),
         }

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from zephyr.model.packed import SCALE
+
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -43,7 +45,10 @@ def rounding(network: nn.Module) -> float:
 
 
 def stored_in(folder: Path) -> torch.dtype:
-    """The dtype in which a folder holds the largest of the tensors that are not quantized."""
+    """The dtype in which a folder holds the largest of the tensors that are not quantized.
+
+    Scales of quantized ones are none of them.
+    """
     from safetensors import safe_open
 
     largest: dict[torch.dtype, int] = {torch.float32: 0}
@@ -52,7 +57,7 @@ def stored_in(folder: Path) -> torch.dtype:
             for name in file.keys():  # noqa: SIM118  # it is no dictionary
                 part: Any = file.get_slice(name)
                 dtype = _STORED.get(part.get_dtype())
-                if dtype is not None:
+                if dtype is not None and not name.endswith(SCALE):
                     count = math.prod(part.get_shape())
                     largest[dtype] = max(largest.get(dtype, 0), count)
     return max(largest, key=lambda dtype: largest[dtype])

@@ -254,6 +254,8 @@ _Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def _columns(recipe: Recipe, scores: _Scores) -> tuple[Column, ...]:
     columns: dict[tuple[str, str], Column] = {}
     for task in recipe.evaluate.tasks:
+        if task.is_footprint:
+            continue  # no score: bytes and speeds stand in a table of their own
         for model in recipe.models:
             for name, row in scores.get(f"{model}/{task.key}", {}).items():
                 columns[task.key, name] = Column(
