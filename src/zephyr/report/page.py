@@ -9,6 +9,7 @@ import yaml
 
 from zephyr.report import account, figures, tables
 from zephyr.report.card import data_card
+from zephyr.report.latex import table_latex
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.report.sheets import Drawing
 from zephyr.store import Store, write_atomically
@@ -26,6 +27,7 @@ def write_report(store: Store, recipe_name: str) -> Path:
         ("table.json", tables.table_json(ledger)),
         ("table.md", tables.table_markdown(ledger)),
         ("table.csv", tables.table_csv(ledger)),
+        ("table.tex", table_latex(ledger)),
     ):
         write_atomically(folder / name, text)
     for name, mixture in ledger.recipe.data.items():
