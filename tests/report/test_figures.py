@@ -1,5 +1,7 @@
 """Figures: the same bytes twice, numbers in words, and nothing that is not finite."""
 
+import csv
+import io
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -68,6 +70,43 @@ def test_what_is_drawn_is_told_in_numbers(found: dict[str, Drawing]) -> None:
     assert found["scores"].alt == (
         "quiz acc: 0.0 % [0.0, 27.8] (M0) to 100.0 % [72.2, 100.0] (M1)."
     )
+
+
+def rows(drawing: Drawing) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(drawing.csv)))
+
+
+def test_what_is_drawn_is_told_as_csv(found: dict[str, Drawing]) -> None:
+    """Ten heads of ten have 72.2 % to 100 % by Wilson, none of ten 0 % to 27.8 %."""
+    panel = "M0: loss (nats per token)"
+    assert rows(found["loss-pretrain"]) == [
+        ["panel", "series", "x", "y"],
+        *([panel, "training", f"{step}.0", f"{5 - step / 10}"] for step in (10, 20, 30)),
+        [panel, "hold-out", "30.0", "3.0"],
+    ]
+    head, *scores = rows(found["scores"])
+    assert head == ["panel", "series", "x", "y", "low", "high"]
+    assert [row[:2] for row in scores] == [["quiz acc % ↑", "M0"], ["quiz acc % ↑", "M1"]]
+    numbers = [[float(value) for value in row[2:]] for row in scores]
+    assert numbers[0] == pytest.approx([0, 0, 0, 27.8], abs=0.05)
+    assert numbers[1] == pytest.approx([100, 1, 72.2, 100], abs=0.05)
+
+
+def test_a_smoothed_curve_and_its_values_are_told_apart(found: dict[str, Drawing]) -> None:
+    """Twelve losses from 3.0 down by 0.1: each is averaged with its neighbours."""
+    tune = rows(found["loss-tune"])
+    told = {series: [float(r[3]) for r in tune if r[1] == series] for _, series, *_ in tune[1:]}
+    assert told["training"] == pytest.approx([3 - n / 10 for n in range(12)])
+    assert told["training, smoothed"][:2] == pytest.approx([2.95, 2.9])
+    assert told["hold-out"] == pytest.approx([2.9])
+
+
+def test_panels_are_told_by_model_and_unit(found: dict[str, Drawing]) -> None:
+    assert ["M2: reward margin (β × nats)", "training", "10.0", "0.2"] in rows(found["alignment"])
+    moved = "M2: change of log-prob. (nats per answer)"
+    assert [moved, "rejected, hold-out", "20.0", "-5.0"] in rows(found["alignment"])
+    assert ["M2: length (tokens)", "canary", "20.0", "30.0"] in rows(found["canary"])
+    assert ["M1", "learning rate", "20.0", "0.25"] in rows(found["learning-rate"])
 
 
 def test_an_alignment_of_an_earlier_version_is_drawn(make_shelf: MakeShelf) -> None:

@@ -167,8 +167,10 @@ def test_two_reports_of_the_same_runs_are_equal(page: Page, shelf: Shelf) -> Non
     """A figure that an earlier report left, and that is no more, goes."""
     files = {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()}
     assert {p.name for p in files} >= {"table.json", "table.md", "table.csv", "loss-tune.svg"}
+    assert {p.name for p in files} >= {"table.tex", "loss-tune.png", "loss-tune.csv", "scores.csv"}
     assert not [p for p in files if p.suffix == ".tmp"]
-    (shelf.folder / "figures" / "alignment.svg").write_text("of an earlier run")
+    for suffix in ("svg", "png", "csv"):
+        (shelf.folder / "figures" / f"alignment.{suffix}").write_text("of an earlier run")
     write_report(shelf.store, "demo")
     assert {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()} == files
 

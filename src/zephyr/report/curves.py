@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from zephyr.report.sheets import (
     ORANGE,
     VERMILION,
     Drawing,
+    Panel,
+    Point,
     drawing,
     legend,
     new_figure,
@@ -61,20 +63,24 @@ _FEW = 8
 """Points below which a curve is not smoothed."""
 
 
+_LOSS = "loss (nats per token)"
+
+
 def losses(name: str, title: str, curves: Curves) -> Drawing:
     figure, axes = panels(len(curves), share="y")
-    said = []
+    said, points = [], list[Point]()
     for ax, (model, entry) in zip(axes, curves, strict=True):
         train, holdout = series(entry, "train", "loss"), series(entry, "holdout", "loss")
-        _curve(ax, train, BLUE, "training")
-        _points(ax, holdout, VERMILION, "hold-out")
+        panel = Panel(ax, _named(model, _LOSS), points)
+        _curve(panel, train, BLUE, "training")
+        _points(panel, holdout, VERMILION, "hold-out")
         _head(ax, model, entry)
         said.append(
             _sentence(model, [_way("training loss", train), _way("hold-out loss", holdout)])
         )
     legend(figure, axes[0])
-    outer_labels(figure, "loss (nats per token)", "optimizer step")
-    return drawing(figure, name, title, said)
+    outer_labels(figure, _LOSS, "optimizer step")
+    return drawing(figure, name, title, said, points)
 
 
 _PANELS = (
@@ -83,21 +89,24 @@ _PANELS = (
     ("reward margin\n(β × nats)", "margin", 0.0),
 )
 """Unit, key, and where the model stands before its first step."""
+_MOVED = "change of log-prob.\n(nats per answer)"
 _ANSWERS = (("chosen", GREEN), ("rejected", ORANGE))
 
 
 def alignment(curves: Curves) -> Drawing:
     rows = len(_PANELS) + 1
     figure, grid = new_figure(rows, len(curves), height=1.6, sharey="row", sharex="col")
-    said = []
+    said, points = [], list[Point]()
     for column, (model, entry) in enumerate(curves):
-        for (_, key, level), ax in zip(_PANELS, grid[:, column], strict=False):
-            _curve(ax, series(entry, "train", key), BLUE, "training")
-            _points(ax, series(entry, "holdout", key), VERMILION, "hold-out")
+        for (unit, key, level), ax in zip(_PANELS, grid[:, column], strict=False):
+            panel = Panel(ax, _named(model, unit), points)
+            _curve(panel, series(entry, "train", key), BLUE, "training")
+            _points(panel, series(entry, "holdout", key), VERMILION, "hold-out")
             _level(ax, level)
         moved = {answer: _moved(entry, f"{answer}_logprob") for answer, _ in _ANSWERS}
+        panel = Panel(grid[-1, column], _named(model, _MOVED), points)
         for answer, colour in _ANSWERS:
-            _points(grid[-1, column], moved[answer], colour, f"{answer}, hold-out")
+            _points(panel, moved[answer], colour, f"{answer}, hold-out")
         _level(grid[-1, column], 0)
         _head(grid[0, column], model, entry)
         kept = _kept(entry)
@@ -113,14 +122,14 @@ def alignment(curves: Curves) -> Drawing:
             "" if kept is None else f"kept at step {kept}",
         ]
         said.append(_sentence(model, parts))
-    units = [*(unit for unit, *_ in _PANELS), "change of log-prob.\n(nats per answer)"]
+    units = [*(unit for unit, *_ in _PANELS), _MOVED]
     side_labels(grid, units)
     legend(figure, *grid[0], grid[-1, 0])
     said.append(
         "Dotted: where the model stands before its first step. Log-probabilities are those of "
         "answers of the hold-out: where chosen ones fall too, the model moves away from both."
     )
-    return drawing(figure, "alignment", "Preference alignment", said)
+    return drawing(figure, "alignment", "Preference alignment", said, points)
 
 
 def _moved(entry: Entry, key: str) -> Series:
@@ -148,10 +157,12 @@ _CANARY = (
 
 def canaries(curves: Curves) -> Drawing:
     figure, grid = new_figure(len(_CANARY), len(curves), height=1.3, sharey="row", sharex="col")
-    said = []
+    said, points = [], list[Point]()
     for column, (model, entry) in enumerate(curves):
-        for (_, key, _), ax in zip(_CANARY, grid[:, column], strict=True):
-            _points(ax, series(entry, "canary", key), BLUE, "")
+        for (unit, key, _), ax in zip(_CANARY, grid[:, column], strict=True):
+            _points(
+                Panel(ax, _named(model, unit), points), series(entry, "canary", key), BLUE, "canary"
+            )
         _head(grid[0, column], model, entry)
         said.append(
             _sentence(model, [_way(what, series(entry, "canary", key)) for _, key, what in _CANARY])
@@ -161,17 +172,18 @@ def canaries(curves: Curves) -> Drawing:
     for length in grid[1]:
         length.set_ylim(0, 1.05 * length.get_ylim()[1])
     side_labels(grid, [unit for unit, *_ in _CANARY])
-    return drawing(figure, "canary", "A few prompts, answered again at each evaluation", said)
+    title = "A few prompts, answered again at each evaluation"
+    return drawing(figure, "canary", title, said, points)
 
 
 def rates(curves: Curves) -> Drawing:
     from matplotlib.ticker import FuncFormatter
 
     figure, axes = panels(len(curves), share=False)
-    said = []
+    said, points = [], list[Point]()
     for ax, (model, entry) in zip(axes, curves, strict=True):
         rate = series(entry, "train", "lr")
-        ax.plot(*rate, color=BLUE)
+        Panel(ax, model, points).plot("learning rate", *rate, color=BLUE)
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         _head(ax, model, entry)
@@ -182,21 +194,28 @@ def rates(curves: Curves) -> Drawing:
                 f"{_three(rate.values[-1])} at the end (step {rate.steps[-1]:.0f})."
             )
     outer_labels(figure, "learning rate", "optimizer step")
-    return drawing(figure, "learning-rate", "Learning rate", said)
+    return drawing(figure, "learning-rate", "Learning rate", said, points)
 
 
-def _curve(ax: "Axes", found: Series, colour: str, name: str) -> None:
+def _named(model: str, unit: str) -> str:
+    """The name of a panel in one line."""
+    return f"{model}: {unit}".replace("\n", " ")
+
+
+def _curve(panel: Panel, found: Series, colour: str, name: str) -> None:
     """The values as they are, thin, and smoothed, thick; only as they are where they are few."""
     if len(found.steps) < _FEW:
-        ax.plot(*found, color=colour, label=name)
+        panel.plot(name, *found, color=colour, label=name)
         return
-    ax.plot(*found, color=colour, alpha=0.3, linewidth=0.8)
-    ax.plot(found.steps, smooth(found.values), color=colour, label=name)
+    panel.plot(name, *found, color=colour, alpha=0.3, linewidth=0.8)
+    means = smooth(found.values)
+    panel.plot(f"{name}, smoothed", found.steps, means, color=colour, label=name)
 
 
-def _points(ax: "Axes", found: Series, colour: str, name: str) -> None:
+def _points(panel: Panel, found: Series, colour: str, name: str) -> None:
     if len(found.steps):
-        ax.plot(*found, color=colour, marker="o", linestyle=(0, (4, 2)), linewidth=1, label=name)
+        style: dict[str, Any] = {"marker": "o", "linestyle": (0, (4, 2)), "linewidth": 1}
+        panel.plot(name, *found, color=colour, label=name, **style)
 
 
 def _level(ax: "Axes", value: float) -> None:

@@ -4,8 +4,6 @@ The same runs give the same bytes. Each figure has a text alternative that says 
 numbers.
 """
 
-from typing import TYPE_CHECKING
-
 from zephyr.report.curves import alignment, canaries, losses, rates, series
 from zephyr.report.ledger import Cell, Ledger
 from zephyr.report.sheets import (
@@ -15,14 +13,13 @@ from zephyr.report.sheets import (
     STYLE,
     VERMILION,
     Drawing,
+    Panel,
+    Point,
     drawing,
     panels,
     short,
 )
 from zephyr.report.tables import interval, label, number
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def draw_all(ledger: Ledger) -> list[Drawing]:
@@ -71,11 +68,11 @@ def _scores(ledger: Ledger) -> Drawing:
     count, models = len(shown), [short(row.model) for row in ledger.rows]
     height = 0.75 + 0.21 * len(models)
     figure, axes = panels(count, share="y", height=height)
-    said, used = [], set()
+    said, used, points = [], set(), list[Point]()
     for ax, at in zip(axes, shown, strict=True):
-        cells = [row.cells[at] for row in ledger.rows]
-        for y, cell in enumerate(cells):
-            used.add(_dot(ax, y, cell))
+        panel = Panel(ax, label(ledger.columns[at]), points)
+        for y, row in enumerate(ledger.rows):
+            used.add(_dot(panel, row.model, y, row.cells[at]))
         ax.set_title("\n".join(label(ledger.columns[at]).split(" ", 1)))
         ax.set_yticks(range(len(models)), models)
         ax.set_ylim(len(models) - 0.5, -0.5)
@@ -87,19 +84,20 @@ def _scores(ledger: Ledger) -> Drawing:
         if key in used
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=4)
-    return drawing(figure, "scores", "Headline scores with 95 % intervals", said)
+    return drawing(figure, "scores", "Headline scores with 95 % intervals", said, points)
 
 
-def _dot(ax: "Axes", y: int, cell: Cell) -> str | None:
+def _dot(panel: Panel, model: str, y: int, cell: Cell) -> str | None:
     """Draws one score; gives the verdict that its marker stands for."""
-    verdict = cell.difference.verdict if cell.difference else None
+    ax, verdict = panel.axes, cell.difference.verdict if cell.difference else None
     if (found := cell.estimate) is None:
         ax.text(0.02, y, "no value", transform=ax.get_yaxis_transform(), va="center", color=GREY)
         return verdict
     marker, colour, _ = _DOTS[verdict]
-    scale = cell.column.scale
-    ax.plot([found.low * scale, found.high * scale], [y, y], color=colour, linewidth=1.4)
-    ax.plot([found.value * scale], [y], color=colour, marker=marker, markersize=5)
+    value, low, high = (each * cell.column.scale for each in found[:3])
+    ax.plot([low, high], [y, y], color=colour, linewidth=1.4)
+    ax.plot([value], [y], color=colour, marker=marker, markersize=5)
+    panel.points.append(Point(panel.name, model, value, y, low, high))
     return verdict
 
 

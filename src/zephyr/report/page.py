@@ -45,13 +45,17 @@ def write_report(store: Store, recipe_name: str) -> Path:
 
 
 def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
-    """Writes each figure twice, and removes those of an earlier report that are no more."""
+    """Writes each figure and its numbers; removes those of an earlier report that are no more."""
     folder.mkdir(exist_ok=True)
-    files = {f"{d.name}.svg": d.svg for d in drawings} | {f"{d.name}.png": d.png for d in drawings}
+    files: dict[str, str | bytes] = {}
+    for drawing in drawings:
+        files |= {f"{drawing.name}.svg": drawing.svg, f"{drawing.name}.png": drawing.png}
+        if drawing.csv:
+            files[f"{drawing.name}.csv"] = drawing.csv
     for name, data in files.items():
         write_atomically(folder / name, data)
     for path in folder.iterdir():
-        if path.suffix in (".svg", ".png") and path.name not in files:
+        if path.suffix in (".svg", ".png", ".csv") and path.name not in files:
             path.unlink()
 
 

@@ -1,10 +1,12 @@
 """Sheets: figures with panels, drawn without matplotlib's global state, and written as files."""
 
+import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -43,13 +45,41 @@ _WIDTH, _HEIGHT = 3.0, 2.2
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure in two formats, with a title and what it shows in words."""
+    """A figure in two formats, with a title, what it shows in words, and its numbers as CSV."""
 
     name: str
     title: str
     alt: str
     svg: bytes
     png: bytes
+    csv: str = ""
+
+
+class Point(NamedTuple):
+    """What is drawn at one place of a panel; `low` and `high` are the ends of its interval."""
+
+    panel: str
+    series: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of a figure; all panels of a figure keep what they show in the same `points`."""
+
+    axes: "Axes"
+    name: str
+    points: list[Point] = field(default_factory=list)
+
+    def plot(
+        self, series: str, x: NDArray[np.float64], y: NDArray[np.float64], **style: Any
+    ) -> None:
+        self.axes.plot(x, y, **style)
+        pairs = zip(x.tolist(), y.tolist(), strict=True)
+        self.points.extend(Point(self.name, series, *pair) for pair in pairs)
 
 
 def new_figure(
@@ -99,8 +129,21 @@ def short(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:23]}…"
 
 
-def drawing(figure: "Figure", name: str, title: str, said: Sequence[str]) -> Drawing:
+def drawing(
+    figure: "Figure", name: str, title: str, said: Sequence[str], points: Sequence[Point] = ()
+) -> Drawing:
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Drawing(name, title, " ".join(said), svg.getvalue(), png.getvalue())
+    return Drawing(name, title, " ".join(said), svg.getvalue(), png.getvalue(), _csv(points))
+
+
+def _csv(points: Sequence[Point]) -> str:
+    """A line for each point; without the interval where no point has one."""
+    if not points:
+        return ""
+    width = 4 if all(point.low is None for point in points) else 6
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([Point._fields[:width], *(point[:width] for point in points)])
+    return out.getvalue()
