@@ -39,7 +39,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += f" {data}"
 
     def values(self, attribute: str) -> list[str]:
@@ -111,7 +111,7 @@ def page(shelf: Shelf) -> Page:
 
 
 def test_what_a_model_writes_is_shown_and_does_no_harm(page: Page) -> None:
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1  # ours, at the end
     assert page.text.count(HARM) >= 5  # request, output, reason of a row, group, failure
 
 

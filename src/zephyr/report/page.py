@@ -1,6 +1,7 @@
 """The report: one HTML file that needs nothing else, with the tables and figures beside it."""
 
 import base64
+import hashlib
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,12 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
 
 
 def render(ledger: Ledger, drawings: list[Drawing]) -> str:
-    """The HTML of the report; all that a model or a file has written is escaped."""
+    """The HTML of the report; all that a model or a file has written is escaped.
+
+    The page's own policy lets its one script run, by its hash, and no other.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("zephyr.report"),
@@ -81,6 +86,7 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         "image": _image,
     }
     headlines = ledger.headlines
+    script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         ledger=ledger,
         recipe=ledger.recipe,
@@ -108,6 +114,8 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         costs=account.costs(ledger),
         environment=account.environment(ledger),
         generated=tables.GENERATED if ledger.recipe.origin == "embedded" else None,
+        script=Markup(script),  # noqa: S704  # a file of our own
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         yaml=yaml.safe_dump(ledger.recipe.spec(), sort_keys=False, allow_unicode=True, width=88),
     )
 
