@@ -10,6 +10,8 @@ import pytest
 
 from tests.report.conftest import Shelf, canary_row, coins, new_shelf, training_rows
 from zephyr.errors import ZephyrError
+from zephyr.report.account import questions
+from zephyr.report.ledger import read_ledger
 from zephyr.report.page import _duration, _size, write_report
 from zephyr.store import Store
 
@@ -50,9 +52,9 @@ class Page(HTMLParser):
         return " ".join(self.text.split())
 
 
-def answer(name: str, output: str) -> dict[str, Any]:
+def answer(name: str, output: str, right: float = 1.0) -> dict[str, Any]:
     detail = {"request": f"Q {HARM}", "reference": "A", "output": output, "ended": "length"}
-    scores = {"exact_match": 1.0}
+    scores = {"exact_match": right}
     return {"id": name, "source": "s", "group": "", "scores": scores, "detail": detail}
 
 
@@ -99,7 +101,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     metric |= {"protocol": "gsm8k@1 · n=1", "headline": True, "empty": None}
     scores = {"metrics": [metric | half], "groups": {}, "counts": {"no room": 1}}
     shelf.finish("M0/gsm8k", scores=scores, items=[answer("a", HARM)])
-    shelf.finish("M1/gsm8k", scores=scores, items=[answer("a", "")])
+    shelf.finish("M1/gsm8k", scores=scores, items=[answer("a", "", 0.0)])
     return shelf
 
 
@@ -144,8 +146,44 @@ def test_the_account_of_the_data_is_told(page: Page) -> None:
 
 
 def test_answers_stand_side_by_side(page: Page) -> None:
-    assert f"M0 cut at the limit, number right {HARM}" in page.words
-    assert "M1 cut at the limit, number right nothing" in page.words
+    assert f"M0 cut at the limit, right {HARM}" in page.words
+    assert "M1 cut at the limit, wrong nothing" in page.words
+    classes = [attrs.get("class") for _, attrs in page.tags]
+    assert (classes.count("answer"), classes.count("answer wrong")) == (1, 1)
+
+
+def test_the_seed_draws_ten_questions_that_all_were_asked(make_shelf: MakeShelf) -> None:
+    """Of thirty, in the order in which they were asked; what one model alone was asked is none."""
+
+    def drawn(seed: int, right: float = 1.0) -> list[str]:
+        models = {f"B{seed}{right}": {"base": "b"}, f"C{seed}{right}": {"base": "c"}}
+        shelf = make_shelf("gsm8k", models=models, seed=seed)
+        for at, model in enumerate(models):
+            rows = [answer(f"i{n:02}", f"{n:02}", right) for n in range(15 * at, 30 + at)]
+            scores = {"metrics": [], "groups": {}, "counts": {}}
+            shelf.finish(f"{model}/gsm8k", scores=scores, items=rows)
+        [asked] = questions(read_ledger(shelf.store, "demo")).values()
+        assert all(len({a.output for a in q.answers}) == 1 for q in asked)
+        assert all([a.model for a in q.answers] == list(models) for q in asked)
+        return [q.answers[0].output for q in asked]
+
+    first = drawn(3)
+    assert len(set(first)) == 10
+    assert first == sorted(first)
+    assert set(first) <= {f"{n:02}" for n in range(15, 30)}
+    assert drawn(3, right=0.0) == first != drawn(4)
+
+
+def test_of_a_letter_the_right_option_is_the_reference(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf("mcqa_letter")
+    row = answer("a", "The answer is C.") | {"scores": {"acc": 0.0}}
+    row["detail"] |= {"choices": ["heat", "work"], "answer": 1}
+    del row["detail"]["reference"]
+    scores = {"metrics": [], "groups": {}, "counts": {}}
+    shelf.finish("M0/mcqa_letter", scores=scores, items=[row])
+    [[asked]] = questions(read_ledger(shelf.store, "demo")).values()
+    assert asked.reference == "B. work"
+    assert asked.answers == [("M0", "The answer is C.", "length", False)]
 
 
 def test_the_first_and_the_last_answers_of_a_canary_are_shown(page: Page) -> None:

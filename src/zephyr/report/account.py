@@ -1,5 +1,6 @@
 """What a report tells beside the scores: the data, what was left out, answers, cost, machines."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +13,8 @@ from zephyr.store import read_json_lines
 
 _COUNTS = ("seen", "duplicates", "contaminated", "near_duplicates", "capped", "kept", "held_out")
 
-EXAMPLES = 3
-"""Questions whose answers are shown side by side."""
+EXAMPLES = 10
+"""Questions of a task whose answers are shown side by side."""
 
 
 class SourceAccount(NamedTuple):
@@ -173,7 +174,10 @@ def canaries(ledger: Ledger) -> list[Canary]:
 
 
 class Answer(NamedTuple):
-    """What one model wrote, how it ended, and whether its number is right (None: no number)."""
+    """What one model wrote, how it ended, and whether its number or its option is right.
+
+    None where neither is asked for.
+    """
 
     model: str
     output: str
@@ -184,41 +188,65 @@ class Answer(NamedTuple):
 class Question(NamedTuple):
     """An item that models answered in their own words; `request` is the whole prompt."""
 
-    task: str
     request: str
     reference: str
     answers: list[Answer]
 
 
-def questions(ledger: Ledger) -> list[Question]:
-    """The first items of every task in which models write, with the answers of all models."""
-    found = []
+def questions(ledger: Ledger) -> dict[str, list[Question]]:
+    """By task in which models write: `EXAMPLES` items that all were asked, and all answers.
+
+    The seed chooses them, whatever the answers are.
+    """
+    found = {}
     for task in ledger.recipe.evaluate.tasks:
         written = {
-            row.model: {item["id"]: item for item in items}
+            row.model: items
             for row in ledger.rows
             if (entry := ledger.entries.get(f"{row.model}/{task.key}")) is not None
             and entry.state == "finished"
-            and (items := read_json_lines(entry.run.artifact / "items.jsonl"))
-            and "output" in items[0]["detail"]
+            and (items := _written(entry))
         }
-        first = next(iter(written.values()), {})
-        found += [_question(task.key, name, written) for name in list(first)[:EXAMPLES]]
+        first, *others = written.values() or [{}]
+        common = [name for name in first if all(name in items for items in others)]
+        drawn = sorted(common, key=lambda name: _rank(ledger.recipe.seed, name))[:EXAMPLES]
+        if drawn:
+            found[task.key] = [
+                _question({model: items[name] for model, items in written.items()})
+                for name in sorted(drawn, key=common.index)
+            ]
     return found
 
 
-def _question(task: str, name: str, written: Mapping[str, Mapping[str, Any]]) -> Question:
-    having = {model: items[name] for model, items in written.items() if name in items}
-    detail = next(iter(having.values()))["detail"]
+def _written(entry: Entry) -> dict[str, Any]:
+    """The items of an evaluation that were answered in words, by their id."""
+    items = read_json_lines(entry.run.artifact / "items.jsonl")
+    return {item["id"]: item for item in items if "output" in item["detail"]}
+
+
+def _rank(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def _question(items: Mapping[str, Any]) -> Question:
+    detail = next(iter(items.values()))["detail"]
     answers = [
         Answer(model, item["detail"]["output"], item["detail"]["ended"], _right(item["scores"]))
-        for model, item in having.items()
+        for model, item in items.items()
     ]
-    return Question(task, detail["request"], detail["reference"], answers)
+    return Question(detail["request"], _reference(detail), answers)
+
+
+def _reference(detail: Mapping[str, Any]) -> str:
+    """The answer that was expected; of a multiple choice, the right option."""
+    if "reference" in detail:
+        return str(detail["reference"])
+    return f"{chr(ord('A') + detail['answer'])}. {detail['choices'][detail['answer']]}"
 
 
 def _right(scores: Mapping[str, float]) -> bool | None:
-    return bool(scores["exact_match"]) if "exact_match" in scores else None
+    told = scores.get("exact_match", scores.get("acc"))
+    return None if told is None else bool(told)
 
 
 class Cost(NamedTuple):
