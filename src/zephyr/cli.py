@@ -229,15 +229,43 @@ def _report(plan: "Plan") -> None:
     from zephyr.report.page import write_report
     from zephyr.report.tables import console_table
 
-    if plan.store.nodes(plan.recipe.name) is None:
-        raise ZephyrError(
-            f"recipe {plan.recipe.name} has not been run here",
-            where=str(plan.store.root),
-            todo=f"zephyr run {plan.recipe.name}",
-        )
+    _refuse_other(plan)
     page = write_report(plan.store, plan.recipe.name)
     out.print(console_table(read_ledger(plan.store, plan.recipe.name)))
     out.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _refuse_other(plan: "Plan") -> None:
+    """Says so where the runs of this name are not those that the recipe asks for.
+
+    Raises:
+        ZephyrError: they are those of another recipe, or there are none.
+    """
+    name = plan.recipe.name
+    known = plan.store.nodes(name)
+    if known is None:
+        raise ZephyrError(
+            f"recipe {name} has not been run here",
+            where=str(plan.store.root),
+            todo=f"zephyr run {name}",
+        )
+    models = known["spec"].get("models", {})
+    if not plan.recipe.models.keys() & models.keys():
+        raise ZephyrError(
+            f"another recipe of the name {name} was run here",
+            where=str(plan.store.recipe_folder(name)),
+            found=f"models {', '.join(models)}",
+            allowed=plan.recipe.models,
+            todo="give one of them another `name`, or run this one",
+        )
+    last = {node["name"]: node["fingerprint"] for node in known["nodes"]}
+    other = [n for n, node in plan.nodes.items() if last.get(n) != node.fingerprint]
+    if other:
+        err.print(
+            f"[yellow]The report is of the last run; {len(other)} of {len(plan.nodes)} nodes of "
+            f"this recipe are not in it ({', '.join(other[:3])}{', …' * (len(other) > 3)}).[/]",
+            highlight=False,
+        )
 
 
 def _show_environment(run: "Run") -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,15 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows logged while it ran."""
-        return read_json_lines(self.path / "metrics.jsonl")
+        """The rows logged while it ran; a line that is not whole, as the last may be, is none."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
 
     @property
     def failure(self) -> str | None:
@@ -165,9 +172,25 @@ class Store:
         return self.root / recipe
 
     def nodes(self, recipe: str) -> dict[str, Any] | None:
-        """What `nodes.json` of a recipe says, or None if the recipe has never been run here."""
+        """What `nodes.json` of a recipe says, or None if the recipe has never been run here.
+
+        Raises:
+            ZephyrError: the file is no such thing.
+        """
         path = self.recipe_folder(recipe) / "nodes.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            known: dict[str, Any] = read_json(path)
+            if not {"recipe", "spec", "nodes"} <= known.keys():
+                raise ValueError(path)
+        except (ValueError, AttributeError):
+            raise ZephyrError(
+                "the list of a recipe's runs can't be read",
+                where=str(path),
+                todo=f"remove it, then zephyr run {recipe}: finished runs are kept",
+            ) from None
+        return known
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -140,9 +140,19 @@ def test_a_training_that_is_not_finished_is_drawn_as_far_as_it_came(make_shelf: 
     assert drawings(shelf)["loss-tune"].alt == "M1: training loss 2.00 (step 1)."
 
 
+def test_a_line_that_is_being_written_is_not_drawn_yet(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf()
+    run = shelf.begin("M1")
+    whole = '{"step": 1, "split": "train", "loss": 2, "lr": 1}\n'
+    (run.path / "metrics.jsonl").write_bytes(f'{whole}{{"step": 2, "split": "β'.encode()[:-1])
+    assert drawings(shelf)["loss-tune"].alt == "M1: training loss 2.00 (step 1)."
+
+
 def test_what_is_not_finite_is_left_out(make_shelf: MakeShelf) -> None:
     shelf = make_shelf()
-    shelf.finish("M0", training_rows([4.0, math.nan, math.inf, 1.0]))
+    rows = [*training_rows([4.0, math.nan, math.inf, 1.0]), {"split": "train", "loss": None}]
+    shelf.finish("M0", rows)
+    assert "training loss 4.00 (step 10) to 1.00 (step 40)" in drawings(shelf)["loss-pretrain"].alt
     found = series(read_ledger(shelf.store, "demo").entries["M0"], "train", "loss")
     assert found.steps.tolist() == [10, 40]
     assert found.values.tolist() == [4, 1]

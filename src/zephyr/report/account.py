@@ -165,7 +165,7 @@ def canaries(ledger: Ledger) -> list[Canary]:
     for row in ledger.rows:
         run = row.entry.run
         asked = [r for r in run.metrics if r["split"] == "canary"]
-        if asked:
+        if asked and row.entry.state != "damaged" and (run.artifact / "canary.json").exists():
             first, last = asked[0], asked[-1]
             prompts = run.read("artifact/canary.json")
             answers = list(zip(prompts, first["answers"], last["answers"], strict=True))

@@ -42,7 +42,7 @@ def series(entry: Entry, split: str, key: str) -> Series:
     rows = [
         (row["step"], row[key])
         for row in entry.run.metrics
-        if row["split"] == split and math.isfinite(row.get(key, math.nan))
+        if row["split"] == split and row.get(key) is not None and math.isfinite(row[key])
     ]
     table = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return Series(table[:, 0], table[:, 1])

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from zephyr.errors import ZephyrError
 from zephyr.recipe import Lora, Model, Quantize, Recipe
+from zephyr.report.damage import damage
 from zephyr.significance import Evidence, enough, evidence, holm
 from zephyr.statistics import Better, Estimate, Kind, Verdict, difference, verdict
 from zephyr.store import Run, Store, read_json_lines
 
-State = Literal["finished", "failed", "unfinished", "missing"]
+State = Literal["finished", "failed", "damaged", "unfinished", "missing"]
 
 AGAINST_ITSELF = {"reward_accuracy": 0.5, "reward_margin": 0.0}
 """What a model scores with itself as the reference: each reward is zero, so each pair is a tie."""
@@ -169,19 +170,39 @@ def _known(store: Store, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
             where=str(store.root),
             todo=f"zephyr run {name}",
         )
+    where = str(store.recipe_folder(name) / "nodes.json")
     try:
-        return Recipe.model_validate(known["spec"]), known["nodes"]
+        recipe = Recipe.model_validate(known["spec"])
     except ValidationError as error:
         raise ZephyrError(
             f"recipe {name} was run by another version of Zephyr",
-            where=str(store.recipe_folder(name) / "nodes.json"),
+            where=where,
             found=f"{error.error_count()} keys that this version does not know",
             todo="run it again",
         ) from None
+    if recipe.name != name:
+        raise ZephyrError(
+            f"these are the nodes of another recipe than {name}",
+            where=where,
+            found=recipe.name,
+            todo=f"remove the file, then zephyr run {name}",
+        )
+    nodes: list[dict[str, Any]] = known["nodes"]
+    made = {node["name"] for node in nodes}
+    if lost := [n for n in (*(f"data.{d}" for d in recipe.data), *recipe.models) if n not in made]:
+        raise ZephyrError(
+            f"the nodes of recipe {name} are not those that it asks for",
+            where=where,
+            found=f"no {lost[0]}",
+            todo=f"zephyr run {name}",
+        )
+    return recipe, nodes
 
 
 def _entry(node: Mapping[str, Any], before: Mapping[str, Entry], run: Run) -> Entry:
     name, kind, inputs = node["name"], node["kind"], node["inputs"]
+    if flaw := damage(run):
+        return Entry(name, kind, inputs, run, "damaged", flaw, None, None, None, None)
     if run.finished:
         sizes: dict[str, int] = run.read("DONE")["bytes"]
         made = sum(size for path, size in sizes.items() if path.startswith("artifact/"))
@@ -286,10 +307,8 @@ def _cell(entries: Mapping[str, Entry], scores: _Scores, model: str, column: Col
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate | None:
-    if row["value"] is None:
-        return None
-    found = Estimate(row["value"], row["low"], row["high"], row["n"])
-    return found if all(map(math.isfinite, found)) else None
+    found = Estimate(*(row[key] for key in Estimate._fields))
+    return found if all(each is not None and math.isfinite(each) for each in found) else None
 
 
 # -- differences ----------------------------------------------------------------------------------
@@ -397,6 +416,8 @@ def paired(ours: Path, theirs: Path, column: Column, seed: int) -> Told | str:
 def _differ(
     pairs: Sequence[tuple[float, float, float, float]], kind: Kind, seed: int
 ) -> Told | str:
+    if not all(math.isfinite(each) for pair in pairs for each in pair):
+        return "not a finite number"
     if all(pair[:2] == pair[2:] for pair in pairs):  # what every resample would give
         return Told(Estimate(0.0, 0.0, 0.0, len(pairs)), Evidence(1.0, 0.0, 0.0))
     mine, weights, base, base_weights = zip(*pairs, strict=True)
