@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import typer
 
 from tests.conftest import ROOT
-from tests.place import Command, Place
+from tests.place import Command, Place, wait_for
 from zephyr import cli, doctor
 from zephyr.store import read_json_lines, write_json_lines
 
@@ -196,6 +197,46 @@ def test_list_shows_every_node_with_its_size(
     assert size == f"{sum(done['bytes'].values()) / 1e6:.1f}"
     monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "none"))
     assert zephyr("list").out == f"Nothing has been run in {tmp_path / 'none'} yet: zephyr run\n"
+
+
+# -- report ---------------------------------------------------------------------------------------
+
+
+def test_a_watched_report_is_written_again_when_a_run_changes(place: Place) -> None:
+    page = place.runs / "tiny" / "report.html"
+    page.unlink()
+    process = place.start("report", "tiny.yaml", "--watch", "--every", "1")
+    wait_for(page.exists, process)
+    assert "damaged" not in page.read_text()
+    (place.run("M1/mcqa") / "DONE").unlink()
+    wait_for(lambda: "damaged: DONE is missing" in page.read_text(), process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "Watching its runs; Ctrl-C ends." in out
+
+
+def test_a_report_says_that_it_is_of_the_last_run(place: Place, zephyr: Command) -> None:
+    code, out, err = zephyr("report", "tiny.yaml", "-s", "models.M2.align.beta=0.2")
+    assert code == 0
+    assert "Report: " in out
+    assert err.startswith(
+        "The report is of the last run; 5 of 23 nodes of this recipe are not in it (M2, M2/"
+    )
+    assert zephyr("report", "tiny.yaml").err == ""
+
+
+def test_a_report_of_another_recipe_of_the_same_name_is_refused(
+    place: Place, zephyr: Command
+) -> None:
+    other = place.folder / "other.yaml"
+    other.write_text(re.sub(r"\bM(?=[012])", "N", place.recipe.read_text()))
+    code, _, err = zephyr("report", "other.yaml")
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "Error: another recipe of the name tiny was run here",
+    )
+    assert "models M0, M1, M2, M1-nf4" in err
 
 
 # -- doctor ---------------------------------------------------------------------------------------

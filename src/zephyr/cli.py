@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -130,9 +132,21 @@ def why(
 
 
 @app.command()
-def report(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
+def report(
+    recipe: RecipeArgument = "embedded",
+    overrides: Overrides = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Writes it again when runs change, until Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=1)] = 30,
+) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
-    _report(make_plan(recipe, overrides))
+    found = make_plan(recipe, overrides)
+    if not watch:
+        _report(found)
+        return
+    with suppress(KeyboardInterrupt):
+        _watch(found, every)
 
 
 app.command()(cli_eval.compare)
@@ -233,6 +247,20 @@ def _report(plan: "Plan") -> None:
     page = write_report(plan.store, plan.recipe.name)
     out.print(console_table(read_ledger(plan.store, plan.recipe.name)))
     out.print(f"Report: {page}", soft_wrap=True, highlight=False)
+
+
+def _watch(plan: "Plan", every: float) -> None:
+    from zephyr.report.page import write_report
+    from zephyr.report.watch import changes
+
+    looks = changes(plan.store, plan.recipe.name, every)
+    next(looks)
+    _report(plan)
+    out.print("Watching its runs; Ctrl-C ends.")
+    for _ in looks:
+        with suppress(FileNotFoundError):  # a run has been finished meanwhile: the next change
+            write_report(plan.store, plan.recipe.name)
+            out.print(f"Written at {datetime.now().astimezone():%H:%M:%S}", highlight=False)
 
 
 def _refuse_other(plan: "Plan") -> None:

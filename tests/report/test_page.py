@@ -213,6 +213,16 @@ def test_two_reports_of_the_same_runs_are_equal(page: Page, shelf: Shelf) -> Non
     assert {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()} == files
 
 
+def test_the_time_is_told_while_a_run_is_being_made(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf("quiz")
+    told = re.compile(r"Written at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, while runs are not finished")
+    assert not told.search(write_report(shelf.store, "demo").read_text())
+    shelf.begin("M0")
+    assert told.search(write_report(shelf.store, "demo").read_text())
+    shelf.finish("M0")
+    assert not told.search(write_report(shelf.store, "demo").read_text())
+
+
 def test_a_recipe_of_which_nothing_is_made_has_a_report(make_shelf: MakeShelf) -> None:
     shelf = make_shelf({"name": "gsm8k", "label": "sums"})
     page = Page(write_report(shelf.store, "demo").read_text(encoding="utf-8"))

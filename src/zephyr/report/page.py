@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
 def render(ledger: Ledger, drawings: list[Drawing]) -> str:
     """The HTML of the report; all that a model or a file has written is escaped.
 
-    The page's own policy lets its one script run, by its hash, and no other.
+    The page's own policy lets its one script run, by its hash, and no other. It tells the time just
+    where a run is being made: the same finished runs give the same bytes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -101,6 +103,7 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
             for parent in [None, *(row.model for row in ledger.rows)]
         },
         verdicts=_verdicts(ledger),
+        written=_now() if any(e.state == "unfinished" for e in ledger.entries.values()) else None,
         unmade=[entry for entry in ledger.entries.values() if entry.state != "finished"],
         protocols=[tables.protocols_of(ledger, at) for at in range(len(ledger.columns))],
         groups=[(at, found) for at in headlines if (found := tables.groups_of(ledger, at))],
@@ -128,6 +131,10 @@ def _verdicts(ledger: Ledger) -> dict[str, list[Cell]]:
             if (gap := row.cells[at].difference) and gap.verdict:
                 found[gap.verdict].append(row.cells[at])
     return found
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _size(count: int) -> str:

@@ -134,6 +134,7 @@ def drawing(
 ) -> Drawing:
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine("none")  # the layout stays as it was found
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     return Drawing(name, title, " ".join(said), svg.getvalue(), png.getvalue(), _csv(points))
 
