@@ -173,3 +173,60 @@ def canary_row(step: int, *texts: str) -> dict[str, Any]:
 def coins(heads: int, tails: int) -> dict[str, float | None]:
     """Items i0, i1, … of which the first are right and the others wrong."""
     return {f"i{n}": float(n < heads) for n in range(heads + tails)}
+
+
+# -- a recipe with something of everything, in which models have written what harms ---------------
+
+HARM = "<script>window.harm = 1</script><img src=x onerror='window.harm = 1'>"
+
+
+def answer(name: str, output: str, right: float = 1.0) -> dict[str, Any]:
+    detail = {"request": f"Q {HARM}", "reference": "A", "output": output, "ended": "length"}
+    scores = {"exact_match": right}
+    return {"id": name, "source": "s", "group": "", "scores": scores, "detail": detail}
+
+
+MANIFEST: dict[str, Any] = {
+    "seed": 3,
+    "clean": "remove",
+    "ngram": 8,
+    "content": "0123456789abcdef",
+    "sources": {
+        "good": {
+            "seen": 1234,
+            "unreadable": {"no answer": 4},
+            "left_out": {f"too long {HARM}": 2},
+            "duplicates": 5,
+            "contaminated": 7,
+            "near_duplicates": 8,
+            "capped": 23,
+            "kept": 1200,
+            "held_out": 60,
+            "characters": 9,
+        }
+    },
+}
+MANIFEST["totals"] = MANIFEST["sources"]["good"] | {"unreadable": 4, "left_out": 2}
+
+
+def harmful_shelf(folder: Path) -> Shelf:
+    """A recipe of which M2 failed and M1-int8 is not made; models have written what harms."""
+    shelf = new_shelf(folder, "quiz", "gsm8k")
+    shelf.finish("data.text", manifest=MANIFEST)
+    shelf.finish("M0", training_rows([3.0, 2.0]))
+    read = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
+    read |= {"max_length": 128, "supervised_tokens": 4321}
+    read["sources"] = {}
+    asked = [canary_row(0, "well", HARM), canary_row(20, HARM, "so")]
+    shelf.finish("M1", training_rows([2.0, 1.0]) + asked, examples=read, canary=["why?", HARM])
+    shelf.fail("M2", f"no memory {HARM}")
+    half = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    groups = {"safety": {"acc": half}, HARM: {"acc": half}}
+    shelf.score("M0/quiz", coins(0, 10), groups=groups)
+    shelf.score("M1/quiz", coins(10, 0), groups=groups)
+    metric = {"name": "exact_match", "kind": "proportion", "better": "higher", "scale": 100}
+    metric |= {"protocol": "gsm8k@1 · n=1", "headline": True, "empty": None}
+    scores = {"metrics": [metric | half], "groups": {}, "counts": {"no room": 1}}
+    shelf.finish("M0/gsm8k", scores=scores, items=[answer("a", HARM)])
+    shelf.finish("M1/gsm8k", scores=scores, items=[answer("a", "", 0.0)])
+    return shelf
