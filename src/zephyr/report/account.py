@@ -290,6 +290,14 @@ def environment(ledger: Ledger) -> dict[str, dict[str, list[str]]]:
         versions = env.pop("versions", {})
         for key, value in (env | versions).items():
             if key not in ("seconds", "started"):
-                said = value if isinstance(value, str) else json.dumps(value)
-                facts.setdefault(key, {}).setdefault(said, []).append(name)
+                facts.setdefault(key, {}).setdefault(_said(value), []).append(name)
     return facts
+
+
+def _said(value: Any) -> str:
+    """A fact in words; of several facts, each with its name."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {_said(each)}" for key, each in value.items())
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return value if isinstance(value, str) else json.dumps(value)
