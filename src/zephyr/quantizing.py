@@ -5,7 +5,7 @@ it came from, whose adapters stand beside its weights.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def _make(
         model.save(folder)
     elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # a set narrows no type
         kept = "int4"
-        _pack(model, spec, inputs, folder, dtype, context)
+        rows = _calibration(model, spec, inputs["data"], context) if spec.data else None
+        pack(model, spec, folder, dtype, rows, lambda done, of: context.progress(done, of, {}))
         watch.look(spec.method, model)
     else:
         assert spec.method != "whole", "that one makes no weights"
@@ -122,26 +123,22 @@ def _by_bitsandbytes(
 # -- packed weights -------------------------------------------------------------------------------
 
 
-def _pack(
+def pack(
     model: Model,
     spec: Quantize,
-    inputs: Mapping[str, Run],
     folder: Path,
     dtype: torch.dtype,
-    context: Context,
+    rows: torch.Tensor | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Rounds the layers, and the embedding where that is asked for, and writes them packed.
 
-    The model then computes with the rounded weights.
+    The model then computes with the rounded weights. `rows` are the tokens [rows, time] on which
+    `gptq` is calibrated; what is not quantized is stored in `dtype`.
     """
     causal = model.causal
     layers = _layers(causal, spec.group)
-    if spec.method == "gptq":
-        rows = _calibration(model, spec, inputs["data"], context)
-
-        def progress(done: int, of: int) -> None:
-            context.progress(done, of, {})
-
+    if rows is not None:
         packed_layers = gptq.calibrate(causal, rows, layers, spec.group, progress=progress)
     else:
         packed_layers = {}

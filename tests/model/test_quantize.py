@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tests import tiny
+from zephyr.evaluate.footprint import bytes_of
 from zephyr.model import adapter
 from zephyr.model.fork import fork
 from zephyr.model.layout import lay_out
-from zephyr.model.load import Lineage, load
+from zephyr.model.load import Lineage, load, load_network
 from zephyr.model.model import Model
+from zephyr.model.quantize import is_stored
 from zephyr.recipe import Lora
 
 FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])
@@ -80,8 +83,6 @@ def test_evaluated_saved_and_loaded_gives_the_same_bits(tmp_path: Path, method: 
 
 
 def test_nf4_is_the_librarys_own_dequantized_computation(tmp_path: Path) -> None:
-    import bitsandbytes as bnb
-
     path = folder(tmp_path, "qwen2")
     small, full = loaded(path, "nf4"), loaded(path, None)
     with torch.no_grad():
@@ -101,3 +102,32 @@ def test_a_batch_changes_nothing(tmp_path: Path, method: str) -> None:
     alone = answers(model)
     together = np.concatenate(model.logprobs([fork([1, 2], [3] * 30), FORK])[1])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["nf4", "fp4"])
+@pytest.mark.parametrize("double", [True, False])
+def test_bytes_count_the_state_of_quantization(tmp_path: Path, method: Any, double: bool) -> None:
+    """Half a byte a weight, and for 64 of them four bytes, or one and four for 256 of these."""
+    options = {"double": double}
+    causal = load_network(folder(tmp_path, "qwen2"), method, options=options)
+    linear = [m for m in causal.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    weights = sum(m.in_features * m.out_features for m in linear)
+    blocks = weights / 64
+    scales = blocks * (1 + 4 / 256) if double else blocks * 4
+    whole = 4 * sum(p.numel() for p in causal.parameters() if p.dtype == torch.float32)
+    tables = sum(4 * (16 + 256 * double) + 200 for _ in linear)  # of codes, and words about them
+    found = bytes_of(causal)
+    assert whole + weights / 2 + scales <= found <= whole + weights / 2 + scales + tables
+
+
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+def test_whole_weights_are_what_quantized_ones_stand_for(tmp_path: Path, method: Any) -> None:
+    path = folder(tmp_path / "full", "llama")
+    small = loaded(path, method)
+    small.save(tmp_path / "small")
+    whole = load(Lineage(str(tmp_path / "small")), Path("/"), token_budget=512, form="whole")
+    assert all(type(m) is torch.nn.Linear for m in whole.causal.modules() if hasattr(m, "bias"))
+    off = 0.05 if method == "int8" else 1e-5  # int8 rounds activations as well
+    np.testing.assert_allclose(answers(whole), answers(small), atol=off)
+    assert not is_stored(folder(tmp_path / "other", "llama"))
+    assert is_stored(tmp_path / "small")

@@ -86,4 +86,4 @@ def divergence(before: Predictions, after: Predictions) -> Divergence:
         at = before.targets[part, None]
         moved = (old.gather(1, at) - new.gather(1, at)).abs()
         greatest = max(greatest, float(moved.max()))
-    return Divergence(total / count, greatest, count)
+    return Divergence(max(0.0, total / count), greatest, count)  # below zero it is rounding

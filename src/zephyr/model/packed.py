@@ -214,7 +214,7 @@ def config(layers: Mapping[str, Packed], embeddings: Mapping[str, Packed]) -> di
     groups = {
         f"group_{at}": {
             "targets": [kind],
-            "weights": _scheme(next(iter(found.values()))),
+            "weights": scheme(next(iter(found.values()))),
             "format": "pack-quantized",
         }
         for at, (kind, found) in enumerate(kinds.items())
@@ -229,7 +229,8 @@ def config(layers: Mapping[str, Packed], embeddings: Mapping[str, Packed]) -> di
     }
 
 
-def _scheme(packed: Packed) -> dict[str, Any]:
+def scheme(packed: Packed) -> dict[str, Any]:
+    """How compressed-tensors describes a packed weight."""
     group = packed.shape[1] // packed.grid.scale.shape[1]
     return {
         "num_bits": packed.grid.bits,

@@ -57,9 +57,7 @@ def dequantized(causal: Any) -> Any:
     """The network with the whole weights, in float32, that its quantized ones stand for."""
     import torch
 
-    whole = causal.dequantize(torch.float32)
-    del whole.config.quantization_config
-    return whole
+    return causal.dequantize(torch.float32)
 
 
 def store_in(network: nn.Module, dtype: Any) -> None:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 from zephyr.store import DONE, Run, read_json
 
-_READ = ("env.json", *(f"artifact/{n}.json" for n in ("scores", "manifest", "examples", "canary")))
+_READ = (
+    "env.json",
+    *(f"artifact/{n}.json" for n in ("scores", "manifest", "examples", "canary", "divergence")),
+)
 """The files that the report reads as a whole."""
 
 

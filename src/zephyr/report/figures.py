@@ -4,6 +4,7 @@ The same runs give the same bytes. Each figure has a text alternative that says 
 numbers.
 """
 
+from zephyr.report import frontier
 from zephyr.report.curves import alignment, canaries, losses, rates, series
 from zephyr.report.ledger import Cell, Ledger
 from zephyr.report.sheets import (
@@ -35,6 +36,8 @@ def draw_all(ledger: Ledger) -> list[Drawing]:
     with mpl.rc_context(STYLE):
         if any(row.cells[at].estimate for row in ledger.rows for at in ledger.headlines):
             drawings.append(_scores(ledger))
+        if (costs := frontier.frontier(ledger)) and (drawn := frontier.draw(ledger, costs)):
+            drawings.append(drawn)
         for kind, title in (("pretrain", "Pretraining loss"), ("tune", "Fine-tuning loss")):
             if by_kind[kind]:
                 drawings.append(losses(f"loss-{kind}", title, by_kind[kind]))

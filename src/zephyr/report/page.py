@@ -11,6 +11,7 @@ import yaml
 
 from zephyr.report import account, figures, tables
 from zephyr.report.card import data_card
+from zephyr.report.frontier import frontier
 from zephyr.report.latex import table_latex
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.report.sheets import Drawing
@@ -108,7 +109,9 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         protocols=[tables.protocols_of(ledger, at) for at in range(len(ledger.columns))],
         groups=[(at, found) for at in headlines if (found := tables.groups_of(ledger, at))],
         scores=[drawing for drawing in drawings if drawing.name == "scores"],
-        curves=[drawing for drawing in drawings if drawing.name != "scores"],
+        sizes=[drawing for drawing in drawings if drawing.name == "frontier"],
+        curves=[drawing for drawing in drawings if drawing.name not in ("scores", "frontier")],
+        frontier=frontier(ledger),
         mixtures=account.mixtures(ledger),
         examples=account.examples(ledger),
         left_out=account.left_out(ledger),
