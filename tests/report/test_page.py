@@ -16,7 +16,7 @@ from zephyr.store import Store
 
 MakeShelf = Callable[..., Shelf]
 
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
 
 class Page(HTMLParser):
