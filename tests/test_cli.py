@@ -216,6 +216,28 @@ def test_a_watched_report_is_written_again_when_a_run_changes(place: Place) -> N
     assert "Watching its runs; Ctrl-C ends." in out
 
 
+def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command) -> None:
+    """Also a mixture's, on whose records the plan depends; once removed, it is made again."""
+    runs = [place.run("data.chat"), place.run("M1")]
+    for run, name in zip(runs, ("artifact/manifest.json", "env.json"), strict=True):
+        (run / name).write_text("{")
+    code, out, err = zephyr("list")
+    assert (code, err) == (0, "")
+    states = {row.split()[1]: row.split()[3] for row in out.splitlines()[1:]}
+    assert {n for n, state in states.items() if state == "damaged"} == {"data.chat", "M1"}
+    assert zephyr("report", "tiny.yaml").code == 0
+    page = (place.runs / "tiny" / "report.html").read_text()
+    for run, name in zip(runs, ("artifact/manifest.json", "env.json"), strict=True):
+        told = (
+            rf"damaged: {name} has 1 of [\d,]+ bytes; remove objects/{run.name}, then run it again"
+        )
+        assert re.search(told, page)
+    shutil.rmtree(runs[0])
+    code, out, _ = zephyr("run", "tiny.yaml")
+    assert (code, out.count("] done ")) == (0, 1)
+    assert "done data.chat" in out
+
+
 def test_a_report_says_that_it_is_of_the_last_run(place: Place, zephyr: Command) -> None:
     code, out, err = zephyr("report", "tiny.yaml", "-s", "models.M2.align.beta=0.2")
     assert code == 0

@@ -187,6 +187,8 @@ def export(
 @app.command("list")
 def list_runs() -> None:
     """Lists the recipes that have been run here, and what each of their nodes weighs."""
+    from zephyr.report.damage import damage
+
     store = open_store()
     recipes = sorted(p.parent.name for p in store.root.glob("*/nodes.json"))
     if not recipes:
@@ -198,10 +200,15 @@ def list_runs() -> None:
     for recipe in recipes:
         for node in (store.nodes(recipe) or {"nodes": []})["nodes"]:
             made = store.find(node["fingerprint"])
-            state = "finished" if made.finished else "failed" if made.failure else "unfinished"
-            sizes = made.read("DONE")["bytes"].values() if made.finished else ()
-            seconds = f"{made.read('env.json')['seconds']:.1f}" if made.finished else ""
-            size = f"{sum(sizes) / 1e6:.1f} MB" if made.finished else ""
+            seconds = size = ""
+            if damage(made):
+                state = "damaged"
+            elif made.finished:
+                state = "finished"
+                size = f"{sum(made.read('DONE')['bytes'].values()) / 1e6:.1f} MB"
+                seconds = f"{made.read('env.json')['seconds']:.1f}"
+            else:
+                state = "failed" if made.failure else "unfinished"
             mark = node["fingerprint"][:8]
             table.add_row(recipe, node["name"], node["kind"], state, size, seconds, mark)
     out.print(table)

@@ -1,6 +1,7 @@
 """The plan of a recipe: its nodes, what is there of each, and why one would be made again."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,7 +129,8 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         """Its records, or those that it had: until it is drawn again they count as the same."""
         run = store.find(node.fingerprint)
         if run.finished:
-            contents[node.name] = run.read("artifact/manifest.json")["content"]
+            with suppress(OSError, ValueError):  # the report says what is damaged
+                contents[node.name] = run.read("artifact/manifest.json")["content"]
         return contents.get(node.name)
 
     describe = graph.Describer(

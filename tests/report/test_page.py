@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.report.conftest import HARM, Shelf, answer, harmful_shelf
 from zephyr.errors import ZephyrError
@@ -161,6 +163,16 @@ def test_two_reports_of_the_same_runs_are_equal(page: Page, shelf: Shelf) -> Non
         (shelf.folder / "figures" / f"alignment.{suffix}").write_text("of an earlier run")
     write_report(shelf.store, "demo")
     assert {p: p.read_bytes() for p in shelf.folder.rglob("*") if p.is_file()} == files
+
+
+def test_two_reports_are_not_written_at_once(make_shelf: MakeShelf) -> None:
+    shelf = make_shelf("quiz")
+    with ThreadPoolExecutor() as pool, FileLock(shelf.folder / ".lock"):
+        written = pool.submit(write_report, shelf.store, "demo")
+        with pytest.raises(TimeoutError):
+            written.result(timeout=0.5)
+        assert not (shelf.folder / "report.html").exists()
+    assert written.result().exists()
 
 
 def test_the_time_is_told_while_a_run_is_being_made(make_shelf: MakeShelf) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +17,7 @@ from zephyr.report.frontier import frontier
 from zephyr.report.latex import table_latex
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.report.sheets import Drawing
-from zephyr.store import Store, write_atomically
+from zephyr.store import Store, full_disk_explained, write_atomically
 
 
 def write_report(store: Store, recipe_name: str) -> Path:
@@ -24,15 +26,37 @@ def write_report(store: Store, recipe_name: str) -> Path:
     Raises:
         ZephyrError: the recipe was never run in this store, or the disk is full.
     """
-    ledger = read_ledger(store, recipe_name)
     folder = store.recipe_folder(recipe_name)
-    for name, text in (
-        ("table.json", tables.table_json(ledger)),
-        ("table.md", tables.table_markdown(ledger)),
-        ("table.csv", tables.table_csv(ledger)),
-        ("table.tex", table_latex(ledger)),
-    ):
-        write_atomically(folder / name, text)
+    with _alone(folder):
+        ledger = read_ledger(store, recipe_name)
+        for name, text in (
+            ("table.json", tables.table_json(ledger)),
+            ("table.md", tables.table_markdown(ledger)),
+            ("table.csv", tables.table_csv(ledger)),
+            ("table.tex", table_latex(ledger)),
+        ):
+            write_atomically(folder / name, text)
+        _write_cards(folder, ledger)
+        drawings = figures.draw_all(ledger)
+        _write_figures(folder / "figures", drawings)
+        page = folder / "report.html"
+        write_atomically(page, render(ledger, drawings))
+    return page
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write reports there: one that watches, one that has run."""
+    from filelock import FileLock
+
+    if not folder.exists():
+        yield
+        return
+    with full_disk_explained(folder), FileLock(folder / ".lock"):
+        yield
+
+
+def _write_cards(folder: Path, ledger: Ledger) -> None:
     for name, mixture in ledger.recipe.data.items():
         entry = ledger.entries[f"data.{name}"]
         manifest = entry.run.read("artifact/manifest.json") if entry.state == "finished" else {}
@@ -40,11 +64,6 @@ def write_report(store: Store, recipe_name: str) -> Path:
             tokens = account.tokens_of(ledger, name)
             card = data_card(name, mixture, manifest, tokens, ledger.recipe.origin)
             write_atomically(folder / f"data-{name}.md", card)
-    drawings = figures.draw_all(ledger)
-    _write_figures(folder / "figures", drawings)
-    page = folder / "report.html"
-    write_atomically(page, render(ledger, drawings))
-    return page
 
 
 def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
