@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,11 @@ class Place:
     """A folder with a recipe, its files and its runs."""
 
     folder: Path
+
+    def copy(self, folder: Path) -> "Place":
+        """All of it, to be changed."""
+        shutil.copytree(self.folder, folder)
+        return Place(folder)
 
     @property
     def recipe(self) -> Path:
@@ -81,7 +87,7 @@ class Place:
         return self.runs / "objects" / self.nodes()[name]["fingerprint"]
 
 
-VARYING = {"seconds", "tokens_per_second", "started", "told", "metrics_bytes", "sum"}
+VARYING = {"seconds", "joules", "tokens_per_second", "started", "told", "metrics_bytes", "sum"}
 """Keys whose values tell of time, or of how a run got there."""
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +24,7 @@ COMMANDS += ["data", "eval"]
 @pytest.fixture
 def place(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A copy of the finished place, to be changed, as the current folder."""
-    copy = Place(tmp_path / "copy")
-    shutil.copytree(finished.folder, copy.folder)
+    copy = finished.copy(tmp_path / "copy")
     monkeypatch.chdir(copy.folder)
     monkeypatch.setenv("ZEPHYR_RUNS", str(copy.runs))
     return copy

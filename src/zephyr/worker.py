@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zephyr.channel import Channel, Seat
+from zephyr.energy import Meter
 from zephyr.environment import changes, environment, settled
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
@@ -112,11 +113,13 @@ def _make(
 
     node = order.node
     heard = time.monotonic()
+    meter = Meter()
 
     def progress(done: int, of: int, row: dict[str, Any]) -> None:
         nonlocal heard
         if time.monotonic() - heard > 0.2 or done == of:
             heard = time.monotonic()
+            meter.read()
             orders.send(Report(node.name, "progress", done, of, row))
 
     def tell(text: str) -> None:
@@ -157,6 +160,8 @@ def _make(
             )
             run_stage(node, inputs, run, context)
         env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
+        if (joules := meter.read()) is not None:
+            env["joules"] = round(joules, 1)
         write_json(run.path / "env.json", env)
         store.finish(run)
     except Interrupted:

@@ -13,7 +13,7 @@ from tests.report.conftest import Shelf, canary_row, coins, new_shelf, training_
 from zephyr.report.curves import series, smooth
 from zephyr.report.figures import draw_all
 from zephyr.report.ledger import read_ledger
-from zephyr.report.sheets import Drawing
+from zephyr.report.sheets import Drawing, short
 
 MakeShelf = Callable[..., Shelf]
 
@@ -156,6 +156,15 @@ def test_what_is_not_finite_is_left_out(make_shelf: MakeShelf) -> None:
     found = series(read_ledger(shelf.store, "demo").entries["M0"], "train", "loss")
     assert found.steps.tolist() == [10, 40]
     assert found.values.tolist() == [4, 1]
+
+
+def test_long_names_keep_their_ends_apart() -> None:
+    names = [f"a-model-of-quite-a-long-name-{n}" for n in (1, 11)]
+    assert [short(name) for name in names] == [
+        "a-model-of-q…long-name-1",
+        "a-model-of-q…ong-name-11",
+    ]
+    assert short("M1-a-name-of-24-letters-") == "M1-a-name-of-24-letters-"
 
 
 def test_smoothing_is_a_mean_around_each_value() -> None:

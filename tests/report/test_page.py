@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.report.conftest import HARM, Shelf, answer, harmful_shelf
+from tests.report.conftest import HARM, MANIFEST, Shelf, answer, harmful_shelf
 from zephyr.errors import ZephyrError
 from zephyr.report.account import questions
 from zephyr.report.ledger import read_ledger
@@ -208,6 +208,23 @@ def test_a_recipe_that_was_never_run_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match="has not been run here"):
         write_report(Store(tmp_path), "demo")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_energy_is_told_by_kind_as_far_as_it_was_metered(make_shelf: MakeShelf) -> None:
+    """Two of three pretrained; 7.2 MJ are 2 kWh."""
+    models = {f"M{n}": {"pretrain": {"data": "text"}} for n in range(3)}
+    shelf = make_shelf(models=models)
+    shelf.finish("data.text", manifest=MANIFEST)
+    shelf.finish("M0")
+    page = Page(write_report(shelf.store, "demo").read_text(encoding="utf-8"))
+    assert page.words.count("not told by this machine") == 1
+    for model in ("M1", "M2"):
+        shelf.finish(model, env={"joules": 3.6e6})
+    page = Page(write_report(shelf.store, "demo").read_text(encoding="utf-8"))
+    assert "not told by this machine" not in page.words
+    assert re.search(r"pretrain 3 7\.5 s \S+ k?B \S+ k?B 2 kWh of 2 runs all 4", page.words)
+    assert "mixture 1 2.5 s" in page.words
+    assert "joules" not in page.words  # it is no fact of the environment
 
 
 def test_sizes_and_times_in_words() -> None:

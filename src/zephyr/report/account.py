@@ -250,13 +250,18 @@ def _right(scores: Mapping[str, float]) -> bool | None:
 
 
 class Cost(NamedTuple):
-    """Seconds and bytes of the finished runs of one kind of node."""
+    """Seconds, bytes and joules of the finished runs of one kind of node.
+
+    `metered` are the runs whose joules are known.
+    """
 
     kind: str
     runs: int
     seconds: float
     made: int
     kept: int
+    joules: float
+    metered: int
 
 
 def costs(ledger: Ledger) -> list[Cost]:
@@ -271,12 +276,15 @@ def costs(ledger: Ledger) -> list[Cost]:
 
 def _cost(kind: str, entries: Iterable[Entry]) -> Cost:
     runs = list(entries)
+    joules = [entry.joules for entry in runs if entry.joules is not None]
     return Cost(
         kind,
         len(runs),
         sum(entry.seconds or 0 for entry in runs),
         sum(entry.made or 0 for entry in runs),
         sum(entry.kept or 0 for entry in runs),
+        sum(joules),
+        len(joules),
     )
 
 
@@ -289,7 +297,7 @@ def environment(ledger: Ledger) -> dict[str, dict[str, list[str]]]:
         env = entry.run.read("env.json")
         versions = env.pop("versions", {})
         for key, value in (env | versions).items():
-            if key not in ("seconds", "started"):
+            if key not in ("seconds", "started", "joules"):
                 facts.setdefault(key, {}).setdefault(_said(value), []).append(name)
     return facts
 

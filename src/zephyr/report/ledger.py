@@ -46,6 +46,8 @@ class Entry:
     seconds: float | None
     made: int | None
     kept: int | None
+    joules: float | None = None
+    """What the machine's processors used meanwhile, where they tell it."""
 
 
 class Column(NamedTuple):
@@ -206,10 +208,9 @@ def _entry(node: Mapping[str, Any], before: Mapping[str, Entry], run: Run) -> En
     if run.finished:
         sizes: dict[str, int] = run.read("DONE")["bytes"]
         made = sum(size for path, size in sizes.items() if path.startswith("artifact/"))
-        seconds = run.read("env.json")["seconds"]
-        return Entry(
-            name, kind, inputs, run, "finished", None, None, seconds, made, sum(sizes.values())
-        )
+        kept, env = sum(sizes.values()), run.read("env.json")
+        seconds, joules = env["seconds"], env.get("joules")
+        return Entry(name, kind, inputs, run, "finished", None, None, seconds, made, kept, joules)
     state: State
     if run.failure is not None:
         state, cause, reason = "failed", name, f"failed: {_gist(run.failure)}"

@@ -105,6 +105,7 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         "label": tables.label,
         "size": _size,
         "duration": _duration,
+        "energy": _energy,
         "image": _image,
     }
     headlines = ledger.headlines
@@ -182,6 +183,11 @@ def _duration(seconds: float) -> str:
     return (
         f"{minutes} min {whole % 60} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
     )
+
+
+def _energy(joules: float) -> str:
+    """Joules as what a household pays for: 0.00123 kWh, 45.6 kWh."""
+    return f"{joules / 3.6e6:.3g} kWh"
 
 
 def _image(svg: bytes) -> Any:

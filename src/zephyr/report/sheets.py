@@ -126,7 +126,8 @@ def legend(figure: "Figure", *sources: "Axes") -> None:
 
 
 def short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    """A name of at most 24 letters; names mostly differ at their ends."""
+    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
 def drawing(

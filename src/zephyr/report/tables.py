@@ -98,6 +98,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "reason": entry.reason,
         "seconds": entry.seconds,
+        "joules": entry.joules,
         "bytes_made": entry.made,
         "bytes_kept": entry.kept,
         "run": entry.run.path.name.removesuffix(".part"),
