@@ -16,6 +16,9 @@ import typer
 from tests.conftest import ROOT
 from tests.place import Command, Place, wait_for
 from zephyr import cli, doctor
+from zephyr.report import figures
+from zephyr.report.ledger import Ledger
+from zephyr.report.sheets import Drawing
 from zephyr.store import read_json_lines, write_json_lines
 
 COMMANDS = ["run", "plan", "why", "report", "compare", "chat", "export", "list", "doctor"]
@@ -235,6 +238,21 @@ def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command)
     code, out, _ = zephyr("run", "tiny.yaml")
     assert (code, out.count("] done ")) == (0, 1)
     assert "done data.chat" in out
+
+
+def test_a_run_that_goes_while_it_is_read_is_told(
+    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(ledger: Ledger) -> list[Drawing]:
+        shutil.rmtree(place.run("M1/gsm8k"))
+        return []
+
+    monkeypatch.setattr(figures, "draw_all", drawn)
+    code, _, err = zephyr("report", "tiny.yaml")
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "Error: a run has been moved or removed while it was read",
+    )
 
 
 def test_a_report_says_that_it_is_of_the_last_run(place: Place, zephyr: Command) -> None:

@@ -251,8 +251,16 @@ def _report(plan: "Plan") -> None:
     from zephyr.report.tables import console_table
 
     _refuse_other(plan)
-    page = write_report(plan.store, plan.recipe.name)
-    out.print(console_table(read_ledger(plan.store, plan.recipe.name)))
+    try:
+        page = write_report(plan.store, plan.recipe.name)
+        table = console_table(read_ledger(plan.store, plan.recipe.name))
+    except FileNotFoundError as error:
+        raise ZephyrError(
+            "a run has been moved or removed while it was read",
+            where=error.filename,
+            todo="write the report again: zephyr report",
+        ) from error
+    out.print(table)
     out.print(f"Report: {page}", soft_wrap=True, highlight=False)
 
 
