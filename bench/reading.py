@@ -23,7 +23,7 @@ LOCK = Path(tempfile.gettempdir()) / "zephyr-bench.lock"
 BUSY = 0.3
 """Share that others may take in the second before one; above, it waits."""
 PATIENCE = 900
-OWN = ("zephyr", "zephyr_asks", "matrix")
+OWN = ("zephyr", "zephyr_asks", "matrix", "quantize")
 """Contenders that run in the project's own environment."""
 ATTEMPTS = 4
 SPARE = 1 << 30

@@ -1,4 +1,6 @@
-"""A model folder of the shape of Qwen1.5-0.5B: random bf16 weights, the real tokenizer.
+"""Model folders of the shapes of Qwen1.5-0.5B and BLOOM-560M: random weights in 16 bits.
+
+The first has its real tokenizer, the second, whose own is not at hand, that of GPT-2.
 
 Speed and memory depend on shapes and on the texts, and not on what the weights have learned.
 """
@@ -57,6 +59,32 @@ def make_model(folder: Path, tokenizer: Path, *, layers: int, seed: int = 0) -> 
     ends = {"bos_token_id": None, "eos_token_id": 151_645}
     network = Qwen2ForCausalLM(Qwen2Config(**shape, **ends)).to(torch.bfloat16)
     network.save_pretrained(folder)
+
+
+def make_bloom(folder: Path, tokenizer: Path, *, seed: int = 0) -> None:
+    """Writes config, weights in float16, and a tokenizer, whose files `tokenizer` holds gzipped."""
+    import torch
+    from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tokenizer.json"
+    path.write_bytes(gzip.decompress((tokenizer / "tokenizer.json.gz").read_bytes()))
+    end = "<|endoftext|>"
+    own = PreTrainedTokenizerFast(tokenizer_file=str(path), bos_token=end, eos_token=end)
+    own.save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BloomConfig(
+        vocab_size=250_880, hidden_size=1024, n_layer=24, n_head=16, initializer_range=SPREAD
+    )
+    BloomForCausalLM(config).to(torch.float16).save_pretrained(folder)
+
+
+MAKERS = {
+    "qwen1.5-0.5b-shape-24-layers": lambda folder, tokenizers: make_model(
+        folder, tokenizers / "qwen2", layers=24
+    ),
+    "bloom-560m-shape": lambda folder, tokenizers: make_bloom(folder, tokenizers / "gpt2"),
+}
 
 
 def linear_parameters(layers: int) -> int:
