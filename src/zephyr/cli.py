@@ -170,18 +170,33 @@ def chat(
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A model of the recipe.")],
-    to: Annotated[Literal["peft"], typer.Option(help="The form: one adapter for PEFT.")],
+    to: Annotated[
+        Literal["peft", "merged", "gguf", "ollama"],
+        typer.Option(
+            help="peft: its adapters as one. merged: a whole model for transformers. gguf: one file"
+            " for llama.cpp. ollama: the same with a Modelfile."
+        ),
+    ],
     out_folder: Annotated[Path, typer.Option("--out", help="A folder that is new, or empty.")],
+    kind: Annotated[
+        Literal["f16", "q8_0", "q4_0"],
+        typer.Option("--type", help="How gguf and ollama store weights."),
+    ] = "q8_0",
+    force: Annotated[
+        bool, typer.Option("--force", help="Writes into a folder that holds something already.")
+    ] = False,
     recipe: RecipeOption = "embedded",
     overrides: Overrides = None,
 ) -> None:
-    """Writes the adapters of a model that has been run as one, for any program that knows PEFT."""
-    from zephyr.export import export_adapter
+    """Writes a model that has been run for other programs, with a model card."""
+    from zephyr.export.write import export as write
 
     found = make_plan(recipe, overrides)
     _made(found, model, recipe)
-    base = export_adapter(found, model, out_folder)
-    out.print(f"{out_folder}: an adapter for {base}", soft_wrap=True, highlight=False)
+    made = write(found, model, to, out_folder, kind=kind, force=force)
+    out.print(f"{out_folder}: {made.what}", soft_wrap=True, highlight=False, markup=False)
+    for text in made.said:
+        out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command("list")

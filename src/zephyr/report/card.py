@@ -50,10 +50,10 @@ def data_card(
         keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
         rows = [(s, *(_number(row[key]) for key in keys)) for s, row in tokens.items()]
         lines += ["", "## Tokens", "", *_table(("source", *keys), rows)]
-    return "\n".join([*lines, "", "## Sources and licences", "", *_licences(mixture, origin), ""])
+    return "\n".join([*lines, "", "## Sources and licences", "", *licences(mixture, origin), ""])
 
 
-def _licences(mixture: recipe.Mixture, origin: str | None) -> list[str]:
+def licences(mixture: recipe.Mixture, origin: str | None) -> list[str]:
     """Where each source comes from, what its licence is, and what that forbids."""
     lines = []
     for source in mixture.sources:

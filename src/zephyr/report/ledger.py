@@ -160,7 +160,7 @@ def read_ledger(store: Store, recipe_name: str) -> Ledger:
                 _compared(ours, theirs, entries, name, parent, recipe.seed)
                 for ours, theirs in zip(scored, cells[parent], strict=True)
             )
-        rows.append(Row(name, parent, _done(model), entries[name], scored))
+        rows.append(Row(name, parent, done(model), entries[name], scored))
     return Ledger(recipe, entries, columns, _corrected(_beside(rows, recipe)))
 
 
@@ -230,7 +230,7 @@ def _gist(failure: str) -> str:
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
-def _done(model: Model) -> str:
+def done(model: Model) -> str:
     """What was done to make a model, in a few words."""
     if model.base is not None:
         return f"base {Path(model.base).name if Path(model.base).is_absolute() else model.base}"

@@ -1,4 +1,4 @@
-"""A model for other programs: its adapters as one, in PEFT's files, its tokenizer beside."""
+"""The adapters of a model as one, in PEFT's files, its tokenizer beside."""
 
 import shutil
 from pathlib import Path
@@ -7,22 +7,17 @@ from zephyr.errors import ZephyrError
 from zephyr.model import adapter
 from zephyr.model.load import Lineage
 from zephyr.plan import Plan
-from zephyr.store import full_disk_explained
 
 
-def export_adapter(plan: Plan, name: str, folder: Path) -> str:
+def write_adapter(plan: Plan, name: str, folder: Path) -> str:
     """Writes a model that has been made as one PEFT adapter; gives the base that it belongs on.
 
     That is the recipe's `base`, as it is written there, or the name of a model that the recipe has
     made whole.
 
     Raises:
-        ZephyrError: the model has no adapter, its adapters can't be one, or the folder is in use.
+        ZephyrError: the model has no adapter, or its adapters can't be one.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ZephyrError(
-            "something is there already", where=str(folder), todo="give the path of a new folder"
-        )
     if not (adapters := _adapters(plan, name)):
         raise ZephyrError(
             f"{name} has no adapter: all its weights are its own",
@@ -34,11 +29,10 @@ def export_adapter(plan: Plan, name: str, folder: Path) -> str:
         assert parent is not None, "an adapter lies on a model"
         under = parent
     base = plan.recipe.models[under].base or under
-    with full_disk_explained(folder):
-        adapter.save_as_one(adapters, folder, base)
-        for file in adapters[-1].iterdir():
-            if file.name not in (adapter.CONFIG, adapter.WEIGHTS):
-                shutil.copy(file, folder)
+    adapter.save_as_one(adapters, folder, base)
+    for file in adapters[-1].iterdir():
+        if file.name not in (adapter.CONFIG, adapter.WEIGHTS):
+            shutil.copy(file, folder)
     return base
 
 
