@@ -93,6 +93,6 @@ def _add_tokenizer(writer: Any, model: Model, words: Vocabulary) -> None:
 
 
 def _in_half(tensor: str, value: Weights) -> Any:
-    if (most := float(np.abs(value).max())) > np.finfo(np.float16).max:
+    if (most := float(np.abs(value).max())) > float(np.finfo(np.float16).max):
         raise ZephyrError("a weight does not fit into float16", where=tensor, found=f"{most:.4g}")
     return value.astype(np.float16)

@@ -1,0 +1,50 @@
+"""Tiny models on disk, and what a GGUF file says when it is read back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests import tiny
+from zephyr.model.load import Lineage
+from zephyr.model.model import Model
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are \"kind\" {{ and }} short.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Qwen's form of a prompt, with a system message of its own where none is given."""
+
+
+def chatml(tokenizer: Any) -> Any:
+    """A tokenizer that speaks ChatML, its markers taken from the end of its vocabulary."""
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def write_model(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Lineage:
+    """A random model as a base in a folder."""
+    model = tiny.model(family)
+    model.causal.to(dtype)
+    model.causal.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return Lineage(str(folder))
+
+
+def read_back(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
+    """The fields of a GGUF file, its tensors in float32 by gguf's own rule, and their types."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    values = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+    return fields, values, {t.name: t.tensor_type.name for t in reader.tensors}
+
+
+def state(model: Model) -> dict[str, np.ndarray]:
+    return {name: p.detach().float().numpy() for name, p in model.causal.named_parameters()}

@@ -1,0 +1,263 @@
+"""GGUF files, read back by gguf's own reader and compared with the network."""
+
+import gzip
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tests import tiny
+from tests.export.made import chatml, read_back, state
+from zephyr.errors import ZephyrError
+from zephyr.export.gguf_file import write_gguf
+from zephyr.export.gguf_tensors import family_of
+from zephyr.export.gguf_vocabulary import vocabulary
+from zephyr.model.load import assemble
+from zephyr.model.model import Model
+from zephyr.records import Message
+
+HEADS, WIDTH, HALF = 4, 8, 4
+
+
+def wanted(family: str, name: str, value: np.ndarray) -> np.ndarray:
+    """A tensor as llama.cpp wants it, by row numbers written out."""
+    if family == "llama" and (".q_proj." in name or ".k_proj." in name):
+        rows = [
+            head * WIDTH + half * HALF + i
+            for head in range(len(value) // WIDTH)
+            for i in range(HALF)
+            for half in (0, 1)
+        ]
+        return value[rows]
+    if family == "bloom" and ".query_key_value." in name:
+        rows = [
+            head * 3 * WIDTH + part * WIDTH + i
+            for part in range(3)
+            for head in range(HEADS)
+            for i in range(WIDTH)
+        ]
+        return value[rows]
+    turned = family == "gpt2" and value.ndim == 2 and ".h." in name
+    return value.T if turned else value
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_weight_is_there_under_its_name_and_in_its_order(family: str, tmp_path: Path) -> None:
+    model = tiny.model(family)
+    with torch.no_grad():
+        for parameter in model.causal.parameters():
+            parameter.add_(torch.randn_like(parameter) / 8)  # biases and norms too
+    assert write_gguf(model, tmp_path / "m.gguf", "f16", "tiny") == []
+    fields, values, types = read_back(tmp_path / "m.gguf")
+    assert fields["general.architecture"] == family
+    assert fields[f"{family}.block_count"] == 2
+    assert fields[f"{family}.embedding_length"] == 32
+    assert fields[f"{family}.attention.head_count"] == HEADS
+    found = iter(values.items())
+    for name, value in state(model).items():
+        tensor, stored = next(found)
+        exact = value.ndim < 2 or tensor == "position_embd.weight"
+        assert types[tensor] == ("F32" if exact else "F16")
+        ordered = wanted(family, name, value)
+        np.testing.assert_array_equal(stored, ordered if exact else ordered.astype(np.float16))
+    assert next(found, None) is None
+    named = {f"blk.{n}.{part}.weight" for n in (0, 1) for part in ("attn_output", "ffn_down")}
+    assert named | {"token_embd.weight", "output_norm.weight"} <= set(values)
+    assert ("output.weight" in values) == (family == "llama")
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("q8_0", 127), ("q4_0", 8)])
+def test_quantized_weights_are_within_half_a_step(kind: Any, steps: int, tmp_path: Path) -> None:
+    model = tiny.model("qwen2")
+    write_gguf(model, tmp_path / "m.gguf", kind, "tiny")
+    _, values, types = read_back(tmp_path / "m.gguf")
+    for tensor, value in zip(values, state(model).values(), strict=True):
+        if value.ndim < 2:
+            np.testing.assert_array_equal(values[tensor], value)
+            continue
+        assert types[tensor] == kind.upper()
+        blocks, stored = value.reshape(-1, 32), values[tensor].reshape(-1, 32)
+        step = np.abs(blocks).max(axis=1, keepdims=True) / steps
+        off = np.abs(blocks - stored) / step
+        most = 1.01 if kind == "q4_0" else 0.51 + steps / 2048  # 16 levels reach +7, not +8
+        assert off.max() <= most
+        assert off.mean() > 0.1
+    half = tmp_path / "half.gguf"
+    write_gguf(model, half, "f16", "tiny")
+    assert (tmp_path / "m.gguf").stat().st_size < half.stat().st_size
+
+
+def test_rows_that_are_no_multiple_of_a_block_stay_in_half(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=tiny.VOCABULARY,
+        hidden_size=32,
+        intermediate_size=80,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=tiny.CONTEXT,
+        eos_token_id=0,
+        bos_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = assemble(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
+    [told] = write_gguf(model, tmp_path / "m.gguf", "q4_0", "tiny")
+    expected = "1 of its matrices stay in f16, where a row is no multiple of 32 wide"
+    assert told == f"{expected}: blk.0.ffn_down.weight."
+    fields, values, types = read_back(tmp_path / "m.gguf")
+    assert fields["llama.attention.head_count_kv"] == 2
+    assert {t for n, t in types.items() if n != "blk.0.ffn_down.weight"} == {"F32", "Q4_0"}
+    own = state(model)["model.layers.0.mlp.down_proj.weight"]
+    np.testing.assert_array_equal(values["blk.0.ffn_down.weight"], own.astype(np.float16))
+
+
+def test_tokens_merges_template_and_stops_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    causal = tiny.qwen2()
+    causal.resize_token_embeddings(330)
+    tokenizer = chatml(tiny.nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY))
+    model = assemble(causal, tokenizer, token_budget=256)
+    write_gguf(model, tmp_path / "m.gguf", "f16", "tiny")
+    fields, _, _ = read_back(tmp_path / "m.gguf")
+    tokens = fields["tokenizer.ggml.tokens"]
+    assert tokens[:322] == tokenizer.convert_ids_to_tokens(range(322))
+    assert tokens[322:] == [f"[PAD{i}]" for i in range(322, 330)]
+    assert fields["tokenizer.ggml.token_type"] == [3] + [1] * 319 + [3] * 2 + [5] * 8
+    kept = Tokenizer(
+        models.BPE(
+            {t: i for i, t in enumerate(tokens)},
+            [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"]],
+        )
+    )
+    kept.pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    for text in tiny.TEXT:
+        assert kept.encode(text).ids == tokenizer(text)["input_ids"]
+    assert fields["tokenizer.ggml.pre"] == "qwen2"
+    assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert fields["tokenizer.ggml.eot_token_id"] == tokenizer.eos_token_id == 0
+    assert fields["tokenizer.ggml.add_bos_token"] is False
+    assert fields["tokenizer.chat_template"] == tokenizer.chat_template
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+SPLITS = {
+    "llama-bpe": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    "bloom": " ?[^(\\s|[.,!?…。，、।۔،])]+",
+}
+
+
+def cut_by(*steps: Any, **options: Any) -> Any:
+    """A tokenizer of letters that cuts words in these steps."""
+    backend = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], **options))
+    backend.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(list(steps))
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def split(pattern: str) -> Any:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def in_bytes(*, regex: bool) -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
+
+
+def test_a_cut_has_the_name_that_llama_cpp_gives_it() -> None:
+    assert vocabulary(cut_by(in_bytes(regex=True)), 3).cut == "gpt-2"
+    bloom = cut_by(split(SPLITS["bloom"]), in_bytes(regex=False))
+    assert vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
+    llama = cut_by(split(SPLITS["llama-bpe"]), in_bytes(regex=False), ignore_merges=True)
+    assert vocabulary(llama, 3).cut == "llama-bpe"
+    assert vocabulary(tiny.tokenizer(), tiny.VOCABULARY).cut == "qwen2"
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        cut_by(split("\\p{L}+"), in_bytes(regex=False)),
+        cut_by(split(SPLITS["bloom"]), in_bytes(regex=True)),
+        cut_by(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        cut_by(pre_tokenizers.Whitespace()),
+        cut_by(split(SPLITS["llama-bpe"]), in_bytes(regex=False)),
+        cut_by(in_bytes(regex=True), end_of_word_suffix="</w>"),
+    ],
+    ids=["unknown", "cut twice", "space before", "no bytes", "merges not ignored", "suffix"],
+)
+def test_a_cut_without_a_name_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ZephyrError, match="does not know how this tokenizer cuts text"):
+        vocabulary(tokenizer, 3)
+
+
+def test_real_tokenizers_have_a_name(real_data: Path) -> None:
+    with gzip.open(real_data / "tokenizers" / "gpt2" / "tokenizer.json.gz") as packed:
+        backend = Tokenizer.from_str(packed.read().decode())
+    found = vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend), 50257)
+    assert (found.cut, len(found.merges), found.tokens[50256]) == ("gpt-2", 50000, "<|endoftext|>")
+
+
+def test_networks_that_llama_cpp_computes_otherwise_are_refused() -> None:
+    config = tiny.gpt2().config
+    family_of(config)
+    for key, value in (("activation_function", "relu"), ("scale_attn_weights", False)):
+        other = config.__class__(**{**config.to_dict(), key: value})
+        with pytest.raises(ZephyrError, match=rf"does not compute(.|\n)*{key}: {value}"):
+            family_of(other)
+    config.model_type = "gpt_neox"
+    with pytest.raises(ZephyrError, match="gpt_neox(.|\n)*bloom, gpt2, llama, qwen2"):
+        family_of(config)
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    longer = LlamaConfig(rope_parameters=scaled)
+    with pytest.raises(ZephyrError, match="rope_type: linear"):
+        family_of(longer)
+
+
+def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
+    model = tiny.model("llama")
+    with torch.no_grad():
+        model.causal.lm_head.weight[0, 0] = 1e5
+    with pytest.raises(ZephyrError, match=r"does not fit into float16(.|\n)*output\.weight"):
+        write_gguf(model, tmp_path / "m.gguf", "f16", "tiny")
+
+
+def test_without_the_package_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ZephyrError, match=r"zephyr-tutor\[gguf\]"):
+        write_gguf(tiny.model("qwen2"), tmp_path / "m.gguf", "f16", "tiny")
+
+
+# -- llama.cpp itself -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    model: Model = tiny.model(family, seed=3)
+    path = tmp_path / "m.gguf"
+    write_gguf(model, path, "f16", "tiny")
+    theirs = llama_cpp.Llama(
+        str(path), n_ctx=tiny.CONTEXT, n_threads=1, verbose=False, logits_all=True
+    )
+    for text in ("What is force?\n", "2 + 23 = 25", "It's  kept.\n\n ok", "a<|endoftext|>"):
+        ids = theirs.tokenize(text.encode(), add_bos=False, special=True)
+        assert ids == model.tokenizer(text)["input_ids"]
+    prompt = model.template.prompt([Message("user", "What is energy? 12")])
+    theirs.eval(prompt.tolist())
+    with torch.no_grad():
+        ours = model.causal(torch.from_numpy(prompt.astype(np.int64))[None]).logits[0, -1]
+    np.testing.assert_allclose(theirs.scores[theirs.n_tokens - 1], ours.numpy(), atol=5e-3)
+    [answer] = model.generate([prompt], max_new_tokens=16)
+    theirs.reset()
+    found = []
+    for token in theirs.generate(prompt.tolist(), temp=0.0, top_k=1):
+        if token in model.template.stops or len(found) == 16:
+            break
+        found.append(token)
+    assert found == answer.ids.tolist()
