@@ -315,6 +315,9 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
     assert (config["r"], config["base_model_name_or_path"]) == (16, "M0")
     code, _, err = zephyr("export", "M1", *arguments)
     assert (code, err.splitlines()[0]) == (2, "Error: something is there already")
+    assert zephyr("export", "M1", *arguments, "--force").code == 0
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 8
+    assert zephyr("export", "M2", *arguments, "--force").code == 0
     for name in ("M0", "M1-nf4"):
         code, _, err = zephyr("export", name, *arguments[:-1], str(tmp_path / name))
         assert code == 2
@@ -332,6 +335,56 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
         torch.testing.assert_close(
             alone(text).logits, ours.causal(text).logits, atol=1e-5, rtol=1e-5
         )
+
+
+@pytest.mark.parametrize("name", ["M2", "M1-nf4"])
+def test_an_exported_model_answers_alike_in_plain_transformers(
+    place: Place, zephyr: Command, tmp_path: Path, name: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from zephyr.model import quantize
+    from zephyr.model.load import Lineage, load
+    from zephyr.records import Message
+
+    out = tmp_path / "out"
+    arguments = ("-r", "tiny.yaml", "--to", "merged", "--out", str(out))
+    found = zephyr("export", name, *arguments)
+    assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: a whole model for transformers")
+    ours = load(Lineage.read(place.run(name) / "artifact"), place.runs, token_budget=256)
+    plain, cut = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    quantize.keep_exact(plain)  # bitsandbytes' faster kernel wants wider layers than these
+    for asked in ("What is force", "What is work and what is it for"):
+        prompt = ours.template.prompt([Message("user", asked)])
+        row = [{"role": "user", "content": asked}]
+        ids = cut.apply_chat_template(row, add_generation_prompt=True, return_dict=False)
+        assert ids == prompt.tolist()
+        answer = plain.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)
+        [said] = ours.generate([prompt], max_new_tokens=16)
+        text = cut.decode(answer[0, len(ids) :], skip_special_tokens=True)
+        assert text.removeprefix(" ") == said.text
+        assert len(said.text) > 4
+    card = (out / "README.md").read_text()
+    assert str(place.folder) not in card
+    assert str(tmp_path) not in card
+
+
+def test_an_exported_model_for_ollama_is_a_gguf_and_a_modelfile(
+    place: Place, zephyr: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("-r", "tiny.yaml", "--to", "ollama", "--type", "q4_0", "--out", str(out))
+    found = zephyr("export", "M2", *arguments)
+    what = "a whole model for Ollama in q4_0: ollama create m2 -f Modelfile"
+    assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: {what}")
+    names = ["M2-q4_0.gguf", "Modelfile", "README.md", "zephyr-export.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert (out / "Modelfile").read_text().startswith("FROM ./M2-q4_0.gguf\n")
+    arguments = ("-r", "tiny.yaml", "--to", "gguf", "--out", str(tmp_path / "none"))
+    code, _, err = zephyr("export", "M1-nf4", *arguments)
+    assert (code, err.splitlines()[0]) == (2, "Error: the weights of this model are quantized")
+    assert [path.name for path in tmp_path.iterdir() if "none" in path.name] == []
 
 
 # -- eval and chat --------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_networks_that_llama_cpp_computes_otherwise_are_refused() -> None:
         with pytest.raises(ZephyrError, match=rf"does not compute(.|\n)*{key}: {value}"):
             family_of(other)
     config.model_type = "gpt_neox"
-    with pytest.raises(ZephyrError, match="gpt_neox(.|\n)*bloom, gpt2, llama, qwen2"):
+    with pytest.raises(ZephyrError, match=r"gpt_neox(.|\n)*bloom, gpt2, llama, qwen2"):
         family_of(config)
     scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
     longer = LlamaConfig(rope_parameters=scaled)

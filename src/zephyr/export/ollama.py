@@ -109,4 +109,7 @@ def _go_chatml(default: str | None) -> str:
 
 def _literal(text: str) -> str:
     """Text that a template of Go writes as it is; quoted, it can end neither that nor the file."""
-    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
+    quoted = json.dumps(text, ensure_ascii=False)
+    for mark in "{}":
+        quoted = quoted.replace(mark, f"\\u{ord(mark):04x}")
+    return f"{{{{ {quoted} }}}}"

@@ -4,7 +4,7 @@ Training cuts a prompt into tokens part by part, so that what a student types ne
 stands around it. Other programs render a prompt as one text and cut that.
 """
 
-from pathlib import Path
+from typing import Any
 
 from zephyr.errors import ZephyrError
 from zephyr.model.template import Template
@@ -19,15 +19,12 @@ _ROLES: tuple[tuple[Role, ...], ...] = (
 )
 
 
-def compare(template: Template, folder: Path) -> list[str]:
-    """What must be said of the prompts that plain transformers makes with an exported folder.
+def compare(template: Template, plain: Any) -> list[str]:
+    """What must be said of the prompts that another program makes with the tokenizer `plain`.
 
     Raises:
         ZephyrError: it cuts a plain text, or renders a conversation, in another way.
     """
-    from transformers import AutoTokenizer
-
-    plain = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     asked = other = 0
     for n, roles in enumerate(_ROLES * len(_CONTENTS)):
         said = [_CONTENTS[(n + i) % len(_CONTENTS)] for i in range(len(roles))]
@@ -42,7 +39,7 @@ def compare(template: Template, folder: Path) -> list[str]:
         if text != wanted or _cut(plain, said) != _cut(template.tokenizer, said):
             raise ZephyrError(
                 "transformers reads this tokenizer in another way than training did",
-                where=str(folder),
+                where=str(plain.name_or_path),
                 found=f"a prompt {text!r}",
                 allowed=repr(wanted),
             )
@@ -58,6 +55,5 @@ def compare(template: Template, folder: Path) -> list[str]:
     return [told]
 
 
-def _cut(tokenizer: object, texts: list[str]) -> list[list[int]]:
-    ways = {"add_special_tokens": False}
-    return [tokenizer(text, **ways)["input_ids"] for text in texts]  # type: ignore[operator]
+def _cut(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]

@@ -1,7 +1,7 @@
 """An export as a whole: the model in the form that is wanted, and its card, in one folder."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zephyr.errors import ZephyrError
 from zephyr.export.adapters import write_adapter
@@ -12,6 +12,7 @@ from zephyr.export.prompts import compare
 from zephyr.export.target import target
 from zephyr.model.base import on_hub
 from zephyr.model.load import Lineage, quiet
+from zephyr.model.model import Model
 from zephyr.plan import Plan
 from zephyr.report.model_card import Form, model_card
 
@@ -54,7 +55,10 @@ def _adapter(plan: Plan, name: str, folder: Path, kind: Type) -> tuple[str, list
 
 def _merged(plan: Plan, name: str, folder: Path, kind: Type) -> tuple[str, list[str]]:
     template, said = write_merged(_lineage(plan, name), plan.store.root, folder)
-    return "a whole model for transformers", [*said, *compare(template, folder)]
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return "a whole model for transformers", [*said, *compare(template, plain)]
 
 
 def _gguf(plan: Plan, name: str, folder: Path, kind: Type) -> tuple[str, list[str]]:
@@ -81,8 +85,9 @@ def _hub(plan: Plan, name: str) -> str | None:
     return wanted.repo if wanted is not None else None
 
 
-def _whole(plan: Plan, name: str) -> tuple[Any, list[str]]:
-    return load_whole(_lineage(plan, name), plan.store.root)
+def _whole(plan: Plan, name: str) -> tuple[Model, list[str]]:
+    model, said = load_whole(_lineage(plan, name), plan.store.root)
+    return model, [*said, *compare(model.template, model.tokenizer)]
 
 
 def _lineage(plan: Plan, name: str) -> Lineage:

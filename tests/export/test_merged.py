@@ -1,0 +1,133 @@
+"""Exported folders in plain transformers: the same weights, prompts, answers and stops."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests import tiny
+from tests.export.made import chatml, write_model
+from zephyr.errors import ZephyrError
+from zephyr.export.merged import load_whole, stored_dtype, write_merged
+from zephyr.export.prompts import compare
+from zephyr.model import adapter, nano
+from zephyr.model.load import Lineage, load
+from zephyr.model.model import Model
+from zephyr.recipe import Lora
+from zephyr.records import Message
+
+TALKS = [
+    [Message("user", "What is force")],
+    [Message("system", "Be kind"), Message("user", "2 + 23")],
+    [Message("user", "a"), Message("assistant", "It is 4"), Message("user", "Why")],
+]
+
+
+def with_adapter(lineage: Lineage, folder: Path) -> Lineage:
+    """A lineage with an adapter on top that changes much."""
+    model = load(lineage, Path("/"), token_budget=256)
+    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=1)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.wrapper.named_parameters():
+            if "lora_B" in name and adapter.is_top(model.wrapper, name):
+                parameter.normal_(std=0.2)
+    adapter.save(model.wrapper, folder, "base")
+    return lineage.with_adapter(str(folder))
+
+
+def same_answers(model: Model, folder: Path, tolerance: float) -> None:
+    """Logits, prompt ids, answers and stops of a folder in plain transformers are the model's."""
+    plain, cut = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    plain = plain.float().eval()
+    ends = plain.generation_config.eos_token_id
+    assert sorted(ends if isinstance(ends, list) else [ends]) == sorted(model.template.stops)
+    for talk in TALKS:
+        rows = [{"role": m.role, "content": m.content} for m in talk]
+        ids = cut.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
+        prompt = model.template.prompt(talk)
+        assert ids == prompt.tolist()
+        asked = torch.tensor([ids])
+        with torch.no_grad():
+            torch.testing.assert_close(
+                plain(asked).logits, model.causal(asked).logits, atol=tolerance, rtol=0
+            )
+        if tolerance < 1e-3:
+            answer = plain.generate(asked, max_new_tokens=12, do_sample=False)[0, len(ids) :]
+            [ours] = model.generate([prompt], max_new_tokens=12)
+            assert model.template.decode(answer.numpy().astype(np.int32)) == ours.text
+
+
+def test_two_adapters_are_in_the_weights(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", "qwen2")
+    lineage = with_adapter(with_adapter(base, tmp_path / "a"), tmp_path / "b")
+    out = tmp_path / "out"
+    out.mkdir()
+    _, said = write_merged(lineage, Path("/"), out)
+    assert said == []
+    before, after = (load_file(f / "model.safetensors") for f in (tmp_path / "base", out))
+    assert before.keys() == after.keys()
+    assert not torch.equal(*(w["model.layers.0.mlp.up_proj.weight"] for w in (before, after)))
+    same_answers(load(lineage, Path("/"), token_budget=256), out, 1e-4)
+
+
+def test_weights_have_the_dtype_of_the_base(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", "llama", torch.bfloat16)
+    lineage = with_adapter(base, tmp_path / "a")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_merged(lineage, Path("/"), out)
+    assert stored_dtype(out) == torch.bfloat16
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    model, _ = load_whole(lineage, Path("/"))
+    weights = dict(model.causal.named_parameters())
+    for name, stored in load_file(out / "model.safetensors").items():
+        torch.testing.assert_close(stored, weights[name].to(torch.bfloat16), atol=0, rtol=0)
+    same_answers(model, out, 0.1)
+
+
+def test_a_model_with_its_own_template_keeps_it(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    causal = tiny.model("qwen2").causal
+    causal.resize_token_embeddings(330)
+    causal.save_pretrained(folder)
+    chatml(nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)).save_pretrained(folder)
+    out = tmp_path / "out"
+    out.mkdir()
+    template, _ = write_merged(Lineage(str(folder)), Path("/"), out)
+    assert len(template.stops) == 2
+    same_answers(load(Lineage(str(folder)), Path("/"), token_budget=256), out, 1e-4)
+
+
+def test_a_folder_that_reads_prompts_otherwise_is_refused(tmp_path: Path) -> None:
+    lineage = write_model(tmp_path / "base", "qwen2")
+    out = tmp_path / "out"
+    out.mkdir()
+    template, _ = write_merged(lineage, Path("/"), out)
+    path = out / "chat_template.jinja"
+    path.write_text(path.read_text().replace("Human: ", "User: "))
+    with pytest.raises(ZephyrError, match="in another way than training did"):
+        compare(template, AutoTokenizer.from_pretrained(out))
+
+
+def test_tokens_that_join_over_the_end_of_a_message_are_told(tmp_path: Path) -> None:
+    """A question mark and the newline after it are one word to Qwen's cut.
+
+    Of four shapes of conversation with five contents each, one to three messages are not the
+    model's: 1 + 2 + 2 + 3 times one of them ends in a question mark.
+    """
+    told = []
+    for name, texts in (("joins", ["So?\nYes. "] * 9), ("parts", ["So. Yes "] * 9)):
+        causal = tiny.model("qwen2").causal
+        causal.save_pretrained(tmp_path / name)
+        nano.make_tokenizer(texts, tiny.VOCABULARY).save_pretrained(tmp_path / name)
+        out = tmp_path / f"{name}-out"
+        out.mkdir()
+        template, _ = write_merged(Lineage(str(tmp_path / name)), Path("/"), out)
+        told += compare(template, AutoTokenizer.from_pretrained(out))
+    [said] = told
+    assert "join tokens over the end of a message in 8 of 20 trial prompts" in said

@@ -1,0 +1,137 @@
+"""The Modelfile: its Go template renders what the chat template does."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.export.made import chatml
+from zephyr.errors import ZephyrError
+from zephyr.export.ollama import modelfile
+from zephyr.model import nano
+from zephyr.model.template import Template
+
+TALKS = [
+    [("user", "What is 2 + 2?")],
+    [("system", "Be kind."), ("user", "Hi {{ .Role }}")],
+    [("user", "Hi"), ("assistant", 'It is "4".'), ("user", "Why?\n")],
+    [("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")],
+]
+
+
+def fresh() -> Any:
+    return nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)
+
+
+# -- Go's template language, as far as it is used -------------------------------------------------
+
+
+def parse(text: str) -> list[Any]:
+    """Texts, and lists for what stands between range or if and its end."""
+    stack: list[list[Any]] = [[]]
+    for n, piece in enumerate(re.split(r"\{\{ (.*?) \}\}", text)):
+        if n % 2 == 0:
+            stack[-1].append(("text", piece))
+        elif piece.startswith(("range ", "if ")):
+            stack.append([("open", piece)])
+        elif piece == "end":
+            block = stack.pop()
+            stack[-1].append(block)
+        else:
+            stack[-1].append(("do", piece))
+    assert len(stack) == 1
+    return stack[0]
+
+
+def render(nodes: list[Any], messages: list[tuple[str, str]], at: int | None = None) -> str:
+    out = []
+    for node in nodes:
+        if isinstance(node, list):
+            (_, head), *body = node
+            if head in ("range .Messages", "range $i, $m := .Messages"):
+                out += [render(body, messages, i) for i in range(len(messages))]
+            else:
+                out.append(render(branch(head, body, messages, at), messages, at))
+        elif node[0] == "text":
+            out.append(node[1])
+        elif node[1].startswith('"'):
+            out.append(json.loads(node[1]))
+        else:
+            out.append(messages[at or 0][(".Role", ".Content").index(node[1])])
+    return "".join(out)
+
+
+def branch(head: str, body: list[Any], messages: Any, at: int | None) -> list[Any]:
+    """What stands under the first condition that holds."""
+    parts: list[tuple[str, list[Any]]] = [(head, [])]
+    for node in body:
+        if isinstance(node, tuple) and node[0] == "do" and node[1].startswith("else"):
+            parts.append((node[1].removeprefix("else").strip() or "else", []))
+        else:
+            parts[-1][1].append(node)
+    role = messages[at or 0][0]
+    for condition, inner in parts:
+        if condition == "else":
+            return inner
+        if found := re.fullmatch(r'if eq \.Role "(\w+)"', condition):
+            holds = role == found[1]
+        else:
+            assert condition == 'if and (eq $i 0) (ne .Role "system")'
+            holds = at == 0 and role != "system"
+        if holds:
+            return inner
+    return []
+
+
+def go(text: str) -> str:
+    """The template of a Modelfile."""
+    return re.search(r'^TEMPLATE """(.*?)"""$', text, re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("form", ["plain", "ChatML"])
+def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
+    tokenizer = chatml(fresh()) if form == "ChatML" else fresh()
+    made = modelfile(Template(tokenizer), "m.gguf")
+    nodes = parse(go(made))
+    for talk in TALKS:
+        if form == "ChatML" and talk[-1][0] == "assistant":
+            continue  # Ollama asks for an answer
+        rows = [{"role": role, "content": content} for role, content in talk]
+        wanted = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+        assert render(nodes, talk) == wanted
+    if form == "ChatML":
+        assert 'You are \\"kind\\" \\u007b\\u007b and' in made
+
+
+def test_it_names_the_file_and_every_stop() -> None:
+    plain = modelfile(Template(fresh()), "M2-q8_0.gguf").splitlines()
+    assert plain[0] == "FROM ./M2-q8_0.gguf"
+    assert [line for line in plain if "stop" in line] == ['PARAMETER stop "<|endoftext|>"']
+    other = modelfile(Template(chatml(fresh())), "m.gguf").splitlines()
+    stops = ['PARAMETER stop "<|endoftext|>"', 'PARAMETER stop "<|im_end|>"']
+    assert [line for line in other if "stop" in line] == stops
+
+
+def test_chatml_without_a_system_message_of_its_own() -> None:
+    tokenizer = chatml(fresh())
+    own = re.search(r"\{% if loop.*?\{% endif %\}", tokenizer.chat_template, re.DOTALL)
+    assert own is not None
+    tokenizer.chat_template = tokenizer.chat_template.replace(own[0], "")
+    made = modelfile(Template(tokenizer), "m.gguf")
+    assert "$i 0" not in made
+    assert render(parse(go(made)), TALKS[0]) == (
+        "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_other_forms_are_refused() -> None:
+    tokenizer = fresh()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}"
+        "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    )
+    with pytest.raises(ZephyrError, match="no template for Ollama is known"):
+        modelfile(Template(tokenizer), "m.gguf")
