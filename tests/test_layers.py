@@ -17,6 +17,7 @@ LIGHT = [
     "zephyr.evaluate.tasks",
     "zephyr.report.page",
     "zephyr.report.ledger",
+    "zephyr.report.model_card",
 ]
 HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "jieba", "nltk", "sacrebleu", "rensa")
 HEAVY = (*HEAVY, "huggingface_hub")

@@ -5,7 +5,7 @@ of the machine on which it was made stands in it.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
@@ -53,6 +53,11 @@ def model_card(
     `what` is what was exported, `said` what must be said of that; `hub` is the id of the base.
     """
     chain = _chain(recipe, name)
+    folders = _folders(recipe.spec())
+
+    def say(text: str) -> str:
+        return _escaped(_bare(text, folders))
+
     known = {m: recipe.data[m] for n in chain for m in recipe.models[n].mixtures}
     row = _row(store, recipe, name, fingerprint)
     by = f"Made with Zephyr {__version__} by the recipe {_escaped(recipe.name)}."
@@ -62,18 +67,18 @@ def model_card(
     )
     whole = [
         f"# {_escaped(name)}",
-        by + f" This folder holds {_escaped(_bare(what))}.",
+        by + f" This folder holds {say(what)}.",
         "## How it was made",
         "\n".join(
-            f"{n}. **{_escaped(one)}**: {_escaped(_bare(done(recipe.models[one])))}"
+            f"{n}. **{_escaped(one)}**: {say(done(recipe.models[one]))}"
             for n, one in enumerate(chain, start=1)
         ),
         "## Data and licences",
         *_data(known, recipe, chain[0], hub),
         "## Scores",
-        *_scores(row),
+        *_scores(row, say),
         "## Limits",
-        "\n".join(f"- {line}" for line in _limits(recipe, known, said)),
+        "\n".join(f"- {line}" for line in _limits(recipe, known, [say(text) for text in said])),
         "## How to make it again",
         again,
         _fenced(_recipe_yaml(recipe), "yaml"),
@@ -184,11 +189,11 @@ def _shown(source: Source) -> Source:
     )
 
 
-def _scores(row: Row | None) -> Iterator[str]:
+def _scores(row: Row | None, say: Callable[[str], str]) -> Iterator[str]:
     if row is None or not row.cells:
         yield "It has not been measured under the recipe as it was last run."
         return
-    lines = [_line(cell) for cell in row.cells if cell.estimate is not None]
+    lines = [_line(cell, say) for cell in row.cells if cell.estimate is not None]
     missing = [cell for cell in row.cells if cell.estimate is None]
     if lines:
         heads = ("metric", "value", "95 % interval", "n", f"against {row.parent}", "verdict")
@@ -199,18 +204,18 @@ def _scores(row: Row | None) -> Iterator[str]:
             " differences are paired by item, and have 95 % intervals."
         )
         yield "\n".join(
-            f"- {_escaped(label(cell.column))}: {_escaped(_bare(cell.protocol or ''))}"
+            f"- {_escaped(label(cell.column))}: {say(cell.protocol or '')}"
             for cell in row.cells
             if cell.estimate is not None
         )
     if missing:
         yield "\n".join(
-            f"- {_escaped(label(cell.column))} has no value: {_escaped(_bare(cell.empty or ''))}"
+            f"- {_escaped(label(cell.column))} has no value: {say(cell.empty or '')}"
             for cell in missing
         )
 
 
-def _line(cell: Cell) -> tuple[str, ...]:
+def _line(cell: Cell, say: Callable[[str], str]) -> tuple[str, ...]:
     found, scale, gap = cell.estimate, cell.column.scale, cell.difference
     assert found is not None, "only cells with a value have a line"
     by, verdict = "–", "–"
@@ -218,7 +223,7 @@ def _line(cell: Cell) -> tuple[str, ...]:
         by = f"{signed(gap.estimate.value, scale)} {interval(gap.estimate, scale)}"
         verdict = said(gap)
     elif gap is not None:
-        verdict = f"no difference ({_escaped(_bare(gap.empty or ''))})"
+        verdict = f"no difference ({say(gap.empty or '')})"
     value, between = number(found.value, scale), interval(found, scale)
     return _escaped(label(cell.column)), value, between, f"{found.n:,}", by, verdict
 
@@ -229,7 +234,7 @@ def _limits(recipe: Recipe, data: Mapping[str, Mixture], said: Sequence[str]) ->
         " answer that was not checked."
     )
     yield "The scores are those of the model as Zephyr runs it, before this export."
-    yield from (_escaped(_bare(text)) for text in said)
+    yield from said
     for name, mixture in data.items():
         if mixture.clean == "report":
             yield (
@@ -258,13 +263,30 @@ def _without_places(value: Any) -> Any:
 _PLACE = re.compile(r"(?<![\w:/.\\~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;()]+){2,}")
 
 
-def _bare(text: str) -> str:
-    """A text with the last parts of the absolute paths in it alone."""
-    if text.startswith(("/", "~")):
-        return PurePosixPath(text).name or "folder"
-    if PureWindowsPath(text).is_absolute():
+def _bare(text: str, folders: Collection[str] = ()) -> str:
+    """A text with the last parts of the absolute paths in it alone.
+
+    `folders` are known ones, for a path with a space in it has no end that can be seen.
+    """
+    if _is_absolute(text):
         return PureWindowsPath(text).name or "folder"
+    for folder in sorted(folders, key=len, reverse=True):
+        text = text.replace(folder, "")
     return _PLACE.sub(lambda found: PureWindowsPath(found[0]).name, text)
+
+
+def _is_absolute(text: str) -> bool:
+    return text.startswith(("/", "~")) or PureWindowsPath(text).is_absolute()
+
+
+def _folders(value: Any) -> set[str]:
+    """The folders, each with the mark at its end, of all absolute paths in a value."""
+    if isinstance(value, dict | list):
+        inside = value.values() if isinstance(value, dict) else value
+        return set().union(*map(_folders, inside))
+    if not isinstance(value, str) or not _is_absolute(value):
+        return set()
+    return {value[: len(value) - len(PureWindowsPath(value).name)]} - {"", "/"}
 
 
 def _escaped(text: str) -> str:
