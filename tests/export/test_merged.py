@@ -90,6 +90,24 @@ def test_weights_have_the_dtype_of_the_base(tmp_path: Path) -> None:
     same_answers(model, out, 0.1)
 
 
+def test_adapters_on_quantized_weights_are_added_to_those_of_the_base(tmp_path: Path) -> None:
+    """QLoRA keeps its base in 4 bits; what is exported differs from it, and that is said."""
+    base = write_model(tmp_path / "base", "llama")
+    trained = with_adapter(base, tmp_path / "a")
+    whole, said = load_whole(trained, Path("/"))
+    assert said == []
+    lineage = Lineage(trained.weights, "nf4", trained.adapters)
+    again, [told] = load_whole(lineage, Path("/"))
+    assert "trained on weights in nf4" in told
+    for ours, theirs in zip(whole.causal.parameters(), again.causal.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    config = tmp_path / "base" / "config.json"
+    facts = json.loads(config.read_text()) | {"quantization_config": {"load_in_4bit": True}}
+    config.write_text(json.dumps(facts))
+    with pytest.raises(ZephyrError, match=r"are quantized(.|\n)*--to peft"):
+        write_merged(lineage, Path("/"), tmp_path)
+
+
 def test_a_model_with_its_own_template_keeps_it(tmp_path: Path) -> None:
     folder = tmp_path / "base"
     causal = tiny.model("qwen2").causal

@@ -26,7 +26,9 @@ def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
         raise ZephyrError(
             "the weights of this model are quantized",
             where=str(folder),
-            todo="export the model that it was quantized from, or a quantized one with --to merged",
+            todo="export its adapters with --to peft"
+            if lineage.adapters
+            else "export the model that it was quantized from, or this one with --to merged",
         )
     said = []
     if lineage.load is not None:

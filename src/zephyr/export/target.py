@@ -47,7 +47,7 @@ def target(folder: Path, *, force: bool) -> Iterator[Path]:
         raise ZephyrError(
             "the export can't be written",
             where=str(folder),
-            found=error.strerror or type(error).__name__,
+            found=error,
             todo="give the path of a folder that can be written to, on a disk with enough space",
         ) from error
     finally:
