@@ -148,4 +148,4 @@ def test_tokens_that_join_over_the_end_of_a_message_are_told(tmp_path: Path) -> 
         template, _ = write_merged(Lineage(str(tmp_path / name)), Path("/"), out)
         told += compare(template, AutoTokenizer.from_pretrained(out))
     [said] = told
-    assert "join tokens over the end of a message in 8 of 20 trial prompts" in said
+    assert "cut 8 of 20 trial prompts otherwise than training" in said

@@ -34,12 +34,14 @@ def compare(template: Template, plain: Any) -> list[str]:
         except ZephyrError:
             continue  # this template has no system message
         rows = [{"role": m.role, "content": m.content} for m in messages]
-        wanted = template.tokenizer.decode(ours, clean_up_tokenization_spaces=False)
-        text = plain.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+        wanted, text = (
+            cutter.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+            for cutter in (template.tokenizer, plain)
+        )
         if text != wanted or _cut(plain, said) != _cut(template.tokenizer, said):
             raise ZephyrError(
                 "transformers reads this tokenizer in another way than training did",
-                where=str(plain.name_or_path),
+                where="the tokenizer",
                 found=f"a prompt {text!r}",
                 allowed=repr(wanted),
             )
@@ -49,8 +51,8 @@ def compare(template: Template, plain: Any) -> list[str]:
     if not other:
         return []
     told = (
-        "Programs that cut a rendered prompt as one text join tokens over the end of a message in"
-        f" {other} of {asked} trial prompts, where training keeps them apart."
+        f"Programs that cut a rendered prompt as one text cut {other} of {asked} trial prompts"
+        " otherwise than training, which keeps messages apart."
     )
     return [told]
 
