@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests import tiny
 from tests.export.made import chatml, write_model
 from zephyr.errors import ZephyrError
-from zephyr.export.merged import load_whole, stored_dtype, write_merged
+from zephyr.export.merged import load_whole, write_merged
 from zephyr.export.prompts import compare
 from zephyr.model import adapter, nano
 from zephyr.model.load import Lineage, load
@@ -81,7 +81,7 @@ def test_weights_have_the_dtype_of_the_base(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     write_merged(lineage, Path("/"), out)
-    assert stored_dtype(out) == torch.bfloat16
+    assert stored_in(out) == torch.bfloat16
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
     model, _ = load_whole(lineage, Path("/"))
     weights = dict(model.causal.named_parameters())

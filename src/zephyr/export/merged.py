@@ -4,15 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zephyr.errors import ZephyrError
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
-from zephyr.store import read_json
-
-_FLOATS = {"F64": torch.float32, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-"""What safetensors calls dtypes, and in which of ours they are written; no model needs float64."""
+from zephyr.model.precision import stored_in
+from zephyr.model.quantize import is_stored
 
 
 def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
@@ -22,7 +18,7 @@ def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
         ZephyrError: its weights are quantized, so that nothing can be added to them exactly.
     """
     folder = lineage.folder(store)
-    if is_quantized(folder):
+    if is_stored(folder):
         raise ZephyrError(
             "the weights of this model are quantized",
             where=str(folder),
@@ -41,11 +37,6 @@ def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
     return model, said
 
 
-def is_quantized(folder: Path) -> bool:
-    """Whether a model folder says that its weights are quantized."""
-    return bool(read_json(folder / "config.json").get("quantization_config"))
-
-
 def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list[str]]:
     """Writes network, tokenizer, chat template and stop tokens.
 
@@ -56,7 +47,7 @@ def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list
         ZephyrError: adapters lie on weights that are quantized.
     """
     source = lineage.folder(store)
-    if is_quantized(source) and not lineage.adapters:
+    if is_stored(source) and not lineage.adapters:
         model = load(lineage, store, token_budget=4096)
         for path in source.iterdir():
             if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"):
@@ -64,26 +55,14 @@ def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list
         said: list[str] = []
     else:
         model, said = load_whole(lineage, store)
-        model.causal.to(stored_dtype(source))
+        model.causal.to(stored_in(source))
     ends = model.causal.generation_config
     ends.eos_token_id = sorted(model.template.stops)
     if ends.pad_token_id is None:
         ends.pad_token_id = model.template.stop
-    if is_quantized(source):
+    if is_stored(source):
         ends.save_pretrained(folder)
     else:
         model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return model.template, said
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The dtype of a model's files; the widest, where they hold several."""
-    from safetensors import safe_open
-
-    found = set()
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    dtypes = {_FLOATS[name] for name in found if name in _FLOATS}
-    return dtypes.pop() if len(dtypes) == 1 else torch.float32

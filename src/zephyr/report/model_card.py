@@ -154,7 +154,7 @@ def _tags(recipe: Recipe, chain: Sequence[str], form: Form) -> list[str]:
         if model.align is not None:
             tags += [model.align.loss, "lora"]
         if model.quantize is not None:
-            tags.append(model.quantize)
+            tags.append(model.quantize.method)
     return list(dict.fromkeys([*tags, *(["gguf"] if form in ("gguf", "ollama") else ())]))
 
 
