@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from bench import page_evaluation
+from bench import page_evaluation, page_quantization
 from bench.figures import ratios, spread
 from bench.peers import ROOT
 from bench.tables import cell, table
@@ -70,6 +70,10 @@ def render() -> str:
     parts += [
         page_evaluation.section(json.loads(path.read_text()))
         for path in sorted(RESULTS.glob("evaluation-*.json"))
+    ]
+    parts += [
+        page_quantization.section(json.loads(path.read_text()))
+        for path in sorted(RESULTS.glob("quantization-*.json"))
     ]
     return NOTE + "\n".join(parts)
 

@@ -49,7 +49,8 @@ class Made:
         return load(lineage, self.store.root, token_budget=512, **how)
 
     def steps(self, name: str) -> list[dict[str, Any]]:
-        return list(json.loads((self.run(name).artifact / "divergence.json").read_text()))
+        found = json.loads((self.run(name).artifact / "divergence.json").read_text())
+        return list(found["steps"])
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +83,15 @@ def test_steps_say_what_was_changed(made: Made, name: str) -> None:
     """Merging changes nothing but rounding; bits change more; each is what the models say."""
     steps = made.steps(f"M1-{name}")
     assert steps[0]["step"] == "adapters merged, in float32"
-    assert steps[0]["kl"] < 1e-8
+    assert steps[0]["kl"] < 1e-6
     assert steps[0]["greatest"] < 1e-3
     if name != "merged":
-        assert steps[1]["kl"] > 100 * steps[0]["kl"]
+        assert steps[1]["kl"] > 1e-5
     texts = [np.arange(3, 60, dtype=np.int32), np.arange(100, 20, -1, dtype=np.int32)]
     before, after = (predictions(made.model(m), texts) for m in ("M1", f"M1-{name}"))
     found = divergence(before, after)
     assert found.tokens == 56 + 79
-    assert (found.kl < 1e-8) == (name == "merged")
+    assert (found.kl < 1e-6) == (name == "merged")
 
 
 def test_divergence_by_hand(made: Made) -> None:

@@ -191,11 +191,16 @@ def held_out_text(recipe: Recipe, name: str) -> str | None:
 
     It is the last one with a hold-out that the model learned from; None where there is none.
     """
-    model = recipe.models.get(name)
-    learning = model and (model.pretrain or model.tune or model.align)
-    if learning and learning.data in recipe.data and recipe.data[learning.data].holdout:
-        return learning.data
-    return held_out_text(recipe, model.from_) if model and model.from_ else None
+    seen: set[str] = set()  # a circle is told of later
+    at: str | None = name
+    while at is not None and at in recipe.models and at not in seen:
+        seen.add(at)
+        model = recipe.models[at]
+        learning = model.pretrain or model.tune or model.align
+        if learning and learning.data in recipe.data and recipe.data[learning.data].holdout:
+            return learning.data
+        at = model.from_
+    return None
 
 
 def _any_data(recipe: Recipe, name: str, where: str) -> str:

@@ -45,7 +45,7 @@ def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
         Lineage(lineage.weights, None, lineage.adapters).write(run.artifact)
     else:
         _make(model, lineage, spec, inputs, run, context, watch)
-    write_json(run.artifact / "divergence.json", watch.found)
+    write_json(run.artifact / "divergence.json", {"steps": watch.found})
 
 
 def _on_whole_weights(

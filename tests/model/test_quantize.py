@@ -16,7 +16,7 @@ from zephyr.model.fork import fork
 from zephyr.model.layout import lay_out
 from zephyr.model.load import Lineage, load, load_network
 from zephyr.model.model import Model
-from zephyr.model.quantize import is_stored
+from zephyr.model.quantize import is_stored, store_in
 from zephyr.recipe import Lora
 
 FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])
@@ -131,3 +131,25 @@ def test_whole_weights_are_what_quantized_ones_stand_for(tmp_path: Path, method:
     np.testing.assert_allclose(answers(whole), answers(small), atol=off)
     assert not is_stored(folder(tmp_path / "other", "llama"))
     assert is_stored(tmp_path / "small")
+
+
+@pytest.mark.parametrize("method", ["int8", "nf4"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_stored_in_16_bits_they_compute_in_one_dtype(
+    tmp_path: Path, method: Any, dtype: torch.dtype
+) -> None:
+    """What is not quantized is stored in the dtype of the base, and read in the one asked for."""
+    small = loaded(folder(tmp_path / "full", "qwen2"), method)
+    before = answers(small)
+    store_in(small.network, dtype)
+    small.save(tmp_path / "small")
+    lineage = Lineage(str(tmp_path / "small"), method)
+    for form, wanted in (("computed", torch.float32), ("stored", torch.bfloat16)):
+        model = load(lineage, Path("/"), token_budget=512, dtype="bfloat16", form=form)
+        plain = {  # bitsandbytes puts biases into the dtype of its products
+            p.dtype
+            for name, p in model.network.named_parameters()
+            if type(p) is torch.nn.Parameter and not name.endswith("bias")
+        }
+        assert plain == {wanted}
+        np.testing.assert_allclose(answers(model), before, atol=0.35 if form == "stored" else 0.05)

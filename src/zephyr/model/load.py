@@ -224,6 +224,7 @@ def load_network(
         if form == "stored":
             packed.put(causal, layers, DTYPES[dtype])
         return causal.to(_device())
+    quantize.store_in(causal, settings["dtype"])  # transformers leaves some as they are stored
     if form == "whole":
         return quantize.dequantized(causal)
     quantize.keep_exact(causal)

@@ -61,7 +61,7 @@ def dequantized(causal: Any) -> Any:
 
 
 def store_in(network: nn.Module, dtype: Any) -> None:
-    """Rounds all weights that are not quantized to `dtype`, in which they are stored."""
+    """Puts all weights that are not quantized into `dtype`."""
     for parameter in network.parameters():
         if type(parameter) is nn.Parameter and parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)

@@ -81,7 +81,7 @@ def _cost(ledger: Ledger, row: Row, entry: Entry | None) -> Cost:
                 sizes[metric["name"]] = Estimate(*values)
     steps: tuple[Mapping[str, Any], ...] = ()
     if row.entry.kind == "quantize" and row.entry.state == "finished":
-        steps = tuple(row.entry.run.read("artifact/divergence.json"))
+        steps = tuple(row.entry.run.read("artifact/divergence.json")["steps"])
     worse = [
         label(cell.column)
         for cell in (row.cells[at] for at in ledger.headlines)
