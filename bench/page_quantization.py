@@ -14,13 +14,13 @@ random, quantized by the stage that a recipe runs, and then measured by the task
 {threads} threads.
 
 Making a model is reading the whole one in float32, quantizing it, comparing it with the whole one
-on up to 2,048 held-out tokens, and writing it; GPTQ is calibrated on 32 rows of 512 tokens. Its peak
-is by how much the process grew, beside what reading the whole model in float32 takes. Files are all
-that a model needs; expected are the footprints that shapes alone give: a byte or a half for a
-weight of the linear layers, with a scale for each group, 2 bytes for all others. Speeds are those of
-one prompt of 256 tokens and 32 tokens after it, the median of five readings with the least and the
-most in brackets. Where the dtype is bfloat16, that is what was computed in; bitsandbytes' 4-bit
-layers are kept on the path that dequantizes, in float32.
+on up to 2,048 held-out tokens, and writing it; GPTQ is calibrated on 32 rows of 512 tokens. Its
+peak is by how much the process grew, beside what reading the whole model in float32 takes. Files
+are all that a model needs; expected are the footprints that shapes alone give: a byte or a half
+for a weight of the linear layers, with a scale for each group, 2 bytes for all others. Speeds are
+those of one prompt of 256 tokens and 32 tokens after it, the median of five readings with the
+least and the most in brackets. Where the dtype is bfloat16, that is what was computed in;
+bitsandbytes' 4-bit layers are kept on the path that dequantizes, in float32.
 """
 
 SHAPES = {"qwen1.5-0.5b-shape-24-layers": "Qwen1.5-0.5B", "bloom-560m-shape": "BLOOM-560M"}
