@@ -176,8 +176,8 @@ shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitex
         """\
 Error: unknown task 'helaswag'
   where:   evaluate.tasks
-  allowed: gsm8k, hellaswag, mcqa, mcqa_letter, mcqa_written, preferences, tutoring, wikitext2, \
-wikitext2_pages, wikitext2_strided
+  allowed: footprint, gsm8k, hellaswag, mcqa, mcqa_letter, mcqa_written, preferences, tutoring, \
+wikitext2, wikitext2_pages, wikitext2_strided
   nearest: hellaswag
 """,
     ),
@@ -240,7 +240,7 @@ Error: mixture 'pairs' is of the wrong kind
         ),
         """\
 Error: the models of this recipe come from each other in a circle
-  found:   M1 -> M2 -> M0 -> M1
+  found:   M0 -> M1 -> M2 -> M0
   to do:   give one of them a `base` or `pretrain`
 """,
     ),

@@ -141,7 +141,8 @@ def test_the_papers_recipe_has_every_row_of_the_table() -> None:
 def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> None:
     read = recipe(name)
     graph = nodes(read)
-    assert {n: (m.from_, m.quantize) for n, m in read.models.items()} == {
+    made = {n: (m.from_, m.quantize and m.quantize.method) for n, m in read.models.items()}
+    assert made == {
         "M0": (None, None),
         "M1": ("M0", None),
         "M2": ("M1", None),

@@ -8,17 +8,19 @@ import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from zephyr.evaluate.asking import Asked, Item
 from zephyr.machine import peak_memory
-from zephyr.model.decode import Row, Running
-from zephyr.model.load import Lineage, load
-from zephyr.model.model import Model
-from zephyr.model.precision import Dtype
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from zephyr.model.load import Lineage
+    from zephyr.model.model import Model
+    from zephyr.model.precision import Dtype
 
 PROMPT, WRITTEN = 256, 32
 """Tokens of the prompt, where the context has room for twice as many, and of the answer."""
@@ -28,10 +30,18 @@ REPEATS = 5
 class Footprint:
     """Measures the model of a lineage, on all threads of this process."""
 
-    def __init__(self, lineage: Lineage, store: Path, dtype: Dtype) -> None:
+    def __init__(self, lineage: "Lineage", store: Path, dtype: "Dtype") -> None:
         self._lineage = lineage
         self._store = store
-        self.dtype: Dtype = dtype
+        self._dtype = dtype
+
+    @property
+    def how(self) -> tuple[str, str]:
+        """Where it computes, and in what."""
+        import torch
+
+        threads = f"{torch.get_num_threads()} threads of a processor"
+        return ("one GPU" if torch.cuda.is_available() else threads), self._dtype
 
     def stored(self) -> int:
         """Bytes of the files that hold its weights, adapters included."""
@@ -41,10 +51,12 @@ class Footprint:
 
     def measure(self) -> list[dict[str, float]]:
         """Sizes once, and the tokens a second of each reading."""
+        from zephyr.model.load import load
+
         gc.collect()
         with peak_memory() as peak:
             model = load(
-                self._lineage, self._store, token_budget=4096, dtype=self.dtype, form="stored"
+                self._lineage, self._store, token_budget=4096, dtype=self._dtype, form="stored"
             )
             readings = list(_readings(model))
         sizes = {"disk": float(self.stored()), "memory": float(bytes_of(model.network))}
@@ -53,17 +65,19 @@ class Footprint:
         return [sizes | readings[0], *readings[1:]]
 
 
-def bytes_of(network: torch.nn.Module) -> int:
+def bytes_of(network: "Module") -> int:
     """Bytes of all weights in memory, what they need to be unpacked by included."""
     seen: dict[int, int] = {}
     for tensor in network.state_dict().values():
-        if isinstance(tensor, torch.Tensor):
+        if hasattr(tensor, "data_ptr"):  # some states hold words as well
             seen[tensor.data_ptr()] = tensor.nbytes
     return sum(seen.values())
 
 
-def _readings(model: Model) -> Iterator[dict[str, float]]:
+def _readings(model: "Model") -> Iterator[dict[str, float]]:
     """Tokens a second of a prompt and of an answer; a first reading is not counted."""
+    from zephyr.model.decode import Row, Running
+
     length = max(1, min(PROMPT, model.context // 2))
     written = max(1, min(WRITTEN, model.context - length - 1))
     vocabulary = model.causal.config.vocab_size
@@ -81,6 +95,8 @@ def _readings(model: Model) -> Iterator[dict[str, float]]:
 
 
 def _now() -> float:
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -92,12 +108,5 @@ def ask_footprint(model: Any, records: Any, settings: Any) -> Asked:
         {"id": f"reading {at + 1}", "source": "", "group": "", "scores": found, "detail": {}}
         for at, found in enumerate(model.measure())
     ]
-    threads = torch.get_num_threads()
-    where = "one GPU" if torch.cuda.is_available() else f"{threads} threads of a processor"
-    said = (
-        f"prompt of {PROMPT} tokens or half a context",
-        f"{WRITTEN} written",
-        where,
-        model.dtype,
-    )
-    return Asked(items, {}, said, {"peak": "not told by this system"})
+    said = f"prompt of {PROMPT} tokens or half a context, {WRITTEN} written"
+    return Asked(items, {}, (said, *model.how), {"peak": "not told by this system"})
