@@ -180,3 +180,24 @@ def test_what_cannot_be_done_is_said(made: Made, model: str, spec: Any, found: s
         return
     with pytest.raises(ZephyrError, match=found):
         quantize_model(node, inputs, run, context)
+
+
+def test_a_base_that_is_stored_quantized_is_made_whole_before_it_is_merged(made: Made) -> None:
+    """One of the user's own says nothing of how it is loaded: its folder does."""
+    from zephyr.context import Context
+    from zephyr.quantizing import quantize_model
+
+    raw = made.plan.recipe.spec()
+    folder = Lineage.read(made.run("M1-nf4").artifact).folder(made.store.root)
+    raw["models"] |= {"B": {"base": str(folder)}, "X": {"from": "B", "quantize": "merged"}}
+    recipe = type(made.plan.recipe).model_validate(raw)
+    plan = make_plan(recipe, made.plan.folder, made.store)
+    base, node = (plan.nodes[name] for name in ("B", "X"))
+    runs = {n.name: made.store.begin(n.fingerprint, n.to_json()) for n in (base, node)}
+    Lineage(str(folder)).write(runs["B"].artifact)
+    context = Context(recipe, plan.folder, made.store.root, 512)
+    quantize_model(node, {"from": runs["B"]}, runs["X"], context)
+    weights = runs["X"].artifact / "weights"
+    assert "quantization_config" not in json.loads((weights / "config.json").read_text())
+    whole = load(Lineage(str(weights)), made.store.root, token_budget=512)
+    np.testing.assert_allclose(answers(whole), answers(made.model("M1-nf4")), atol=1e-4)

@@ -162,7 +162,7 @@ def _model(recipe: Recipe, name: str, describe: Describer) -> Node:
     if model.pretrain is not None:
         where = f"{where}.pretrain"
         extra = {
-            f"tokenizer_data.{d}": _tokenizer_data(recipe, d, where)
+            f"tokenizer_data.{d}": _any_data(recipe, d, f"{where}.tokenizer_data")
             for d in model.pretrain.tokenizer_data
         }
         inputs = {"data": _data(recipe, model.pretrain.data, "passage", where), **extra}
@@ -179,7 +179,7 @@ def _model(recipe: Recipe, name: str, describe: Describer) -> Node:
         return Node(name, "align", _seeded(recipe, model.align.spec()), inputs, parent=model.from_)
     assert model.quantize is not None, "the recipe has checked that a model has one act"
     if model.quantize.data is not None:
-        inputs["data"] = f"data.{_any_data(recipe, model.quantize.data, f'{where}.quantize')}"
+        inputs["data"] = _any_data(recipe, model.quantize.data, f"{where}.quantize.data")
     if (text := held_out_text(recipe, model.from_)) is not None:
         inputs["text"] = f"data.{text}"
     spec = {key: value for key, value in model.quantize.spec().items() if key != "data"}
@@ -206,11 +206,7 @@ def held_out_text(recipe: Recipe, name: str) -> str | None:
 def _any_data(recipe: Recipe, name: str, where: str) -> str:
     if name not in recipe.data:
         raise unknown("mixture", name, recipe.data, where=where)
-    return name
-
-
-def _tokenizer_data(recipe: Recipe, name: str, where: str) -> str:
-    return f"data.{_any_data(recipe, name, f'{where}.tokenizer_data')}"
+    return f"data.{name}"
 
 
 def _seeded(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:

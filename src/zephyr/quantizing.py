@@ -39,7 +39,7 @@ def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
     parent = load(lineage, context.store, token_budget=context.token_budget)
     watch.start(parent)
     model = _on_whole_weights(parent, lineage, spec, node, context)
-    if lineage.load is not None:
+    if model is not parent:
         watch.look("adapters on whole weights" if lineage.adapters else "whole weights", model)
     if spec.method == "whole":
         Lineage(lineage.weights, None, lineage.adapters).write(run.artifact)
@@ -60,7 +60,7 @@ def _on_whole_weights(
             found="weights that are stored quantized" if stored else "whole weights already",
             allowed="a model that was trained with `tune.load`, on a base that is not quantized",
         )
-    if lineage.load is None:
+    if lineage.load is None and not stored:
         return parent
     as_it_lies = Lineage(lineage.weights, lineage.load if stored else None, lineage.adapters)
     return load(as_it_lies, context.store, token_budget=context.token_budget, form="whole")

@@ -238,7 +238,7 @@ def test_without_the_package_it_is_said_what_to_install(
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
+    llama_cpp = pytest.importorskip("llama_cpp", reason="it has to be built by a C++ compiler")
     model: Model = tiny.model(family, seed=3)
     path = tmp_path / "m.gguf"
     write_gguf(model, path, "f16", "tiny")

@@ -122,5 +122,7 @@ def test_what_is_missing_is_said(tmp_path: Path, broken: str) -> None:
     found = frontier(ledger_of(shelf))
     assert found is not None
     (cost,) = [c for c in found.costs if c.row.model == "small"]
-    assert cost.empty is None or "damaged" in cost.empty
+    reason = cost.empty if broken == "footprint" else cost.row.entry.reason
+    assert reason is not None
+    assert f"damaged: artifact/{file} is missing" in reason
     assert not (cost.steps if broken == "small" else cost.sizes)
