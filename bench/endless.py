@@ -31,19 +31,24 @@ def qwen(folder: Path, data: Path, layers: int = 24) -> None:
 
 
 def small(folder: Path, data: Path) -> None:
-    """The shape of the embedded recipe's models in float32, with a tokenizer of 1,024 tokens."""
+    """The shape of the embedded recipe's models in float32, with 1,024 tokens of its own.
+
+    Two more are the markers of the same chat template: without them `transformers serve` streams
+    the prompt back before the answer.
+    """
     import torch
 
     from zephyr.model import nano
-    from zephyr.model.template import PLAIN
     from zephyr.recipe import Shape
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = [row["question"] for row in questions(data, "train")]
-    own = Shape()
-    tokenizer = nano.make_tokenizer(texts, own.vocabulary)
-    tokenizer.chat_template = PLAIN
+    tokenizer = nano.make_tokenizer(texts, Shape().vocabulary)
+    markers = {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
+    tokenizer.add_special_tokens(markers)
+    tokenizer.chat_template = shape.TEMPLATE
     tokenizer.save_pretrained(folder)
+    own = Shape(vocabulary=len(tokenizer))
     network = nano.make_network(own, end=tokenizer.eos_token_id, seed=SEED)
     with torch.no_grad():
         network.get_input_embeddings().weight[tokenizer.eos_token_id] = 0

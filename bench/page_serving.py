@@ -11,26 +11,27 @@ from bench.tables import cell, table
 INTRODUCTION = """\
 # Benchmarks of serving
 
-`zephyr serve` beside `transformers serve`, as it is and with `--continuous-batching`, over HTTP with
-streamed answers: `python -m bench.serving`. One server runs at a time, in a process and a virtual
-environment of its own, on all cores; {rounds}, the order turned from one to the next. Measured on
-{date} at commit {commit}: {processor}, {cores} cores, Python {python}; {thrown} readings thrown away.
+`zephyr serve` beside `transformers serve`, as it is and with `--continuous-batching`, over HTTP
+with streamed answers: `python -m bench.serving`. One server runs at a time, in a process and a
+virtual environment of its own, on all cores; {rounds}, the order turned from one to the next.
+Measured on {date} at commit {commit}: {processor}, {cores} cores, Python {python}; {thrown}
+readings thrown away.
 
-One user makes one request after the other, eight do so at once. Each request is another question of
-GSM8K, the same ones in the same order for every server, of 90 to 110 tokens in the chat form of the
-model; each answer is greedy and has {tokens} tokens, which is checked by the usage that the server
-itself gives. Weights are random, and made so that no answer ends before. Requests that warm the
-server up, as many at once as there will be users, are left out.
+One user makes one request after the other, eight do so at once. Each request is another question
+of GSM8K, the same ones in the same order for every server, of 90 to 110 tokens in the chat form of
+the model. Each answer is greedy and has {tokens} tokens, which is checked by the usage that the
+server itself gives: weights are random, and made so that no answer ends before. Requests that warm
+the server up, as many at once as there will be users, are left out.
 
-The first text is that of the first event that holds any: an event that only names a role is none.
-Times are of all requests of all rounds, the median and the 90th percentile. Tokens a second are
-those of all users together, from the first request to the end of the last answer; the median of the
-rounds, with the least and the most in brackets. The start is from starting the process to the end
-of a first answer of one token, with all files in the cache of the system; the peak is the most
-memory that was resident, mapped weights included.
+The first text is that of the first event that holds any: one that only names a role is none. Times
+are of all requests of all rounds, the median and the 90th percentile. Tokens a second are those of
+all users together, from the first request to the end of the last answer; the median of the rounds,
+with the least and the most in brackets. The start is from starting the process to the end of a
+first answer of one token, with all files in the cache of the system. The peak is the most memory
+that was resident, mapped weights included.
 
-What is called default is what a server computes in when it is told nothing: here Zephyr in
-{ours}, transformers in the dtype in which weights are stored. Below it stands the other dtype.
+Each is measured as it is when it is told nothing, and transformers in the other dtype, too:
+Zephyr's default here is {ours}, transformers' the dtype in which the weights are stored.
 """
 
 AGREEMENT = """\
@@ -41,7 +42,7 @@ answers of random weights part soon.
 
 MODELS = {
     "qwen1.5-0.5b-shape": "Shape of Qwen1.5-0.5B (weights in bfloat16)",
-    "small": "Shape of the embedded recipe (896,000 weights in float32)",
+    "small": "Shape of the embedded recipe (weights in float32)",
 }
 NAMES = {
     "zephyr": "Zephyr",

@@ -10,7 +10,6 @@ shows that all of it runs.
 """
 
 import argparse
-import itertools
 import os
 import subprocess
 import sys
@@ -54,7 +53,7 @@ MAKERS = {
 
 
 class Entry(NamedTuple):
-    """One line of the tables: a server on a model, as it is shipped or in a dtype of our choice."""
+    """One line of the tables: a server on a model, as it is or in a dtype that it is told."""
 
     model: Model
     server: str
@@ -65,13 +64,22 @@ class Entry(NamedTuple):
         return f"{self.model.name} · {self.server} · {self.dtype or 'default'}"
 
 
-SERVERS = ("zephyr", "transformers", "transformers, continuous batching")
-DTYPES = (None, "float32", "bfloat16")
+DTYPES: dict[str, tuple[str | None, ...]] = {
+    "zephyr": (None,),
+    "transformers": (None, "float32", "bfloat16"),
+    "transformers, continuous batching": (None, "float32", "bfloat16"),
+}
+"""The dtypes in which each server computes; None is what it does if it is told nothing."""
 
 
 def entries(models: tuple[Model, ...], parts: list[str]) -> list[Entry]:
     """All lines whose name holds one of the parts."""
-    found = [Entry(*each) for each in itertools.product(models, SERVERS, DTYPES)]
+    found = [
+        Entry(model, server, dtype)
+        for model in models
+        for server, dtypes in DTYPES.items()
+        for dtype in dtypes
+    ]
     return [e for e in found if not parts or any(part in e.name for part in parts)]
 
 
@@ -107,7 +115,7 @@ def job(entry: Entry, data: Path, theirs: str, *, quick: bool) -> dict[str, Any]
 def _zephyr(entry: Entry) -> dict[str, Any]:
     """A recipe that has nothing but the model, run and served."""
     folder = FOLDER / "serving" / entry.model.name
-    recipe = _recipe(folder, folder_of(entry.model), entry.dtype)
+    recipe = _recipe(folder, folder_of(entry.model))
     environment = {"ZEPHYR_RUNS": str(folder / "runs")}
     serve = [sys.executable, "-m", "zephyr", "serve", MODEL, "--recipe", str(recipe)]
     return {
@@ -118,7 +126,7 @@ def _zephyr(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _recipe(folder: Path, base: Path, dtype: str | None) -> Path:
+def _recipe(folder: Path, base: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.jsonl").write_text('{"text": "Nothing is learned from this line."}\n')
     value: dict[str, Any] = {
@@ -127,9 +135,8 @@ def _recipe(folder: Path, base: Path, dtype: str | None) -> Path:
             "text": {"kind": "passage", "clean": "report", "sources": [{"path": "text.jsonl"}]}
         },
         "models": {MODEL: {"base": str(base)}},
-        "run": {"dtype": dtype or "auto"},
     }
-    path = folder / f"{dtype or 'auto'}.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(value))
     return path
 
@@ -155,7 +162,7 @@ def prepare(models: Iterable[Model], data: Path) -> None:
         if not (folder / "model.safetensors").exists():
             MAKERS[model.name](folder, data)
         place = FOLDER / "serving" / model.name
-        recipe = _recipe(place, folder, None)
+        recipe = _recipe(place, folder)
         subprocess.run(
             [sys.executable, "-m", "zephyr", "run", str(recipe)],
             check=True,

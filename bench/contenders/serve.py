@@ -85,9 +85,12 @@ async def hear(port: int, serving: Serving, prompt: str, limit: int) -> Heard:
                 pieces.append(piece)
             usage = event.get("usage") or usage
     last = time.perf_counter()
+    text = "".join(pieces)
     if usage.get("completion_tokens") != limit:
         raise SystemExit(f"an answer of {limit} tokens was wanted, and came with {usage}")
-    return Heard(asked, first or last, last, usage["prompt_tokens"], limit, "".join(pieces))
+    if prompt in text:
+        raise SystemExit("an answer begins with the prompt: its first text tells nothing")
+    return Heard(asked, first or last, last, usage["prompt_tokens"], limit, text)
 
 
 async def load(port: int, serving: Serving, users: int, requests: int) -> dict[str, Any]:
