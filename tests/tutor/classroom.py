@@ -1,0 +1,63 @@
+"""Apps within this process, with real models behind them."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from bench.shape import TEMPLATE
+from tests import tiny
+from tests.place import Place
+from zephyr.model.load import Lineage, assemble
+from zephyr.tutor.access import Access
+from zephyr.tutor.api import make_app
+from zephyr.tutor.scheduler import Network, Scheduler
+from zephyr.tutor.serving import Served, Serving, open_models
+from zephyr.tutor.settings import Tutor
+
+TEACHER = "the-token-of-the-teacher"
+
+
+class Classroom(NamedTuple):
+    """An app, and the models behind it."""
+
+    app: Any
+    serving: Serving
+
+
+@contextmanager
+def classroom(place: Place, *models: str, password: str | None = None) -> Iterator[Classroom]:
+    """Models of a place's recipe before a class."""
+    tutor = Tutor()
+    serving = open_models(
+        {name: Lineage.read(place.run(name) / "artifact") for name in models},
+        dict.fromkeys(models, "a tiny model"),
+        place.runs,
+        batch=tutor.limits.batch,
+        queue=tutor.limits.queue,
+    )
+    try:
+        yield Classroom(make_app(serving, tutor, Access(password, TEACHER)), serving)
+    finally:
+        serving.scheduler.end()
+
+
+@contextmanager
+def speaking_chatml() -> Iterator[Classroom]:
+    """A model `chatml` whose conversations have the markers of Qwen's, as special tokens."""
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    markers = {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
+    tokenizer.add_special_tokens(markers)
+    tokenizer.chat_template = TEMPLATE
+    causal = tiny.qwen2()
+    causal.resize_token_embeddings(len(tokenizer))
+    model = assemble(causal, tokenizer, token_budget=256)
+    network = Network(model.causal, model.template, ["chatml"])
+    scheduler = Scheduler([network], batch=4, queue=4)
+    served = Served("chatml", "a tiny model", network, model, scheduler)
+    serving = Serving({"chatml": served}, scheduler)
+    scheduler.start()
+    try:
+        yield Classroom(make_app(serving, Tutor(), Access(None, TEACHER)), serving)
+    finally:
+        scheduler.end()
