@@ -1,4 +1,4 @@
-"""Apps within this process, with real models behind them."""
+"""Apps within this process, with real models behind them, and what every error is like."""
 
 import copy
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bench.shape import TEMPLATE
 from tests import tiny
 from tests.place import Place
+from tests.tutor.asgi import Reply, call
 from zephyr.model.load import Lineage, assemble
 from zephyr.tutor.access import Access
 from zephyr.tutor.api import make_app
@@ -16,6 +17,8 @@ from zephyr.tutor.serving import Served, Serving, open_models
 from zephyr.tutor.settings import Tutor
 
 TEACHER = "the-token-of-the-teacher"
+ASK = {"role": "user", "content": "What is force? (3)"}
+CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 
 
 class Classroom(NamedTuple):
@@ -61,3 +64,38 @@ def speaking_chatml() -> Iterator[Classroom]:
         yield Classroom(make_app(serving, Tutor(), Access(None, TEACHER)), serving)
     finally:
         scheduler.end()
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def chat(**other: Any) -> dict[str, Any]:
+    return {"model": "M1", "messages": [ASK], "max_tokens": 4, "temperature": 0} | other
+
+
+def refused(reply: Reply, *statuses: int) -> dict[str, Any]:
+    """The error of a reply, once it has the form that every error has."""
+    assert reply.raised is None
+    assert reply.status in statuses, (reply.status, reply.body[:500])
+    assert reply.headers is not None
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert set(reply.json) == {"error"}
+    error: dict[str, Any] = reply.json["error"]
+    assert set(error) == {"message", "type", "code", "param"}
+    assert isinstance(error["message"], str)
+    assert 3 < len(error["message"]) < 1_000
+    assert "Traceback" not in error["message"]
+    assert isinstance(error["type"], str)
+    if reply.status == 429:
+        assert int(reply.headers["retry-after"]) > 0
+    return error
+
+
+def still_answers(room: Classroom) -> None:
+    """Asks for an answer, and sees to it that nothing else is still being answered."""
+    reply = call(room.app, "POST", CHAT, chat(max_tokens=2))
+    assert reply.status == 200
+    assert reply.json["choices"][0]["message"]["content"]
+    assert room.serving.scheduler.counts[:2] == (0, 0)
