@@ -22,7 +22,7 @@ from zephyr.report.sheets import Drawing
 from zephyr.store import read_json_lines, write_json_lines
 
 COMMANDS = ["run", "plan", "why", "report", "compare", "chat", "export", "list", "doctor"]
-COMMANDS += ["data", "eval"]
+COMMANDS += ["data", "eval", "preferences"]
 
 
 @pytest.fixture

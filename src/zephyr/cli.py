@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from zephyr import cli_data, cli_eval
+from zephyr import cli_data, cli_eval, cli_tutor
 from zephyr.console import (
     STOPPED,
     Jobs,
@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_eval.app, name="eval")
+app.add_typer(cli_tutor.preferences, name="preferences")
 
 
 def main() -> None:

@@ -233,7 +233,7 @@ class Events:
         with self._explained(), self._lock:
             rows = self._connection.execute(query, values).fetchall()
         with self._explained():
-            return [Event(*row, body=_body(text)) for *row, text in rows]
+            return [Event(*(*row, _body(text))) for *row, text in rows]
 
     def close(self) -> None:
         """Ends the log's connection; what was written stays."""
