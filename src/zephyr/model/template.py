@@ -76,6 +76,18 @@ class Template:
         """The ids [time] after which a model is to answer; `messages` ends with the user."""
         return self._prompts([messages])[0]
 
+    def text(self, text: str) -> Ids:
+        """The ids [time] of a text that is to go on, at least one: no conversation.
+
+        It begins with the start token where the tokenizer writes one; special tokens that stand in
+        it are text.
+        """
+        tokens = next(self._encode_texts([text]))
+        if self._bos or not len(tokens):
+            start = self.tokenizer.bos_token_id
+            tokens = np.concatenate([ids([self.stop if start is None else start]), tokens])
+        return tokens
+
     def forks(self, records: Iterable[Record]) -> list[Fork]:
         """A fork for each chat (every assistant turn supervised) or pair (chosen, rejected)."""
         records = list(records)
