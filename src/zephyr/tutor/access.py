@@ -192,7 +192,9 @@ def _host(location: str) -> str:
 
 def _same(given: str, secret: str) -> bool:
     """Compares in a time that says nothing of where two secrets differ."""
-    one, other = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, secret))
+    one, other = (
+        hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, secret)
+    )
     return hmac.compare_digest(one, other)
 
 
