@@ -151,6 +151,7 @@ def report(
 
 
 app.command()(cli_eval.compare)
+app.command()(cli_tutor.serve)
 
 
 @app.command()

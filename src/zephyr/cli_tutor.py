@@ -1,20 +1,50 @@
-"""The commands about the tutor of a class."""
+"""The commands of the tutor: serving it, and what students preferred."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zephyr.console import open_store, out
+from zephyr.console import Overrides, RecipeOption, make_plan, open_store, out
 from zephyr.errors import ZephyrError
 
-TutorOption = Annotated[
-    Path | None, typer.Option("--tutor", help="The settings of the tutor, such as tutor.yaml.")
+Settings = Annotated[
+    Path | None, typer.Option("--tutor", help="The settings of the course: tutor.yaml.")
 ]
 
 preferences = typer.Typer(
     no_args_is_help=True, help="What students prefer, as they voted in the tutor."
 )
+
+
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models of the recipe; all that are made, if none.")
+    ] = None,
+    recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
+    tutor: Settings = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy with TLS stands before the tutor.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate: TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+) -> None:
+    """Puts models that have been run before students: a page, and an API that OpenAI's clients use.
+
+    Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
+    """
+    from zephyr.tutor.serve import Door
+    from zephyr.tutor.serve import serve as begin
+
+    door = Door(host, port, behind_proxy, tls_cert, tls_key)
+    begin(make_plan(recipe, overrides), models or [], tutor, door, _say)
+
+
+def _say(text: str) -> None:
+    out.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @preferences.callback()
@@ -25,7 +55,7 @@ def _group() -> None:
 @preferences.command()
 def export(
     out_file: Annotated[Path, typer.Option("--out", help="The file to write (JSON).")],
-    tutor: TutorOption = None,
+    tutor: Settings = None,
     force: Annotated[bool, typer.Option("--force", help="Writes over a file.")] = False,
 ) -> None:
     """Writes the votes of a class in the course's form, for `align` to learn from.

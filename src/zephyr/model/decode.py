@@ -189,7 +189,7 @@ def _below(lengths: Tensor) -> Tensor:
 
 
 LIKELY = 1024
-"""Tokens among which `top_p` is nearly always reached: a whole vocabulary is sorted for the rest."""
+"""Tokens among which `top_p` is nearly always reached; for the rest all are sorted."""
 
 
 def _draw(logits: Tensor, row: Row) -> int:

@@ -18,7 +18,7 @@ from zephyr.store import read_json
 
 
 def can_mix(adapters: Sequence[Path]) -> bool:
-    """Whether a model is its base and a sum of products: DoRA also scales the base's own weights."""
+    """Whether adapters are a sum of products: DoRA also scales the weights of the base."""
     return not any(read_json(folder / CONFIG)["use_dora"] for folder in adapters)
 
 
@@ -52,6 +52,10 @@ class MixedLinear(nn.Module):
     x [rows, …, I] gives base(x) + (share * x A') B', with A [R, I] and B [O, R] of all adapters,
     and `share` [rows or 1, …, R] of ones and zeros.
     """
+
+    places: Tensor
+    a: Tensor
+    b: Tensor
 
     def __init__(self, base: nn.Module, places: Tensor, a: Tensor, b: Tensor) -> None:
         super().__init__()

@@ -192,10 +192,11 @@ def _host(location: str) -> str:
 
 def _same(given: str, secret: str) -> bool:
     """Compares in a time that says nothing of where two secrets differ."""
-    one, other = (
-        hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, secret)
-    )
-    return hmac.compare_digest(one, other)
+    return hmac.compare_digest(_digest(given), _digest(secret))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
 def teacher_token(path: Path) -> str:

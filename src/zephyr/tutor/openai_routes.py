@@ -3,12 +3,12 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from zephyr.model.decode import Noted, Sampling
 from zephyr.model.fork import ids
@@ -19,7 +19,7 @@ from zephyr.tutor.refusal import Refusal, refused
 from zephyr.tutor.scheduler import Answer, Piece, Whole
 from zephyr.tutor.serving import Served, Serving
 from zephyr.tutor.settings import Tutor
-from zephyr.tutor.sse import EventStream, unless_gone
+from zephyr.tutor.sse import STREAMED, EventStream, unless_gone
 
 FINISH = {"end token": "stop", "stop string": "stop", "length": "length"}
 
@@ -40,10 +40,10 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
     @router.post(
         "/chat/completions",
         summary="The answer to a conversation",
-        responses=refused(404, 503),
-        response_class=Response,
+        responses=refused(404, 503) | STREAMED,
+        response_model=None,
     )
-    async def chat(request: Request, body: ChatBody) -> Any:
+    async def chat(request: Request, body: ChatBody) -> Response:
         _refuse_other_ways(tutor)
         served = find(serving, body.model)
         messages = taught(tutor, body.conversation)
@@ -64,10 +64,10 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
     @router.post(
         "/completions",
         summary="A text that goes on",
-        responses=refused(404, 503),
-        response_class=Response,
+        responses=refused(404, 503) | STREAMED,
+        response_model=None,
     )
-    async def complete(request: Request, body: CompletionBody) -> Any:
+    async def complete(request: Request, body: CompletionBody) -> Response:
         _refuse_other_ways(tutor)
         served = find(serving, body.model)
         _refuse_long(tutor, body.prompt)
@@ -79,7 +79,14 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
         limit = min(body.max_tokens or 16, tutor.limits.tokens, room)
         requests = [
             scheduler.Request(
-                served.name, prompt, limit, _sampling(body, tutor), seed, body.until, body.logprobs
+                served.name,
+                prompt,
+                limit,
+                _sampling(body, tutor),
+                seed,
+                body.until,
+                body.logprobs,
+                goes_on=True,
             )
             for seed in _seeds(body)
         ]
@@ -159,7 +166,7 @@ class _Reply:
             "model": served.name,
         }
 
-    async def given(self, request: Request) -> Any:
+    async def given(self, request: Request) -> Response:
         """The whole reply, or a stream of it, as was asked for."""
         if self.body.stream:
             return EventStream(self.streamed())
@@ -170,9 +177,10 @@ class _Reply:
                 answer.close()
         choices = [self.choice(at, whole) for at, whole in enumerate(wholes)]
         counts = [len(whole.tokens) for whole in wholes]
-        return {"object": self.kind, **self.facts, "choices": choices, "usage": self.usage(counts)}
+        facts = {"object": self.kind, **self.facts}
+        return JSONResponse(facts | {"choices": choices, "usage": self.usage(counts)})
 
-    async def streamed(self) -> AsyncIterator[dict[str, Any]]:
+    async def streamed(self) -> AsyncGenerator[dict[str, Any]]:
         """Chunks of all answers as they come, each with the place of its answer."""
         counts = [0] * len(self.answers)
         for at in range(len(self.answers)):
@@ -278,7 +286,7 @@ class _Completion(_Reply):
                 {self._text(token): value for token, value in note.likeliest} for note in noted
             ],
             "text_offset": [
-                len(self.served.template.decode(ids(tokens[:at]))) for at in range(len(tokens))
+                len(self.served.template.decode_text(ids(tokens[:at]))) for at in range(len(tokens))
             ],
         }
 
@@ -287,7 +295,7 @@ async def _all(answers: Sequence[Answer]) -> list[Whole]:
     return list(await asyncio.gather(*(answer.whole() for answer in answers)))
 
 
-async def interleaved(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Piece]]:
+async def interleaved(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, Piece]]:
     """The pieces of several answers as they come, each with the place of its answer.
 
     All are closed when it ends, however it does.

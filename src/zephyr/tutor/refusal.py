@@ -83,6 +83,10 @@ def answer_errors(app: FastAPI) -> None:
         body = error_body(error.status_code, str(error.detail))
         return JSONResponse(body, error.status_code, error.headers)
 
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body(500, "this is a defect of Zephyr; its log says more"), 500)
+
+    app.add_exception_handler(Exception, broken)
     for kind in (Refusal, Busy, Broken, ZephyrError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)

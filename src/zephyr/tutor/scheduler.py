@@ -50,6 +50,8 @@ class Request:
     seed: int = 0
     until: tuple[str, ...] = ()
     alternatives: int | None = None
+    goes_on: bool = False
+    """Whether the prompt is a text that goes on: then a space before the first word counts."""
 
 
 class Piece(NamedTuple):
@@ -155,6 +157,10 @@ class Network:
     def __post_init__(self) -> None:
         self.running = _Running(self.causal, self.mixed)
 
+    def decode(self, request: Request) -> Callable[[Ids], str]:
+        """What turns the tokens of an answer into its text."""
+        return self.template.decode_text if request.goes_on else self.template.decode
+
     @property
     def seats(self) -> list[Seat]:
         """All that are being answered or read."""
@@ -213,7 +219,7 @@ class Scheduler:
             seat = Seat(request.prompt, request.sampling, request.seed, request.alternatives)
             seat.member = network.members.index(request.model)
             seat.answer = Answer(request)
-            seat.text = GrowingText(network.template, request.until)
+            seat.text = GrowingText(network.decode(request), request.until)
             seats.append(seat)
         with self._wake:
             if self.counts.waiting + len(seats) > self._queue:
@@ -273,7 +279,7 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(what())
-                except Exception as error:  # belongs to whoever waits for the result
+                except Exception as error:  # noqa: BLE001  # it is raised where the result is awaited
                     future.set_exception(error)
         return True
 
@@ -321,7 +327,7 @@ class Scheduler:
             whole = None
             if ended is not None:
                 network.running.remove(seat)
-                whole = network.template.decode(ids(seat.written))
+                whole = network.decode(request)(ids(seat.written))
                 whole = whole[: first_of(whole, request.until)]
             text = seat.text.fresh(whole)
             tokens, noted = seat.written[seat.told :], seat.noted[seat.told :]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -14,6 +14,11 @@ from zephyr.tutor.refusal import Refusal, refusal_of
 from zephyr.tutor.scheduler import Broken
 
 T = TypeVar("T")
+
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole answer, or its pieces.", "content": {"text/event-stream": {}}}
+}
+"""How a route that may stream is described in the app's OpenAPI document."""
 
 PATIENCE = 30.0
 """Seconds that a reader may take to take what is sent; then its place is given free."""
@@ -27,7 +32,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[Mapping[str, Any]]) -> None:
+    def __init__(self, events: AsyncGenerator[Mapping[str, Any]]) -> None:
         self.status_code = 200
         self.background = None
         self._events = events
@@ -45,9 +50,9 @@ class EventStream(Response):
                 await sending
 
     async def _send(self, send: Send) -> None:
-        start: Message = {"type": "http.response.start", "status": self.status_code}
-        await send(start | {"headers": self.raw_headers})
-        async with aclosing(self._events) as events:  # type: ignore[type-var]  # it is a generator
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        async with aclosing(self._events) as events:
             try:
                 async for event in events:
                     await _patiently(send, _line(event))
