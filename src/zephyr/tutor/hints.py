@@ -63,13 +63,11 @@ class Ladders:
         self._ladders: OrderedDict[str, Ladder] = OrderedDict()
         self._most = most
 
-    def begin(self, session: str, model: str, question: str) -> Ladder:
-        """A new ladder."""
-        ladder = Ladder(session, model, question)
+    def keep(self, ladder: Ladder) -> None:
+        """Remembers a new ladder."""
         self._ladders[ladder.id] = ladder
         if len(self._ladders) > self._most:
             self._ladders.popitem(last=False)
-        return ladder
 
     def find(self, ladder: str, session: str) -> Ladder | None:
         """A ladder of a session."""
