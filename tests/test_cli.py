@@ -21,8 +21,8 @@ from zephyr.report.ledger import Ledger
 from zephyr.report.sheets import Drawing
 from zephyr.store import read_json_lines, write_json_lines
 
-COMMANDS = ["run", "plan", "why", "report", "compare", "chat", "export", "list", "doctor"]
-COMMANDS += ["data", "eval"]
+COMMANDS = ["run", "plan", "why", "report", "compare", "serve", "chat", "export", "list", "doctor"]
+COMMANDS += ["data", "eval", "preferences"]
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_eval.app, name="eval")
+app.add_typer(cli_tutor.preferences, name="preferences")
 
 
 def main() -> None:
