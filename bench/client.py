@@ -28,6 +28,7 @@ class Reply:
     def __init__(self, status: int, headers: dict[str, str], reader: asyncio.StreamReader) -> None:
         self.status = status
         self.headers = headers
+        self.done = False  # whether a stream of events has told its own end
         self._reader = reader
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -57,6 +58,7 @@ class Reply:
                 if line.startswith(b"data:"):
                     data = line.removeprefix(b"data:").strip()
                     if data == b"[DONE]":
+                        self.done = True
                         return
                     yield json.loads(data)
 

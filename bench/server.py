@@ -79,6 +79,10 @@ class Server:
         """Resident memory that is no file's: what the process has asked for and written to."""
         return sum(_status(process.pid, "RssAnon") for process in self._family())
 
+    def proportional_bytes(self) -> int:
+        """Resident memory, what is shared with other processes only in part."""
+        return sum(int(process.memory_full_info().pss) for process in self._family())
+
     def files(self) -> int:
         """Open files and connections."""
         return psutil.Process(self.process.pid).num_fds()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.place import Place
 from tests.tutor.asgi import call
-from tests.tutor.classroom import (
+from tests.tutor.rooms import (
     ASK,
     CHAT,
     COMPLETE,

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.place import Place
-from tests.tutor.classroom import Classroom, classroom, still_answers
+from tests.tutor.rooms import Classroom, classroom, still_answers
 
 CHECKS = [
     not_a_server_error,
