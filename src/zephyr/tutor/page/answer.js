@@ -44,14 +44,16 @@ export class Answer {
   /** `ended` is "stop", "length", or "stopped" by the reader. */
   end(ended) {
     this.#rest();
-    if (ENDS[ended]) this.note(ENDS[ended]);
-    else if (!this.text.trim()) this.note("The model ended without a word.");
+    following(() => {
+      if (ENDS[ended]) this.note(ENDS[ended]);
+      else if (!this.text.trim()) this.note("The model ended without a word.");
+    });
     announce(`${this.name}: ${this.body.textContent || "no answer"}`);
   }
 
   fail(failure, again) {
     this.#rest();
-    this.notes.append(trouble(failure, again));
+    following(() => this.notes.append(trouble(failure, again)));
   }
 
   note(words) {
@@ -65,13 +67,15 @@ export class Answer {
   /** Marks the equations that don't hold, and names them below the answer. */
   mark(marks) {
     if (!marks?.length) return;
-    this.markdown.mark(this.text, marks);
     const wrong = marks.map(({ text }) => make("li", {}, make("code", {}, text)));
-    this.notes.append(make("div", { class: "note marks" },
-      make("p", {}, marks.length === 1
-        ? "This equation does not hold. Work it out yourself:"
-        : "These equations do not hold. Work them out yourself:"),
-      make("ul", {}, ...wrong)));
+    following(() => {
+      this.markdown.mark(this.text, marks);
+      this.notes.append(make("div", { class: "note marks" },
+        make("p", {}, marks.length === 1
+          ? "This equation does not hold. Work it out yourself:"
+          : "These equations do not hold. Work them out yourself:"),
+        make("ul", {}, ...wrong)));
+    });
   }
 
   #rest() {
@@ -82,9 +86,7 @@ export class Answer {
   }
 
   #draw() {
-    const follows = atEnd();
-    this.markdown.show(this.text);
-    if (follows) toEnd();
+    following(() => this.markdown.show(this.text));
   }
 }
 
@@ -98,10 +100,12 @@ export async function wrongEquations(text) {
   }
 }
 
-/** Whether the reader is at the end of the page, and so wants to see what comes. */
-function atEnd() {
+/** Changes the page; a reader who was at its end stays there, and sees what comes. */
+export function following(change) {
   const page = document.documentElement;
-  return page.scrollHeight - page.clientHeight - window.scrollY < 80;
+  const atEnd = page.scrollHeight - page.clientHeight - window.scrollY < 80;
+  change();
+  if (atEnd) toEnd();
 }
 
 export function toEnd() {

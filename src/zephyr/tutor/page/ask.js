@@ -1,6 +1,6 @@
 /** Ask: a chat with one model. */
 
-import { Answer, toEnd, wrongEquations } from "./answer.js";
+import { Answer, following, toEnd, wrongEquations } from "./answer.js";
 import { call, stream } from "./api.js";
 import { chats, deleteChat, keepChat, newChat, titleOf } from "./chats.js";
 import { Composer } from "./composer.js";
@@ -108,7 +108,7 @@ export class Ask {
         () => this.#reply()));
     if (!chat.turns.length) this.transcript.append(make("div", { class: "empty" },
       make("h2", {}, "What would you like to understand?"),
-      make("p", {}, "Type a question below and press Enter; the tutor answers as it thinks.")));
+      make("p", {}, "Type a question below and press Enter; you can watch the answer being written.")));
     this.#list();
     if (chat.turns.length) toEnd();
   }
@@ -191,7 +191,7 @@ export class Ask {
   #offer(answer, chat, turn, n) {
     for (const old of this.transcript.querySelectorAll(".again")) old.remove();
     if (turn.content) answer.offerCopy();
-    answer.actions.append(make("button", {
+    const again = make("button", {
       type: "button", class: "quiet again", on: { click: () => {
         if (this.#running) return;
         if (chat.turns.at(-1) === turn) chat.turns.pop();
@@ -199,7 +199,8 @@ export class Ask {
         this.#reply();
         this.focus();
       } },
-    }, icon("again"), make("span", {}, "Ask again")));
+    }, icon("again"), make("span", {}, "Ask again"));
+    following(() => answer.actions.append(again));
     if (!turn.content) return;
     const question = chat.turns[n - 1].content;
     const thumbs = ["up", "down"].map((rating) => make("button", {

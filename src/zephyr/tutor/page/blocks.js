@@ -127,8 +127,9 @@ function takeList(lines, n, depth) {
       if (blank(line)) {
         const after = lines.slice(next).find((one) => !blank(one));
         if (!after || /^ */.exec(after.text)[0].length < 2) break;
-      } else if (deep < 2 && (blank(lines[next - 1]) || interrupts(lines, next))) {
-        break;
+      } else if (deep < 2) {
+        const begins = blank(lines[next - 1]) || ITEM.test(line.text) || interrupts(lines, next);
+        if (begins) break;
       }
       inside.push(strip(line, width));
       next += 1;

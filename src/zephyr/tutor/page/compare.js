@@ -3,7 +3,7 @@
 import { Answer } from "./answer.js";
 import { call, stream } from "./api.js";
 import { Composer } from "./composer.js";
-import { announce, icon, make, newId } from "./dom.js";
+import { announce, make, newId } from "./dom.js";
 import { withSession } from "./session.js";
 import { trouble } from "./trouble.js";
 
@@ -36,6 +36,7 @@ export class Compare {
   }
 
   #clear() {
+    this.composer.element.hidden = false;
     this.body.replaceChildren(make("div", { class: "empty" },
       make("h2", {}, "Which answer is better?"),
       make("p", {}, "Ask a question, read both answers, and say which one helps you more; "
@@ -74,19 +75,27 @@ export class Compare {
     announce("Both answers are complete. You can vote now.");
     for (const answer of Object.values(answers)) answer.offerCopy();
     foot.append(this.#ballot(comparison, answers, foot));
+    this.composer.element.hidden = true;
+  }
+
+  #another(kind, words) {
+    return make("button", { type: "button", class: kind, on: { click: () => {
+      this.#clear();
+      this.focus();
+    } } }, words);
   }
 
   #ballot(comparison, answers, foot) {
     const other = make("input", { type: "text", id: newId("other"), maxlength: 500, autocomplete: "off" });
     const send = make("button", { type: "submit", class: "main", disabled: true }, "Send the vote");
     const form = make("form", { class: "ballot" },
-      radios("overall", "Overall", OVERALL, "overall"),
+      radios("overall", "Which answer helps you more?", OVERALL, "overall"),
       make("details", {},
         make("summary", {}, "Say more, if you like"),
         make("div", { class: "criteria" },
           ...Object.entries(CRITERIA).map(([key, words]) => radios(key, words, SHORT, "criterion"))),
         make("label", { for: other.id }, "Anything else"), other),
-      send);
+      make("div", { class: "buttons" }, this.#another("plain", "Skip this one"), send));
     form.addEventListener("change", () => (send.disabled = !new FormData(form).get("overall")));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -114,10 +123,7 @@ export class Compare {
       if (overall === side) answer.element.classList.add("preferred");
     }
     const words = overall === "AB" ? "You found them equal." : `You preferred ${models[overall]}.`;
-    const next = make("button", { type: "button", class: "plain", on: { click: () => {
-      this.#clear();
-      this.focus();
-    } } }, icon("add"), make("span", {}, "Ask another question"));
+    const next = this.#another("main", "Ask another question");
     foot.replaceChildren(make("div", { class: "thanks" },
       make("p", {}, `Thank you, your vote is stored. ${words}`,
         make("span", { class: "who" }, `A was ${models.A}, B was ${models.B}.`)), next));

@@ -13,13 +13,11 @@ export class Composer {
     });
     this.count = make("span", { class: "count", id: `${id}-count` });
     this.button = make("button", { type: "submit", class: "send" });
-    this.element = make("form", { class: "composer", on: {
-      submit: (event) => this.#submit(event),
-      click: ({ target }) => target === this.element && this.field.focus(),
-    } },
-      make("label", { class: "unseen", for: id }, label),
-      this.field,
-      make("div", { class: "composer-foot" }, ...foot, this.count, this.button));
+    this.element = make("form", { class: "dock", on: { submit: (event) => this.#submit(event) } },
+      make("div", { class: "composer" },
+        make("label", { class: "unseen", for: id }, label),
+        this.field,
+        make("div", { class: "composer-foot" }, ...foot, this.count, this.button)));
     this.field.addEventListener("input", () => this.#fit());
     this.field.addEventListener("keydown", (event) => this.#key(event));
     this.busy = false;

@@ -3,7 +3,10 @@
 import "./vendor/katex/katex.min.js";
 
 const { katex } = globalThis;
-const LIMITS = { trust: false, throwOnError: false, strict: false, maxSize: 10, maxExpand: 200 };
+const LIMITS = {
+  trust: false, throwOnError: false, errorColor: "var(--bad)", strict: false, maxSize: 10,
+  maxExpand: 200,
+};
 
 /** A formula as nodes; what KaTeX can't read is shown as it was written. */
 export function formula(tex, displayMode) {

@@ -14,7 +14,7 @@ export class Hints {
   constructor(config) {
     this.config = config;
     this.composer = new Composer({
-      label: "The problem you are working on", hint: "Paste the problem you are stuck on…",
+      label: "The problem you are working on", hint: "Paste a problem…",
       limit: config.limits.message, send: (question) => this.#begin(question),
       stop: () => this.stop(), foot: [modelChoice(config.models)],
     });

@@ -114,7 +114,11 @@ class Writer {
     const kind = display ? "formula display" : "formula";
     const tex = this.text.slice(inner, innerEnd).trim();
     const node = make("span", { class: kind }, formula(tex, display));
-    return this.piece(node, from, end, false);
+    const found = this.piece(node, from, end, false);
+    const stop = /^[.,;:!?)\]]+/.exec(this.text.slice(end, end + 4))?.[0];
+    if (display || !stop) return found;
+    const words = this.words(end, end + stop.length); // no line begins with a full stop
+    return { node: make("span", { class: "together" }, node, ...words), end: end + stop.length };
   }
 
   code(at, to) {

@@ -2,7 +2,7 @@
 
 import { call, download } from "./api.js";
 import { announce, icon, make, newId } from "./dom.js";
-import { interval, intervalWords } from "./interval.js";
+import { interval, intervalWords, split } from "./interval.js";
 import { passing } from "./store.js";
 import { trouble } from "./trouble.js";
 
@@ -45,6 +45,7 @@ function askToken(words = "") {
   } } },
     make("h2", {}, "What your class thinks"),
     make("label", { for: field.id }, "The teacher’s token, which the server printed when it started"),
+    make("input", { type: "text", autocomplete: "username", value: "teacher", hidden: true }),
     field,
     make("p", { class: "wrong-words", role: "alert" }, words),
     make("div", { class: "buttons" }, make("button", { type: "submit", class: "main" }, "Open"))));
@@ -105,10 +106,13 @@ function wins({ wins = {} }) {
 }
 
 function pairs({ pairs = [] }) {
-  return section("Pairs", null, pairs.length && table(
-    ["Pair", "First better", "Equal", "Second better"],
+  return section("Two models on one question",
+    "The bar shows how often the first was better, both were equal, and the second was better.",
+    pairs.length && table(
+    ["Pair", "", "First better", "Equal", "Second better"],
     pairs.map(({ a, b, a_wins, b_wins, ties }) => [
-      `${a} and ${b}`, number(count(a_wins)), number(count(ties)), number(count(b_wins)),
+      `${a} and ${b}`, drawn(split([a_wins, ties, b_wins])), number(count(a_wins)),
+      number(count(ties)), number(count(b_wins)),
     ])), "Nobody has voted yet.");
 }
 
@@ -151,16 +155,16 @@ function section(title, about, content, empty) {
 
 /** A table whose first column names the rows. A cell is text, a node, or {node, kind}. */
 function table(head, rows) {
-  const cell = (tag, content, scope) => {
-    const { node = content, kind = null } = content?.kind ? content : {};
-    return make(tag, { class: kind, scope }, node);
+  const cell = (content, n) => {
+    const { node, kind } = content?.kind ? content : { node: content, kind: null };
+    return make("td", { class: kind, "data-head": head[n + 1] }, node);
   };
   const kinds = rows[0].map((content) => content?.kind ?? null);
   return make("table", {},
     make("thead", {}, make("tr", {}, ...head.map((words, n) =>
       make(words ? "th" : "td", { scope: words ? "col" : null, class: kinds[n] }, words)))),
     make("tbody", {}, ...rows.map(([name, ...others]) => make("tr", {},
-      cell("th", name, "row"), ...others.map((one) => cell("td", one))))));
+      make("th", { scope: "row" }, name), ...others.map(cell)))));
 }
 
 const number = (node) => ({ node, kind: "number" });
@@ -171,7 +175,7 @@ const count = (n) => (n ?? 0).toLocaleString("en");
 function day(time) {
   const date = new Date(typeof time === "number" ? time * 1000 : time);
   return Number.isNaN(date.getTime()) ? String(time)
-    : date.toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
+    : date.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 }
 
 start();
