@@ -85,15 +85,16 @@ async function refusal(response) {
   }
   const wait = seconds(response.headers.get("Retry-After"));
   const about = { status: response.status, code: said.code, param: said.param, wait };
-  return new Failure(words(response.status, said.message, wait), about);
+  return new Failure(words(response.status, said, wait), about);
 }
 
-function words(status, message, wait) {
+function words(status, { message, code }, wait) {
   if (status === 401) return "The class password is missing or wrong.";
   if (status === 413) return "This is longer than the server takes. Shorten it and try again.";
   if (status === 429) {
     const later = wait ? `in ${wait} second${wait === 1 ? "" : "s"}` : "in a moment";
-    return `Many are asking at the same time. Try again ${later}.`;
+    return code === "too_many_guesses" ? `Too many wrong passwords. Try again ${later}.`
+      : `Many are asking at the same time. Try again ${later}.`;
   }
   if (message) return sentence(message);
   return status >= 500 ? "Something went wrong on the server." : `The server refused (${status}).`;

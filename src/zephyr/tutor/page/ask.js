@@ -9,6 +9,9 @@ import { currentModel, modelChoice } from "./models.js";
 import { withSession } from "./session.js";
 import { trouble } from "./trouble.js";
 
+/** How another answer is asked for: a model that always takes the likeliest word has only one. */
+const OTHERWISE = { temperature: 0.8 };
+
 export class Ask {
   #chat = newChat();
   #running = null;
@@ -138,7 +141,7 @@ export class Ask {
     this.#reply();
   }
 
-  async #reply() {
+  async #reply(sampling = {}) {
     const chat = this.#chat;
     const model = currentModel(this.config.models);
     const answer = new Answer(model);
@@ -148,10 +151,7 @@ export class Ask {
     toEnd();
     let ended = null;
     try {
-      const body = {
-        model, messages: messages(chat.turns), stream: true,
-        max_tokens: this.config.limits.tokens,
-      };
+      const body = { model, messages: messages(chat.turns), stream: true, ...sampling };
       for await (const chunk of stream("v1/chat/completions", body, running.signal)) {
         const choice = chunk.choices?.[0];
         if (choice?.delta?.content) answer.add(choice.delta.content);
@@ -161,7 +161,7 @@ export class Ask {
       if (!running.signal.aborted) {
         answer.fail(failure, () => {
           answer.element.remove();
-          this.#reply();
+          this.#reply(sampling);
         });
         return;
       }
@@ -196,10 +196,10 @@ export class Ask {
         if (this.#running) return;
         if (chat.turns.at(-1) === turn) chat.turns.pop();
         answer.element.remove();
-        this.#reply();
+        this.#reply(OTHERWISE);
         this.focus();
       } },
-    }, icon("again"), make("span", {}, "Ask again"));
+    }, icon("again"), make("span", {}, "Another answer"));
     following(() => answer.actions.append(again));
     if (!turn.content) return;
     const question = chat.turns[n - 1].content;

@@ -15,21 +15,26 @@ import { trouble } from "./trouble.js";
 const WAYS = {
   ask: ["Ask", Ask], compare: ["Compare", Compare], quiz: ["Quiz", Quiz], hint: ["Hints", Hints],
 };
+const WRONG = "That is not the password of this class.";
 const at = (id) => document.getElementById(id);
 
-async function start() {
+async function start(words = "") {
   at("main").replaceChildren();
   let config;
   try {
     config = await call("tutor/config");
   } catch (failure) {
-    if (failure.status === 401) passing.remove("password");
-    at("main").replaceChildren(trouble(failure, start));
+    if (failure.status === 401) {
+      passing.remove("password");
+      start(WRONG);
+    } else {
+      at("main").replaceChildren(trouble(failure, () => start()));
+    }
     return;
   }
   name(config.course);
   if (config.models) open(config);
-  else askPassword();
+  else askPassword(words);
 }
 
 function name(course) {
@@ -66,12 +71,11 @@ function open(config) {
   forgetting(() => ways.forEach(({ view }) => view.refresh?.()));
 }
 
-function askPassword() {
+function askPassword(words) {
   const dialog = at("password-dialog");
   const field = at("password");
   const notice = at("password-trouble");
-  notice.textContent = passing.get("password") ? "That is not the password of this class." : "";
-  passing.remove("password");
+  notice.textContent = words;
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   at("password-form").onsubmit = async (event) => {
     event.preventDefault();
@@ -85,10 +89,9 @@ function askPassword() {
         open(config);
         return;
       }
-      notice.textContent = "That is not the password of this class.";
+      notice.textContent = WRONG;
     } catch (failure) {
-      notice.textContent =
-        failure.status === 401 ? "That is not the password of this class." : failure.message;
+      notice.textContent = failure.status === 401 ? WRONG : failure.message;
     }
     passing.remove("password");
     field.select();

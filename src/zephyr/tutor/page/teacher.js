@@ -117,10 +117,10 @@ function pairs({ pairs = [] }) {
 }
 
 function closest({ closest = [] }) {
-  const items = closest.map(({ question, votes = {} }) => make("li", {},
+  const items = closest.map(({ question, votes = {}, ties = 0 }) => make("li", {},
     make("p", {}, question),
-    make("p", { class: "votes" }, Object.entries(votes)
-      .map(([model, n]) => `${model === "AB" ? "equal" : model}: ${count(n)}`).join(" · "))));
+    make("p", { class: "votes" }, [...Object.entries(votes), ["equal", ties]]
+      .map(([words, n]) => `${words}: ${count(n)}`).join(" · "))));
   return section("Where the class is most divided",
     "Questions whose votes are nearest to even: worth talking about.",
     items.length && make("ol", { class: "close-questions" }, ...items), "No question has votes yet.");
