@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from zephyr import cli_data, cli_eval
+from zephyr import cli_data, cli_eval, cli_tutor
 from zephyr.console import (
     STOPPED,
     Jobs,
@@ -150,6 +150,7 @@ def report(
 
 
 app.command()(cli_eval.compare)
+app.command()(cli_tutor.serve)
 
 
 @app.command()

@@ -28,7 +28,8 @@ def one_token(
 ) -> tuple[Tensor, None]:
     """query [rows, H, 1, D], key and value [rows, K, columns, D], mask [rows, 1, 1, columns].
 
-    Gives [rows, 1, H, D]; H is a multiple of K. The softmax is in float32.
+    Gives [rows, 1, H, D]; H is a multiple of K. The softmax is in float32. What is given to a row
+    that sees nothing has no meaning, but is finite.
     """
     rows, heads, _, width = query.shape
     groups, columns = key.shape[1], key.shape[2]
@@ -37,7 +38,7 @@ def one_token(
     scores = scores.view(rows, groups, columns, heads // groups).transpose(2, 3).float()
     scores.mul_(width**-0.5 if scaling is None else scaling)
     if attention_mask is not None:
-        scores.masked_fill_(~attention_mask, -torch.inf)
+        scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=3).to(value.dtype).flatten(0, 1)
     seen = torch.bmm(weights, value.flatten(0, 1))
     return seen.view(rows, 1, heads, width), None

@@ -29,15 +29,31 @@ class Sampling(NamedTuple):
 
 GREEDY = Sampling()
 
+COLDEST = 1e-4
+"""Below this temperature the likeliest token is taken: logits over it would leave float32."""
+
+
+class Noted(NamedTuple):
+    """The natural-log probability of a chosen token, and the likeliest tokens with theirs."""
+
+    logprob: float
+    likeliest: list[tuple[int, float]]
+
 
 @dataclass(eq=False)
 class Row:
-    """A prompt that is being answered, and the tokens of its answer so far; `seed` is for draws."""
+    """A prompt that is being answered, and the tokens of its answer so far; `seed` is for draws.
+
+    Where `alternatives` is given, each chosen token is noted with so many of the likeliest. They
+    are those of the model, whatever the temperature.
+    """
 
     prompt: Ids
     sampling: Sampling = GREEDY
     seed: int = 0
+    alternatives: int | None = None
     written: list[int] = field(default_factory=list)
+    noted: list[Noted] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.draw = torch.Generator().manual_seed(self.seed)
@@ -46,6 +62,23 @@ class Row:
     def length(self) -> int:
         """Tokens that the cache holds once the last one has been chosen."""
         return len(self.prompt) + len(self.written) - 1
+
+
+class Reading:
+    """Prompts that are being read, some columns at a time, before their rows join a batch."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        lengths = torch.tensor([len(row.prompt) for row in rows])
+        self.width = int(lengths.max())
+        self.read = 0
+        """Columns that have been read."""
+        self.tokens = torch.zeros((len(rows), self.width), dtype=torch.int64)
+        for row, line in zip(rows, self.tokens, strict=True):
+            line[self.width - len(row.prompt) :] = torch.from_numpy(row.prompt)
+        self.positions = (torch.arange(self.width) - (self.width - lengths)[:, None]).clamp(min=0)
+        self.mask = _below(lengths)
+        self.cache = RoomyCache()
 
 
 class Running:
@@ -62,23 +95,37 @@ class Running:
         self._memory = memory(causal)
         self._device = next(causal.parameters()).device
 
-    @torch.inference_mode()
     def add(self, rows: Sequence[Row]) -> None:
         """Reads the prompts of new rows, and chooses the first token of each."""
-        lengths = torch.tensor([len(row.prompt) for row in rows])
-        width = int(lengths.max())
-        tokens = torch.zeros((len(rows), width), dtype=torch.int64)
-        for row, line in zip(rows, tokens, strict=True):
-            line[width - len(row.prompt) :] = torch.from_numpy(row.prompt)
-        positions = (torch.arange(width) - (width - lengths)[:, None]).clamp(min=0)
-        fresh = RoomyCache()
-        self._forward(rows, tokens, positions, lengths, fresh)
+        self.read(Reading(rows))
+
+    @torch.inference_mode()
+    def read(self, reading: Reading, most: int | None = None) -> bool:
+        """Reads `most` further columns of new prompts, or all; says whether that was the last.
+
+        Then their rows have joined, each with its first token.
+        """
+        begin = reading.read
+        end = reading.width if most is None else min(begin + most, reading.width)
+        part = slice(begin, end)
+        states = self._forward(
+            reading.rows,
+            reading.tokens[:, part],
+            reading.positions[:, part],
+            reading.mask[:, :end],
+            reading.cache,
+        )
+        reading.read = end
+        if end < reading.width:
+            return False
+        self._choose(states, reading.rows)
         if self.rows:
             assert self._cache is not None
-            self._cache.join(fresh)
+            self._cache.join(reading.cache)
         else:
-            self._cache = fresh
-        self.rows += rows
+            self._cache = reading.cache
+        self.rows += reading.rows
+        return True
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -87,7 +134,9 @@ class Running:
         lengths = torch.tensor([row.length for row in self.rows])
         self._cache.keep_columns(int(lengths.max()))
         tokens = torch.tensor([[row.written[-1]] for row in self.rows])
-        self._forward(self.rows, tokens, lengths[:, None], lengths + 1, self._cache)
+        mask = _below(lengths + 1)
+        states = self._forward(self.rows, tokens, lengths[:, None], mask, self._cache)
+        self._choose(states, self.rows)
 
     @torch.inference_mode()
     def remove(self, row: Row) -> None:
@@ -107,38 +156,63 @@ class Running:
         rows: Sequence[Row],
         tokens: Tensor,
         positions: Tensor,
-        lengths: Tensor,
+        mask: Tensor,
         cache: RoomyCache,
-    ) -> None:
-        """Reads `tokens` [rows, time]; a row then has `lengths` in all, and its next is chosen."""
-        width = int(lengths.max())
-        mask = torch.arange(width) >= (width - lengths)[:, None]
+    ) -> Tensor:
+        """The hidden states [rows, time, width] of `tokens` [rows, time], which the cache keeps."""
         where = {"position_ids": positions.to(self._device)} if self._positions else {}
         with by_one_token(self.causal):
-            states = self.causal.base_model(
+            states: Tensor = self.causal.base_model(
                 input_ids=tokens.to(self._device),
                 attention_mask=mask.to(self._device, torch.int64),
                 use_cache=True,
                 **{self._memory: cache},
                 **where,
-            )
-        last = states.last_hidden_state[:, -1].contiguous()
-        logits = self.causal.get_output_embeddings()(last)
-        for row, token in zip(rows, _choose(logits, rows), strict=True):
-            row.written.append(token)
+            ).last_hidden_state
+        return states
+
+    def _choose(self, states: Tensor, rows: Sequence[Row]) -> None:
+        """Writes the next token of each row, from its last hidden state."""
+        logits = self.causal.get_output_embeddings()(states[:, -1].contiguous())
+        likeliest = logits.argmax(dim=1).tolist()
+        for row, own, first in zip(rows, logits, likeliest, strict=True):
+            warm = row.sampling.temperature > COLDEST
+            row.written.append(_draw(own.float().cpu(), row) if warm else first)
+            if row.alternatives is not None:
+                row.noted.append(_note(own.float().cpu(), row.written[-1], row.alternatives))
 
 
-def _choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
-    """The next token of each row of logits [rows, V]."""
-    chosen: list[int] = logits.argmax(dim=1).tolist()
-    for at, row in enumerate(rows):
-        if row.sampling.temperature > 0:
-            chosen[at] = _draw(logits[at].float().cpu(), row)
-    return chosen
+def _below(lengths: Tensor) -> Tensor:
+    """The last `lengths` [rows] columns of as many as the longest has, as a mask."""
+    width = int(lengths.max())
+    return torch.arange(width) >= (width - lengths)[:, None]
+
+
+LIKELY = 1024
+"""Tokens among which `top_p` is nearly always reached; for the rest all are sorted."""
 
 
 def _draw(logits: Tensor, row: Row) -> int:
-    probs = (logits / row.sampling.temperature).softmax(dim=0)
-    ordered, order = probs.sort(descending=True, stable=True)
-    ordered[ordered.cumsum(dim=0) - ordered >= row.sampling.top_p] = 0
-    return int(order[torch.multinomial(ordered, 1, generator=row.draw)])
+    """A token drawn from the softmax of logits [V], by the inverse of its distribution function."""
+    probs = (logits.double() / row.sampling.temperature).softmax(dim=0)
+    if row.sampling.top_p >= 1:
+        return _drawn(probs, row.draw)
+    order = probs.topk(min(LIKELY, len(probs))).indices
+    if probs[order].sum() < row.sampling.top_p:
+        order = probs.argsort(descending=True, stable=True)
+    likely = probs[order]
+    likely[likely.cumsum(dim=0) - likely >= row.sampling.top_p] = 0
+    return int(order[_drawn(likely, row.draw)])
+
+
+def _drawn(weights: Tensor, draw: torch.Generator) -> int:
+    reached = weights.cumsum(dim=0)
+    place = torch.rand(1, generator=draw, dtype=torch.float64) * reached[-1]
+    return min(int(torch.searchsorted(reached, place, right=True)), len(weights) - 1)
+
+
+def _note(logits: Tensor, chosen: int, alternatives: int) -> Noted:
+    logprobs = logits.log_softmax(dim=0)
+    values, tokens = logprobs.topk(min(alternatives, len(logprobs)))
+    likeliest = list(zip(tokens.tolist(), values.tolist(), strict=True))
+    return Noted(float(logprobs[chosen]), likeliest)

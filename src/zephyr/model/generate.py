@@ -65,7 +65,7 @@ def generate(
             at = [waiting.popleft() for _ in range(free)]
             rows = [Row(asks[i].prompt, sampling, asks[i].seed) for i in at]
             for i, row in zip(at, rows, strict=True):
-                texts[row] = i, GrowingText(template, until) if until or hear else None
+                texts[row] = i, GrowingText(template.decode, until) if until or hear else None
             running.add(rows)
         else:
             rows = list(running.rows)

@@ -62,9 +62,9 @@ class Template:
                 where=str(tokenizer.name_or_path),
                 todo="set `eos_token` in its tokenizer_config.json: an answer must be able to end",
             )
+        self._bos = tokenizer.bos_token is not None and _starts_with_bos(tokenizer)
         if tokenizer.chat_template is None:
-            bos = tokenizer.bos_token if _starts_with_bos(tokenizer) else None
-            tokenizer.chat_template = ("{{ bos_token }}" if bos else "") + PLAIN
+            tokenizer.chat_template = ("{{ bos_token }}" if self._bos else "") + PLAIN
         self.tokenizer = tokenizer
         self._skeleton = lru_cache(maxsize=None)(self._make_skeleton)
         self.ending = self._find_ending()
@@ -75,6 +75,18 @@ class Template:
     def prompt(self, messages: Sequence[Message]) -> Ids:
         """The ids [time] after which a model is to answer; `messages` ends with the user."""
         return self._prompts([messages])[0]
+
+    def text(self, text: str) -> Ids:
+        """The ids [time] of a text that is to go on, at least one: no conversation.
+
+        It begins with the start token where the tokenizer writes one; special tokens that stand in
+        it are text.
+        """
+        tokens = next(self._encode_texts([text]))
+        if self._bos or not len(tokens):
+            start = self.tokenizer.bos_token_id
+            tokens = np.concatenate([ids([self.stop if start is None else start]), tokens])
+        return tokens
 
     def forks(self, records: Iterable[Record]) -> list[Fork]:
         """A fork for each chat (every assistant turn supervised) or pair (chosen, rejected)."""
@@ -98,13 +110,18 @@ class Template:
         return [c.ids[: len(c.ids) - len(self.ending)] for c in self._answers(texts)]
 
     def decode(self, answer: Ids) -> str:
-        """The text of an answer without its end token."""
-        kept = [i for i in answer.tolist() if i not in self.stops]
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        """The text of an answer without its end token, and without the space that belongs to it."""
+        text = self.decode_text(answer)
         lead = next(
             s.lead for s in self._skeleton(("user", "assistant"))[::-1] if isinstance(s, _Slot)
         )
         return text.removeprefix(lead)
+
+    def decode_text(self, tokens: Ids) -> str:
+        """The text of what goes on from another, without end tokens."""
+        kept = [i for i in tokens.tolist() if i not in self.stops]
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return text
 
     # -- conversations ------------------------------------------------------------------------
 

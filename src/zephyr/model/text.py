@@ -3,10 +3,9 @@
 A token may be a part of a character, and a character or a stop string may take several tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from zephyr.model.fork import ids
-from zephyr.model.template import Template
+from zephyr.model.fork import Ids, ids
 
 BROKEN = "\ufffd"
 """What is decoded of an unfinished character."""
@@ -15,8 +14,8 @@ BROKEN = "\ufffd"
 class GrowingText:
     """Text that grows by tokens: each is decoded once or twice, with the one before it alone."""
 
-    def __init__(self, template: Template, until: Sequence[str] = ()) -> None:
-        self._decode = template.decode
+    def __init__(self, decode: Callable[[Ids], str], until: Sequence[str] = ()) -> None:
+        self._decode = decode
         self._until = until
         self._longest = max(map(len, until), default=0)
         self._tokens: list[int] = []

@@ -1,17 +1,47 @@
-"""Requests that are answered together: each joins the running batch at the next token."""
+"""Requests that are answered together: each joins the running batch at the next token.
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+One thread computes, for all networks in turn. A prompt is read in parts between the tokens of those
+that are being answered, so that a long one does not keep them waiting. The thread never waits for a
+reader: what nobody reads is kept, no longer than an answer may be, and thrown away with it.
+"""
 
-from zephyr.model.decode import GREEDY, Sampling
-from zephyr.model.fork import Ids
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from zephyr.model.decode import GREEDY, Noted, Reading, Row, Running, Sampling
+from zephyr.model.fork import Ids, ids
 from zephyr.model.generate import Ended
+from zephyr.model.mixed import Mixed
+from zephyr.model.template import Template
+from zephyr.model.text import GrowingText, first_of
+
+T = TypeVar("T")
+
+PART = 512
+"""Tokens of prompts that are read at once, before those that are being answered go on."""
+
+
+class Busy(Exception):
+    """As many requests wait as may."""
+
+
+class Broken(Exception):
+    """An answer ended by a defect of ours."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt for a model, and how it is to be answered, in at most `limit` tokens."""
+    """A prompt for a model, and how it is to be answered, in at most `limit` tokens.
+
+    `until` are strings that end an answer; with `alternatives`, tokens are noted with so many of
+    the likeliest.
+    """
 
     model: str
     prompt: Ids
@@ -19,40 +49,309 @@ class Request:
     sampling: Sampling = GREEDY
     seed: int = 0
     until: tuple[str, ...] = ()
+    alternatives: int | None = None
+    goes_on: bool = False
+    """Whether the prompt is a text that goes on: then a space before the first word counts."""
 
 
 class Piece(NamedTuple):
-    """Text that has come; in the last piece, how the answer ended."""
+    """Text that has come, and the tokens since the last piece; in the last, how it all ended.
+
+    `tokens` leave out an end token. They may be ahead of the text, which never ends within a
+    character, nor within what may become a stop string.
+    """
 
     text: str
+    tokens: list[int]
+    noted: list[Noted]
     ended: Ended | None
 
 
-class Busy(Exception):
-    """The queue is full."""
-
-
 class Answer:
-    """The pieces of an answer as they come; closing it gives its place in the batch free."""
+    """The pieces of an answer as they come; closing it gives its place free at the next token."""
 
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        raise NotImplementedError
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[Piece | Broken] = asyncio.Queue()
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        try:
+            while True:
+                piece = await self._pieces.get()
+                if isinstance(piece, Broken):
+                    raise piece
+                yield piece
+                if piece.ended is not None:
+                    return
+        finally:
+            self.close()
+
+    async def whole(self) -> "Whole":
+        """All of it, once it has ended."""
+        pieces = [piece async for piece in self]
+        return Whole(
+            "".join(piece.text for piece in pieces),
+            [token for piece in pieces for token in piece.tokens],
+            [noted for piece in pieces for noted in piece.noted],
+            pieces[-1].ended or "length",
+        )
 
     def close(self) -> None:
-        raise NotImplementedError
+        self.closed = True
+
+    def _put(self, piece: Piece | Broken) -> None:
+        """Called by the thread that computes."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+class Whole(NamedTuple):
+    """A whole answer."""
+
+    text: str
+    tokens: list[int]
+    noted: list[Noted]
+    ended: Ended
+
+
+@dataclass(eq=False)
+class Seat(Row):
+    """A row of the batch: an answer that is being written, and the place of its model."""
+
+    member: int = 0
+    answer: Answer | None = None
+    text: GrowingText | None = None
+    told: int = 0
+    """Tokens that have been told."""
+
+
+class _Running(Running):
+    """A batch in which each row is computed with the adapters of its model."""
+
+    def __init__(self, causal: Any, mixed: Mixed | None) -> None:
+        super().__init__(causal)
+        self._mixed = mixed
+
+    def _forward(self, rows: Sequence[Row], *rest: Any) -> Any:
+        if self._mixed is not None:
+            self._mixed.choose([row.member for row in rows if isinstance(row, Seat)])
+        return super()._forward(rows, *rest)
+
+
+@dataclass
+class Network:
+    """A network in memory, the models that it answers for, and what it is doing.
+
+    `mixed`, where there is one, has the adapters of `members` in their order.
+    """
+
+    causal: Any
+    template: Template
+    members: Sequence[str]
+    mixed: Mixed | None = None
+    waiting: deque[Seat] = field(default_factory=deque)
+    reading: Reading | None = None
+
+    def __post_init__(self) -> None:
+        self.running = _Running(self.causal, self.mixed)
+
+    def decode(self, request: Request) -> Callable[[Ids], str]:
+        """What turns the tokens of an answer into its text."""
+        return self.template.decode_text if request.goes_on else self.template.decode
+
+    @property
+    def seats(self) -> list[Seat]:
+        """All that are being answered or read."""
+        rows = [*self.running.rows, *(self.reading.rows if self.reading else ())]
+        return [row for row in rows if isinstance(row, Seat)]
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting or self.reading or self.running.rows)
+
+
+class Counts(NamedTuple):
+    """How many requests wait and are being answered, and how many tokens have been written."""
+
+    waiting: int
+    answering: int
+    written: int
 
 
 class Scheduler:
-    """Answers requests on a thread of its own."""
+    """Answers requests on a thread of its own.
 
-    def submit(self, request: Request) -> Answer:
-        """Queues a request.
+    At most `batch` are answered at once by a network, and at most `queue` wait besides.
+    """
+
+    def __init__(self, networks: Sequence[Network], *, batch: int, queue: int) -> None:
+        self._networks = networks
+        self._batch, self._queue = batch, queue
+        self._at = {name: network for network in networks for name in network.members}
+        self._new: deque[Seat] = deque()
+        self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._wake = threading.Condition()
+        self._written = 0
+        self._ending = False
+        self._thread = threading.Thread(target=self._compute, name="decoding", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stops after the token that is being computed; unfinished answers break."""
+        with self._wake:
+            self._ending = True
+            self._wake.notify()
+        self._thread.join()
+
+    def submit(self, *requests: Request) -> list[Answer]:
+        """Queues requests, all of them or none; called where the event loop runs.
 
         Raises:
             Busy: as many requests wait as may.
         """
-        raise NotImplementedError
+        seats = []
+        for request in requests:
+            network = self._at[request.model]
+            seat = Seat(request.prompt, request.sampling, request.seed, request.alternatives)
+            seat.member = network.members.index(request.model)
+            seat.answer = Answer(request)
+            seat.text = GrowingText(network.decode(request), request.until)
+            seats.append(seat)
+        with self._wake:
+            if self.counts.waiting + len(seats) > self._queue:
+                raise Busy
+            self._new += seats
+            self._wake.notify()
+        return [seat.answer for seat in seats if seat.answer is not None]
 
-    async def run(self, work: Callable[[], Any]) -> Any:
+    async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives, done by the thread that computes, between two tokens."""
-        raise NotImplementedError
+        future: Future[T] = Future()
+        with self._wake:
+            self._work.append((work, future))
+            self._wake.notify()
+        return await asyncio.wrap_future(future)
+
+    @property
+    def counts(self) -> Counts:
+        waiting = len(self._new) + sum(len(network.waiting) for network in self._networks)
+        answering = sum(len(network.seats) for network in self._networks)
+        return Counts(waiting, answering, self._written)
+
+    # -- the thread that computes ---------------------------------------------------------------
+
+    def _compute(self) -> None:
+        while self._next_turn():
+            for network in self._networks:
+                if not network.busy:
+                    continue
+                try:
+                    self._turn(network)
+                except Exception as error:
+                    # whatever it was, it must not end the thread that all others wait for
+                    logging.getLogger(__name__).exception("an answer broke")
+                    _break(network, error)
+        for network in self._networks:
+            _break(network, Broken("the server has been stopped"))
+
+    def _next_turn(self) -> bool:
+        """Waits until there is something to do; takes new requests, and does other work."""
+        with self._wake:
+            while not (
+                self._ending
+                or self._new
+                or self._work
+                or any(network.busy for network in self._networks)
+            ):
+                self._wake.wait()
+            if self._ending:
+                return False
+            new, self._new = self._new, deque()
+            work, self._work = self._work, deque()
+            for seat in new:
+                assert seat.answer is not None
+                self._at[seat.answer.request.model].waiting.append(seat)
+        for what, future in work:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(what())
+                except Exception as error:  # noqa: BLE001  # it is raised where the result is awaited
+                    future.set_exception(error)
+        return True
+
+    def _turn(self, network: Network) -> None:
+        """A part of a prompt, and a token for each row."""
+        running = network.running
+        for seat in network.seats:
+            if seat.answer is not None and seat.answer.closed and seat in running.rows:
+                running.remove(seat)
+        if network.reading is None:
+            network.reading = self._admit(network)
+        before = [row for row in running.rows if isinstance(row, Seat)]
+        if before:
+            running.step()
+            self._tell(network, before)
+        reading = network.reading
+        if reading is not None and running.read(reading, max(1, PART // len(reading.rows))):
+            network.reading = None
+            self._tell(network, [row for row in reading.rows if isinstance(row, Seat)])
+
+    def _admit(self, network: Network) -> Reading | None:
+        """Those that come next, of about one length: they are padded to the longest of them."""
+        waiting = network.waiting
+        free = self._batch - len(network.running.rows)
+        taken: list[Seat] = []
+        kept: list[Seat] = []
+        while waiting:
+            seat = waiting.popleft()
+            assert seat.answer is not None
+            if seat.answer.closed:
+                continue
+            alike = not taken or 0.5 <= len(seat.prompt) / len(taken[0].prompt) <= 2
+            (taken if alike and len(taken) < free else kept).append(seat)
+        waiting.extend(kept)
+        return Reading(taken) if taken else None
+
+    def _tell(self, network: Network, seats: Sequence[Seat]) -> None:
+        """Sends what the last token of each gave; those that have ended leave."""
+        self._written += len(seats)
+        for seat in seats:
+            assert seat.answer is not None
+            assert seat.text is not None
+            request = seat.answer.request
+            ended = _ended(seat, seat.text, network.template, request.limit)
+            whole = None
+            if ended is not None:
+                network.running.remove(seat)
+                whole = network.decode(request)(ids(seat.written))
+                whole = whole[: first_of(whole, request.until)]
+            text = seat.text.fresh(whole)
+            tokens, noted = seat.written[seat.told :], seat.noted[seat.told :]
+            if text or ended is not None:
+                seat.told = len(seat.written)
+                seat.answer._put(Piece(text, tokens, noted, ended))
+
+
+def _ended(seat: Seat, text: GrowingText, template: Template, limit: int) -> Ended | None:
+    """How the last token ended the answer, if it did; an end token is taken away."""
+    if seat.written[-1] in template.stops:
+        seat.written.pop()
+        del seat.noted[len(seat.written) :]
+        return "end token"
+    text.add(seat.written[-1])
+    if text.stopped:
+        return "stop string"
+    return "length" if len(seat.written) >= limit else None
+
+
+def _break(network: Network, error: Exception) -> None:
+    for seat in (*network.seats, *network.waiting):
+        if seat.answer is not None:
+            seat.answer._put(Broken(str(error)))
+    network.waiting.clear()
+    network.reading = None
+    network.running = _Running(network.causal, network.mixed)

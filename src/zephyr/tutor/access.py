@@ -1,0 +1,209 @@
+"""Who may ask: passwords and tokens, hosts and origins, sizes of requests, and headers of safety.
+
+There are no cookies: what a page of another site sends carries no right of the student's.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from zephyr.tutor.refusal import Refusal
+
+LARGEST = 2 << 20
+"""Bytes that a request may have."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_SAFETY = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_OPEN = ("/", "/teacher", "/healthz", "/tutor/config")
+"""What anybody may read: pages, and whether a password is needed."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Guesses:
+    """Wrong secrets of the last minute, by address; each may be wrong ten times, all a hundred."""
+
+    MINUTE = 60.0
+    EACH, ALL = 10, 100
+    KNOWN = 4096
+    """Addresses that are remembered."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[str, deque[float]] = OrderedDict()
+        self._all: deque[float] = deque()
+
+    def refuse_too_many(self, address: str) -> None:
+        """
+        Raises:
+            Refusal: there were too many.
+        """
+        now = time.monotonic()
+        for times, most in ((self._of.get(address, deque()), self.EACH), (self._all, self.ALL)):
+            while times and times[0] < now - self.MINUTE:
+                times.popleft()
+            if len(times) >= most:
+                wait = int(times[0] + self.MINUTE - now) + 1
+                text = "too many wrong passwords; wait a minute"
+                raise Refusal(429, text, code="too_many_guesses", retry_after=wait)
+
+    def note(self, address: str) -> None:
+        now = time.monotonic()
+        self._of.setdefault(address, deque(maxlen=self.EACH)).append(now)
+        self._of.move_to_end(address)
+        if len(self._of) > self.KNOWN:
+            self._of.popitem(last=False)
+        self._all.append(now)
+
+
+@dataclass(frozen=True)
+class Access:
+    """`password` is the class's (None: open), `teacher` the teacher's token.
+
+    `hosts` are the names by which an open server may be called: a page of another site that
+    resolves its own name to this machine calls it by that name.
+    """
+
+    password: str | None
+    teacher: str
+    hosts: Collection[str] = LOOPBACK
+    guesses: Guesses = field(default_factory=Guesses)
+
+    def check(self, scope: Scope, headers: Headers) -> bool:
+        """Whether the class's password was given, or none is needed.
+
+        Raises:
+            Refusal: the request may not be answered.
+        """
+        host = _host(f"//{headers.get('host', '')}")
+        if self.password is None and host not in self.hosts:
+            raise Refusal(403, f"this server is not called {host!r}", code="foreign_host")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+            raise Refusal(403, "a page of another site asks", code="foreign_origin")
+        path = str(scope["path"])
+        if path.startswith("/teacher/"):
+            self._admit(self.teacher, scope, headers, "the teacher's token")
+            return True
+        anybody = path in _OPEN or path.startswith("/page/")
+        if self.password is None:
+            return True
+        if anybody and "authorization" not in headers:
+            return False
+        self._admit(self.password, scope, headers, "the class's password")
+        return True
+
+    def _admit(self, secret: str, scope: Scope, headers: Headers, what: str) -> None:
+        address = (scope.get("client") or ("unknown",))[0]
+        self.guesses.refuse_too_many(address)
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            text = f"{what} is needed (Authorization: Bearer …)"
+            raise Refusal(401, text, code="no_password")
+        if not (_same(given, secret) or _same(given, self.teacher)):
+            self.guesses.note(address)
+            raise Refusal(401, f"{what} is another", code="wrong_password")
+
+
+class Guard:
+    """The outermost layer of the app: refuses what may not be answered, before it is read."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        safely = _with_headers(send)
+        try:
+            scope.setdefault("state", {})["admitted"] = self.access.check(scope, headers)
+            length = headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > LARGEST:
+                raise _too_large()
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, safely)
+            return
+        read = 0
+        started = False
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > LARGEST:
+                raise _too_large()
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await safely(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except Refusal as refusal:
+            if started:
+                raise
+            await refusal.response()(scope, receive, safely)
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, f"a request may have {LARGEST:,} bytes", code="too_large")
+
+
+def _with_headers(send: Send) -> Send:
+    async def safely(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _SAFETY.items():
+                headers[name] = value
+        await send(message)
+
+    return safely
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _same(given: str, secret: str) -> bool:
+    """Compares in a time that says nothing of where two secrets differ."""
+    return hmac.compare_digest(_digest(given), _digest(secret))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def teacher_token(path: Path) -> str:
+    """The token in a file, made there the first time, which its owner alone may read."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(24) + "\n")
+    return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,135 @@
+"""Requests in OpenAI's form. What is not supported is refused, not ignored."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from zephyr.records import Message
+
+MOST_TURNS = 200
+MOST_TEXT = 1 << 20
+
+
+class Body(BaseModel):
+    """A part of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class TextPart(Body):
+    """A piece of a message; images and sounds are not read."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Turn(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
+    name: Name | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    """What a stream tells besides the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class TextFormat(Body):
+    """The form of an answer: text, and no other."""
+
+    type: Literal["text"] = "text"
+
+
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=False)]
+TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=False)]
+Nothing = Annotated[float, Field(ge=0, le=0, strict=False)]
+Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+class Asking(Body):
+    """What a chat and a completion have in common."""
+
+    model: Name
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    max_tokens: Limit | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=8)] = 1
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    frequency_penalty: Nothing | None = None
+    presence_penalty: Nothing | None = None
+    user: Text | None = None
+
+    @property
+    def until(self) -> tuple[str, ...]:
+        stop = self.stop or ()
+        return (stop,) if isinstance(stop, str) else tuple(stop)
+
+    @property
+    def with_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatBody(Asking):
+    """A conversation that ends with the user."""
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_TURNS)]
+    max_completion_tokens: Limit | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: TextFormat | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        roles = [turn.role for turn in self.messages]
+        spoken = roles[1:] if roles[0] in ("system", "developer") else roles
+        turns = ("user", "assistant")
+        if any(role != turns[at % 2] for at, role in enumerate(spoken)):
+            raise ValueError("messages: after a system message, user and assistant take turns")
+        if not spoken or spoken[-1] != "user":
+            raise ValueError("messages: the last one is the user's")
+        if not self.messages[-1].text.strip():
+            raise ValueError("messages: the last one is empty")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs")
+        return self
+
+    @property
+    def conversation(self) -> list[Message]:
+        return [
+            Message("system" if turn.role == "developer" else turn.role, turn.text)
+            for turn in self.messages
+        ]
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionBody(Asking):
+    """A text that is to go on."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=MOST_TEXT)]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None

@@ -1,0 +1,199 @@
+"""A recipe's models before a class: what is loaded, who may ask, and the server itself."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zephyr.errors import ZephyrError, unknown
+from zephyr.recipe import Model
+from zephyr.tutor.settings import Tutor, read_settings
+
+if TYPE_CHECKING:
+    from zephyr.plan import Plan
+
+PASSWORD = "ZEPHYR_CLASS_PASSWORD"  # noqa: S105  # the name of a variable
+SHORTEST = 8
+"""Characters that the password of a class has at least."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the server listens, and how what is said is kept secret on the way."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    behind_proxy: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        return self.host in ("127.0.0.1", "localhost", "::1") and not self.behind_proxy
+
+    @property
+    def address(self) -> str:
+        scheme = "https" if self.certificate else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def password(self) -> str | None:
+        """The class's password; None where the server is open.
+
+        Raises:
+            ZephyrError: others can reach it, and there is none, or it would be sent in clear.
+        """
+        given = os.environ.get(PASSWORD)
+        if given is not None and len(given) < SHORTEST:
+            raise ZephyrError(f"{PASSWORD} is too short", allowed=f"at least {SHORTEST} characters")
+        if self.local:
+            return given
+        where = "a proxy" if self.behind_proxy else self.host
+        if given is None:
+            raise ZephyrError(
+                "a tutor that others can reach needs the password of the class",
+                where=where,
+                todo=f"set {PASSWORD}, or leave out --host and --behind-proxy",
+            )
+        if not (self.behind_proxy or self.certificate):
+            raise ZephyrError(
+                "the password of the class would be sent in clear",
+                where=where,
+                todo="give --tls-cert and --tls-key, or --behind-proxy where a proxy has TLS",
+            )
+        return given
+
+    def bind(self) -> socket.socket:
+        """The socket to listen on.
+
+        Raises:
+            ZephyrError: the port is taken, or the address is not one of this machine.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self.host, self.port))
+        except OSError as error:
+            listening.close()
+            raise ZephyrError(
+                "the tutor can't listen there",
+                where=f"{self.host}, port {self.port}",
+                found=error.strerror or str(error),
+                todo="give another --port, or end what uses this one",
+            ) from error
+        return listening
+
+
+def serve(
+    plan: "Plan",
+    wanted: Sequence[str],
+    settings: Path | None,
+    door: Door,
+    say: Callable[[str], Any],
+) -> None:
+    """Serves models until it is stopped; `say` tells where, once they answer.
+
+    Raises:
+        ZephyrError: nothing can be served, or not in this way.
+    """
+    tutor, folder = read_settings(settings)
+    password = door.password()
+    names = choose_models(plan, wanted or tutor.models or ())
+    with door.bind() as listening:
+        port = listening.getsockname()[1]
+        _run(plan, names, tutor, folder, door, password, listening, port, say)
+
+
+def choose_models(plan: "Plan", wanted: Sequence[str]) -> list[str]:
+    """The models that are wanted, or all that have been made.
+
+    Raises:
+        ZephyrError: one of them is unknown or has not been made, or none has.
+    """
+    models = plan.recipe.models
+    for name in wanted:
+        if name not in models:
+            raise unknown("model", name, models, where=f"recipe {plan.recipe.name}")
+    made = [name for name in models if plan.store.find(plan.nodes[name].fingerprint).finished]
+    missing = [name for name in wanted if name not in made]
+    if missing or not made:
+        raise ZephyrError(
+            f"{', '.join(missing) or 'no model'} has been made yet"
+            if not missing
+            else f"{', '.join(missing)} has not been made yet",
+            where=str(plan.store.root),
+            allowed=made or None,
+            todo=f"zephyr run {plan.recipe.name}",
+        )
+    return list(wanted) or made
+
+
+def about(model: Model) -> str:
+    """In words, what a model of a recipe is."""
+    if model.base is not None:
+        return f"the base {model.base}"
+    if model.pretrain is not None:
+        return f"a base, pretrained on {model.pretrain.data}"
+    if model.tune is not None:
+        how = f" on {model.tune.load} weights" if model.tune.load else ""
+        return f"{model.from_}, tuned on {model.tune.data}{how}"
+    if model.align is not None:
+        return f"{model.from_}, aligned on {model.align.data}"
+    assert model.quantize is not None
+    return f"{model.from_}, quantized by {model.quantize.method}"
+
+
+def _run(
+    plan: "Plan",
+    names: Sequence[str],
+    tutor: Tutor,
+    folder: Path,
+    door: Door,
+    password: str | None,
+    listening: socket.socket,
+    port: int,
+    say: Callable[[str], Any],
+) -> None:
+    import uvicorn
+
+    from zephyr.model.load import Lineage
+    from zephyr.tutor.access import LOOPBACK, Access, teacher_token
+    from zephyr.tutor.api import make_app
+    from zephyr.tutor.serving import open_models
+
+    store = plan.store
+    token = tutor.database_path(folder, store.root).with_suffix(".teacher")
+    access = Access(password, teacher_token(token), (*LOOPBACK, door.host))
+    lineages = {
+        name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
+    }
+    serving = open_models(
+        lineages,
+        {name: about(plan.recipe.models[name]) for name in names},
+        store.root,
+        batch=tutor.limits.batch,
+        queue=tutor.limits.queue,
+    )
+    app = make_app(serving, tutor, access)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=door.behind_proxy,
+        forwarded_allow_ips="*" if door.behind_proxy else None,
+        ssl_certfile=door.certificate,
+        ssl_keyfile=door.key,
+        timeout_graceful_shutdown=3,
+        ws="none",
+    )
+    address = Door(door.host, port, door.behind_proxy, door.certificate).address
+    say(f"{', '.join(names)}: {address}   teacher: {address}/teacher, token in {token}")
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        serving.scheduler.end()

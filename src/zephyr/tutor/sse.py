@@ -1,0 +1,96 @@
+"""Server-sent events: an answer as it comes, until the reader goes away."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from zephyr.tutor.refusal import Refusal, refusal_of
+from zephyr.tutor.scheduler import Broken
+
+T = TypeVar("T")
+
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole answer, or its pieces.", "content": {"text/event-stream": {}}}
+}
+"""How a route that may stream is described in the app's OpenAPI document."""
+
+PATIENCE = 30.0
+"""Seconds that a reader may take to take what is sent; then its place is given free."""
+
+
+class EventStream(Response):
+    """Sends each value of `events` as JSON, and at last `[DONE]`.
+
+    `events` is closed as soon as the reader has gone away, or takes nothing for `PATIENCE` seconds.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[Mapping[str, Any]]) -> None:
+        self.status_code = 200
+        self.background = None
+        self._events = events
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self._send(send))
+        leaving = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            with suppress(asyncio.CancelledError, TimeoutError):
+                await sending
+
+    async def _send(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        async with aclosing(self._events) as events:
+            try:
+                async for event in events:
+                    await _patiently(send, _line(event))
+            except Broken as error:
+                await _patiently(send, _line(refusal_of(error).body))
+        await _patiently(send, b"data: [DONE]\n\n")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def _patiently(send: Send, body: bytes) -> None:
+    part: Message = {"type": "http.response.body", "body": body, "more_body": True}
+    await asyncio.wait_for(send(part), PATIENCE)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is given up if the client goes away before.
+
+    Raises:
+        Refusal: it has; nobody reads what is answered.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Refusal(400, "the client has gone away", code="gone")
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await working

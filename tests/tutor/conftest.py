@@ -1,0 +1,46 @@
+"""A server of the tiny recipe, as a process of its own."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.place import Place
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tutor that answers at `url`, and the token of its teacher."""
+
+    url: str
+    token: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serving(place: Place, *arguments: str) -> Iterator[Server]:
+    """Serves models of the tiny recipe at a free port of this machine."""
+    process = place.start("serve", "--recipe", "tiny.yaml", "--port", "0", *arguments)
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if found := re.search(r"(https?://\S+)\s+teacher: \S+ token in (.*)", line):
+            token = Path(found[2].strip()).read_text(encoding="utf-8").strip()
+            yield Server(found[1], token, process)
+            break
+    else:
+        raise AssertionError("".join(said))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(finished: Place) -> Iterator[Server]:
+    with serving(finished) as found:
+        yield found
