@@ -11,6 +11,7 @@ const ITEM = /^( {0,3})([-*+•]|\d{1,9}[.)])( +(?=\S)|\s*$)/;
 const COLUMNS = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
 const OPENINGS = [["$$", "$$"], ["\\[", "\\]"]];
 const DEEPEST = 8;
+const LONGEST = 100; // lines of a formula
 
 /** The blocks of a text, each with `from` and `to`, its place in it. */
 export function blocksOf(text) {
@@ -72,7 +73,7 @@ function takeFormula(lines, n) {
   if (!opening) return null;
   const [open, close] = opening;
   const tex = [];
-  for (let end = n; end < lines.length; end += 1) {
+  for (let end = n; end < Math.min(lines.length, n + LONGEST); end += 1) {
     const text = end === n ? first.slice(open.length) : lines[end].text;
     const found = text.indexOf(close);
     if (found < 0) {

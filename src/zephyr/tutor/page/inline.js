@@ -36,23 +36,20 @@ export function fill(parent, lines, pieces) {
 
 class Writer {
   constructor(text, place, pieces) {
-    Object.assign(this, { text, place, pieces });
+    Object.assign(this, { text, place, pieces, texts: new Map() });
   }
 
   /** Writes a part of the text. Emphasis that is open stands on `frames`, the outermost first. */
   write(parent, from, to, depth) {
     const frames = [{ nodes: [] }];
-    const add = (...nodes) => frames.at(-1).nodes.push(...nodes);
     let plain = from;
     let at = from;
-    const flush = () => {
-      if (at > plain) add(...this.words(plain, at));
-    };
+    const flush = () => this.join(frames.at(-1).nodes, this.words(plain, at));
     while (at < to) {
       const special = this.special(at, to, depth);
       if (special) {
         flush();
-        add(special.node);
+        frames.at(-1).nodes.push(special.node);
         at = plain = special.end;
       } else if (this.text[at] === "*" || this.text[at] === "_") {
         flush();
@@ -190,14 +187,28 @@ class Writer {
     if (opens && left && left <= 3 && frames.length < 20) {
       frames.push({ sign, size: left, at: end - left, nodes: [] });
     } else if (left) {
-      frames.at(-1).nodes.push(...this.words(end - left, end));
+      this.join(frames.at(-1).nodes, this.words(end - left, end));
     }
   }
 
   /** Emphasis that was never closed is the signs it was written with. */
   unfold(frames) {
     const { at, size, nodes } = frames.pop();
-    frames.at(-1).nodes.push(...this.words(at, at + size), ...nodes);
+    this.join(frames.at(-1).nodes, [...this.words(at, at + size), ...nodes]);
+  }
+
+  /** Appends nodes to others; texts that meet become one. */
+  join(nodes, more) {
+    for (const node of more) {
+      const [before, after] = [this.texts.get(nodes.at(-1)), this.texts.get(node)];
+      if (before && after && before.to === after.from) {
+        before.node.data += node.data;
+        before.to = after.to;
+        after.node = null;
+      } else {
+        nodes.push(node);
+      }
+    }
   }
 
   /** Text as it stands; a line that was ended is ended in the page. */
@@ -220,7 +231,9 @@ class Writer {
 
   piece(node, from, end, exact) {
     const first = this.place(from);
-    this.pieces.push({ node, from: first, to: this.place(end - 1) + 1, exact });
+    const piece = { node, from: first, to: this.place(end - 1) + 1, exact };
+    if (exact) this.texts.set(node, piece);
+    this.pieces.push(piece);
     return { node, end };
   }
 }

@@ -32,7 +32,7 @@ export class Markdown {
     this.#shown = [];
     this.element.replaceChildren(...blocksOf(text).map((block) => render(block, pieces)));
     const backwards = [...places].sort((a, b) => b.start - a.start); // each cuts off what follows
-    for (const piece of pieces)
+    for (const piece of pieces.filter(({ node }) => node))
       for (const { start, end } of backwards)
         if (piece.from < end && start < piece.to) underline(piece, start, end);
   }
