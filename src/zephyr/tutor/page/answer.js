@@ -41,12 +41,12 @@ export class Answer {
     });
   }
 
-  /** `ended` is "stop", "length", or "stopped" by the reader. */
+  /** `ended` is "stop", "length", "stopped" by the reader, or "broken" by a failure. */
   end(ended) {
     this.#rest();
     following(() => {
       if (ENDS[ended]) this.note(ENDS[ended]);
-      else if (!this.text.trim()) this.note("The model ended without a word.");
+      else if (ended !== "broken" && !this.text.trim()) this.note("The model ended without a word.");
     });
     announce(`${this.name}: ${this.body.textContent || "no answer"}`);
   }

@@ -63,7 +63,7 @@ export class Compare {
         }
       });
     } catch (failure) {
-      for (const [side, answer] of Object.entries(answers)) if (!ended[side]) answer.end("stopped");
+      for (const [side, answer] of Object.entries(answers)) if (!ended[side]) answer.end(running.signal.aborted ? "stopped" : "broken");
       foot.append(running.signal.aborted
         ? trouble(new Error("You stopped before both answers were complete."), () => this.#ask(question))
         : trouble(failure, () => this.#ask(question)));

@@ -1,6 +1,6 @@
 /** Hints: a question answered step by step, each a little more than the last. */
 
-import { Answer } from "./answer.js";
+import { Answer, following } from "./answer.js";
 import { stream } from "./api.js";
 import { Composer } from "./composer.js";
 import { announce, icon, make } from "./dom.js";
@@ -79,15 +79,15 @@ export class Hints {
         }
       });
     } catch (failure) {
+      if (failure.code === "no_such_ladder") state.ladder = null; // the server has begun anew
       if (failure.code === "ladder_done") {
         this.#finish(foot);
       } else if (running.signal.aborted) {
         answer?.end("stopped");
-        this.#offer(state, at);
+        foot.replaceChildren(this.#button(state, "Write it again"), this.#another());
       } else {
-        answer?.end("stop");
-        const notice = trouble(failure, () => this.#climb(state));
-        foot.replaceChildren(notice, this.#another());
+        answer?.end("broken");
+        foot.replaceChildren(trouble(failure, () => this.#climb(state)), this.#another());
       }
       return;
     } finally {
@@ -110,18 +110,22 @@ export class Hints {
     return answer;
   }
 
-  #offer(state, at) {
-    const { foot } = state;
-    if (at && at.step + 1 >= at.steps) {
-      this.#finish(foot);
+  #offer(state, { step, steps }) {
+    if (step + 1 >= steps) {
+      this.#finish(state.foot);
       return;
     }
-    const name = this.config.hints[at ? at.step + 1 : 0] ?? "The next step";
-    const next = make("button", { type: "button", class: "main", on: { click: () => this.#climb(state) } },
-      at ? `I need more: ${lower(name)}` : "Try again");
-    foot.replaceChildren(
-      make("p", { class: "note" }, "Try it with this first. If you are still stuck:"), next, this.#another());
+    const next = this.#button(state, `I need more: ${lower(this.config.hints[step + 1])}`);
+    following(() => state.foot.replaceChildren(
+      make("p", { class: "note" }, "Try it with this first. If you are still stuck:"),
+      next, this.#another()));
     next.focus({ preventScroll: true });
+  }
+
+  #button(state, words) {
+    return make("button", {
+      type: "button", class: "main", on: { click: () => this.#climb(state) },
+    }, words);
   }
 
   #finish(foot) {

@@ -73,7 +73,9 @@ export class Quiz {
         this.#judge(quiz, said, chosen, options, after);
       } catch (failure) {
         send.disabled = false;
-        after.replaceChildren(trouble(failure, () => form.requestSubmit()));
+        const done = failure.code === "already_answered"; // perhaps in another tab
+        const again = () => (done ? this.#next() : form.requestSubmit());
+        after.replaceChildren(trouble(failure, again));
       }
     });
     const place = quiz.number && quiz.of ? `Question ${quiz.number} of ${quiz.of}` : "Question";
