@@ -158,8 +158,9 @@ class Student:
         if self._likely(0.3):
             asked = time.perf_counter()
             async with self._request("POST", "/tutor/explain", body) as reply:
-                if await self._taken("explain", reply):
-                    await self._listen("explain", reply, asked)
+                if not await self._taken("explain", reply, 200, 400) or reply.status == 400:
+                    return  # a small model's context may be too short for it
+                await self._listen("explain", reply, asked)
 
     async def climb(self) -> None:
         """A ladder of hints, of which not all are asked for."""

@@ -12,7 +12,7 @@ from tests.tutor.rooms import (
     ASK,
     CHAT,
     COMPLETE,
-    Classroom,
+    Room,
     chat,
     classroom,
     refused,
@@ -23,13 +23,13 @@ from zephyr.tutor.access import LARGEST
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Classroom]:
+def room(finished: Place) -> Iterator[Room]:
     with classroom(finished, "M1", "M2") as found:
         yield found
 
 
 @pytest.fixture
-def app(room: Classroom) -> Iterator[Any]:
+def app(room: Room) -> Iterator[Any]:
     """An app that must still answer when the test has done its worst."""
     yield room.app
     still_answers(room)

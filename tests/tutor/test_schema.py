@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.place import Place
-from tests.tutor.rooms import Classroom, classroom, still_answers
+from tests.tutor.rooms import Room, classroom, still_answers
 
 CHECKS = [
     not_a_server_error,
@@ -40,13 +40,13 @@ FEW = hypothesis.settings(
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Classroom]:
+def room(finished: Place) -> Iterator[Room]:
     with classroom(finished, "M1", "M2") as found:
         yield found
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_no_route_gives_what_its_description_does_not(room: Classroom, mode: Any) -> None:
+def test_no_route_gives_what_its_description_does_not(room: Room, mode: Any) -> None:
     described = schemathesis.openapi.from_asgi("/openapi.json", room.app, headers=HERE)
     failed: dict[str, str] = {}
     statuses: Counter[int] = Counter()
