@@ -1,7 +1,7 @@
 """Continuous batching: what others ask changes no answer, and who leaves frees a place."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,10 @@ def prompts() -> list[Ids]:
 
 def asked(model: Model, at: int, **how: Any) -> Request:
     return Request("m", prompts()[at], how.pop("limit", 20), seed=at, **how)
+
+
+async def rest(pieces: AsyncIterator[Piece]) -> list[Piece]:
+    return [piece async for piece in pieces]
 
 
 Talk = Callable[[Scheduler, Model], Coroutine[Any, Any, Any]]
@@ -151,8 +155,7 @@ def test_a_defect_breaks_the_answers_it_meets_and_no_later_one() -> None:
         with pytest.raises(Broken):
             await broken.whole()
         with pytest.raises(Broken):
-            while True:
-                await anext(pieces)
+            await rest(pieces)
         (later,) = found.submit(asked(model, 1, limit=2))
         return len((await later.whole()).tokens)
 
@@ -171,8 +174,7 @@ def test_what_is_unfinished_breaks_when_it_ends() -> None:
         await anext(pieces)
         await asyncio.to_thread(found.end)
         with pytest.raises(Broken):
-            while True:
-                await anext(pieces)
+            await rest(pieces)
         with pytest.raises(Broken):
             await waiting.whole()
 

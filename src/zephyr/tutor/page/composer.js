@@ -1,0 +1,80 @@
+/** The field in which a question is written: Enter sends, Shift+Enter begins a line, Escape stops. */
+
+import { icon, make, newId } from "./dom.js";
+
+export class Composer {
+  /** `send` is given the question; what stands at the foot, such as a choice of models, is `foot`. */
+  constructor({ label, hint, limit, send, stop, foot = [] }) {
+    Object.assign(this, { limit, send, stop });
+    const id = newId("question");
+    this.field = make("textarea", {
+      id, rows: 1, placeholder: hint, autocomplete: "off", enterkeyhint: "send",
+      "aria-describedby": `${id}-count`,
+    });
+    this.count = make("span", { class: "count", id: `${id}-count` });
+    this.button = make("button", { type: "submit", class: "send" });
+    this.element = make("form", { class: "dock", on: { submit: (event) => this.#submit(event) } },
+      make("div", { class: "composer" },
+        make("label", { class: "unseen", for: id }, label),
+        this.field,
+        make("div", { class: "composer-foot" }, ...foot, this.count, this.button)));
+    this.field.addEventListener("input", () => this.#fit());
+    this.field.addEventListener("keydown", (event) => this.#key(event));
+    this.busy = false;
+  }
+
+  get busy() {
+    return this.running;
+  }
+
+  set busy(busy) {
+    this.running = busy;
+    this.button.replaceChildren(icon(busy ? "stop" : "send"),
+      make("span", {}, busy ? "Stop" : "Send"));
+    this.button.classList.toggle("stop", busy);
+    this.#fit();
+  }
+
+  get value() {
+    return this.field.value;
+  }
+
+  set value(text) {
+    this.field.value = text;
+    this.#fit();
+  }
+
+  focus() {
+    this.field.focus({ preventScroll: true });
+  }
+
+  #submit(event) {
+    event.preventDefault();
+    if (this.busy) {
+      this.stop();
+      return;
+    }
+    const question = this.value.trim();
+    if (!question || question.length > this.limit) return;
+    this.value = "";
+    this.send(question);
+  }
+
+  #key(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!this.busy) this.element.requestSubmit();
+  }
+
+  /** As high as what is written, and how much room is left where that is little. */
+  #fit() {
+    this.field.style.height = "auto";
+    if (this.field.value) this.field.style.height = `${this.field.scrollHeight}px`;
+    const length = this.value.trim().length;
+    const over = length - this.limit;
+    this.count.textContent =
+      over > 0 ? `${over} too many` : length > 0.8 * this.limit ? `${-over} left` : "";
+    this.count.classList.toggle("over", over > 0);
+    this.button.disabled = !this.busy && (!length || over > 0);
+  }
+}

@@ -1,0 +1,83 @@
+"""The tutor's pages in a browser, before a real server of the tiny recipe."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.place import Place
+from tests.tutor.conftest import Server, serving
+from tests.tutor.page.doing import COURSE, HINTS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="package")
+def tutor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of a course that the tiny models, which read 128 tokens, can keep up with."""
+    path = tmp_path_factory.mktemp("course") / "tutor.yaml"
+    hints = [{"name": name, "ask": f"{n}?"} for n, name in enumerate(HINTS)]
+    limits = {"message": 120, "tokens": 24}
+    settings = {"course": COURSE, "hints": hints, "limits": limits, "database": "events.sqlite"}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="package")
+def server(finished: Place, tutor: Path) -> Iterator[Server]:
+    with serving(finished, "--tutor", str(tutor)) as found:
+        yield found
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What the browser complained about; a test that expects some of it takes it away."""
+    return []
+
+
+@pytest.fixture
+def opened(browser: Any, server: Server, told: list[str]) -> Iterator[Open]:
+    """Opens a page; at the end none may have complained, nor asked another server."""
+    contexts = []
+    asked: list[str] = []
+
+    def open_page(path: str = "", *, width: int = 1280, dark: bool = False) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if dark else "light",
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{server.url}/{path}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        for page in context.pages:
+            assert page.evaluate("window.harm") is None
+        context.close()
+    assert told == []
+    ours = (server.url, f"blob:{server.url}")
+    assert [url for url in asked if not url.startswith(ours)] == []

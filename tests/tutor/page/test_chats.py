@@ -1,0 +1,161 @@
+"""Chats with one model: streamed, stopped, kept, and what is said when they fail."""
+
+from typing import Any
+
+import pytest
+
+from tests.tutor.page.conftest import Open
+from tests.tutor.page.doing import COURSE, answers, ask, ended
+
+pytestmark = pytest.mark.enable_socket
+
+
+def test_an_answer_grows_while_it_is_written(opened: Open) -> None:
+    page = opened()
+    page.evaluate(
+        """() => {
+            window.seen = new Set();
+            new MutationObserver(() => {
+                for (const one of document.querySelectorAll(".ask .answer .said"))
+                    window.seen.add(one.textContent.length);
+            }).observe(document.body, { childList: true, subtree: true, characterData: true });
+        }"""
+    )
+    page.get_by_label("Model").first.select_option("M1")
+    answer = ask(page, "What is force?")
+    assert answer.locator(".answer-name").inner_text() == "M1"
+    assert answer.locator(".said").inner_text().strip()
+    lengths = page.evaluate("[...window.seen]")
+    assert len(lengths) > 3
+    said = page.locator("#announced").inner_text()
+    assert said.startswith("M1: ")
+
+
+def test_an_answer_can_be_stopped(opened: Open) -> None:
+    """Escape closes the connection; what has come stays, and another question can be asked."""
+    page = opened()
+    closed: list[str] = []
+    page.on("requestfailed", lambda request: closed.append(request.url))
+    page.evaluate(
+        """() => {
+            const first = window.fetch;
+            window.fetch = (path, options) => path != "v1/chat/completions" ? first(path, options)
+              : new Promise((tell, refuse) => {
+                const body = new ReadableStream({ start(controller) {
+                    const chunk = { choices: [{ delta: { content: "It begins" } }] };
+                    controller.enqueue(new TextEncoder().encode(
+                        `data: ${JSON.stringify(chunk)}\\n\\n`));
+                    options.signal.addEventListener("abort", () => {
+                        window.aborted = true;
+                        controller.error(options.signal.reason);
+                    });
+                } });
+                tell(new Response(body));
+              });
+        }"""
+    )
+    page.get_by_label("Your question").fill("What is force?")
+    page.keyboard.press("Enter")
+    page.get_by_text("It begins").wait_for()
+    assert page.get_by_role("button", name="Stop").is_visible()
+    page.keyboard.press("Escape")
+    page.get_by_text("You stopped this answer.").wait_for()
+    assert page.evaluate("window.aborted")
+    assert page.get_by_role("button", name="Send").is_visible()
+    assert page.locator(".ask .said").inner_text() == "It begins"
+
+
+def test_what_a_student_types_is_shown_as_typed(opened: Open) -> None:
+    page = opened()
+    answers(page, "Yes", [])
+    text = "<img src=x onerror=window.harm=1>\n  **b** $x$ & <b>"
+    ask(page, text)
+    question = page.locator(".ask .question")
+    assert question.evaluate("one => one.lastChild.data") == text
+    assert question.locator("img, b, strong, .katex").count() == 0
+    assert page.locator(".past-open").inner_text().startswith("<img src=x")
+    assert page.locator("h1").inner_text() == COURSE
+
+
+def test_chats_are_kept_in_the_browser_until_deleted(opened: Open) -> None:
+    page = opened()
+    answers(page, "An **answer**", [])
+    ask(page, "The first question")
+    page.get_by_role("button", name="New chat").click()
+    assert page.get_by_text("What would you like to understand?").is_visible()
+    ask(page, "Another one")
+    page.reload()
+    past = page.locator(".past-open")
+    assert past.all_inner_texts() == ["Another one", "The first question"]
+    past.last.click()
+    assert page.locator(".ask .said strong").inner_text() == "answer"
+    page.get_by_role("button", name="Delete the chat The first question").click()
+    page.reload()
+    assert past.all_inner_texts() == ["Another one"]
+
+
+def test_a_conversation_is_sent_as_one(opened: Open) -> None:
+    """Without the question that was never answered; another answer is drawn with some chance."""
+    page = opened()
+    answers(page, "Yes", [])
+    sent: list[Any] = []
+    page.on("request", lambda r: sent.append(r.post_data_json) if "/v1/chat" in r.url else None)
+    ask(page, "One")
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body="data: [DONE]\n\n"))
+    ask(page, "Two")
+    answers(page, "No", [])
+    ask(page, "Three")
+    page.get_by_role("button", name="Another answer").last.click()
+    page.wait_for_function("document.querySelectorAll('.ask .answer').length == 3")
+    ended(page, ".ask .answer")
+    said = [[(m["role"], m["content"]) for m in body["messages"]] for body in sent]
+    one, three = ("user", "One"), ("user", "Three")
+    assert said[0] == [one]
+    assert said[2] == said[3] == [one, ("assistant", "Yes"), three]
+    assert "temperature" not in sent[2]
+    assert sent[3]["temperature"] > 0
+
+
+def test_failures_are_told_where_they_happen(opened: Open, told: list[str]) -> None:
+    page = opened()
+    busy = {"error": {"message": "busy", "type": "x", "code": "busy", "param": None}}
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=busy),
+    )
+    answer = ask(page, "What is force?")
+    assert "Try again in 1 second" in answer.get_by_role("alert").inner_text()
+    again = answer.get_by_role("button", name="Try again")
+    assert again.is_disabled()
+    page.unroute("**/v1/chat/completions")
+    answers(page, "It is mass times acceleration.", [])
+    again.click()  # once it may be
+    page.locator(".said", has_text="mass times acceleration").wait_for()
+    assert page.locator(".trouble").count() == 0
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", lambda route: route.abort())
+    answer = ask(page, "And power?")
+    assert "can’t be reached" in answer.get_by_role("alert").inner_text()
+    assert page.locator(".question").last.inner_text().endswith("And power?")
+    page.unroute("**/v1/chat/completions")
+    broken = 'data: {"choices": [{"delta": {"content": "Half"}}]}\n\n'
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=broken))
+    answer.get_by_role("button", name="Try again").click()
+    page.get_by_text("The connection broke").wait_for()
+    assert page.locator(".ask .said").last.inner_text() == "Half"
+    assert len([one for one in told if "Failed to load resource" in one]) == len(told) == 2
+    told.clear()
+
+
+def test_an_answer_is_rated(opened: Open) -> None:
+    page = opened()
+    answers(page, "Yes", [])
+    answer = ask(page, "What is force?")
+    sent: list[Any] = []
+    page.on("request", lambda r: sent.append(r.post_data_json) if "/rating" in r.url else None)
+    answer.get_by_role("button", name="A good answer").click()
+    answer.locator("[aria-pressed=true]").wait_for()
+    assert sent[0] | {"session": ""} == {
+        "session": "", "model": "M0", "question": "What is force?", "answer": "Yes", "rating": "up",
+    }  # fmt: skip

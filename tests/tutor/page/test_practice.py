@@ -1,0 +1,89 @@
+"""Comparing, quiz and hints, from the first question to the last click."""
+
+import re
+
+import pytest
+
+from tests.tutor.page.conftest import Open
+from tests.tutor.page.doing import HINTS, MODELS, ended, way
+
+pytestmark = pytest.mark.enable_socket
+
+
+def test_nobody_knows_the_models_before_the_vote(opened: Open) -> None:
+    page = opened()
+    panel = way(page, "Compare")
+    page.get_by_label("A question for both").fill("What is force?")
+    page.keyboard.press("Enter")
+    ballot = panel.locator(".ballot")
+    ballot.wait_for()
+    assert panel.locator(".answer-name").all_inner_texts() == ["A", "B"]
+    before = panel.evaluate("one => one.outerHTML")
+    assert [name for name in MODELS if name in re.sub(r"[^\w-]", " ", before).split()] == []
+    send = ballot.get_by_role("button", name="Send the vote")
+    assert send.is_disabled()
+    ballot.get_by_text("B is better").click()
+    ballot.get_by_text("Say more").click()
+    ballot.get_by_role("group", name="Clarity").get_by_text("Equal").click()
+    ballot.get_by_label("Anything else").fill("short")
+    with page.expect_request("**/tutor/vote") as asked:
+        send.click()
+    body = asked.value.post_data_json
+    assert body["overall"] == "B"
+    assert body["criteria"] == {"clarity": "AB", "other": "short"}
+    panel.locator(".thanks").wait_for()
+    names = panel.locator(".revealed").all_inner_texts()
+    assert len(set(names)) == 2
+    assert set(names) <= set(MODELS)
+    panel.get_by_role("button", name="Ask another").click()
+    assert panel.get_by_text("Which answer is better?").is_visible()
+
+
+def test_a_quiz_is_answered_by_both(opened: Open) -> None:
+    page = opened()
+    panel = way(page, "Quiz")
+    panel.locator(".option").first.wait_for()
+    assert panel.locator(".option-said").all_inner_texts() == ["0", "3", "7", "9"]
+    question = panel.locator(".quiz-question").inner_text()
+    assert re.fullmatch(r"Which number has \w+\?", question)
+    assert panel.get_by_role("button", name="Answer").is_disabled()
+    panel.get_by_role("radio").nth(1).check()
+    panel.get_by_role("button", name="Answer").click()
+    panel.locator(".judged").wait_for()
+    assert panel.locator(".option.right").count() == 1
+    verdict = panel.locator(".judged").inner_text()
+    right = panel.locator(".option").nth(1).get_attribute("class") == "option right"
+    assert verdict.startswith("Right." if right else "Not quite")
+    shares = [int(text.split()[-2]) for text in panel.locator(".percent").all_inner_texts()]
+    assert len(shares) == 4
+    assert 98 <= sum(shares) <= 102
+    tags = panel.locator(".tag").all_inner_texts()
+    assert sorted(tags) == sorted(["right answer", "your choice", "M0"])
+    assert ended(page, ".quiz .answer").locator(".said").inner_text()
+    panel.get_by_role("button", name="Next question").click()
+    page.wait_for_function(
+        "before => document.querySelector('.quiz-question')?.innerText != before", arg=question
+    )
+    page.reload()
+    assert panel.locator(".quiz-question").inner_text() != question
+
+
+def test_hints_come_one_at_a_time(opened: Open) -> None:
+    page = opened()
+    panel = way(page, "Hints")
+    assert panel.locator(".steps-ahead li").all_inner_texts() == list(HINTS)
+    page.get_by_label("The problem").fill("What is work?")
+    page.keyboard.press("Enter")
+    for n, name in enumerate(HINTS, 1):
+        answer = ended(page, ".hints .answer")
+        assert panel.locator(".answer").count() == n
+        assert f"Step {n} of 3" in answer.locator(".answer-name").inner_text()
+        assert name in answer.locator(".answer-name").inner_text()
+        more = panel.get_by_role("button", name="I need more")
+        if n < 3:
+            more.click()
+            panel.locator(".answer").nth(n).wait_for()
+    panel.get_by_text("That was the last step.").wait_for()
+    assert more.count() == 0
+    panel.get_by_role("button", name="Another problem").click()
+    assert panel.locator(".answer").count() == 0

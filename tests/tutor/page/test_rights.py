@@ -1,0 +1,52 @@
+"""Who comes in, and what they can have deleted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.place import Place
+from tests.tutor.conftest import serving
+from tests.tutor.page.conftest import Open
+from tests.tutor.page.doing import answers, ask
+
+pytestmark = pytest.mark.enable_socket
+
+
+def test_a_student_deletes_what_was_left(opened: Open) -> None:
+    page = opened()
+    answers(page, "Yes", [])
+    answer = ask(page, "What is force?")
+    answer.get_by_role("button", name="A bad answer").click()
+    answer.locator("[aria-pressed=true]").wait_for()
+    assert len(page.locator("#kept").inner_text()) > 20
+    page.get_by_role("button", name="Delete what I left here").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.locator("#forgotten").filter(has_text="deleted").wait_for()
+    assert page.locator(".question").count() == 0
+    assert page.evaluate("Object.keys(localStorage).filter(k => /session|chats/.test(k))") in (
+        [], ["zephyr.chats"],
+    )  # fmt: skip
+    page.reload()
+    assert page.locator(".past-open").count() == 0
+
+
+def test_a_class_with_a_password_is_asked_for_it(
+    browser: Any, finished: Place, tutor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEPHYR_CLASS_PASSWORD", "open sesame")
+    with serving(finished, "--tutor", str(tutor)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        field = page.get_by_label("The class password")
+        field.fill("wrong password")
+        page.keyboard.press("Enter")
+        page.get_by_text("That is not the password").wait_for()
+        field.fill("open sesame")
+        page.keyboard.press("Enter")
+        page.get_by_label("Model").first.select_option("M1")
+        assert ask(page, "What is force?").locator(".said").inner_text().strip()
+        page.reload()
+        page.get_by_label("Your question").wait_for()
+        assert "sesame" not in page.evaluate("JSON.stringify({ ...localStorage })")
+        page.close()
