@@ -5,7 +5,7 @@ from typing import Any
 
 COURSE = "Words <b onclick=harm()>& numbers</b>"
 HINTS = ("A first hint", "A stronger hint", "The answer")
-MODELS = ("M0", "M1", "M2", "M1-nf4")
+MODELS = ("M2", "M1", "M0", "M1-nf4")
 
 
 LESSON = (
