@@ -373,7 +373,7 @@ def test_wrong_overrides(desk: Desk, override: str, problem: str) -> None:
         (("why", "M3", "-r", "small.yaml"), "unknown node 'M3'"),
         (("eval", "M1", "mcq", "-r", "small.yaml"), "unknown evaluation 'M1/mcq'"),
         (("chat", "M3", "-r", "small.yaml"), "unknown model 'M3'"),
-        (("chat", "M1", "-r", "small.yaml"), "M1 has not been made yet"),
+        (("chat", "M1", "-r", "small.yaml"), "M1 is not made yet"),
         (("report", "small.yaml"), "recipe small has not been run here"),
     ],
 )

@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_eval.app, name="eval")
+app.add_typer(cli_tutor.preferences, name="preferences")
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> No
     table = Table(box=None, pad_edge=False)
     for heading in ("node", "kind", "from", "state", "run"):
         table.add_column(heading)
-    colours = {"fresh": "green", "stale": "yellow", "failed": "red"}
+    colours = {"fresh": "green", "stale": "yellow", "failed": "red", "damaged": "red"}
     for name, node in found.nodes.items():
         state = found.state(name)
         colour = colours.get(state, "default")
@@ -180,9 +181,9 @@ def export(
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="A folder that is new, or empty.")],
     kind: Annotated[
-        Literal["f16", "q8_0", "q4_0"],
-        typer.Option("--type", help="How gguf and ollama store weights."),
-    ] = "q8_0",
+        Literal["f16", "q8_0", "q4_0"] | None,
+        typer.Option("--type", help="How gguf and ollama store weights (default: q8_0)."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Writes into a folder that holds something already.")
     ] = False,
@@ -251,10 +252,9 @@ def _made(plan: "Plan", model: str, recipe: str) -> "Run":
         raise unknown("model", model, plan.recipe.models, where=f"recipe {plan.recipe.name}")
     made = plan.store.find(plan.nodes[model].fingerprint)
     if plan.state(model) != "fresh":
+        told = f"the data of {model} have changed" if made.finished else f"{model} is not made yet"
         raise ZephyrError(
-            f"{model} has not been made yet"
-            if not made.finished
-            else f"the data of {model} have changed",
+            f"the run of {model} is damaged" if plan.state(model) == "damaged" else told,
             where=str(plan.store.root),
             todo=f"zephyr run {recipe}",
         )

@@ -15,7 +15,7 @@ from zephyr.model.base import content
 from zephyr.recipe import Recipe, Source, Use
 from zephyr.store import Store, write_json
 
-State = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed"]
+State = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed", "damaged"]
 
 VERSIONS = {
     "mixture": 2,
@@ -43,12 +43,15 @@ class Plan:
     def state(self, name: str) -> State:
         """Whether a node's run is there, was made from other inputs, or is not there.
 
-        It is waiting if it is there, and a mixture that it was made of has to be drawn again: it
-        stays if that gives the same records.
+        It is damaged if files of its run are missing or cut off. It is waiting if it is there, and
+        a mixture that it was made of has to be drawn again: it stays if that gives the same
+        records.
         """
         node = self.nodes[name]
         run = self.store.find(node.fingerprint)
         if run.finished:
+            if run.flaw is not None:
+                return "damaged"
             return "fresh" if all(map(self._settled, node.inputs.values())) else "waiting"
         if run.failure is not None:
             return "failed"

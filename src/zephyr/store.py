@@ -98,6 +98,21 @@ class Run:
         return (self.path / DONE).exists() and self.path.suffix != ".part"
 
     @property
+    def flaw(self) -> str | None:
+        """Which of its files is not of the size that it had when the run was finished, if any."""
+        try:
+            sizes: dict[str, int] = self.read(DONE)["bytes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"{DONE} can't be read"
+        for name, size in sizes.items():
+            path = self.path / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if (found := path.stat().st_size) != size:
+                return f"{name} has {found:,} of {size:,} bytes"
+        return None
+
+    @property
     def artifact(self) -> Path:
         """What the run made."""
         return self.path / "artifact"

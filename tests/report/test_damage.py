@@ -49,8 +49,7 @@ def reason(shelf: Shelf, name: str) -> str:
 def test_a_file_that_is_missing(shelf: Shelf, name: str) -> None:
     path = place(shelf, "M1/quiz")
     (path / name).unlink()
-    todo = f"remove objects/{path.name}, then run it again"
-    assert reason(shelf, "M1/quiz") == f"damaged: {name} is missing; {todo}"
+    assert reason(shelf, "M1/quiz") == f"damaged: {name} is missing; run it again"
     rows = {row.model: row.cells[0] for row in read_ledger(shelf.store, "demo").rows}
     assert rows["M0"].estimate is not None
     assert (rows["M1"].estimate, rows["M1"].empty) == (None, reason(shelf, "M1/quiz"))
@@ -61,8 +60,8 @@ def test_a_file_that_is_cut_off(shelf: Shelf, name: str) -> None:
     path = place(shelf, "M1/quiz") / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
-    told = f"damaged: {name} has {len(whole) - 7:,} of {len(whole):,} bytes; remove objects/"
-    assert reason(shelf, "M1/quiz").startswith(told)
+    told = f"damaged: {name} has {len(whole) - 7:,} of {len(whole):,} bytes; run it again"
+    assert reason(shelf, "M1/quiz") == told
 
 
 def test_a_file_of_zeros(shelf: Shelf) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.tutor.events import SCHEMA, AlreadyThere, Events
+from zephyr.tutor.events import SCHEMA, AlreadyThere, Events, UnknownSession
 
 
 @pytest.fixture
@@ -142,6 +142,9 @@ def test_a_deleted_session_leaves_nothing_in_any_file(events: Events, path: Path
     assert gone.encode() not in after
     assert {event.session for event in events.all()} == {kept}
     assert not events.knows(gone)
+    with pytest.raises(UnknownSession):  # what was being answered comes too late
+        events.add("vote", {}, session=gone, key="late")
+    assert len(events.all()) == 3
 
 
 def test_old_events_are_forgotten(path: Path) -> None:

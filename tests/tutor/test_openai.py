@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ MODELS = ("M0", "M1", "M2", "M1-nf4")
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    url = f"{server.url}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as found:
+        yield found
 
 
 def alone(place: Place, name: str) -> Model:
@@ -176,10 +179,10 @@ def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
         assert next(iter(change)) in json.dumps(body), body
 
 
-def test_the_page_and_the_counts_are_there(server: Server) -> None:
-    http = openai.DefaultHttpxClient(base_url=server.url)
-    assert http.get("/healthz").json() == {"status": "ok"}
-    counted = http.get("/metrics").text
+def test_what_was_asked_is_counted(server: Server) -> None:
+    with openai.DefaultHttpxClient(base_url=server.url) as http:
+        assert http.get("/healthz").json() == {"status": "ok"}
+        counted = http.get("/metrics").text
     assert 'zephyr_requests_total{route="/healthz",status="200"}' in counted
     token = next(line for line in counted.splitlines() if line.startswith("zephyr_tokens_total"))
     assert int(token.split()[1]) > 0

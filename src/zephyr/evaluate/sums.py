@@ -7,9 +7,11 @@ text repeats it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
+
+from zephyr.evaluate.spoken import lines
 
 Outcome = Literal["right", "wrong", "not checkable"]
 
@@ -27,6 +29,8 @@ class _Token(NamedTuple):
     text: str
     loose: bool
     """Whether a blank stands before it."""
+    start: int = 0
+    end: int = 0
 
 
 class _Side(NamedTuple):
@@ -38,6 +42,17 @@ class _Side(NamedTuple):
     rounded: int | None
     percent: bool
     key: str
+    start: int
+    end: int
+
+
+class _Equation(NamedTuple):
+    """What comes of an equation, what it says, and where it stands in its line."""
+
+    outcome: Outcome
+    key: str
+    start: int = 0
+    end: int = 0
 
 
 _TOKEN = re.compile(
@@ -51,26 +66,14 @@ _TOKEN = re.compile(
     r"|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)"
     r"|(?P<other>.)"
 )
-_SPOKEN = (
-    (re.compile(r"\\(?:times|cdot)\b"), "*"),
-    (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\\(?=[$%])"), ""),
-    (re.compile(r"\\[()\[\]]"), " "),
-    (re.compile(r"(?<=[\d)])\s*\*\*\s*(?=[\d(])"), "^"),
-    (re.compile(r"\*\*"), ""),
-    (re.compile(r"(?<=[\d%)])\s+plus\s+(?=[$€£(]?[\d.])"), " + "),
-    (re.compile(r"(?<=[\d%)])\s+minus\s+(?=[$€£(]?[\d.])"), " - "),
-    (re.compile(r"(?<=[\d%)])\s+times\s+(?=[$€£(]?[\d.])"), " * "),
-    (re.compile(r"(?<=[\d%)])\s+divided by\s+(?=[$€£(]?[\d.])"), " / "),
-    (re.compile(r"(?<=[\d%)])\s+equals\s+(?=[$€£(-]?[\d.])"), " = "),
-    (re.compile(r"(?<=%)\s+of\s+(?=[$€£]?[\d.])"), " * "),
-)
-_BULLET = re.compile(r"^\s*(?:[-*•]\s+|\(?\d+[.)]\s+)")
-_MARK = re.compile(r"<<([^<>\n]*)>>")
 _SIGNS = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-"}
 _REACHES_BACK = {"times", "plus", "minus", "over", "than", "half", "twice", "double", "triple"}
 """Words before a number that make it a part of something else."""
 _SHARES = {"half", "third", "thirds", "quarter", "quarters", "fifth", "tenth"}
+LONGEST = 100
+"""Signs of an expression, and digits of a number, beyond which neither is read."""
+_ENDS = ("number", "close", "percent", "money")
+"""Kinds of tokens that may end an expression, units left out."""
 _FAMILIES = (
     {"second", "sec", "minute", "min", "hour", "hr", "day", "week", "month", "year", "decade"},
     {"cent", "penny", "pennie", "dime", "quarter", "dollar", "euro", "pound"},
@@ -95,19 +98,24 @@ def check_sums(text: str) -> Sums:
     and sides that differ where two units of one kind (minutes and hours) stand in them.
     """
     found: dict[str, Outcome] = {}
-    for line in text.splitlines():
-        parts = [_MARK.sub("", line), *(mark.group(1) for mark in _MARK.finditer(line))]
-        for part in parts:
-            found |= _equations(part)
+    for line in lines(text):
+        found |= {equation.key: equation.outcome for equation in _equations(line.text)}
     outcomes = list(found.values())
     return Sums(*(outcomes.count(name) for name in ("right", "wrong", "not checkable")))
 
 
-def _equations(line: str) -> dict[str, Outcome]:
-    """What comes of each equation of one line, by what it says."""
-    line = _BULLET.sub("", line)
-    for pattern, sign in _SPOKEN:
-        line = pattern.sub(sign, line)
+def wrong_places(text: str) -> list[tuple[int, int]]:
+    """Where each wrong equation begins and ends, in characters, units after its result left out."""
+    return sorted(
+        (line.places[equation.start], line.places[equation.end - 1] + 1)
+        for line in lines(text)
+        for equation in _equations(line.text)
+        if equation.outcome == "wrong"
+    )
+
+
+def _equations(line: str) -> Iterator[_Equation]:
+    """The equations of one line."""
     sides: list[list[_Token]] = [[]]
     relations: list[str] = []
     loose = False
@@ -118,18 +126,18 @@ def _equations(line: str) -> dict[str, Outcome]:
             sides.append([])
         elif kind != "space":
             kind = "operator" if kind == "times" else kind
-            sides[-1].append(_Token(kind, _SIGNS.get(match.group(), match.group()), loose))
+            sign = _SIGNS.get(match.group(), match.group())
+            sides[-1].append(_Token(kind, sign, loose, match.start(), match.end()))
         loose = kind == "space"
-    found: dict[str, Outcome] = {}
     for at, relation in enumerate(relations):
         left, right = _ending(sides[at]), _beginning(sides[at + 1])
         if left is None or right is None:
             if all(any(token.kind == "number" for token in side) for side in sides[at : at + 2]):
                 said = "".join(token.text for side in sides[at : at + 2] for token in side)
-                found[f"{at} {said}"] = "not checkable"
+                yield _Equation("not checkable", f"{at} {said}")
         elif left.operators or right.operators:
-            found[f"{left.key}={right.key}"] = _judge(left, right, relation == "≈")
-    return found
+            outcome = _judge(left, right, relation == "≈")
+            yield _Equation(outcome, f"{left.key}={right.key}", left.start, right.end)
 
 
 def _judge(left: _Side, right: _Side, about: bool) -> Outcome:
@@ -161,7 +169,7 @@ def _tells(side: _Side, value: Fraction, about: bool) -> bool:
 
 def _ending(tokens: Sequence[_Token]) -> _Side | None:
     """The longest expression at the end, if nothing before it belongs to it."""
-    for start in range(len(tokens)):
+    for start in range(max(0, len(tokens) - 2 * LONGEST), len(tokens)):
         parsed = _Parser(tokens, start)
         side = parsed.side()
         if side is not None and parsed.at == len(tokens):
@@ -209,7 +217,7 @@ class _Parser:
     """An expression read from a place on: sums of products of numbers and brackets."""
 
     def __init__(self, tokens: Sequence[_Token], at: int) -> None:
-        self.tokens, self.at = tokens, at
+        self.tokens, self.first, self.at = tokens, at, at
         self.operators = ""
         self.units: set[str] = set()
         self.decimals = 0
@@ -223,7 +231,11 @@ class _Parser:
             return None
         plain = None if self.operators else self.decimals
         units = frozenset(self.units)
-        return _Side(value, self.operators, units, plain, self.percent, self.key)
+        used = self.tokens[self.first : self.at]
+        end = max(token.end for token in used if token.kind in _ENDS)
+        return _Side(
+            value, self.operators, units, plain, self.percent, self.key, used[0].start, end
+        )
 
     def _sum(self) -> Fraction:
         value = self._product()
@@ -262,6 +274,8 @@ class _Parser:
         return bool(kinds) and kinds[0] in ("number", "open")
 
     def _factor(self) -> Fraction:
+        if self.at - self.first > LONGEST:
+            raise _NoNumber
         sign = 1
         if self._kind() == "operator" and self.tokens[self.at].text == "-":
             following = self.tokens[self.at + 1 : self.at + 2]
@@ -279,11 +293,7 @@ class _Parser:
                 raise _NoNumber
             self.at, self.key = self.at + 1, self.key + ")"
         elif self._kind() == "number":
-            text = self.tokens[self.at].text.replace(",", "")
-            value = Fraction(text)
-            self.decimals = len(text.partition(".")[2])
-            self.key += text
-            self.at += 1
+            value = self._number()
         else:
             raise _NoNumber
         if self._kind() == "money":  # 15$, or the end of a formula
@@ -298,6 +308,15 @@ class _Parser:
         else:
             self._note(end)
         return sign * value
+
+    def _number(self) -> Fraction:
+        text = self.tokens[self.at].text.replace(",", "")
+        if len(text) > LONGEST:
+            raise _NoNumber
+        self.decimals = len(text.partition(".")[2])
+        self.key += text
+        self.at += 1
+        return Fraction(text)
 
     def _after_units(self) -> int:
         """The place after at most three words, of which none is a single letter, and "per" one."""

@@ -25,16 +25,24 @@ class Exported(NamedTuple):
 
 
 def export(
-    plan: Plan, name: str, to: Form, folder: Path, *, kind: Type = "q8_0", force: bool = False
+    plan: Plan, name: str, to: Form, folder: Path, *, kind: Type | None = None, force: bool = False
 ) -> Exported:
     """Writes a model that has been made to a folder; nothing is left there if that fails.
+
+    `kind` is how GGUF stores weights: q8_0 unless given.
 
     Raises:
         ZephyrError: the model can't be had in this form, or the folder is in use.
     """
+    if kind is not None and to in ("peft", "merged"):
+        raise ZephyrError(
+            f"--to {to} has no --type: its weights are stored as they are trained",
+            found=kind,
+            allowed="--type with --to gguf or ollama",
+        )
     quiet()
     with target(folder, force=force) as part:
-        what, said = _FORMS[to](plan, name, part, kind)
+        what, said = _FORMS[to](plan, name, part, kind or "q8_0")
         card = model_card(
             plan.store,
             plan.recipe,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zephyr.store import DONE, Run, read_json
+from zephyr.store import DONE, Run
 
 _READ = (
     "env.json",
@@ -20,25 +20,12 @@ def damage(run: Run) -> str | None:
     if not run.finished:
         lost = run.path.with_suffix("").exists()
         return f"damaged: {DONE} is missing from {place}; run it again" if lost else None
-    flaw = _flaw(run)
-    return None if flaw is None else f"damaged: {flaw}; remove {place}, then run it again"
-
-
-def _flaw(run: Run) -> str | None:
-    try:
-        sizes: dict[str, int] = read_json(run.path / DONE)["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{DONE} can't be read"
-    for name, size in sizes.items():
-        path = run.path / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if (found := path.stat().st_size) != size:
-            return f"{name} has {found:,} of {size:,} bytes"
+    if run.flaw is not None:
+        return f"damaged: {run.flaw}; run it again"
     for name in _READ:
-        if name in sizes:
+        if (run.path / name).exists():
             try:
-                read_json(run.path / name)
+                run.read(name)
             except ValueError:
-                return f"{name} can't be read"
+                return f"damaged: {name} can't be read; remove {place}, then run it again"
     return None

@@ -46,11 +46,16 @@ CREATE UNIQUE INDEX one_answer ON events (session, key) WHERE kind = 'quiz';
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {SCHEMA};
 """
+_SESSION = "kind = 'session' AND session = ?"
 _COLUMNS = "id, time, session, kind, model, key, body"
 
 
 class AlreadyThere(Exception):
     """There may be one such event, and there is one: a vote, an answer in a quiz."""
+
+
+class UnknownSession(Exception):
+    """The session was not made here, or has been removed."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +166,16 @@ class Events:
 
         Raises:
             AlreadyThere: there may be one such event, and there is one.
+            UnknownSession: the session is not there, or no more.
             ZephyrError: it can't be written.
         """
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         row = (self._time(), session, kind, model, key, text)
         with self._explained(), self._lock, self._writing() as connection:
+            if kind != "session" and session is not None:
+                there = connection.execute(f"SELECT 1 FROM events WHERE {_SESSION}", (session,))  # noqa: S608  # our own words
+                if there.fetchone() is None:
+                    raise UnknownSession
             try:
                 made = connection.execute(
                     "INSERT INTO events (time, session, kind, model, key, body)"
@@ -212,7 +222,7 @@ class Events:
 
     def knows(self, session: str) -> bool:
         """Whether a session was made here, and has not been removed."""
-        return bool(self._rows("kind = 'session' AND session = ?", (session,)))
+        return bool(self._rows(_SESSION, (session,)))
 
     def comparison(self, key: str) -> Event | None:
         """The comparison with this id."""
@@ -233,7 +243,7 @@ class Events:
         with self._explained(), self._lock:
             rows = self._connection.execute(query, values).fetchall()
         with self._explained():
-            return [Event(*row, body=_body(text)) for *row, text in rows]
+            return [Event(*(*row, _body(text))) for *row, text in rows]
 
     def close(self) -> None:
         """Ends the log's connection; what was written stays."""

@@ -70,7 +70,7 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
     async def complete(request: Request, body: CompletionBody) -> Response:
         _refuse_other_ways(tutor)
         served = find(serving, body.model)
-        _refuse_long(tutor, body.prompt)
+        refuse_long(tutor, body.prompt)
         prompt = served.template.text(body.prompt)
         room = served.context - len(prompt)
         if room < 1:
@@ -115,7 +115,7 @@ def taught(tutor: Tutor, messages: Sequence[Message]) -> list[Message]:
         Refusal: a message is too long, or the student sets a system message beside the course's.
     """
     for message in messages:
-        _refuse_long(tutor, message.content)
+        refuse_long(tutor, message.content)
     if tutor.system is None:
         return list(messages)
     if messages[0].role == "system":
@@ -124,10 +124,14 @@ def taught(tutor: Tutor, messages: Sequence[Message]) -> list[Message]:
     return [Message("system", tutor.system), *messages]
 
 
-def _refuse_long(tutor: Tutor, text: str) -> None:
+def refuse_long(tutor: Tutor, text: str, param: str = "messages") -> None:
+    """
+    Raises:
+        Refusal: the text is longer than a message may be.
+    """
     if len(text) > tutor.limits.message:
         said = f"a message has {len(text):,} characters; at most {tutor.limits.message:,} are read"
-        raise Refusal(400, said, code="message_too_long", param="messages")
+        raise Refusal(400, said, code="message_too_long", param=param)
 
 
 def _refuse_other_ways(tutor: Tutor) -> None:

@@ -118,7 +118,7 @@ def choose_models(plan: "Plan", wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in models:
             raise unknown("model", name, models, where=f"recipe {plan.recipe.name}")
-    made = [name for name in models if plan.store.find(plan.nodes[name].fingerprint).finished]
+    made = [name for name in models if plan.state(name) in ("fresh", "waiting")]
     missing = [name for name in wanted if name not in made]
     if missing or not made:
         raise ZephyrError(

@@ -56,7 +56,7 @@ class EventStream(Response):
             try:
                 async for event in events:
                     await _patiently(send, _line(event))
-            except Broken as error:
+            except (Broken, Refusal) as error:
                 await _patiently(send, _line(refusal_of(error).body))
         await _patiently(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -68,7 +68,8 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 async def _patiently(send: Send, body: bytes) -> None:
     part: Message = {"type": "http.response.body", "body": body, "more_body": True}
-    await asyncio.wait_for(send(part), PATIENCE)
+    async with asyncio.timeout(PATIENCE):  # wait_for of Python 3.11 loses a cancellation
+        await send(part)
 
 
 async def _gone(receive: Receive) -> None:

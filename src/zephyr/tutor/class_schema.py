@@ -1,0 +1,103 @@
+"""Requests of the class's page. What is not known is refused, not ignored."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from zephyr.data.readers.values import Unreadable, conversation
+from zephyr.records import Message
+from zephyr.tutor.openai_schema import MOST_TEXT, MOST_TURNS, Body, Name
+
+Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,32}$")]
+Written = Annotated[str, StringConstraints(min_length=1, max_length=MOST_TEXT, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+Remark = Annotated[str, StringConstraints(max_length=1_000)]
+Side = Literal["A", "B", "AB"]
+"""AB: both are as good."""
+
+
+class SessionBody(Body):
+    """Who asks."""
+
+    session: Session
+
+
+class Turn(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Written
+
+
+class CompareBody(SessionBody):
+    """A conversation that two models are to answer."""
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_TURNS)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        try:
+            conversation(self.conversation, "user")
+        except Unreadable as error:
+            raise ValueError(f"messages: {error}") from error
+        return self
+
+    @property
+    def conversation(self) -> list[Message]:
+        return [Message(turn.role, turn.content) for turn in self.messages]
+
+
+class Criteria(Body):
+    """What a vote says beside which answer is better."""
+
+    correctness: Side | None = None
+    relevance: Side | None = None
+    clarity: Side | None = None
+    completeness: Side | None = None
+    other: Remark | None = None
+
+
+class VoteBody(SessionBody):
+    """Which of two answers is better."""
+
+    comparison: Id
+    overall: Side
+    criteria: Criteria = Criteria()
+
+
+class RatingBody(SessionBody):
+    """Whether an answer helped."""
+
+    model: Name
+    question: Written
+    answer: Text
+    rating: Literal["up", "down"]
+
+
+class MarksBody(Body):
+    """A text that is looked through."""
+
+    text: Text
+
+
+class AnswerBody(SessionBody):
+    """What a student chose, and the model that is asked the same."""
+
+    quiz: Id
+    chosen: Annotated[int, Field(ge=0, lt=26)]
+    model: Name
+
+
+class ExplainBody(SessionBody):
+    """A question of the quiz, and the model that is to explain it."""
+
+    quiz: Id
+    model: Name
+
+
+class LadderBody(SessionBody):
+    """A question to which a model is to give hints."""
+
+    model: Name
+    question: Written

@@ -1,0 +1,116 @@
+"""Votes of a class in the course's raw form, which the reader `epfl` learns from.
+
+One row is one question with all votes on it. A conversation of several turns, or one that a system
+message of the student opens, is written as a transcript:
+
+    Student: What is work?
+
+    Tutor: Force times distance.
+
+    Student: And power?
+
+The teacher's own system message is no part of the question: it stands before every conversation
+when the model is served.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zephyr.errors import ZephyrError
+from zephyr.records import content_hash
+from zephyr.store import full_disk_explained, write_atomically
+from zephyr.tutor.events import Event
+
+CRITERIA = ("correctness", "relevance", "clarity", "completeness", "other")
+"""What a vote may say beside which answer is better overall."""
+
+_SPEAKERS = {"user": "Student", "assistant": "Tutor", "system": "Instructions"}
+
+
+class Vote(NamedTuple):
+    """What a student said of two answers, and which models had written them."""
+
+    question: str
+    answers: dict[str, str]
+    models: dict[str, str]
+    overall: str
+    criteria: dict[str, str]
+
+
+def question_text(messages: Sequence[Sequence[str]]) -> str:
+    """What was asked: the question alone where nothing stands before it, else a transcript."""
+    if len(messages) == 1:
+        return messages[0][1]
+    return "\n\n".join(f"{_SPEAKERS[role]}: {content}" for role, content in messages)
+
+
+def votes(events: Iterable[Event]) -> Iterator[Vote]:
+    """All votes among comparisons and votes, in the order in which they were given."""
+    events = list(events)
+    shown = {event.key: event.body for event in events if event.kind == "comparison"}
+    for event in events:
+        if event.kind == "vote" and event.key in shown:
+            body = shown[event.key]
+            yield Vote(
+                question_text(body["messages"]),
+                body["answers"],
+                body["models"],
+                event.body["overall"],
+                event.body["criteria"],
+            )
+
+
+def raw_rows(events: Iterable[Event], course: str) -> list[dict[str, Any]]:
+    """The course's raw form: questions in the order of their first vote, numbered by their text.
+
+    Criteria that a student did not judge are null. The course's number follows from its name.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for vote in votes(events):
+        row = rows.setdefault(
+            vote.question,
+            {
+                "question_id": _number(vote.question),
+                "question_complete": vote.question,
+                "course_id": _number(course),
+                "preference": [],
+            },
+        )
+        judged = {name: vote.criteria.get(name) for name in CRITERIA}
+        row["preference"].append(
+            {
+                "A": vote.answers["A"],
+                "B": vote.answers["B"],
+                "overall": vote.overall,
+                "criteria": {"overall": vote.overall, **judged},
+            }
+        )
+    return list(rows.values())
+
+
+def _number(text: str) -> int:
+    """A number below 2^48 that a text always gets."""
+    return int(content_hash(text)[:12], 16)
+
+
+def write(events: Iterable[Event], course: str, path: Path, *, force: bool) -> tuple[int, int]:
+    """Writes the course's raw file; gives the number of its questions, and of its votes.
+
+    Raises:
+        ZephyrError: nobody has voted, or the file is there already.
+    """
+    rows = raw_rows(events, course)
+    if not rows:
+        raise ZephyrError(
+            "there are no votes to export yet",
+            todo="let students compare answers (zephyr serve), and vote",
+        )
+    if path.exists() and not (force and path.is_file()):
+        todo = "give --force to write over it" if path.is_file() else "give the name of a file"
+        raise ZephyrError("this is there already", where=str(path), todo=todo)
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    return len(rows), sum(len(row["preference"]) for row in rows)

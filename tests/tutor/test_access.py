@@ -1,0 +1,143 @@
+"""Who may ask: hosts, origins, passwords that can't be guessed, sizes, headers."""
+
+import asyncio
+import json
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zephyr.errors import ZephyrError
+from zephyr.tutor import access
+from zephyr.tutor.access import Access, Guard, teacher_token
+from zephyr.tutor.serve import PASSWORD, Door
+
+SECRET, TEACHER = "a class of physics", "the teacher's own"
+
+
+def ask(
+    guard: Guard, path: str = "/v1/models", method: str = "GET", **headers: str
+) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and body of what a guarded app answers."""
+    sent: list[dict[str, Any]] = []
+    body = headers.pop("body", "").encode()
+    raw = {"host": "localhost:8000", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "client": ("10.0.0.1", 1),
+        "headers": [(k.encode(), v.encode()) for k, v in raw.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(guard(scope, receive, send))
+    found = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+    content = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], found, json.loads(content or b"null")
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    admitted = json.dumps(scope["state"]["admitted"]).encode()
+    await send({"type": "http.response.body", "body": admitted})
+
+
+def test_an_open_server_answers_this_machine_alone() -> None:
+    guard = Guard(app, Access(None, TEACHER))
+    assert ask(guard)[0] == 200
+    assert ask(guard, host="[::1]:8000")[0] == 200
+    for host in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io", ""):
+        status, _, body = ask(guard, host=host)
+        assert (status, body["error"]["code"]) == (403, "foreign_host")
+
+
+def test_no_page_of_another_site_is_answered() -> None:
+    guard = Guard(app, Access(None, TEACHER))
+    assert ask(guard, origin="http://localhost:8000")[0] == 200
+    for origin in ("http://evil.example", "http://localhost:9000", "null"):
+        status, _, body = ask(guard, method="POST", origin=origin)
+        assert (status, body["error"]["code"]) == (403, "foreign_origin")
+
+
+def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
+    guard = Guard(app, Access(SECRET, TEACHER))
+    assert ask(guard)[0] == 401
+    assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
+    assert ask(guard, authorization=f"Basic {SECRET}")[0] == 401
+    for path in ("/", "/teacher", "/page/main.js", "/healthz", "/tutor/config"):
+        status, _, admitted = ask(guard, path, host="anything.example")
+        assert (status, admitted) == (200, False)
+    assert ask(guard, "/tutor/config", authorization=f"Bearer {SECRET}")[2] is True
+    assert ask(guard, "/tutor/config", authorization="Bearer wrong")[0] == 401
+    for server in (guard, Guard(app, Access(None, TEACHER))):
+        assert ask(server, "/teacher/summary")[0] == 401
+        assert ask(server, "/teacher/summary", authorization=f"Bearer {SECRET}")[0] == 401
+        assert ask(server, "/teacher/summary", authorization=f"Bearer {TEACHER}")[0] == 200
+
+
+def test_a_password_can_be_guessed_ten_times_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    guard = Guard(app, Access(SECRET, TEACHER))
+    codes = [ask(guard, authorization=f"Bearer {n}")[0] for n in range(12)]
+    assert codes == [401] * 10 + [429] * 2
+    status, headers, _ = ask(guard, authorization=f"Bearer {SECRET}")
+    assert status == 429
+    assert headers["retry-after"] == "61"
+    now += 60.1
+    assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
+    assert len(guard.access.guesses._of) == 1
+
+
+def test_a_large_request_is_refused_whether_or_not_it_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access, "LARGEST", 100)
+    guard = Guard(app, Access(None, TEACHER))
+    assert ask(guard, method="POST", body="a" * 100)[0] == 200
+    assert ask(guard, method="POST", body="a" * 101)[0] == 413
+    assert ask(guard, method="POST", content_length="101")[0] == 413
+    assert ask(guard, method="POST", content_length="-1")[0] == 413
+
+
+def test_every_answer_has_the_headers_of_safety() -> None:
+    guard = Guard(app, Access(None, TEACHER))
+    for host in ("localhost", "evil.example"):
+        headers = ask(guard, host=host)[1]
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_teachers_token_is_made_once_for_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "tutor.teacher"
+    token = teacher_token(path)
+    assert len(token) >= 32
+    assert teacher_token(path) == token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_no_class_is_served_openly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PASSWORD, raising=False)
+    assert Door().password() is None
+    for door in (Door("0.0.0.0"), Door(behind_proxy=True), Door("::")):
+        with pytest.raises(ZephyrError, match="needs the password of the class"):
+            door.password()
+    monkeypatch.setenv(PASSWORD, SECRET)
+    assert Door().password() == SECRET
+    with pytest.raises(ZephyrError, match="sent in clear"):
+        Door("0.0.0.0").password()
+    assert Door("0.0.0.0", certificate=Path("c.pem")).password() == SECRET
+    assert Door("0.0.0.0", behind_proxy=True).password() == SECRET
+    monkeypatch.setenv(PASSWORD, "short")
+    with pytest.raises(ZephyrError, match="at least 8 characters"):
+        Door().password()

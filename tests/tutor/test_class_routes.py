@@ -1,0 +1,536 @@
+"""The routes of a class, asked as its page does, of two tiny models."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.tutor.classes import QUIZ, TOKEN, Class, open_class
+from zephyr.data.course import quiz_text
+from zephyr.model.decode import Sampling
+from zephyr.model.fork import fork
+from zephyr.records import Message
+from zephyr.tutor.settings import LADDER
+
+QUESTION = "What is 2 + 2?"
+ASKED = [{"role": "user", "content": QUESTION}]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+    with open_class(tmp_path_factory.mktemp("class")) as found:
+        yield found
+
+
+def alone(room: Class, name: str, messages: list[Message], tokens: int = 12) -> str:
+    """What a model answers by itself."""
+    model = room.room.serving.models[name].model
+    (answer,) = model.generate([model.template.prompt(messages)], max_new_tokens=tokens)
+    return answer.text
+
+
+def compared(room: Class, session: str, **more: Any) -> tuple[dict[str, str], dict[str, str], str]:
+    """Texts and endings of both sides, and the id of the comparison."""
+    events = room.stream("/tutor/compare", session=session, messages=ASKED, **more)
+    texts, ended = {"A": "", "B": ""}, {}
+    for event in events[:-1]:
+        texts[event["side"]] += event.get("text", "")
+        if "ended" in event:
+            ended[event["side"]] = event["ended"]
+    assert set(events[-1]) == {"comparison"}
+    return texts, ended, events[-1]["comparison"]
+
+
+# -- config and sessions --------------------------------------------------------------------------
+
+
+def test_the_page_is_told_what_it_offers(shared: Class) -> None:
+    assert shared.get("/tutor/config") == {
+        "course": "Course",
+        "needs_password": False,
+        "models": [{"id": "M1", "about": "about M1"}, {"id": "M2", "about": "about M2"}],
+        "ways": ["ask", "compare", "quiz", "hint"],
+        "hints": [step.name for step in LADDER],
+        "limits": {"message": 60, "tokens": 12},
+        "kept": "What you compare, your votes, ratings and quiz answers are kept for 90 days under "
+        "a random number, without your name; your other questions are only counted.",
+        "system": False,
+    }
+
+
+def test_without_the_password_only_the_courses_name_is_told(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"course": "Mechanics"}, password="open sesame") as room:
+        assert room.get("/tutor/config") == {"course": "Mechanics", "needs_password": True}
+        assert room.post("/tutor/session", 401)["code"] == "no_password"
+        room.client.headers["Authorization"] = "Bearer open sesame"
+        assert room.get("/tutor/config")["ways"][0] == "ask"
+        room.session()
+        assert room.get("/teacher/summary", 401)["code"] == "wrong_password"
+        room.client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert room.get("/teacher/summary")["course"] == "Mechanics"
+
+
+def test_ways_that_are_not_possible_are_not_offered(tmp_path: Path) -> None:
+    with open_class(tmp_path, names=("M1",), quiz=[]) as room:
+        assert room.get("/tutor/config")["ways"] == ["ask", "hint"]
+        session = room.session()
+        refused = room.post("/tutor/compare", 403, session=session, messages=ASKED)
+        assert refused["code"] == "not_a_way"
+        assert room.get("/tutor/quiz", 403, session=session)["code"] == "not_a_way"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tutor/compare", {"messages": ASKED}),
+        ("/tutor/vote", {"comparison": "0" * 32, "overall": "A"}),
+        ("/tutor/quiz", {"quiz": QUIZ[0].id, "chosen": 0, "model": "M1"}),
+        ("/tutor/explain", {"quiz": QUIZ[0].id, "model": "M1"}),
+        ("/tutor/ladder", {"model": "M1", "question": "x"}),
+        ("/tutor/ladder/" + "0" * 32, {}),
+        ("/tutor/rating", {"model": "M1", "question": "x", "answer": "y", "rating": "up"}),
+    ],
+)
+def test_a_session_that_was_not_made_here_is_refused(
+    shared: Class, path: str, body: dict[str, Any]
+) -> None:
+    for session in ("0" * 32, "x", "", "A" * 32, "0" * 33):
+        assert shared.post(path, 400, session=session, **body)["param"] == "session"
+    assert shared.post(path, 400, **body)["param"] == "session"
+
+
+def test_a_deleted_session_is_gone_with_all_it_left(shared: Class) -> None:
+    session, other = shared.session(), shared.session()
+    _, _, comparison = compared(shared, session)
+    shared.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+    ladder = shared.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
+    deleted = shared.told(shared.client.delete(f"/tutor/session/{session}"), 200)
+    assert deleted == {"deleted": 4}
+    assert session not in {event.session for event in shared.events.all()}
+    again = shared.told(shared.client.delete(f"/tutor/session/{session}"), 400)
+    assert again["code"] == "unknown_session"
+    path = f"/tutor/ladder/{ladder['ladder']}"
+    assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+def test_both_answers_come_without_names_and_are_revealed_by_the_vote(shared: Class) -> None:
+    session = shared.session()
+    texts, ended, comparison = compared(shared, session)
+    criteria = {"clarity": "AB", "other": "A is shorter"}
+    voted = shared.post(
+        "/tutor/vote", session=session, comparison=comparison, overall="B", criteria=criteria
+    )
+    assert voted["stored"] is True
+    assert sorted(voted["models"].values()) == ["M1", "M2"]
+    for side, name in voted["models"].items():
+        assert texts[side] == alone(shared, name, [Message("user", QUESTION)])
+    assert set(ended) == {"A", "B"}
+    stored = shared.events.comparison(comparison)
+    assert stored is not None
+    assert stored.body["answers"] == texts
+    assert stored.body["ended"] == ended
+    assert stored.body["models"] == voted["models"]
+    assert stored.body["messages"] == [["user", QUESTION]]
+    vote = shared.events.all("vote")[-1]
+    assert (vote.key, vote.body) == (comparison, {"overall": "B", "criteria": criteria})
+
+
+def test_a_stream_names_no_model(shared: Class) -> None:
+    body = {"session": shared.session(), "messages": ASKED}
+    response = shared.client.post("/tutor/compare", json=body)
+    assert "M1" not in response.text
+    assert "M2" not in response.text
+    long = {"session": shared.session(), "messages": [{"role": "user", "content": "a? " * 20}] * 3}
+    long["messages"] = [*long["messages"]]
+    long["messages"][1] = {"role": "assistant", "content": "b! " * 20}
+    refused = shared.post("/tutor/compare", 400, **long)
+    assert refused["code"] == "not_answerable"
+    assert "M1" not in str(refused)
+    assert "M2" not in str(refused)
+
+
+def test_one_vote_for_a_comparison_by_who_asked(shared: Class) -> None:
+    session, other = shared.session(), shared.session()
+    _, _, comparison = compared(shared, session)
+    foreign = shared.post("/tutor/vote", 404, session=other, comparison=comparison, overall="A")
+    assert foreign["code"] == "no_such_comparison"
+    shared.post("/tutor/vote", session=session, comparison=comparison, overall="AB")
+    again = shared.post("/tutor/vote", 409, session=session, comparison=comparison, overall="A")
+    assert again["code"] == "already_voted"
+    for wrong in ({"overall": "C"}, {"overall": "A", "criteria": {"beauty": "A"}}, {}):
+        shared.post("/tutor/vote", 400, session=session, comparison=comparison, **wrong)
+
+
+def test_a_vote_may_come_after_the_server_has_started_again(tmp_path: Path) -> None:
+    with open_class(tmp_path) as room:
+        session = room.session()
+        _, _, comparison = compared(room, session)
+    with open_class(tmp_path) as room:
+        voted = room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        assert sorted(voted["models"].values()) == ["M1", "M2"]
+
+
+def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as room:
+        session = room.session()
+        for _ in range(4):
+            compared(room, session)
+    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as room:
+        for _ in range(20):
+            compared(room, session)
+        shown = [event.body["models"] for event in room.events.all("comparison")]
+    pairs = Counter(frozenset(models.values()) for models in shown)
+    assert sorted(pairs.values()) == [8, 8, 8]
+    firsts = Counter(models["A"] for models in shown)
+    assert len(firsts) == 3  # 24 draws without one of them on side A: once in 10^5
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([], "messages"),
+        ([{"role": "user", "content": " "}], "messages"),
+        ([{"role": "assistant", "content": "a"}], "alternate"),
+        ([*ASKED, *ASKED], "alternate"),
+        ([{"role": "tool", "content": "a"}], "role"),
+        ([{"role": "user", "content": "a", "name": "b"}], "name"),
+        ([{"role": "user", "content": 3}], "content"),
+        ([{"role": "user", "content": "a" * 61}], "at most 60"),
+        ([{"role": "user", "content": "half \ud83d"}], "content"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(shared: Class, messages: list[Any], said: str) -> None:
+    refused = shared.post("/tutor/compare", 400, session=shared.session(), messages=messages)
+    assert said in str(refused)
+
+
+def test_a_full_queue_takes_neither_side(tmp_path: Path) -> None:
+    with open_class(tmp_path, queue=1) as room:
+        session = room.session()
+        response = room.client.post("/tutor/compare", json={"session": session, "messages": ASKED})
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert room.room.serving.scheduler.counts[:2] == (0, 0)
+        assert room.events.all("comparison") == []
+
+
+def test_the_courses_system_message_stands_before_all(tmp_path: Path) -> None:
+    system = "Be brief."
+    with open_class(tmp_path, {"system": system, "limits": {"tokens": 12}}) as room:
+        assert room.get("/tutor/config")["system"] is True
+        session = room.session()
+        texts, _, comparison = compared(room, session)
+        stored = room.events.comparison(comparison)
+        assert stored is not None
+        assert stored.body["messages"] == [["user", QUESTION]]
+        assert stored.body["system"] == system
+        for side, name in stored.body["models"].items():
+            asked = [Message("system", system), Message("user", QUESTION)]
+            assert texts[side] == alone(room, name, asked)
+        own = [{"role": "system", "content": "Swear."}, *ASKED]
+        room.post("/tutor/compare", 400, session=session, messages=own)
+
+
+def test_at_a_temperature_answers_differ(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"temperature": 2, "limits": {"tokens": 12}}) as room:
+        session = room.session()
+        answers = set()
+        for _ in range(3):
+            texts, _, comparison = compared(room, session)
+            stored = room.events.comparison(comparison)
+            assert stored is not None
+            answers |= {(stored.body["models"][side], text) for side, text in texts.items()}
+        assert len(answers) == 6
+        assert room.room.request(
+            room.room.serving.models["M1"], [Message("user", "?")]
+        ).sampling == Sampling(2.0)
+
+
+# -- the quiz -------------------------------------------------------------------------------------
+
+
+def test_a_session_is_asked_every_question_once(shared: Class) -> None:
+    session = shared.session()
+    asked = []
+    for number in range(1, len(QUIZ) + 1):
+        quiz = shared.get("/tutor/quiz", session=session)
+        assert quiz == shared.get("/tutor/quiz", session=session)  # until it is answered
+        assert (quiz["number"], quiz["of"]) == (number, len(QUIZ))
+        choice = next(c for c in QUIZ if c.id == quiz["quiz"])
+        assert (quiz["subject"], quiz["question"]) == (choice.subject, choice.text)
+        assert quiz["options"] == list(choice.choices)
+        asked.append(quiz["quiz"])
+        body = {"session": session, "quiz": quiz["quiz"], "model": "M1"}
+        early = shared.post("/tutor/explain", 409, **body)
+        assert early["code"] == "not_answered"
+        told = shared.post("/tutor/quiz", chosen=number % 3, **body)
+        assert told["answer"] == 0
+        assert told["right"] == (number % 3 == 0)
+        again = shared.post("/tutor/quiz", 409, chosen=0, **body)
+        assert again["code"] == "already_answered"
+    assert sorted(asked) == sorted(choice.id for choice in QUIZ)
+    assert shared.get("/tutor/quiz", 404, session=session)["code"] == "no_more_quizzes"
+
+
+def test_the_models_probabilities_are_those_of_its_letters(shared: Class) -> None:
+    session = shared.session()
+    quiz = QUIZ[2]
+    found = shared.post("/tutor/quiz", session=session, quiz=quiz.id, chosen=2, model="M2")
+    model = shared.room.serving.models["M2"].model
+    prompt = model.template.prompt([Message("user", quiz_text(quiz))])
+    weights = []
+    for letter in "ABC":
+        (ids,) = model.template.answers([letter])
+        weights.append(float(model.logprobs([fork(prompt, ids)])[0][0].sum()))
+    expected = np.exp(weights) / np.exp(weights).sum()
+    np.testing.assert_allclose(found["model"]["probabilities"], expected, atol=1e-5)
+    assert found["model"]["chosen"] == int(expected.argmax())
+    assert sum(found["model"]["probabilities"]) == pytest.approx(1)
+    event = shared.events.all("quiz")[-1]
+    assert (event.model, event.key) == ("M2", quiz.id)
+    assert event.body["chosen"] == 2
+    assert event.body["model_chosen"] == found["model"]["chosen"]
+
+
+def test_an_explanation_follows_the_answer(shared: Class) -> None:
+    session = shared.session()
+    body = {"session": session, "quiz": QUIZ[0].id, "model": "M1"}
+    shared.post("/tutor/quiz", chosen=1, **body)
+    *pieces, ended, marked = shared.stream("/tutor/explain", **body)
+    text = "".join(piece["text"] for piece in pieces)
+    asked = [
+        Message("user", quiz_text(QUIZ[0])),
+        Message("assistant", "A"),
+        Message("user", "Why is that the right answer? Explain it in a few sentences."),
+    ]
+    assert text == alone(shared, "M1", asked)
+    assert ended["ended"] in ("stop", "length")
+    assert set(marked) == {"marks"}
+    event = shared.events.all("question")[-1]
+    assert event.body == {"way": "explain", "ended": ended["ended"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"quiz": "0" * 16, "chosen": 0, "model": "M1"}, 404, "quiz"),
+        ({"quiz": QUIZ[0].id, "chosen": 3, "model": "M1"}, 400, "chosen"),
+        ({"quiz": QUIZ[0].id, "chosen": -1, "model": "M1"}, 400, "chosen"),
+        ({"quiz": QUIZ[0].id, "chosen": True, "model": "M1"}, 400, "chosen"),
+        ({"quiz": QUIZ[0].id, "chosen": "0", "model": "M1"}, 400, "chosen"),
+        ({"quiz": QUIZ[0].id, "chosen": 0, "model": "M9"}, 404, "model"),
+    ],
+)
+def test_wrong_answers_of_the_form_are_refused(
+    shared: Class, body: dict[str, Any], status: int, param: str
+) -> None:
+    refused = shared.post("/tutor/quiz", status, session=shared.session(), **body)
+    assert refused["param"] == param
+
+
+# -- hints ----------------------------------------------------------------------------------------
+
+
+def test_a_ladder_is_climbed_step_by_step(shared: Class) -> None:
+    session = shared.session()
+    path, body = "/tutor/ladder", {"model": "M1", "question": "3 + 4?"}
+    turns: list[Message] = []
+    for number, step in enumerate(LADDER):
+        first, *pieces, ended, marked = shared.stream(path, session=session, **body)
+        assert first == {"ladder": first["ladder"], "step": number, "steps": 4, "name": step.name}
+        text = "".join(piece["text"] for piece in pieces)
+        asked = step.ask if turns else f"3 + 4?\n\n{step.ask}"
+        turns.append(Message("user", asked))
+        served = shared.room.serving.models["M1"]
+        while len(served.template.prompt(turns)) > served.context // 2 and len(turns) > 1:
+            turns = turns[2:]
+            turns[0] = Message("user", f"3 + 4?\n\n{turns[0].content}")
+        assert text == alone(shared, "M1", turns)
+        turns.append(Message("assistant", text))
+        assert ended["ended"] in ("stop", "length")
+        assert set(marked) == {"marks"}
+        path, body = f"/tutor/ladder/{first['ladder']}", {}
+        event = shared.events.all("ladder")[-1]
+        assert event.key == first["ladder"]
+        assert event.body == {"step": number, "name": step.name, "ended": ended["ended"]}
+    assert shared.post(path, 409, session=session)["code"] == "ladder_done"
+    other = shared.session()
+    assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
+
+
+def test_a_question_that_is_too_long_begins_no_ladder(shared: Class) -> None:
+    session = shared.session()
+    refused = shared.post("/tutor/ladder", 400, session=session, model="M1", question="a" * 61)
+    assert (refused["code"], refused["param"]) == ("message_too_long", "question")
+
+
+# -- ratings and marks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_texts_are_kept_where_the_teacher_keeps_them(tmp_path: Path, kept: bool) -> None:
+    settings = {"logs": {"messages": kept}, "limits": {"tokens": 4}}
+    with open_class(tmp_path, settings) as room:
+        session = room.session()
+        body = {"model": "M1", "question": "a secret question", "answer": "a secret answer"}
+        stored = room.post("/tutor/rating", session=session, rating="down", **body)
+        assert stored == {"stored": True}
+        room.stream("/tutor/ladder", session=session, model="M1", question="a secret ladder")
+        told = str([event.body for event in room.events.all()])
+        assert ("secret" in told) is kept
+        assert room.events.all("rating")[0].body["rating"] == "down"
+
+
+def test_wrong_equations_are_marked(shared: Class) -> None:
+    found = shared.post("/tutor/marks", text="🙂 2 + 2 = 5")
+    assert found == {"marks": [{"text": "2 + 2 = 5", "start": 3, "end": 12}]}
+    assert shared.post("/tutor/marks", text="") == {"marks": []}
+    assert shared.post("/tutor/marks", 400, text="a" * 61)["param"] == "text"
+    assert shared.post("/tutor/marks", 400, text="a\ud83d")["param"] == "text"
+
+
+# -- readers that leave ----------------------------------------------------------------------------
+
+
+async def left_early(room: Class, path: str, body: dict[str, Any], after: int) -> list[bytes]:
+    """Asks as a server does for a browser that goes away after so many parts of the answer."""
+    sent: list[bytes] = []
+    gone = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        if not asked.is_set():
+            asked.set()
+            return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+        if len(sent) > after:
+            gone.set()
+            await asyncio.sleep(0)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    await room.client.app(scope, receive, send)
+    return sent
+
+
+def idle(room: Class) -> bool:
+    """Whether nothing is answered any more, soon."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        if room.room.serving.scheduler.counts[:2] == (0, 0):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_who_leaves_gives_the_place_free_and_stores_nothing(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"limits": {"tokens": 100}, "temperature": 2}) as room:
+        session = room.session()
+        body = {"session": session, "messages": ASKED}
+        before = room.room.serving.scheduler.counts.written
+        sent = asyncio.run(left_early(room, "/tutor/compare", body, after=3))
+        assert 3 < len(sent) < 20
+        assert idle(room)
+        assert room.room.serving.scheduler.counts.written - before < 120
+        assert [event.kind for event in room.events.all()] == ["session"]
+
+
+def test_a_step_that_broke_off_is_given_again(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"limits": {"tokens": 60}}) as room:
+        session = room.session()
+        body = {"session": session, "model": "M1", "question": "1 + 1?"}
+        sent = asyncio.run(left_early(room, "/tutor/ladder", body, after=2))
+        first = json.loads(sent[1].removeprefix(b"data: "))
+        assert idle(room)
+        again = room.stream(f"/tutor/ladder/{first['ladder']}", session=session)
+        assert again[0] == first
+        assert again[0]["step"] == 0
+        assert [event.body["step"] for event in room.events.all("ladder")] == [0]
+
+
+def test_no_step_is_skipped_by_asking_twice_at_once(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"limits": {"tokens": 40}}) as room:
+        session = room.session()
+        ladder = room.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
+        path, body = f"/tutor/ladder/{ladder['ladder']}", {"session": session}
+
+        async def both() -> list[list[bytes]]:
+            asked = [left_early(room, path, body, after=10**6) for _ in range(3)]
+            return list(await asyncio.gather(*asked))
+
+        told = [b"".join(sent) for sent in asyncio.run(both())]
+        assert sum(b"climbing" in sent for sent in told) == 2
+        assert [event.body["step"] for event in room.events.all("ladder")] == [0, 1]
+
+
+# -- what can't be stored -------------------------------------------------------------------------
+
+
+def test_nothing_is_acknowledged_that_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_class(tmp_path) as room:
+        session = room.session()
+        _, _, comparison = compared(room, session)
+        events = room.events
+        events._connection.execute("PRAGMA query_only = ON")  # as on a full disk
+        refused = room.post("/tutor/vote", 503, session=session, comparison=comparison, overall="A")
+        assert refused["code"] == "not_stored"
+        assert str(tmp_path) not in str(refused)
+        stream = room.stream("/tutor/compare", session=session, messages=ASKED)
+        assert stream[-1]["error"]["code"] == "not_stored"
+        events._connection.execute("PRAGMA query_only = OFF")
+        room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        assert len(events.all("vote")) == 1
+
+
+# -- the teacher ----------------------------------------------------------------------------------
+
+
+def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
+    with open_class(tmp_path) as room:
+        session = room.session()
+        _, _, comparison = compared(room, session)
+        room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        assert room.get("/teacher/summary", 401)["code"] == "no_password"
+        room.client.headers["Authorization"] = f"Bearer {TOKEN}"
+        figures = room.get("/teacher/summary")
+        assert (figures["votes"], figures["sessions"]) == (1, 1)
+        preferences = room.client.get("/teacher/preferences.json")
+        assert preferences.json()[0]["question_complete"] == QUESTION
+        table = room.client.get("/teacher/events.csv")
+        assert table.headers["content-type"].startswith("text/csv")
+        lines = table.text.splitlines()
+        assert lines[0] == "id,time,session,kind,model,key,body"
+        assert [line.split(",")[2:4] for line in lines[1:]] == [
+            ["1", "session"],
+            ["1", "comparison"],
+            ["1", "vote"],
+        ]
+        for text in (str(figures), preferences.text, table.text):
+            assert session not in text

@@ -1,0 +1,57 @@
+"""Ladders of hints: what a model is asked at each step, and how many are kept."""
+
+from collections.abc import Sequence
+
+from zephyr.records import Message
+from zephyr.tutor.hints import Ladder, Ladders
+from zephyr.tutor.settings import Step
+
+STEPS = [Step(name=f"Step {n}", ask=f"Ask {n}.") for n in range(4)]
+
+
+def always(messages: Sequence[Message]) -> bool:
+    return True
+
+
+def said(messages: Sequence[Message]) -> list[str]:
+    assert [m.role for m in messages] == [
+        ("user", "assistant")[n % 2] for n in range(len(messages))
+    ]
+    return [m.content for m in messages]
+
+
+def test_each_step_knows_the_question_and_the_hints_before() -> None:
+    ladder = Ladder("s", "M1", "What is 2 + 2?")
+    assert said(ladder.messages(STEPS, always)) == ["What is 2 + 2?\n\nAsk 0."]
+    ladder.hints += ["Count.", "Two fingers."]
+    assert ladder.step == 2
+    assert said(ladder.messages(STEPS, always)) == [
+        "What is 2 + 2?\n\nAsk 0.",
+        "Count.",
+        "Ask 1.",
+        "Two fingers.",
+        "Ask 2.",
+    ]
+
+
+def test_the_oldest_hints_are_left_out_where_there_is_no_room() -> None:
+    ladder = Ladder("s", "M1", "What?", hints=["H0", "H1", "H2"])
+    told = said(ladder.messages(STEPS, lambda messages: len(messages) <= 5))
+    assert told == ["What?\n\nAsk 1.", "H1", "Ask 2.", "H2", "Ask 3."]
+    told = said(ladder.messages(STEPS, lambda messages: len(messages) < 3))
+    assert told == ["What?\n\nAsk 3."]
+
+
+def test_ladders_belong_to_sessions_and_the_least_used_is_forgotten() -> None:
+    ladders = Ladders(most=2)
+    one, two, three = (Ladder(f"s{n}", "M1", "What?") for n in range(3))
+    ladders.keep(one)
+    ladders.keep(two)
+    assert ladders.find(one.id, "s0") is one
+    assert ladders.find(one.id, "s1") is None
+    ladders.keep(three)
+    assert ladders.find(two.id, "s1") is None
+    assert ladders.find(one.id, "s0") is one
+    ladders.forget("s0")
+    assert ladders.find(one.id, "s0") is None
+    assert ladders.find(three.id, "s2") is three

@@ -1,0 +1,130 @@
+"""Where the questions of a quiz come from, and in which order a session is asked them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.place import tiny_recipe, write_files
+from zephyr.data.course import line
+from zephyr.errors import ZephyrError
+from zephyr.recipe import Recipe
+from zephyr.recipe_file import read_recipe
+from zephyr.records import Choice
+from zephyr.tutor.quizzes import Quizzes, open_quizzes
+from zephyr.tutor.settings import Tutor
+
+RECORDS = [Choice("s", f"Question {n}?", ("a", "b"), n % 2) for n in range(20)]
+
+
+def recipe_of(**more: Any) -> Recipe:
+    return Recipe.model_validate(tiny_recipe() | more)
+
+
+def opened(folder: Path, quiz: dict[str, Any], recipe: Recipe | None = None) -> Quizzes:
+    tutor = Tutor.model_validate({"quiz": quiz})
+    return open_quizzes(tutor, folder, recipe or recipe_of(), folder)
+
+
+def asked(quizzes: Quizzes, session: str) -> list[str]:
+    """The questions in the order in which a session is asked them."""
+    found: list[str] = []
+    answered: set[str] = set()
+    while (quiz := quizzes.next(session, answered)) is not None:
+        assert quizzes.number(answered) == len(found) + 1
+        found.append(quiz.text)
+        answered.add(quiz.id)
+    return found
+
+
+def test_each_session_has_an_order_of_its_own() -> None:
+    quizzes = Quizzes(RECORDS, seed=1)
+    one, two = asked(quizzes, "a"), asked(quizzes, "b")
+    assert sorted(one) == sorted(two) == sorted(r.text for r in RECORDS)
+    assert one != two
+    assert one == asked(Quizzes(RECORDS[::-1], seed=1), "a")
+    assert one != asked(Quizzes(RECORDS, seed=2), "a")
+
+
+def test_a_question_stands_once_and_one_that_is_asked_no_more_does_not_count() -> None:
+    quizzes = Quizzes([*RECORDS, *RECORDS], seed=1)
+    assert len(quizzes) == 20
+    assert quizzes.number({"gone": 1, RECORDS[0].id: 2}) == 2
+    assert quizzes.find("gone") is None
+    assert quizzes.find(RECORDS[3].id) == RECORDS[3]
+
+
+def test_by_default_it_asks_what_the_recipes_task_does(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    quizzes = opened(tmp_path, {})
+    assert len(quizzes) == 8
+    assert set(asked(quizzes, "a")) == {
+        json.loads(row)["question"] for row in (tmp_path / "quiz.jsonl").read_text().splitlines()
+    }
+
+
+def test_the_embedded_recipe_has_a_quiz_without_any_file(tmp_path: Path) -> None:
+    recipe = read_recipe(ROOT / "recipes" / "embedded.yaml")
+    quizzes = opened(tmp_path, {"cap": 50}, recipe)
+    texts = asked(quizzes, "a")
+    assert len(texts) == len(quizzes) > 100  # three sources, of which two have as many
+
+
+def test_a_recipe_without_such_a_task_has_no_quiz(tmp_path: Path) -> None:
+    assert len(opened(tmp_path, {}, recipe_of(evaluate={"tasks": []}))) == 0
+
+
+@pytest.mark.parametrize("form", ["course", "jsonl", "csv"])
+def test_a_teachers_file_is_asked(tmp_path: Path, form: str) -> None:
+    mine = [Choice("mine", f"What is {n}?", ("one", "two", "three"), n % 3, "n") for n in range(9)]
+    if form == "course":
+        rows = [json.dumps(line(choice)) for choice in mine]
+        name = "mine.jsonl"
+    elif form == "jsonl":
+        rows = [
+            json.dumps({"question": c.text, "choices": c.choices, "answer": c.answer}) for c in mine
+        ]
+        name = "mine.jsonl"
+    else:
+        quoted = [line(choice) for choice in mine]
+        rows = ["subject,question,answer"]
+        rows += [f'{r["subject"]},"{r["question"]}",{r["answer"]}' for r in quoted]
+        name = "mine.csv"
+    (tmp_path / name).write_text("\n".join(rows) + "\n")
+    quizzes = opened(tmp_path, {"sources": [{"path": name}]})
+    found = {quizzes.next("a", ())} | {c for c in map(quizzes.find, [m.id for m in mine]) if c}
+    assert {(c.text, c.choices, c.answer) for c in found if c} == {
+        (c.text, c.choices, c.answer) for c in mine
+    }
+    assert len(opened(tmp_path, {"sources": [{"path": name}], "cap": 4})) == 4
+    assert len(opened(tmp_path, {"sources": [{"path": name, "cap": 2}], "cap": 4})) == 2
+
+
+def test_a_larger_cap_takes_all_that_a_smaller_one_does(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    few, more = (set(asked(opened(tmp_path, {"cap": cap}), "a")) for cap in (3, 6))
+    assert (len(few), len(more)) == (3, 6)
+    assert few < more
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"path": "none.jsonl"}, "a file is not there"),
+        ({"path": "chat.jsonl"}, "no form that is known for kind 'choice'"),
+        ({"name": "arc_esy"}, "arc_easy"),
+        ({"name": "lima"}, "another kind"),
+        ({"path": "bad.jsonl"}, "can't be read"),
+    ],
+)
+def test_a_source_that_is_no_quiz_is_said(
+    tmp_path: Path, source: dict[str, Any], said: str
+) -> None:
+    write_files(tmp_path)
+    row = {"question": "Which?", "choices": ["a"], "answer": 0}
+    (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ZephyrError, match=said) as told:
+        opened(tmp_path, {"sources": [source]})
+    assert "quiz.sources" in str(told.value) or "bad.jsonl" in str(told.value)

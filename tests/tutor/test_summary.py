@@ -1,0 +1,146 @@
+"""The teacher's figures, computed by hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zephyr.statistics import wilson
+from zephyr.tutor.events import Events
+from zephyr.tutor.summary import summary, win_rate
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Iterator[Events]:
+    log = Events(tmp_path / "tutor.sqlite")
+    yield log
+    log.close()
+
+
+def vote(events: Events, question: str, left: str, right: str, overall: str) -> None:
+    key = str(len(events.all()))
+    body = {
+        "messages": [["user", question]],
+        "answers": {"A": "a", "B": "b"},
+        "models": {"A": left, "B": right},
+    }
+    session = events.new_session()
+    events.add("comparison", body, session=session, key=key)
+    events.add("vote", {"overall": overall, "criteria": {}}, session=session, key=key)
+
+
+def test_nothing_yet(events: Events) -> None:
+    assert summary(events.all(), "Mechanics") == {
+        "course": "Mechanics",
+        "since": None,
+        "questions": {},
+        "sessions": 0,
+        "votes": 0,
+        "ratings": {},
+        "quiz": {"answered": 0, "right": 0, "model_right": 0, "agreement": None},
+        "wins": {},
+        "pairs": [],
+        "closest": [],
+    }
+
+
+def test_wins_do_not_depend_on_sides(events: Events) -> None:
+    for left, right, overall in (
+        ("M1", "M2", "B"),
+        ("M2", "M1", "A"),
+        ("M2", "M1", "A"),
+        ("M1", "M2", "A"),
+        ("M1", "M2", "AB"),
+        ("M3", "M1", "AB"),
+    ):
+        vote(events, "What is heat?", left, right, overall)
+    found = summary(events.all(), "Mechanics")
+    assert found["votes"] == 6
+    assert found["sessions"] == 6
+    assert found["since"] == events.all()[0].time
+    assert found["questions"] == {"M1": 6, "M2": 5, "M3": 1}
+    assert found["pairs"] == [
+        {"a": "M1", "b": "M2", "a_wins": 1, "b_wins": 3, "ties": 1},
+        {"a": "M1", "b": "M3", "a_wins": 0, "b_wins": 0, "ties": 1},
+    ]
+    assert {model: (row["value"], row["n"]) for model, row in found["wins"].items()} == {
+        "M1": ((1 + 2 / 2) / 6, 6),
+        "M2": ((3 + 1 / 2) / 5, 5),
+        "M3": (1 / 2, 1),
+    }
+    assert sum(row["value"] * row["n"] for row in found["wins"].values()) == pytest.approx(6)
+
+
+def test_intervals_of_wins() -> None:
+    plain = win_rate(7, 0, 10)
+    assert plain == (0.7, *wilson(7, 10), 10)
+    assert plain[1:3] == pytest.approx((0.3968, 0.8922), abs=5e-5)  # Wilson's, as published
+    even = win_rate(3, 4, 10)
+    assert even == (0.5, *wilson(5, 10), 10)
+    odd = win_rate(3, 3, 10)
+    assert odd == (0.45, wilson(4, 10)[0], wilson(5, 10)[1], 10)
+    single = win_rate(0, 1, 1)  # one tie tells nothing
+    assert (single.value, single.low, single.high) == (0.5, 0.0, 1.0)
+
+
+def test_comparisons_without_a_vote_count_as_questions_alone(events: Events) -> None:
+    body = {"messages": [["user", "?"]], "answers": {}, "models": {"A": "M1", "B": "M2"}}
+    events.add("comparison", body, session=events.new_session(), key="1")
+    events.add("question", {}, model="M1")
+    events.add("ladder", {}, model="M2")
+    found = summary(events.all(), "Mechanics")
+    assert found["questions"] == {"M1": 2, "M2": 2}
+    assert (found["votes"], found["wins"], found["closest"]) == (0, {}, [])
+
+
+def test_ratings_and_the_quiz(events: Events) -> None:
+    for rating in ("up", "up", "down"):
+        events.add("rating", {"rating": rating}, model="M1")
+    session = events.new_session()
+    for number, (chosen, model) in enumerate([(0, 0), (0, 1), (1, 1), (2, 2), (0, 0)]):
+        body = {"chosen": chosen, "model_chosen": model, "answer": 0}
+        events.add("quiz", body, session=session, model="M1", key=str(number))
+    found = summary(events.all(), "Mechanics")
+    assert found["ratings"] == {"M1": {"up": 2, "down": 1}}
+    low, high = wilson(4, 5)
+    assert found["quiz"] == {
+        "answered": 5,
+        "right": 3,
+        "model_right": 2,
+        "agreement": {"value": 0.8, "low": low, "high": high, "n": 5},
+    }
+
+
+def test_the_closest_questions_are_those_of_which_most_is_known(events: Events) -> None:
+    def cast(question: str, m1: int, m2: int, ties: int) -> None:
+        for overall, count in (("A", m1), ("B", m2), ("AB", ties)):
+            for _ in range(count):
+                vote(events, question, "M1", "M2", overall)
+
+    cast("one tie", 0, 0, 1)
+    cast("even, few", 1, 1, 0)
+    cast("even, many", 4, 4, 2)
+    cast("nearly even, many", 6, 5, 0)
+    cast("clear", 8, 0, 0)
+    closest = summary(events.all(), "Mechanics")["closest"]
+    assert [row["question"] for row in closest] == [
+        "even, many",
+        "nearly even, many",
+        "even, few",
+        "clear",
+        "one tie",
+    ]
+    assert closest[0] == {
+        "question": "even, many",
+        "a": "M1",
+        "b": "M2",
+        "votes": {"M1": 4, "M2": 4},
+        "ties": 2,
+        "n": 10,
+    }
+
+
+def test_no_session_is_told(events: Events) -> None:
+    vote(events, "What is heat?", "M1", "M2", "A")
+    told = str(summary(events.all(), "Mechanics"))
+    assert all(e.session not in told for e in events.all() if e.session)
