@@ -84,7 +84,7 @@ def test_hints_come_one_at_a_time(opened: Open) -> None:
         assert panel.locator(".answer").count() == n
         assert f"Step {n} of 3" in answer.locator(".answer-name").inner_text()
         assert name in answer.locator(".answer-name").inner_text()
-        more = panel.get_by_role("button", name="I need more")
+        more = panel.get_by_role("button", name="Next:")
         if n < 3:
             more.click()
             panel.locator(".answer").nth(n).wait_for()
