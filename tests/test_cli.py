@@ -381,17 +381,8 @@ def test_an_exported_model_for_ollama_is_a_gguf_and_a_modelfile(
     names = ["M2-q4_0.gguf", "Modelfile", "README.md", "zephyr-export.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert (out / "Modelfile").read_text().startswith("FROM ./M2-q4_0.gguf\n")
-    arguments = (
-        "-r",
-        "tiny.yaml",
-        "--to",
-        "merged",
-        "--type",
-        "f16",
-        "--out",
-        str(tmp_path / "no"),
-    )
-    code, _, err = zephyr("export", "M2", *arguments)
+    wrong = ("--to", "merged", "--type", "f16", "--out", str(tmp_path / "no"))
+    code, _, err = zephyr("export", "M2", "-r", "tiny.yaml", *wrong)
     assert (code, err.splitlines()[0]) == (
         2,
         "Error: --to merged has no --type: its weights are stored as they are trained",

@@ -97,9 +97,8 @@ def open_class(
     serving.scheduler.start()
     events = Events(folder / "tutor.sqlite")
     room = Classroom(serving, tutor, events, Quizzes(quiz, 1))
-    app = make_app(
-        serving, tutor, Access(password, TOKEN), (class_routes(room), teacher_routes(room))
-    )
+    routers = (class_routes(room), teacher_routes(room))
+    app = make_app(serving, tutor, Access(password, TOKEN), routers, room.heard)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield Class(room, client)
     serving.scheduler.end()

@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from zephyr.data.course import quiz_text
 from zephyr.model.decode import Sampling
 from zephyr.model.fork import fork
 from zephyr.records import Message
+from zephyr.tutor import class_routes as routes
+from zephyr.tutor.events import Events
 from zephyr.tutor.settings import LADDER
 
 QUESTION = "What is 2 + 2?"
@@ -385,9 +388,18 @@ def test_texts_are_kept_where_the_teacher_keeps_them(tmp_path: Path, kept: bool)
         stored = room.post("/tutor/rating", session=session, rating="down", **body)
         assert stored == {"stored": True}
         room.stream("/tutor/ladder", session=session, model="M1", question="a secret ladder")
+        asked = [{"role": "user", "content": "a secret"}]
+        room.post("/v1/chat/completions", model="M1", messages=asked)
+        room.stream("/v1/chat/completions", model="M1", messages=asked, stream=True)
         told = str([event.body for event in room.events.all()])
         assert ("secret" in told) is kept
         assert room.events.all("rating")[0].body["rating"] == "down"
+        counted = [event.body for event in room.events.all("question")]
+        assert [(c["way"], c["turns"], c["characters"]) for c in counted] == [("ask", 1, 8)] * 2
+        if kept:
+            assert counted[0] == counted[1]  # at temperature 0
+            assert counted[0]["messages"] == [["user", "a secret"]]
+            assert counted[0]["answers"] == [alone(room, "M1", [Message("user", "a secret")], 4)]
 
 
 def test_wrong_equations_are_marked(shared: Class) -> None:
@@ -507,6 +519,22 @@ def test_nothing_is_acknowledged_that_is_not_stored(
         events._connection.execute("PRAGMA query_only = OFF")
         room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
         assert len(events.all("vote")) == 1
+
+
+def test_what_is_old_is_removed_while_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = datetime.now(UTC) - timedelta(days=91)
+    old = Events(tmp_path / "tutor.sqlite", now=lambda: past)
+    old.new_session()
+    old.close()
+    monkeypatch.setattr(routes, "DAY", 0.05)
+    with open_class(tmp_path) as room:
+        assert len(room.events.all()) == 1
+        end = time.monotonic() + 5
+        while room.events.all() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert room.events.all() == []
 
 
 # -- the teacher ----------------------------------------------------------------------------------

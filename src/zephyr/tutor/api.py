@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 import zephyr
 from zephyr.tutor.access import Access, Guard
 from zephyr.tutor.metrics import Counting, Metrics, metrics_routes
-from zephyr.tutor.openai_routes import openai_routes
+from zephyr.tutor.openai_routes import Heard, nobody, openai_routes
 from zephyr.tutor.refusal import answer_errors
 from zephyr.tutor.serving import Serving
 from zephyr.tutor.settings import Tutor
@@ -20,9 +20,13 @@ PAGE = Path(str(files("zephyr.tutor") / "page"))
 
 
 def make_app(
-    serving: Serving, tutor: Tutor, access: Access, routers: Sequence[APIRouter] = ()
+    serving: Serving,
+    tutor: Tutor,
+    access: Access,
+    routers: Sequence[APIRouter] = (),
+    heard: Heard = nobody,
 ) -> FastAPI:
-    """The app of a class; `routers` are those that keep what happens there."""
+    """The app of a class; `routers` and `heard` keep what happens there."""
     app = FastAPI(
         title="Zephyr",
         version=zephyr.__version__,
@@ -34,7 +38,7 @@ def make_app(
     answer_errors(app)
     app.add_middleware(Counting, metrics=metrics)
     app.add_middleware(Guard, access=access)
-    app.include_router(openai_routes(serving, tutor))
+    app.include_router(openai_routes(serving, tutor, heard))
     app.include_router(metrics_routes(metrics, serving.scheduler))
     for router in routers:
         app.include_router(router)

@@ -1,8 +1,9 @@
 """The routes of the class's page: who it is for, sessions, comparisons, votes and ratings."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -23,12 +24,21 @@ from zephyr.tutor.scheduler import Answer
 from zephyr.tutor.settings import Tutor
 from zephyr.tutor.sse import STREAMED, EventStream
 
+DAY = 24 * 60 * 60.0
+
 SessionPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
 def class_routes(room: Classroom) -> APIRouter:
     """All routes under /tutor."""
-    router = APIRouter(prefix="/tutor", tags=["Class"])
+
+    @asynccontextmanager
+    async def forgetting(app: Any) -> AsyncGenerator[None]:
+        task = asyncio.create_task(_forget_daily(room))
+        yield
+        task.cancel()
+
+    router = APIRouter(prefix="/tutor", tags=["Class"], lifespan=forgetting)
     practice, forget = practice_routes(room)
     router.include_router(practice)
 
@@ -71,6 +81,14 @@ def class_routes(room: Classroom) -> APIRouter:
         return {"marks": await anyio.to_thread.run_sync(marks, body.text)}
 
     return router
+
+
+async def _forget_daily(room: Classroom) -> None:
+    """Removes what is too old, as long as the server runs; when it starts, `serve` does."""
+    while True:
+        await asyncio.sleep(DAY)
+        with suppress(Refusal):  # `kept` has told the keeper of the log
+            await room.kept(partial(room.events.forget, room.tutor.logs.keep_days))
 
 
 def _compare_routes(router: APIRouter, room: Classroom) -> None:

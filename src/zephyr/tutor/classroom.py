@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -92,6 +92,20 @@ class Classroom:
         except AlreadyThere:
             assert twice is not None, "only some events may be there once"
             raise twice from None
+
+    async def heard(self, model: str, asked: Sequence[Message], answers: Sequence[str]) -> None:
+        """Counts a question that was freely asked; where that fails, its answer is given anyway."""
+        noted = {
+            "way": "ask",
+            "turns": len(asked),
+            "characters": sum(len(message.content) for message in asked),
+            **self.logged(
+                messages=[[message.role, message.content] for message in asked],
+                answers=list(answers),
+            ),
+        }
+        with suppress(Refusal):  # `kept` has told the keeper of the log
+            await self.kept(partial(self.events.add, "question", noted, model=model))
 
     def request(self, served: Served, messages: Sequence[Message], **how: Any) -> Request:
         """What is asked of the scheduler, as the settings say.

@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,8 +24,15 @@ from zephyr.tutor.sse import STREAMED, EventStream, unless_gone
 
 FINISH = {"end token": "stop", "stop string": "stop", "length": "length"}
 
+Heard = Callable[[str, Sequence[Message], Sequence[str]], Awaitable[None]]
+"""Is told of a model, what it was asked, and its answers, once these are complete."""
 
-def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
+
+async def nobody(model: str, asked: Sequence[Message], answers: Sequence[str]) -> None:
+    """Keeps nothing of what is asked."""
+
+
+def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIRouter:
     """The routes under /v1; answers are those of `Model.generate` for the same seed."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
     since = int(time.time())
@@ -59,7 +67,7 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
             for seed in _seeds(body)
         ]
         reply = _Chat(served, body, serving.scheduler.submit(*requests))
-        return await reply.given(request)
+        return await reply.given(request, partial(heard, served.name, body.conversation))
 
     @router.post(
         "/completions",
@@ -91,7 +99,8 @@ def openai_routes(serving: Serving, tutor: Tutor) -> APIRouter:
             for seed in _seeds(body)
         ]
         reply = _Completion(served, body, serving.scheduler.submit(*requests))
-        return await reply.given(request)
+        asked = [Message("user", body.prompt)]
+        return await reply.given(request, partial(heard, served.name, asked))
 
     return router
 
@@ -170,30 +179,38 @@ class _Reply:
             "model": served.name,
         }
 
-    async def given(self, request: Request) -> Response:
-        """The whole reply, or a stream of it, as was asked for."""
+    async def given(
+        self, request: Request, heard: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> Response:
+        """The whole reply, or a stream of it, as was asked for; `heard` is told the answers."""
         if self.body.stream:
-            return EventStream(self.streamed())
+            return EventStream(self.streamed(heard))
         try:
             wholes = await unless_gone(request, _all(self.answers))
         finally:
             for answer in self.answers:
                 answer.close()
+        await heard([whole.text for whole in wholes])
         choices = [self.choice(at, whole) for at, whole in enumerate(wholes)]
         counts = [len(whole.tokens) for whole in wholes]
         facts = {"object": self.kind, **self.facts}
         return JSONResponse(facts | {"choices": choices, "usage": self.usage(counts)})
 
-    async def streamed(self) -> AsyncGenerator[dict[str, Any]]:
+    async def streamed(
+        self, heard: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> AsyncGenerator[dict[str, Any]]:
         """Chunks of all answers as they come, each with the place of its answer."""
         counts = [0] * len(self.answers)
+        texts = [""] * len(self.answers)
         for at in range(len(self.answers)):
             if (first := self.opening(at)) is not None:
                 yield self._chunk(first)
         async with aclosing(interleaved(self.answers)) as pieces:
             async for at, piece in pieces:
                 counts[at] += len(piece.tokens)
+                texts[at] += piece.text
                 yield self._chunk(self.part(at, piece))
+        await heard(texts)
         if self.body.with_usage:
             yield {"object": self.chunk, **self.facts, "choices": [], "usage": self.usage(counts)}
 

@@ -163,11 +163,21 @@ def _run(
     from zephyr.model.load import Lineage
     from zephyr.tutor.access import LOOPBACK, Access, teacher_token
     from zephyr.tutor.api import make_app
+    from zephyr.tutor.class_routes import class_routes
+    from zephyr.tutor.classroom import Classroom
+    from zephyr.tutor.events import Events
+    from zephyr.tutor.quizzes import open_quizzes
     from zephyr.tutor.serving import open_models
+    from zephyr.tutor.teacher_routes import teacher_routes
 
     store = plan.store
-    token = tutor.database_path(folder, store.root).with_suffix(".teacher")
+    database = tutor.database_path(folder, store.root)
+    token = database.with_suffix(".teacher")
     access = Access(password, teacher_token(token), (*LOOPBACK, door.host))
+    events = Events(database)
+    if forgotten := events.forget(tutor.logs.keep_days):
+        say(f"removed {forgotten} events older than {tutor.logs.keep_days} days from {database}")
+    quizzes = open_quizzes(tutor, folder, plan.recipe, plan.folder)
     lineages = {
         name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
     }
@@ -178,7 +188,8 @@ def _run(
         batch=tutor.limits.batch,
         queue=tutor.limits.queue,
     )
-    app = make_app(serving, tutor, access)
+    room = Classroom(serving, tutor, events, quizzes)
+    app = make_app(serving, tutor, access, (class_routes(room), teacher_routes(room)), room.heard)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -197,3 +208,4 @@ def _run(
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         serving.scheduler.end()
+        events.close()

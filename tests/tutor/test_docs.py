@@ -1,0 +1,65 @@
+"""docs/tutor.md: its settings can be read, and it leaves none out."""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+from zephyr.recipe import Mixture, Model, Part
+from zephyr.tutor.events import Event
+from zephyr.tutor.preferences import raw_rows
+from zephyr.tutor.settings import LADDER, Limits, Logs, Quiz, Tutor, read_settings
+from zephyr.yaml_file import Loader
+
+TEXT = (ROOT / "docs" / "tutor.md").read_text(encoding="utf-8")
+SETTINGS, RECIPE = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_example_can_be_read_and_says_everything(tmp_path: Path) -> None:
+    path = tmp_path / "tutor.yaml"
+    path.write_text(SETTINGS)
+    tutor, _ = read_settings(path)
+    assert tutor.model_fields_set == set(Tutor.model_fields)
+    assert tutor.hints == LADDER
+    parts: list[Part] = [tutor.limits, tutor.quiz, tutor.logs]
+    for part in parts:
+        assert part.model_fields_set == set(type(part).model_fields)
+
+
+def test_every_setting_and_its_default_is_described() -> None:
+    rows = dict(re.findall(r"\| `([\w.]+)` \|.*\| (.*) \|", TEXT))
+    parts: dict[str, type[Part]] = {"limits": Limits, "quiz": Quiz, "logs": Logs}
+    names = [name for name in Tutor.model_fields if name not in parts]
+    names += [f"{key}.{name}" for key, part in parts.items() for name in part.model_fields]
+    assert sorted(rows) == sorted(names)
+    tutor = Tutor()
+    for name in ("limits.message", "limits.tokens", "limits.batch", "limits.queue"):
+        assert rows[name] == str(getattr(tutor.limits, name.partition(".")[2]))
+    assert rows["logs.keep_days"] == str(tutor.logs.keep_days)
+    assert rows["course"] == tutor.course
+    assert float(rows["temperature"]) == tutor.temperature
+
+
+def test_the_votes_are_those_that_are_exported() -> None:
+    [row] = json.loads(re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)[0])
+    [preferred] = row["preference"]
+    said = {key: value for key, value in preferred["criteria"].items() if value is not None}
+    compared = {
+        "messages": [["user", row["question_complete"]]],
+        "answers": {side: preferred[side] for side in "AB"},
+        "models": {"A": "M1", "B": "M2"},
+    }
+    voted = {"overall": said.pop("overall"), "criteria": said}
+    events = [
+        Event(1, "", None, "comparison", None, "1", compared),
+        Event(2, "", None, "vote", None, "1", voted),
+    ]
+    assert raw_rows(events, "Mechanics I") == [row]
+
+
+def test_the_recipe_can_be_read() -> None:
+    recipe = yaml.load(RECIPE, Loader=Loader)
+    Mixture.model_validate(recipe["data"]["class"])
+    Model.model_validate(recipe["models"]["M3"])

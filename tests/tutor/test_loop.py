@@ -1,0 +1,96 @@
+"""The whole loop: served, compared, voted on, killed, exported, and learned from."""
+
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from tests.place import WORDS, Place
+from tests.tutor.conftest import serving
+from zephyr.tutor.events import Events
+
+pytestmark = pytest.mark.enable_socket
+
+SETTINGS = {"course": "Words", "temperature": 1.5, "limits": {"tokens": 16}}
+
+
+def compare(http: httpx2.Client, session: str, question: str) -> str:
+    """The id of a comparison whose answers have both come."""
+    body = {"session": session, "messages": [{"role": "user", "content": question}]}
+    with http.stream("POST", "/tutor/compare", json=body) as response:
+        assert response.status_code == 200
+        *_, last, done = [line for line in response.iter_lines() if line]
+    assert done == "data: [DONE]"
+    return str(json.loads(last.removeprefix("data: "))["comparison"])
+
+
+def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path) -> None:
+    place = finished.copy(tmp_path / "copy")
+    (place.folder / "tutor.yaml").write_text(yaml.safe_dump(SETTINGS))
+    acknowledged = []
+    with (
+        serving(place, "M0", "M1", "--tutor", "tutor.yaml") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as http,
+    ):
+        session = http.post("/tutor/session").json()["session"]
+        for word in WORDS:
+            comparison = compare(http, session, f"What is {word}?")
+            body = {"session": session, "comparison": comparison, "overall": "A"}
+            assert http.post("/tutor/vote", json=body).json()["stored"] is True
+            acknowledged.append(comparison)
+        os.kill(server.process.pid, signal.SIGKILL)
+
+    database = place.runs / "tutor.sqlite"
+    with sqlite3.connect(database) as log:
+        assert log.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    log.close()
+    events = Events(database)
+    assert [vote.key for vote in events.all("vote")] == acknowledged
+    assert [event.key for event in events.all("comparison")] == acknowledged
+    events.close()
+
+    arguments = ("preferences", "export", "--out", "class.json", "--tutor", "tutor.yaml")
+    assert place.zephyr(*arguments) == "class.json: questions 8, votes 8\n"
+    rows = json.loads((place.folder / "class.json").read_text())
+    assert [row["question_complete"] for row in rows] == [f"What is {w}?" for w in WORDS]
+
+    recipe = yaml.safe_load(place.recipe.read_text())
+    recipe["data"]["class"] = {
+        "kind": "pair",
+        "clean": "report",
+        "sources": [{"name": "epfl", "path": "class.json"}],
+    }
+    align = {"data": "class", "steps": 4, "batch": 4, "lr": 1e-3, "log_every": 1}
+    recipe["models"]["M3"] = {"from": "M1", "align": align}
+    place.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    before = place.marks()
+    place.zephyr("run", "tiny.yaml")
+    after = place.marks()
+    assert {name: after[name] for name in before} == before  # nothing else was made again
+    drawn = json.loads((place.run("data.class") / "artifact" / "manifest.json").read_text())
+    assert drawn["sources"]["epfl"]["seen"] == 8
+    assert drawn["sources"]["epfl"]["kept"] >= 6  # two answers may be the same, or empty
+    losses = [
+        json.loads(line)["loss"]
+        for line in (place.run("M3") / "metrics.jsonl").read_text().splitlines()
+        if "loss" in json.loads(line)
+    ]
+    assert losses[-1] < losses[0]
+    assert (place.run("M3/gsm8k") / "artifact" / "scores.json").exists()
+
+    with (
+        serving(place, "M1", "M3", "--tutor", "tutor.yaml") as server,
+        httpx2.Client(base_url=server.url, timeout=60) as http,
+    ):
+        models = http.get("/tutor/config").json()["models"]
+        assert models == [
+            {"id": "M1", "about": "M0, tuned on chat"},
+            {"id": "M3", "about": "M1, aligned on class"},
+        ]
+        http.headers["Authorization"] = f"Bearer {server.token}"
+        assert http.get("/teacher/summary").json()["votes"] == 8
