@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 COURSE = "Words <b onclick=harm()>& numbers</b>"
-HINTS = ("A first hint", "A stronger hint", "The answer")
+HINTS = ("A first hint <img src=x onerror=harm()>", "A stronger hint", "The answer")
 MODELS = ("M2", "M1", "M0", "M1-nf4")
 
 
@@ -50,6 +50,15 @@ def answers(page: Any, text: str, marks: list[dict[str, Any]] | None = None) -> 
     )
     if marks is not None:
         page.route("**/tutor/marks", lambda route: route.fulfill(json={"marks": marks}))
+
+
+def explains(page: Any, text: str, marks: list[dict[str, Any]]) -> None:
+    """Lets the quiz be explained by this text, for which the tiny models read too little."""
+    body = events({"text": text}, {"ended": "stop"}, {"marks": marks})
+    page.route(
+        "**/tutor/explain",
+        lambda route: route.fulfill(content_type="text/event-stream", body=body),
+    )
 
 
 def ask(page: Any, question: str) -> Any:

@@ -127,22 +127,22 @@ def test_markdown_is_what_models_mean_by_it(opened: Open) -> None:
     assert {text: markup(page, text) for text in MARKDOWN} == MARKDOWN
 
 
-@pytest.mark.parametrize(
-    "sign", ["*", "_", "[", "$", "`", ">", "- ", "\\(", "[a](", "| a |\n", "1. "]
-)
-def test_no_text_takes_long_to_draw(sign: str, opened: Open) -> None:
+def test_no_text_takes_long_to_draw(opened: Open) -> None:
     page = opened()
-    text = sign * (8000 // len(sign))
-    page.evaluate(
-        """async text => {
+    signs = ["*", "_", "[", "$", "`", ">", "- ", "\\(", "\\[\n", "[a](", "| a |\n", "1. ", "*a_"]
+    took = page.evaluate(
+        """async signs => {
             const { Markdown } = await import("/page/markdown.js");
-            const begin = performance.now();
-            new Markdown(document.createElement("div")).show(text);
-            window.took = performance.now() - begin;
+            return signs.map(sign => {
+                const begin = performance.now();
+                new Markdown(document.createElement("div")).show(
+                    sign.repeat(8000 / sign.length));
+                return performance.now() - begin;
+            });
         }""",
-        text,
+        signs,
     )
-    assert page.evaluate("window.took") < 2000
+    assert max(took) < 2000
 
 
 def test_a_place_of_the_text_is_found_in_the_page(opened: Open) -> None:
@@ -154,17 +154,25 @@ def test_a_place_of_the_text_is_found_in_the_page(opened: Open) -> None:
     assert marked(page, "| a |\n|---|\n| 1+1=3 |", "1+1=3") == ["1+1=3"]
 
 
-@pytest.mark.parametrize("text", HARM)
-def test_what_a_model_writes_runs_nothing(text: str, opened: Open) -> None:
+def test_what_a_model_writes_runs_nothing(opened: Open) -> None:
+    """Neither when it comes, nor when the chat is opened again."""
     page = opened()
-    answers(page, f"Before {text} after\n\n{text}\n", [])
-    answer = ask(page, "Do harm")
-    said = answer.locator(".said")
+    for n, text in enumerate(HARM):
+        page.unroute("**/v1/chat/completions")
+        answers(page, f"Before {text} after\n\n{text}\n", [])
+        ask(page, f"Do harm {n}")
+    _harmless(page)
+    page.reload()
+    page.get_by_role("button", name="Do harm 0", exact=True).click()
+    _harmless(page)
+
+
+def _harmless(page: Any) -> None:
+    said = page.locator(".ask .said")
+    assert said.count() == len(HARM)
     assert said.locator("img, script, iframe, object, form, input, style, [onload]").count() == 0
     assert said.locator("svg:not(.icon):not(.katex svg)").count() == 0
-    hrefs = said.evaluate("one => [...one.querySelectorAll('[href]')].map(a => a.href)")
+    hrefs = page.evaluate("[...document.querySelectorAll('.said [href]')].map(one => one.href)")
+    assert hrefs
     assert all(href.startswith("https://elsewhere.example/") for href in hrefs)
     assert said.locator("#main, .trouble, [data-x]").count() == 0
-    page.reload()
-    page.get_by_role("button", name="Do harm", exact=True).click()
-    assert page.locator(".ask .said").locator("img, script").count() == 0

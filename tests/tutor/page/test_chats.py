@@ -86,11 +86,13 @@ def test_chats_are_kept_in_the_browser_until_deleted(opened: Open) -> None:
     ask(page, "Another one")
     page.reload()
     past = page.locator(".past-open")
+    past.first.wait_for()
     assert past.all_inner_texts() == ["Another one", "The first question"]
     past.last.click()
     assert page.locator(".ask .said strong").inner_text() == "answer"
     page.get_by_role("button", name="Delete the chat The first question").click()
     page.reload()
+    past.first.wait_for()
     assert past.all_inner_texts() == ["Another one"]
 
 

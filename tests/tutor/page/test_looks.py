@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import CONTRAST, LESSON, answers, ask, ended, way
+from tests.tutor.page.doing import CONTRAST, LESSON, answers, ask, ended, explains, way
 
 pytestmark = pytest.mark.enable_socket
 
@@ -44,6 +44,7 @@ def test_both_schemes_can_be_read(dark: bool, opened: Open) -> None:
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(paper.removeprefix("rgb(").split(",")[0]) < 128) == dark
     assert page.evaluate(CONTRAST) == []
+    explains(page, "So 2 + 2 = 5.", [{"text": "2 + 2 = 5", "start": 3, "end": 12}])
     panel = way(page, "Quiz")
     panel.get_by_role("radio").first.check()
     panel.get_by_role("button", name="Answer").click()

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import HINTS, MODELS, ended, way
+from tests.tutor.page.doing import HINTS, MODELS, ended, explains, way
 
 pytestmark = pytest.mark.enable_socket
 
@@ -41,6 +41,8 @@ def test_nobody_knows_the_models_before_the_vote(opened: Open) -> None:
 
 def test_a_quiz_is_answered_by_both(opened: Open) -> None:
     page = opened()
+    wrong = {"text": "2 + 2 = 5", "start": 4, "end": 13}
+    explains(page, "For 2 + 2 = 5.", [wrong])
     panel = way(page, "Quiz")
     panel.locator(".option").first.wait_for()
     assert panel.locator(".option-said").all_inner_texts() == ["0", "3", "7", "9"]
@@ -59,12 +61,15 @@ def test_a_quiz_is_answered_by_both(opened: Open) -> None:
     assert 98 <= sum(shares) <= 102
     tags = panel.locator(".tag").all_inner_texts()
     assert sorted(tags) == sorted(["right answer", "your choice", "M0"])
-    assert ended(page, ".quiz .answer").locator(".said").inner_text()
+    answer = ended(page, ".quiz .answer")
+    assert answer.locator(".said").inner_text() == "For 2 + 2 = 5."
+    assert answer.locator("mark.wrong").inner_text() == "2 + 2 = 5"
     panel.get_by_role("button", name="Next question").click()
     page.wait_for_function(
         "before => document.querySelector('.quiz-question')?.innerText != before", arg=question
     )
     page.reload()
+    panel.locator(".option").first.wait_for()
     assert panel.locator(".quiz-question").inner_text() != question
 
 
@@ -79,7 +84,7 @@ def test_hints_come_one_at_a_time(opened: Open) -> None:
         assert panel.locator(".answer").count() == n
         assert f"Step {n} of 3" in answer.locator(".answer-name").inner_text()
         assert name in answer.locator(".answer-name").inner_text()
-        more = panel.get_by_role("button", name="I need more")
+        more = panel.get_by_role("button", name="Next:")
         if n < 3:
             more.click()
             panel.locator(".answer").nth(n).wait_for()
@@ -87,3 +92,15 @@ def test_hints_come_one_at_a_time(opened: Open) -> None:
     assert more.count() == 0
     panel.get_by_role("button", name="Another problem").click()
     assert panel.locator(".answer").count() == 0
+
+
+def test_what_a_quiz_holds_runs_nothing(opened: Open) -> None:
+    page = opened()
+    harm = "<img src=x onerror=window.harm=1> [x](javascript:window.harm=1)"
+    quiz = {"quiz": "0" * 32, "subject": harm, "question": harm, "number": 1, "of": 2}
+    quiz["options"] = [harm, "`" + harm + "`", f"${harm}$", "4"]
+    page.route("**/tutor/quiz?*", lambda route: route.fulfill(json=quiz))
+    panel = way(page, "Quiz")
+    panel.locator(".option").first.wait_for()
+    assert panel.inner_text().count(harm) >= 4
+    assert panel.locator("img, a, script").count() == 0

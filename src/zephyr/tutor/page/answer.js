@@ -22,8 +22,14 @@ export class Answer {
     this.body = make("div", { class: "said" });
     this.notes = make("div", { class: "notes" });
     this.actions = make("div", { class: "actions" });
-    this.element = make("article", { class: "answer", "aria-label": name },
-      this.label, this.body, this.notes, this.actions);
+    this.element = make(
+      "article",
+      { class: "answer", "aria-label": name },
+      this.label,
+      this.body,
+      this.notes,
+      this.actions,
+    );
     this.markdown = new Markdown(this.body);
     this.busy = true;
   }
@@ -46,7 +52,8 @@ export class Answer {
     this.#rest();
     following(() => {
       if (ENDS[ended]) this.note(ENDS[ended]);
-      else if (ended !== "broken" && !this.text.trim()) this.note("The model ended without a word.");
+      else if (ended !== "broken" && !this.text.trim())
+        this.note("The model ended without a word.");
     });
     announce(`${this.name}: ${this.body.textContent || "no answer"}`);
   }
@@ -70,11 +77,20 @@ export class Answer {
     const wrong = marks.map(({ text }) => make("li", {}, make("code", {}, text)));
     following(() => {
       this.markdown.mark(this.text, marks);
-      this.notes.append(make("div", { class: "note marks" },
-        make("p", {}, marks.length === 1
-          ? "This equation does not hold. Work it out yourself:"
-          : "These equations do not hold. Work them out yourself:"),
-        make("ul", {}, ...wrong)));
+      this.notes.append(
+        make(
+          "div",
+          { class: "note marks" },
+          make(
+            "p",
+            {},
+            marks.length === 1
+              ? "This equation does not hold. Work it out yourself:"
+              : "These equations do not hold. Work them out yourself:",
+          ),
+          make("ul", {}, ...wrong),
+        ),
+      );
     });
   }
 
@@ -106,6 +122,11 @@ export function following(change) {
   const atEnd = page.scrollHeight - page.clientHeight - window.scrollY < 80;
   change();
   if (atEnd) toEnd();
+}
+
+/** What a student wrote, as it was written. */
+export function questionBubble(text, before = "You asked: ") {
+  return make("div", { class: "question" }, make("span", { class: "unseen" }, before), text);
 }
 
 export function toEnd() {

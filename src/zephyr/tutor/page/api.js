@@ -93,7 +93,8 @@ function words(status, { message, code }, wait) {
   if (status === 413) return "This is longer than the server takes. Shorten it and try again.";
   if (status === 429) {
     const later = wait ? `in ${wait} second${wait === 1 ? "" : "s"}` : "in a moment";
-    return code === "too_many_guesses" ? `Too many wrong passwords. Try again ${later}.`
+    return code === "too_many_guesses"
+      ? `Too many wrong passwords. Try again ${later}.`
       : `Many are asking at the same time. Try again ${later}.`;
   }
   if (message) return sentence(message);

@@ -1,12 +1,13 @@
 /** Ask: a chat with one model. */
 
-import { Answer, following, toEnd, wrongEquations } from "./answer.js";
-import { call, stream } from "./api.js";
-import { chats, deleteChat, keepChat, newChat, titleOf } from "./chats.js";
+import { Answer, following, questionBubble, toEnd, wrongEquations } from "./answer.js";
+import { stream } from "./api.js";
+import { chats, deleteChat, keepChat, newChat } from "./chats.js";
 import { Composer } from "./composer.js";
-import { icon, make, set } from "./dom.js";
+import { button, empty, icon, make } from "./dom.js";
 import { currentModel, modelChoice } from "./models.js";
-import { withSession } from "./session.js";
+import { Past } from "./past.js";
+import { thumbs } from "./rating.js";
 import { trouble } from "./trouble.js";
 
 /** How another answer is asked for: a model that always takes the likeliest word has only one. */
@@ -19,15 +20,22 @@ export class Ask {
   constructor(config) {
     this.config = config;
     this.composer = new Composer({
-      label: "Your question", hint: "Ask about the course…", limit: config.limits.message,
-      send: (question) => this.#ask(question), stop: () => this.stop(),
+      label: "Your question",
+      hint: "Ask about the course…",
+      limit: config.limits.message,
+      send: (question) => this.#ask(question),
+      stop: () => this.stop(),
       foot: [modelChoice(config.models)],
     });
+    this.past = new Past({
+      begin: () => this.#open(newChat()),
+      open: (chat) => this.#open(chat),
+      remove: (chat) => this.#remove(chat),
+    });
     this.transcript = make("div", { class: "transcript" });
-    this.past = make("ul", { class: "past" });
-    this.panel = make("section", { class: "ask" }, this.#aside(),
-      make("div", { class: "column" }, this.transcript, this.composer.element));
-    this.#open(newChat());
+    const column = make("div", { class: "column" }, this.transcript, this.composer.element);
+    this.panel = make("section", { class: "ask" }, this.past.element, column);
+    this.#show(this.#chat);
   }
 
   focus() {
@@ -39,87 +47,44 @@ export class Ask {
     this.#running?.abort();
   }
 
-  /** Shows the chats that the browser still keeps. */
+  /** Shows what the browser still keeps. */
   refresh() {
-    if (!chats().some(({ id }) => id === this.#chat.id) && !this.#running) this.#open(newChat());
-    this.#list();
-  }
-
-  #aside() {
-    const list = make("div", { class: "past-list", id: "past" },
-      make("h2", {}, "Past chats"), this.past);
-    const toggle = make("button", {
-      type: "button", class: "plain past-toggle", "aria-expanded": "false",
-      "aria-controls": "past", on: { click: () => {
-        const open = list.classList.toggle("open");
-        set(toggle, "aria-expanded", String(open));
-      } },
-    }, icon("chats"), make("span", {}, "Past chats"));
-    this.closePast = () => {
-      list.classList.remove("open");
-      set(toggle, "aria-expanded", "false");
-    };
-    return make("aside", { "aria-label": "Chats" },
-      make("div", { class: "aside-head" },
-        make("button", { type: "button", class: "plain", on: { click: () => {
-          this.#open(newChat());
-          this.focus();
-        } } }, icon("add"), make("span", {}, "New chat")), toggle), list);
-  }
-
-  #list() {
-    const all = chats();
-    this.past.replaceChildren(...all.map((chat) => make("li", {
-      class: chat.id === this.#chat.id ? "here" : null,
-    },
-      make("button", {
-        type: "button", class: "past-open", title: titleOf(chat),
-        "aria-current": chat.id === this.#chat.id ? "true" : null,
-        on: { click: () => {
-          this.#open(chat);
-          this.focus();
-        } },
-      }, titleOf(chat)),
-      make("button", {
-        type: "button", class: "past-delete", "aria-label": `Delete the chat ${titleOf(chat)}`,
-        on: { click: () => this.#delete(chat) },
-      }, icon("remove")))));
-    if (!all.length) this.past.append(make("li", { class: "none" }, "Your chats will be listed here."));
-  }
-
-  #delete({ id }) {
-    if (id === this.#chat.id) {
-      this.stop();
-      this.#open(newChat());
-    }
-    deleteChat(id);
-    this.#list();
-    this.focus();
+    if (chats().some(({ id }) => id === this.#chat.id)) this.past.show(this.#chat.id);
+    else this.#open(newChat());
   }
 
   #open(chat) {
-    this.stop();
-    this.#chat = chat;
-    this.closePast();
-    this.transcript.replaceChildren();
-    chat.turns.forEach((turn, n) => {
-      if (turn.role === "user") this.#showQuestion(turn.content);
-      else this.#showAnswer(turn, n);
-    });
-    if (chat.turns.at(-1)?.role === "user")
-      this.transcript.append(trouble(new Error("This question has no answer yet."),
-        () => this.#reply()));
-    if (!chat.turns.length) this.transcript.append(make("div", { class: "empty" },
-      make("h2", {}, "What would you like to understand?"),
-      make("p", {}, "Type a question below and press Enter; you can watch the answer being written.")));
-    this.#list();
-    if (chat.turns.length) toEnd();
+    this.#show(chat);
+    this.focus();
   }
 
-  #showQuestion(content) {
-    this.transcript.querySelector(".empty")?.remove();
-    this.transcript.append(make("div", { class: "question" },
-      make("span", { class: "unseen" }, "You asked: "), content));
+  #remove({ id }) {
+    deleteChat(id);
+    if (id === this.#chat.id) this.#open(newChat());
+    else this.past.show(this.#chat.id);
+  }
+
+  #show(chat) {
+    this.stop();
+    this.#chat = chat;
+    this.past.unfold(false);
+    this.past.show(chat.id);
+    this.transcript.replaceChildren();
+    chat.turns.forEach((turn, n) => {
+      if (turn.role === "user") this.transcript.append(questionBubble(turn.content));
+      else this.#showAnswer(turn, n);
+    });
+    if (!chat.turns.length) {
+      const words =
+        "Type a question below and press Enter; you can watch the answer being written.";
+      this.transcript.append(empty("What would you like to understand?", words));
+      return;
+    }
+    if (chat.turns.at(-1).role === "user") {
+      const unanswered = new Error("This question has no answer yet.");
+      this.transcript.append(trouble(unanswered, () => this.#reply()));
+    }
+    toEnd();
   }
 
   #showAnswer(turn, n) {
@@ -128,16 +93,15 @@ export class Ask {
     this.transcript.append(answer.element);
     answer.end(turn.ended);
     answer.mark(turn.marks);
-    this.#offer(answer, this.#chat, turn, n);
+    this.#offer(answer, turn, n);
   }
 
   #ask(question) {
-    this.transcript.querySelectorAll(".trouble").forEach((one) => one.remove());
+    this.transcript.querySelectorAll(".trouble, .empty").forEach((one) => one.remove());
     this.#chat.turns.push({ role: "user", content: question });
     keepChat(this.#chat);
-    this.#showQuestion(question);
-    this.#list();
-    toEnd();
+    this.past.show(this.#chat.id);
+    this.transcript.append(questionBubble(question));
     this.#reply();
   }
 
@@ -178,52 +142,38 @@ export class Ask {
       chat.turns.push(turn);
       keepChat(chat);
     }
-    if (chat === this.#chat) this.#offer(answer, chat, turn, chat.turns.length - 1);
+    if (chat === this.#chat) this.#offer(answer, turn, chat.turns.length - 1);
     turn.marks = await wrongEquations(answer.text);
     if (turn.marks.length) {
       answer.mark(turn.marks);
       keepChat(chat);
     }
-    this.#list();
   }
 
-  /** Buttons below an answer. Only the last one can be asked for again. */
-  #offer(answer, chat, turn, n) {
-    for (const old of this.transcript.querySelectorAll(".again")) old.remove();
+  /** Buttons below an answer. Only for the last one another can be asked for. */
+  #offer(answer, turn, n) {
+    const chat = this.#chat;
+    this.transcript.querySelectorAll(".again").forEach((one) => one.remove());
     if (turn.content) answer.offerCopy();
-    const again = make("button", {
-      type: "button", class: "quiet again", on: { click: () => {
-        if (this.#running) return;
-        if (chat.turns.at(-1) === turn) chat.turns.pop();
-        answer.element.remove();
-        this.#reply(OTHERWISE);
-        this.focus();
-      } },
-    }, icon("again"), make("span", {}, "Another answer"));
-    following(() => answer.actions.append(again));
-    if (!turn.content) return;
-    const question = chat.turns[n - 1].content;
-    const thumbs = ["up", "down"].map((rating) => make("button", {
-      type: "button", class: "quiet thumb", "aria-pressed": String(turn.rating === rating),
-      "aria-label": rating === "up" ? "A good answer" : "A bad answer",
-      title: rating === "up" ? "A good answer" : "A bad answer",
-      on: { click: () => rate(rating) },
-    }, icon(rating)));
-    answer.actions.append(...thumbs);
-
-    const rate = async (rating) => {
-      try {
-        await withSession((session) => call("tutor/rating", { method: "POST", body: {
-          session, model: turn.model, question, answer: turn.content, rating,
-        } }));
-      } catch (failure) {
-        answer.notes.append(trouble(failure, () => rate(rating)));
-        return;
-      }
-      turn.rating = rating;
-      thumbs.forEach((thumb, one) => set(thumb, "aria-pressed", String(one === (rating === "down" ? 1 : 0))));
-      keepChat(chat);
+    const again = () => {
+      if (this.#running) return;
+      if (chat.turns.at(-1) === turn) chat.turns.pop();
+      answer.element.remove();
+      this.#reply(OTHERWISE);
+      this.focus();
     };
+    following(() => {
+      answer.actions.append(button("quiet again", again, icon("again"), "Another answer"));
+      if (!turn.content) return;
+      const question = chat.turns[n - 1].content;
+      const rated = (rating) => {
+        turn.rating = rating;
+        keepChat(chat);
+      };
+      const failed = (failure, retry) => answer.notes.append(trouble(failure, retry));
+      const said = { ...turn, question, answer: turn.content };
+      answer.actions.append(...thumbs(said, { rated, failed }));
+    });
   }
 }
 

@@ -9,7 +9,10 @@ const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( {0,3})([-*+•]|\d{1,9}[.)])( +(?=\S)|\s*$)/;
 const COLUMNS = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
-const OPENINGS = [["$$", "$$"], ["\\[", "\\]"]];
+const OPENINGS = [
+  ["$$", "$$"],
+  ["\\[", "\\]"],
+];
 const DEEPEST = 8;
 const LONGEST = 100; // lines of a formula
 
@@ -62,7 +65,11 @@ function takeFence(lines, n) {
   let end = n + 1;
   while (end < lines.length && !closes.test(lines[end].text)) end += 1;
   const code = lines.slice(n + 1, end).map((line) => strip(line, indent).text);
-  const language = info.trim().split(/\s+/)[0].replace(/[^\w+#.-]/g, "").toLowerCase();
+  const language = info
+    .trim()
+    .split(/\s+/)[0]
+    .replace(/[^\w+#.-]/g, "")
+    .toLowerCase();
   return { kind: "code", code: code.join("\n"), language, next: Math.min(end + 1, lines.length) };
 }
 
@@ -200,12 +207,12 @@ function interrupts(lines, n) {
   const item = ITEM.exec(text);
   return Boolean(
     FENCE.test(text) ||
-      HEADING.test(text) ||
-      RULE.test(text) ||
-      QUOTE.test(text) ||
-      (item && text.length > item[0].length && /^(?:\D|1\D)/.test(item[2])) ||
-      takeFormula(lines, n) ||
-      takeTable(lines, n),
+    HEADING.test(text) ||
+    RULE.test(text) ||
+    QUOTE.test(text) ||
+    (item && text.length > item[0].length && /^(?:\D|1\D)/.test(item[2])) ||
+    takeFormula(lines, n) ||
+    takeTable(lines, n),
   );
 }
 

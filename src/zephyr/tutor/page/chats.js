@@ -18,7 +18,10 @@ export function keepChat(chat) {
 
 export function deleteChat(id) {
   deleted.add(id);
-  lasting.set(KEY, chats().filter((chat) => chat.id !== id));
+  lasting.set(
+    KEY,
+    chats().filter((chat) => chat.id !== id),
+  );
 }
 
 export const deleteChats = () => chats().forEach(({ id }) => deleteChat(id));

@@ -1,6 +1,6 @@
 /** Code in colours by highlight.js, whose tree of tokens is turned into spans. */
 
-import { icon, make } from "./dom.js";
+import { button, icon, make } from "./dom.js";
 import hljs from "./vendor/highlight/highlight.min.js";
 
 /** A block of code with the name of its language and a button that copies it. */
@@ -10,7 +10,12 @@ export function codeBlock(code, language) {
   return make(
     "div",
     { class: "code" },
-    make("div", { class: "code-head" }, make("span", {}, language), copyButton(() => code)),
+    make(
+      "div",
+      { class: "code-head" },
+      make("span", {}, language),
+      copyButton(() => code),
+    ),
     make("pre", { tabindex: 0, role: "region", "aria-label": name }, written),
   );
 }
@@ -18,19 +23,21 @@ export function codeBlock(code, language) {
 /** A button that copies what `text` gives, and says for a moment that it has. */
 export function copyButton(text) {
   const label = make("span", {}, "Copy");
-  const button = make("button", { type: "button", class: "quiet" }, icon("copy"), label);
+  const copying = button("quiet", act, icon("copy"), label);
+  const say = (words, drawing) => {
+    label.textContent = words;
+    copying.firstChild.replaceWith(icon(drawing));
+  };
   let back;
-  button.addEventListener("click", async () => {
-    const copied = await copy(text());
-    label.textContent = copied ? "Copied" : "Not copied";
-    button.firstChild.replaceWith(icon(copied ? "done" : "copy"));
+
+  async function act() {
+    if (await copy(text())) say("Copied", "done");
+    else say("Not copied", "copy");
     clearTimeout(back);
-    back = setTimeout(() => {
-      label.textContent = "Copy";
-      button.firstChild.replaceWith(icon("copy"));
-    }, 2000);
-  });
-  return button;
+    back = setTimeout(() => say("Copy", "copy"), 2000);
+  }
+
+  return copying;
 }
 
 function tokens(code, language) {

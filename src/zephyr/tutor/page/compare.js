@@ -1,14 +1,16 @@
 /** Compare: one question, two answers without names, and a vote. */
 
-import { Answer } from "./answer.js";
+import { Answer, questionBubble } from "./answer.js";
 import { call, stream } from "./api.js";
 import { Composer } from "./composer.js";
-import { announce, make, newId } from "./dom.js";
+import { announce, button, empty, make, newId } from "./dom.js";
 import { withSession } from "./session.js";
 import { trouble } from "./trouble.js";
 
 const CRITERIA = {
-  correctness: "Correctness", relevance: "Relevance", clarity: "Clarity",
+  correctness: "Correctness",
+  relevance: "Relevance",
+  clarity: "Clarity",
   completeness: "Completeness",
 };
 const OVERALL = { A: "A is better", AB: "They are equal", B: "B is better" };
@@ -19,8 +21,11 @@ export class Compare {
 
   constructor(config) {
     this.composer = new Composer({
-      label: "A question for both", hint: "Ask both…", limit: config.limits.message,
-      send: (question) => this.#ask(question), stop: () => this.stop(),
+      label: "A question for both",
+      hint: "Ask both…",
+      limit: config.limits.message,
+      send: (question) => this.#ask(question),
+      stop: () => this.stop(),
     });
     this.body = make("div", { class: "comparison" });
     this.panel = make("section", { class: "compare" }, this.body, this.composer.element);
@@ -37,10 +42,10 @@ export class Compare {
 
   #clear() {
     this.composer.element.hidden = false;
-    this.body.replaceChildren(make("div", { class: "empty" },
-      make("h2", {}, "Which answer is better?"),
-      make("p", {}, "Ask a question, read both answers, and say which one helps you more; "
-        + "only then do you see who wrote them.")));
+    const words =
+      "Ask a question, read both answers, and say which one helps you more; " +
+      "only then do you see who wrote them.";
+    this.body.replaceChildren(empty("Which answer is better?", words));
   }
 
   async #ask(question) {
@@ -48,8 +53,10 @@ export class Compare {
     const foot = make("div", { class: "verdict" });
     const running = (this.#running = new AbortController());
     this.body.replaceChildren(
-      make("div", { class: "question" }, make("span", { class: "unseen" }, "You asked: "), question),
-      make("div", { class: "sides" }, answers.A.element, answers.B.element), foot);
+      questionBubble(question),
+      make("div", { class: "sides" }, answers.A.element, answers.B.element),
+      foot,
+    );
     this.composer.busy = true;
     let comparison = null;
     const ended = {};
@@ -63,10 +70,12 @@ export class Compare {
         }
       });
     } catch (failure) {
-      for (const [side, answer] of Object.entries(answers)) if (!ended[side]) answer.end(running.signal.aborted ? "stopped" : "broken");
-      foot.append(running.signal.aborted
-        ? trouble(new Error("You stopped before both answers were complete."), () => this.#ask(question))
-        : trouble(failure, () => this.#ask(question)));
+      for (const [side, answer] of Object.entries(answers))
+        if (!ended[side]) answer.end(running.signal.aborted ? "stopped" : "broken");
+      const what = running.signal.aborted
+        ? new Error("You stopped before both answers were complete.")
+        : failure;
+      foot.append(trouble(what, () => this.#ask(question)));
       return;
     } finally {
       if (this.#running === running) this.#running = null;
@@ -79,23 +88,39 @@ export class Compare {
   }
 
   #another(kind, words) {
-    return make("button", { type: "button", class: kind, on: { click: () => {
+    const clear = () => {
       this.#clear();
       this.focus();
-    } } }, words);
+    };
+    return button(kind, clear, words);
   }
 
   #ballot(comparison, answers, foot) {
-    const other = make("input", { type: "text", id: newId("other"), maxlength: 500, autocomplete: "off" });
+    const other = make("input", {
+      type: "text",
+      id: newId("other"),
+      maxlength: 500,
+      autocomplete: "off",
+    });
     const send = make("button", { type: "submit", class: "main", disabled: true }, "Send the vote");
-    const form = make("form", { class: "ballot" },
+    const form = make(
+      "form",
+      { class: "ballot" },
       radios("overall", "Which answer helps you more?", OVERALL, "overall"),
-      make("details", {},
+      make(
+        "details",
+        {},
         make("summary", {}, "Say more, if you like"),
-        make("div", { class: "criteria" },
-          ...Object.entries(CRITERIA).map(([key, words]) => radios(key, words, SHORT, "criterion"))),
-        make("label", { for: other.id }, "Anything else"), other),
-      make("div", { class: "buttons" }, this.#another("plain", "Skip this one"), send));
+        make(
+          "div",
+          { class: "criteria" },
+          ...Object.entries(CRITERIA).map(([key, words]) => radios(key, words, SHORT, "criterion")),
+        ),
+        make("label", { for: other.id }, "Anything else"),
+        other,
+      ),
+      make("div", { class: "buttons" }, this.#another("plain", "Skip this one"), send),
+    );
     form.addEventListener("change", () => (send.disabled = !new FormData(form).get("overall")));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -105,9 +130,12 @@ export class Compare {
       form.querySelector(".trouble")?.remove();
       send.disabled = true;
       try {
-        const { models } = await withSession((session) => call("tutor/vote", {
-          method: "POST", body: { session, comparison, overall, criteria },
-        }));
+        const { models } = await withSession((session) =>
+          call("tutor/vote", {
+            method: "POST",
+            body: { session, comparison, overall, criteria },
+          }),
+        );
         this.#reveal(models, overall, answers, foot);
       } catch (failure) {
         send.disabled = false;
@@ -124,17 +152,35 @@ export class Compare {
     }
     const words = overall === "AB" ? "You found them equal." : `You preferred ${models[overall]}.`;
     const next = this.#another("main", "Ask another question");
-    foot.replaceChildren(make("div", { class: "thanks" },
-      make("p", {}, `Thank you, your vote is stored. ${words}`,
-        make("span", { class: "who" }, `A was ${models.A}, B was ${models.B}.`)), next));
+    foot.replaceChildren(
+      make(
+        "div",
+        { class: "thanks" },
+        make(
+          "p",
+          {},
+          `Thank you, your vote is stored. ${words}`,
+          make("span", { class: "who" }, `A was ${models.A}, B was ${models.B}.`),
+        ),
+        next,
+      ),
+    );
     announce(`Your vote is stored. A was ${models.A}, B was ${models.B}.`);
     next.focus();
   }
 }
 
 function radios(name, words, choices, kind) {
-  return make("fieldset", { class: kind },
+  return make(
+    "fieldset",
+    { class: kind },
     make("legend", {}, words),
-    make("div", { class: "segments" }, ...Object.entries(choices).map(([value, said]) =>
-      make("label", {}, make("input", { type: "radio", name, value }), make("span", {}, said)))));
+    make(
+      "div",
+      { class: "segments" },
+      ...Object.entries(choices).map(([value, said]) =>
+        make("label", {}, make("input", { type: "radio", name, value }), make("span", {}, said)),
+      ),
+    ),
+  );
 }

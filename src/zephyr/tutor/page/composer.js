@@ -1,23 +1,33 @@
-/** The field in which a question is written: Enter sends, Shift+Enter begins a line, Escape stops. */
+/** The field for a question: Enter sends, Shift+Enter begins a line, Escape stops. */
 
 import { icon, make, newId } from "./dom.js";
 
 export class Composer {
-  /** `send` is given the question; what stands at the foot, such as a choice of models, is `foot`. */
+  /** `send` is given the question; `foot` is what stands below it, such as a choice of models. */
   constructor({ label, hint, limit, send, stop, foot = [] }) {
     Object.assign(this, { limit, send, stop });
     const id = newId("question");
     this.field = make("textarea", {
-      id, rows: 1, placeholder: hint, autocomplete: "off", enterkeyhint: "send",
+      id,
+      rows: 1,
+      placeholder: hint,
+      autocomplete: "off",
+      enterkeyhint: "send",
       "aria-describedby": `${id}-count`,
     });
     this.count = make("span", { class: "count", id: `${id}-count` });
     this.button = make("button", { type: "submit", class: "send" });
-    this.element = make("form", { class: "dock", on: { submit: (event) => this.#submit(event) } },
-      make("div", { class: "composer" },
+    this.element = make(
+      "form",
+      { class: "dock", on: { submit: (event) => this.#submit(event) } },
+      make(
+        "div",
+        { class: "composer" },
         make("label", { class: "unseen", for: id }, label),
         this.field,
-        make("div", { class: "composer-foot" }, ...foot, this.count, this.button)));
+        make("div", { class: "composer-foot" }, ...foot, this.count, this.button),
+      ),
+    );
     this.field.addEventListener("input", () => this.#fit());
     this.field.addEventListener("keydown", (event) => this.#key(event));
     this.busy = false;
@@ -29,8 +39,10 @@ export class Composer {
 
   set busy(busy) {
     this.running = busy;
-    this.button.replaceChildren(icon(busy ? "stop" : "send"),
-      make("span", {}, busy ? "Stop" : "Send"));
+    this.button.replaceChildren(
+      icon(busy ? "stop" : "send"),
+      make("span", {}, busy ? "Stop" : "Send"),
+    );
     this.button.classList.toggle("stop", busy);
     this.#fit();
   }

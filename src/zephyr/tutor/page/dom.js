@@ -18,6 +18,17 @@ export function set(element, name, value) {
   else element.setAttribute(name, value === true ? "" : value);
 }
 
+/** A button of a kind (a class, or all its attributes) that does something. */
+export function button(kind, act, ...children) {
+  const attributes = typeof kind === "string" ? { class: kind } : kind;
+  return make("button", { type: "button", ...attributes, on: { click: act } }, ...children);
+}
+
+/** What stands where nothing has happened yet: in one sentence what to do. */
+export function empty(title, words, ...more) {
+  return make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, words), ...more);
+}
+
 let made = 0;
 
 /** An id that no other element has. */
@@ -29,8 +40,8 @@ const DRAWINGS = {
   copy: "M9 9h10v10H9zM5.5 15V5H15",
   done: "m5.5 12.5 4.5 4.5 9-10",
   again: "M19 8.5A8 8 0 1 0 20 14M19.5 4v5h-5",
-  up: "M7 11v8H4.5v-8zM7 11l4.2-7c1.3.2 2 1.1 1.8 2.5L12.5 10H18a1.8 1.8 0 0 1 1.8 2.2l-1.3 5.4A1.8 1.8 0 0 1 16.7 19H7",
-  down: "M7 13V5H4.5v8zM7 13l4.2 7c1.3-.2 2-1.1 1.8-2.5L12.5 14H18a1.8 1.8 0 0 0 1.8-2.2l-1.3-5.4A1.8 1.8 0 0 0 16.7 5H7",
+  up: "M7 11v8H4.5v-8zM7 11l4.2-7q2 .3 1.8 2.5L12.5 10H18q2 .2 1.8 2.2L18.5 17.6q-.5 1.4-1.8 1.4H7",
+  down: "M7 13V5H4.5v8zM7 13l4.2 7q2-.3 1.8-2.5L12.5 14H18q2-.2 1.8-2.2L18.5 6.4Q18 5 16.7 5H7",
   remove: "M7 7l10 10M17 7 7 17",
   add: "M12 5.5v13M5.5 12h13",
   chats: "M4.5 7h15M4.5 12h15M4.5 17h9",
@@ -40,7 +51,11 @@ const DRAWINGS = {
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
-  for (const [key, value] of [["viewBox", "0 0 24 24"], ["class", "icon"], ["aria-hidden", "true"]])
+  for (const [key, value] of [
+    ["viewBox", "0 0 24 24"],
+    ["class", "icon"],
+    ["aria-hidden", "true"],
+  ])
     svg.setAttribute(key, value);
   const path = document.createElementNS(space, "path");
   path.setAttribute("d", DRAWINGS[name]);

@@ -4,7 +4,11 @@ import "./vendor/katex/katex.min.js";
 
 const { katex } = globalThis;
 const LIMITS = {
-  trust: false, throwOnError: false, errorColor: "var(--bad)", strict: false, maxSize: 10,
+  trust: false,
+  throwOnError: false,
+  errorColor: "var(--bad)",
+  strict: false,
+  maxSize: 10,
   maxExpand: 200,
 };
 
@@ -24,7 +28,7 @@ export function formula(tex, displayMode) {
   }
 }
 
-/** The page's policy refuses attributes of style, of which KaTeX sets a few; a property it takes. */
+/** The page's policy refuses attributes of style, of which KaTeX sets a few, not properties. */
 function rename(tree, from, to) {
   if (tree.attributes?.[from]) {
     tree.attributes[to] = tree.attributes[from];

@@ -1,9 +1,9 @@
 /** Hints: a question answered step by step, each a little more than the last. */
 
-import { Answer, following } from "./answer.js";
+import { Answer, following, questionBubble } from "./answer.js";
 import { stream } from "./api.js";
 import { Composer } from "./composer.js";
-import { announce, icon, make } from "./dom.js";
+import { announce, button, empty, icon, make } from "./dom.js";
 import { currentModel, modelChoice } from "./models.js";
 import { withSession } from "./session.js";
 import { trouble } from "./trouble.js";
@@ -14,9 +14,12 @@ export class Hints {
   constructor(config) {
     this.config = config;
     this.composer = new Composer({
-      label: "The problem you are working on", hint: "Paste a problem…",
-      limit: config.limits.message, send: (question) => this.#begin(question),
-      stop: () => this.stop(), foot: [modelChoice(config.models)],
+      label: "The problem you are working on",
+      hint: "Paste a problem…",
+      limit: config.limits.message,
+      send: (question) => this.#begin(question),
+      stop: () => this.stop(),
+      foot: [modelChoice(config.models)],
     });
     this.body = make("div", { class: "ladder" });
     this.panel = make("section", { class: "hints" }, this.body, this.composer.element);
@@ -33,11 +36,10 @@ export class Hints {
 
   #clear() {
     this.composer.element.hidden = false;
-    this.body.replaceChildren(make("div", { class: "empty" },
-      make("h2", {}, "Stuck? Take one step at a time."),
-      make("p", {}, "Paste a problem below; you get a first hint, and more only when you ask for it."),
-      make("ol", { class: "steps-ahead" },
-        ...this.config.hints.map((name) => make("li", {}, name)))));
+    const words = "Paste a problem below; you get a first hint, and more only when you ask for it.";
+    const ahead = this.config.hints.map((name) => make("li", {}, name));
+    const steps = make("ol", { class: "steps-ahead" }, ...ahead);
+    this.body.replaceChildren(empty("Stuck? Take one step at a time.", words, steps));
   }
 
   #begin(question) {
@@ -45,9 +47,7 @@ export class Hints {
     const model = currentModel(this.config.models);
     const steps = make("div", { class: "steps" });
     const foot = make("div", { class: "ladder-foot" });
-    this.body.replaceChildren(
-      make("div", { class: "question" }, make("span", { class: "unseen" }, "Your problem: "), question),
-      steps, foot);
+    this.body.replaceChildren(questionBubble(question, "Your problem: "), steps, foot);
     this.composer.element.hidden = true;
     this.#climb({ question, model, steps, foot, ladder: null, shown: [] });
   }
@@ -56,8 +56,7 @@ export class Hints {
   async #climb(state) {
     const { steps, foot } = state;
     const running = (this.#running = new AbortController());
-    foot.replaceChildren(make("button", { type: "button", class: "plain", on: { click: () => running.abort() } },
-      icon("stop"), make("span", {}, "Stop")));
+    foot.replaceChildren(button("plain", () => running.abort(), icon("stop"), "Stop"));
     let answer = null;
     let at = null;
     let ended = null;
@@ -87,7 +86,10 @@ export class Hints {
         foot.replaceChildren(this.#button(state, "Write it again"), this.#another());
       } else {
         answer?.end("broken");
-        foot.replaceChildren(trouble(failure, () => this.#climb(state)), this.#another());
+        foot.replaceChildren(
+          trouble(failure, () => this.#climb(state)),
+          this.#another(),
+        );
       }
       return;
     } finally {
@@ -101,9 +103,17 @@ export class Hints {
   /** The place of a step; the server may give one again that broke off. */
   #step({ steps, shown }, { step, steps: of, name }) {
     const answer = new Answer(name);
-    const ticks = Array.from({ length: of }, (_, n) => make("span", { class: n <= step ? "tick on" : "tick" }));
-    answer.label.prepend(make("span", { class: "kicker" }, `Step ${step + 1} of ${of}`,
-      make("span", { class: "ticks", "aria-hidden": "true" }, ...ticks)));
+    const ticks = Array.from({ length: of }, (_, n) =>
+      make("span", { class: n <= step ? "tick on" : "tick" }),
+    );
+    answer.label.prepend(
+      make(
+        "span",
+        { class: "kicker" },
+        `Step ${step + 1} of ${of}`,
+        make("span", { class: "ticks", "aria-hidden": "true" }, ...ticks),
+      ),
+    );
     if (shown[step]) shown[step].replaceWith(answer.element);
     else steps.append(answer.element);
     shown[step] = answer.element;
@@ -115,17 +125,19 @@ export class Hints {
       this.#finish(state.foot);
       return;
     }
-    const next = this.#button(state, `I need more: ${lower(this.config.hints[step + 1])}`);
-    following(() => state.foot.replaceChildren(
-      make("p", { class: "note" }, "Try it with this first. If you are still stuck:"),
-      next, this.#another()));
+    const next = this.#button(state, `Next: ${this.config.hints[step + 1]}`);
+    following(() =>
+      state.foot.replaceChildren(
+        make("p", { class: "note" }, "Try it with this first. If you are still stuck:"),
+        next,
+        this.#another(),
+      ),
+    );
     next.focus({ preventScroll: true });
   }
 
   #button(state, words) {
-    return make("button", {
-      type: "button", class: "main", on: { click: () => this.#climb(state) },
-    }, words);
+    return button("main", () => this.#climb(state), words);
   }
 
   #finish(foot) {
@@ -134,12 +146,11 @@ export class Hints {
   }
 
   #another() {
-    return make("button", { type: "button", class: "plain", on: { click: () => {
+    const clear = () => {
       this.stop();
       this.#clear();
       this.focus();
-    } } }, icon("add"), make("span", {}, "Another problem"));
+    };
+    return button("plain", clear, icon("add"), "Another problem");
   }
 }
-
-const lower = (name) => name.charAt(0).toLowerCase() + name.slice(1);

@@ -8,7 +8,8 @@ import { formula } from "./formula.js";
 
 const WORD = /[\p{L}\p{N}]/u;
 const LABEL = String.raw`\[((?:[^\[\]\\]|\\.|\[[^\[\]]*\])*)\]`;
-const TARGET = String.raw`\(\s*<?([^\s()<>]*(?:\([^\s()]*\)[^\s()<>]*)*)>?(?:\s+["'][^"']*["'])?\s*\)`;
+const TITLE = String.raw`(?:\s+["'][^"']*["'])?`;
+const TARGET = String.raw`\(\s*<?([^\s()<>]*(?:\([^\s()]*\)[^\s()<>]*)*)>?${TITLE}\s*\)`;
 const LINK = new RegExp(`!?${LABEL}${TARGET}`, "sy");
 const ADDRESS = /https?:\/\/[^\s<>"'`)\]]+/y;
 const ESCAPED = /\\([!-/:-@[-`{-~])/y;
@@ -16,7 +17,7 @@ const DEEPEST = 6;
 
 /**
  * Fills `parent` with what the lines say. `pieces` is told where in the whole text each node comes
- * from: {node, from, to, exact}; an exact one is a text node that equals its place letter by letter.
+ * from: {node, from, to, exact}; an exact one is a text node that equals its place by the letter.
  */
 export function fill(parent, lines, pieces) {
   const starts = [];
@@ -122,7 +123,7 @@ class Writer {
     let open = at;
     while (this.text[open] === "`") open += 1;
     const fence = this.text.slice(at, open);
-    for (let end = open; (end = this.text.indexOf(fence, end)) >= 0 && end + fence.length <= to; ) {
+    for (let end = open; (end = this.text.indexOf(fence, end)) >= 0 && end + fence.length <= to;) {
       let after = end;
       while (this.text[after] === "`") after += 1;
       if (after - end === fence.length) {
@@ -214,7 +215,7 @@ class Writer {
   /** Text as it stands; a line that was ended is ended in the page. */
   words(from, to) {
     const nodes = [];
-    for (let at = from; at < to; ) {
+    for (let at = from; at < to;) {
       if (this.text[at] === "\n") {
         nodes.push(document.createElement("br"));
         at += 1;

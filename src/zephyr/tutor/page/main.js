@@ -13,7 +13,10 @@ import { tabs } from "./tabs.js";
 import { trouble } from "./trouble.js";
 
 const WAYS = {
-  ask: ["Ask", Ask], compare: ["Compare", Compare], quiz: ["Quiz", Quiz], hint: ["Hints", Hints],
+  ask: ["Ask", Ask],
+  compare: ["Compare", Compare],
+  quiz: ["Quiz", Quiz],
+  hint: ["Hints", Hints],
 };
 const WRONG = "That is not the password of this class.";
 const at = (id) => document.getElementById(id);
@@ -48,20 +51,23 @@ function open(config) {
     at("main").append("No model is served yet.");
     return;
   }
-  const ways = Object.keys(WAYS).filter((way) => config.ways.includes(way)).map((way) => {
-    const [title, View] = WAYS[way];
-    const view = new View(config);
-    at("main").append(view.panel);
-    return { name: way, title, panel: view.panel, view };
-  });
+  const ways = Object.keys(WAYS)
+    .filter((way) => config.ways.includes(way))
+    .map((way) => {
+      const [title, View] = WAYS[way];
+      const view = new View(config);
+      at("main").append(view.panel);
+      return { name: way, title, panel: view.panel, view };
+    });
   at("ways").hidden = ways.length < 2;
   let seen = null;
   tabs(at("ways"), ways, (way) => {
     const { view } = ways.find((one) => one.name === way);
     seen = view;
     at("page").dataset.way = way;
-    if (!at("ways").contains(document.activeElement)) view.focus();
-    else if (view instanceof Quiz) view.focus();
+    view.show?.();
+    const onTabs = at("ways").contains(document.activeElement);
+    if (!onTabs && matchMedia("(pointer: fine)").matches) view.focus?.(); // else a keyboard pops up
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !document.querySelector("dialog[open]")) seen.stop();

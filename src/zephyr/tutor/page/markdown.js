@@ -1,4 +1,4 @@
-/** The answer of a model as nodes, drawn again as it grows: only blocks that changed are made anew. */
+/** An answer as nodes, drawn again as it grows: only blocks that changed are made anew. */
 
 import { blocksOf } from "./blocks.js";
 import { codeBlock } from "./code.js";
@@ -15,7 +15,10 @@ export class Markdown {
   }
 
   show(text) {
-    const blocks = blocksOf(text).map((block) => ({ block, raw: text.slice(block.from, block.to) }));
+    const blocks = blocksOf(text).map((block) => ({
+      block,
+      raw: text.slice(block.from, block.to),
+    }));
     let same = 0;
     while (same < blocks.length && this.#shown[same]?.raw === blocks[same].raw) same += 1;
     for (const { node } of this.#shown.splice(same)) node.remove();

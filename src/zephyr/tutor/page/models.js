@@ -14,8 +14,11 @@ export function currentModel(models) {
 export function modelChoice(models, words = "Model") {
   const id = newId("model");
   const name = ({ id, about }) => (about ? `${id} · ${about}` : id);
-  const select = make("select", { id },
-    ...models.map((model) => make("option", { value: model.id }, name(model))));
+  const select = make(
+    "select",
+    { id },
+    ...models.map((model) => make("option", { value: model.id }, name(model))),
+  );
   const show = () => (select.value = currentModel(models));
   show();
   select.addEventListener("change", () => {
@@ -23,6 +26,10 @@ export function modelChoice(models, words = "Model") {
     chosen.dispatchEvent(new Event("change"));
   });
   chosen.addEventListener("change", show);
-  return make("span", { class: "choice" },
-    make("label", { for: id, class: "choice-label" }, words), select);
+  return make(
+    "span",
+    { class: "choice" },
+    make("label", { for: id, class: "choice-label" }, words),
+    select,
+  );
 }

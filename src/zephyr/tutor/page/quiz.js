@@ -2,7 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { call, stream } from "./api.js";
-import { announce, icon, make, newId } from "./dom.js";
+import { announce, button, empty, icon, make, newId } from "./dom.js";
 import { inLine, Markdown } from "./markdown.js";
 import { currentModel, modelChoice } from "./models.js";
 import { withSession } from "./session.js";
@@ -15,11 +15,16 @@ export class Quiz {
   constructor(config) {
     this.config = config;
     this.body = make("div", { class: "quiz-body" });
-    this.panel = make("section", { class: "quiz" },
-      make("div", { class: "bar" }, modelChoice(config.models, "Answers with you")), this.body);
+    this.panel = make(
+      "section",
+      { class: "quiz" },
+      make("div", { class: "bar" }, modelChoice(config.models, "Answers with you")),
+      this.body,
+    );
   }
 
-  focus() {
+  /** Fetches the first question as soon as the quiz is seen. */
+  show() {
     if (!this.#begun) this.#next();
     this.#begun = true;
   }
@@ -30,16 +35,19 @@ export class Quiz {
 
   async #next() {
     this.stop();
-    this.body.replaceChildren(make("p", { class: "waiting", role: "status" }, "Fetching a question…"));
+    this.body.replaceChildren(
+      make("p", { class: "waiting", role: "status" }, "Fetching a question…"),
+    );
     let quiz;
     try {
       quiz = await withSession((session) => call(`tutor/quiz?session=${session}`));
     } catch (failure) {
-      this.body.replaceChildren(failure.code === "no_more_quizzes"
-        ? make("div", { class: "empty" },
-          make("h2", {}, "That was the last question."),
-          make("p", {}, "You have answered everything there is; ask the tutor about what was hard."))
-        : trouble(failure, () => this.#next()));
+      const words = "You have answered everything there is; ask the tutor about what was hard.";
+      this.body.replaceChildren(
+        failure.code === "no_more_quizzes"
+          ? empty("That was the last question.", words)
+          : trouble(failure, () => this.#next()),
+      );
       return;
     }
     this.#show(quiz);
@@ -49,10 +57,15 @@ export class Quiz {
     const id = newId("quiz");
     const question = make("div", { class: "said quiz-question", id, tabindex: -1 });
     new Markdown(question).show(quiz.question);
-    const options = quiz.options.map((option, n) => make("label", { class: "option" },
-      make("input", { type: "radio", name: id, value: n }),
-      make("span", { class: "letter", "aria-hidden": "true" }, String.fromCharCode(65 + n)),
-      make("span", { class: "option-said" }, inLine(option))));
+    const options = quiz.options.map((option, n) =>
+      make(
+        "label",
+        { class: "option" },
+        make("input", { type: "radio", name: id, value: n }),
+        make("span", { class: "letter", "aria-hidden": "true" }, String.fromCharCode(65 + n)),
+        make("span", { class: "option-said" }, inLine(option)),
+      ),
+    );
     const send = make("button", { type: "submit", class: "main", disabled: true }, "Answer");
     const choices = make("fieldset", { "aria-labelledby": id }, ...options);
     const form = make("form", {}, choices, send);
@@ -65,9 +78,12 @@ export class Quiz {
       after.replaceChildren();
       send.disabled = true;
       try {
-        const said = await withSession((session) => call("tutor/quiz", {
-          method: "POST", body: { session, quiz: quiz.quiz, chosen, model },
-        }));
+        const said = await withSession((session) =>
+          call("tutor/quiz", {
+            method: "POST",
+            body: { session, quiz: quiz.quiz, chosen, model },
+          }),
+        );
         choices.disabled = true;
         send.remove();
         this.#judge(quiz, said, chosen, options, after);
@@ -81,7 +97,10 @@ export class Quiz {
     const place = quiz.number && quiz.of ? `Question ${quiz.number} of ${quiz.of}` : "Question";
     this.body.replaceChildren(
       make("p", { class: "kicker" }, [quiz.subject, place].filter(Boolean).join(" · ")),
-      question, form, after);
+      question,
+      form,
+      after,
+    );
   }
 
   #judge(quiz, said, chosen, options, after) {
@@ -91,32 +110,58 @@ export class Quiz {
       option.classList.toggle("right", right);
       option.classList.toggle("mistaken", n === chosen && !right);
       const tags = [
-        right && "right answer", n === chosen && "your choice", n === model.chosen && model.id,
+        right && "right answer",
+        n === chosen && "your choice",
+        n === model.chosen && model.id,
       ].filter(Boolean);
       const share = model.probabilities?.[n];
       const known = Number.isFinite(share);
       const bar = make("span", { class: "share", "aria-hidden": "true" });
       bar.style.setProperty("--share", known ? share : 0);
-      option.append(make("span", { class: "tags" },
-        ...tags.map((tag) => make("span", { class: "tag" }, tag))));
-      if (known) option.append(make("span", { class: "shares" }, bar,
-        make("span", { class: "percent" },
-          make("span", { class: "unseen" }, `${model.id} gives it `), percent(share))));
+      option.append(
+        make("span", { class: "tags" }, ...tags.map((tag) => make("span", { class: "tag" }, tag))),
+      );
+      if (known)
+        option.append(
+          make(
+            "span",
+            { class: "shares" },
+            bar,
+            make(
+              "span",
+              { class: "percent" },
+              make("span", { class: "unseen" }, `${model.id} gives it `),
+              percent(share),
+            ),
+          ),
+        );
     });
     const letter = String.fromCharCode(65 + said.answer);
     const verdict = said.right ? "Right." : `Not quite: ${letter} is right.`;
-    const theirs = model.chosen === said.answer ? "chose the right answer, too"
-      : `chose ${String.fromCharCode(65 + model.chosen)}, which is wrong`;
-    const agrees = said.right || model.chosen !== said.answer ? theirs : "chose the right answer";
-    after.append(make("p", { class: said.right ? "judged right" : "judged mistaken" },
-      icon(said.right ? "done" : "remove"),
-      make("span", {}, make("strong", {}, verdict), ` ${model.id} ${agrees}. `,
-        make("span", { class: "soft" }, "The bars show how likely it found each option."))));
+    const theirs =
+      model.chosen === said.answer
+        ? `was right${said.right ? ", too" : ""}`
+        : `chose ${String.fromCharCode(65 + model.chosen)}, which is wrong`;
+    after.append(
+      make(
+        "p",
+        { class: said.right ? "judged right" : "judged mistaken" },
+        icon(said.right ? "done" : "remove"),
+        make(
+          "span",
+          {},
+          make("strong", {}, verdict),
+          ` ${model.id} ${theirs}. `,
+          make("span", { class: "soft" }, "The bars show how likely it found each option."),
+        ),
+      ),
+    );
     const place = make("div");
-    const next = make("button", { type: "button", class: "main", on: { click: async () => {
+    const further = async () => {
       await this.#next();
       this.body.querySelector(".quiz-question")?.focus();
-    } } }, "Next question");
+    };
+    const next = button("main", further, "Next question");
     after.append(place, next);
     announce(verdict);
     next.focus({ preventScroll: true });

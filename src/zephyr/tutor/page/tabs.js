@@ -8,10 +8,17 @@ export function tabs(list, ways, shown) {
     panel.id = `panel-${name}`;
     set(panel, "role", "tabpanel");
     set(panel, "aria-labelledby", `tab-${name}`);
-    return make("button", {
-      type: "button", role: "tab", id: `tab-${name}`, "aria-controls": panel.id,
-      on: { click: () => show(name) },
-    }, title);
+    return make(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `tab-${name}`,
+        "aria-controls": panel.id,
+        on: { click: () => show(name) },
+      },
+      title,
+    );
   });
   list.replaceChildren(...buttons);
   list.addEventListener("keydown", (event) => {

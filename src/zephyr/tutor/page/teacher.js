@@ -1,7 +1,7 @@
 /** The teacher's page: what the class has asked, voted and answered, and the files of it. */
 
 import { call, download } from "./api.js";
-import { announce, icon, make, newId } from "./dom.js";
+import { announce, button, icon, make, newId } from "./dom.js";
 import { interval, intervalWords, split } from "./interval.js";
 import { passing } from "./store.js";
 import { trouble } from "./trouble.js";
@@ -36,44 +36,80 @@ async function start() {
 
 function askToken(words = "") {
   const field = make("input", {
-    type: "password", id: newId("token"), autocomplete: "current-password", required: true,
+    type: "password",
+    id: newId("token"),
+    autocomplete: "current-password",
+    required: true,
   });
-  main.replaceChildren(make("form", { class: "token", on: { submit: (event) => {
-    event.preventDefault();
-    passing.set(KEY, field.value.trim());
-    start();
-  } } },
-    make("h2", {}, "What your class thinks"),
-    make("label", { for: field.id }, "The teacher’s token, which the server printed when it started"),
-    make("input", { type: "text", autocomplete: "username", value: "teacher", hidden: true }),
-    field,
-    make("p", { class: "wrong-words", role: "alert" }, words),
-    make("div", { class: "buttons" }, make("button", { type: "submit", class: "main" }, "Open"))));
+  main.replaceChildren(
+    make(
+      "form",
+      {
+        class: "token",
+        on: {
+          submit: (event) => {
+            event.preventDefault();
+            passing.set(KEY, field.value.trim());
+            start();
+          },
+        },
+      },
+      make("h2", {}, "What your class thinks"),
+      make(
+        "label",
+        { for: field.id },
+        "The teacher’s token, which the server printed when it started",
+      ),
+      make("input", { type: "text", autocomplete: "username", value: "teacher", hidden: true }),
+      field,
+      make("p", { class: "wrong-words", role: "alert" }, words),
+      make("div", { class: "buttons" }, make("button", { type: "submit", class: "main" }, "Open")),
+    ),
+  );
   field.focus();
 }
 
 function show(summary, token) {
   document.getElementById("course").textContent = summary.course;
   document.title = `${summary.course} · Teacher`;
-  main.replaceChildren(make("div", { class: "sheet" },
-    toolbar(summary, token), figures(summary), wins(summary), pairs(summary), closest(summary),
-    quiz(summary), models(summary)));
+  main.replaceChildren(
+    make(
+      "div",
+      { class: "sheet" },
+      toolbar(summary, token),
+      figures(summary),
+      wins(summary),
+      pairs(summary),
+      closest(summary),
+      quiz(summary),
+      models(summary),
+    ),
+  );
 }
 
 function toolbar({ since }, token) {
   const place = make("div");
-  const files = FILES.map(([path, file, words]) => make("button", {
-    type: "button", class: "plain", on: { click: () => save(path, file, token, place) },
-  }, words));
-  return make("div", {}, make("div", { class: "toolbar" },
-    make("p", { class: "since" }, since ? `Since ${day(since)}` : "Nothing has been kept yet."),
-    ...files,
-    make("button", { type: "button", class: "plain", on: { click: start } },
-      icon("again"), make("span", {}, "Refresh")),
-    make("button", { type: "button", class: "quiet", on: { click: () => {
-      passing.remove(KEY);
-      askToken();
-    } } }, "Forget the token")), place);
+  const files = FILES.map(([path, file, words]) =>
+    button("plain", () => save(path, file, token, place), words),
+  );
+  return make(
+    "div",
+    {},
+    make(
+      "div",
+      { class: "toolbar" },
+      make("p", { class: "since" }, since ? `Since ${day(since)}` : "Nothing has been kept yet."),
+      ...files,
+      button("plain", start, icon("again"), "Refresh"),
+      button("quiet", forgetToken, "Forget the token"),
+    ),
+    place,
+  );
+}
+
+function forgetToken() {
+  passing.remove(KEY);
+  askToken();
 }
 
 async function save(path, file, token, place) {
@@ -90,67 +126,138 @@ async function save(path, file, token, place) {
 
 function figures({ sessions, votes, questions, quiz }) {
   const asked = Object.values(questions ?? {}).reduce((all, n) => all + n, 0);
-  const all = { Sessions: sessions, Questions: asked, Votes: votes, "Quiz answers": quiz?.answered };
-  return make("dl", { class: "figures" }, ...Object.entries(all).map(([words, number]) =>
-    make("div", {}, make("dt", {}, words), make("dd", {}, count(number)))));
+  const all = {
+    Sessions: sessions,
+    Questions: asked,
+    Votes: votes,
+    "Quiz answers": quiz?.answered,
+  };
+  return make(
+    "dl",
+    { class: "figures" },
+    ...Object.entries(all).map(([words, number]) =>
+      make("div", {}, make("dt", {}, words), make("dd", {}, count(number))),
+    ),
+  );
 }
 
 function wins({ wins = {} }) {
   const rows = Object.entries(wins).sort(([, a], [, b]) => (b.value ?? -1) - (a.value ?? -1));
-  return section("How often a model wins",
-    "The share of its comparisons that a model wins, an equal vote counting half, with a 95 % "
-      + "interval. The dashed line is one half.",
-    rows.length && table(["Model", "", "Wins", "Votes"], rows.map(([model, rate]) => [
-      model, drawn(interval(rate)), number(intervalWords(rate)), number(count(rate.n)),
-    ])), "Nobody has voted yet.");
+  return section(
+    "How often a model wins",
+    "The share of its comparisons that a model wins, an equal vote counting half, with a 95 % " +
+      "interval. The dashed line is one half.",
+    rows.length &&
+      table(
+        ["Model", "", "Wins", "Votes"],
+        rows.map(([model, rate]) => [
+          model,
+          drawn(interval(rate)),
+          number(intervalWords(rate)),
+          number(count(rate.n)),
+        ]),
+      ),
+    "Nobody has voted yet.",
+  );
 }
 
 function pairs({ pairs = [] }) {
-  return section("Two models on one question",
+  return section(
+    "Two models on one question",
     "The bar shows how often the first was better, both were equal, and the second was better.",
-    pairs.length && table(
-    ["Pair", "", "First better", "Equal", "Second better"],
-    pairs.map(({ a, b, a_wins, b_wins, ties }) => [
-      `${a} and ${b}`, drawn(split([a_wins, ties, b_wins])), number(count(a_wins)),
-      number(count(ties)), number(count(b_wins)),
-    ])), "Nobody has voted yet.");
+    pairs.length &&
+      table(
+        ["Pair", "", "First better", "Equal", "Second better"],
+        pairs.map(({ a, b, a_wins, b_wins, ties }) => [
+          `${a} and ${b}`,
+          drawn(split([a_wins, ties, b_wins])),
+          number(count(a_wins)),
+          number(count(ties)),
+          number(count(b_wins)),
+        ]),
+      ),
+    "Nobody has voted yet.",
+  );
 }
 
 function closest({ closest = [] }) {
-  const items = closest.map(({ question, votes = {}, ties = 0 }) => make("li", {},
-    make("p", {}, question),
-    make("p", { class: "votes" }, [...Object.entries(votes), ["equal", ties]]
-      .map(([words, n]) => `${words}: ${count(n)}`).join(" · "))));
-  return section("Where the class is most divided",
+  const items = closest.map(({ question, votes = {}, ties = 0 }) =>
+    make(
+      "li",
+      {},
+      make("p", {}, question),
+      make(
+        "p",
+        { class: "votes" },
+        [...Object.entries(votes), ["equal", ties]]
+          .map(([words, n]) => `${words}: ${count(n)}`)
+          .join(" · "),
+      ),
+    ),
+  );
+  return section(
+    "Where the class is most divided",
     "Questions whose votes are nearest to even: worth talking about.",
-    items.length && make("ol", { class: "close-questions" }, ...items), "No question has votes yet.");
+    items.length && make("ol", { class: "close-questions" }, ...items),
+    "No question has votes yet.",
+  );
 }
 
 function quiz({ quiz }) {
   const share = (n) => (quiz.answered ? `${count(n)} of ${count(quiz.answered)}` : "–");
-  return section("Quiz", "What students and models answered to the same questions.",
-    quiz?.answered && table(["", "", "Share"], [
-      ["Students were right", "", number(share(quiz.right))],
-      ["Models were right", "", number(share(quiz.model_right))],
-      ...(quiz.agreement ? [["Student and model chose the same", drawn(interval(quiz.agreement)),
-        number(intervalWords(quiz.agreement))]] : []),
-    ]), "Nobody has answered a quiz question yet.");
+  return section(
+    "Quiz",
+    "What students and models answered to the same questions.",
+    quiz?.answered &&
+      table(
+        ["", "", "Share"],
+        [
+          ["Students were right", "", number(share(quiz.right))],
+          ["Models were right", "", number(share(quiz.model_right))],
+          ...(quiz.agreement
+            ? [
+                [
+                  "Student and model chose the same",
+                  drawn(interval(quiz.agreement)),
+                  number(intervalWords(quiz.agreement)),
+                ],
+              ]
+            : []),
+        ],
+      ),
+    "Nobody has answered a quiz question yet.",
+  );
 }
 
 function models({ questions = {}, ratings = {} }) {
   const names = [...new Set([...Object.keys(questions), ...Object.keys(ratings)])];
-  return section("Models", "How often each was asked, and what its answers were rated.",
-    names.length && table(["Model", "Questions", "Rated good", "Rated bad"], names.map((name) => [
-      name, number(count(questions[name])), number(count(ratings[name]?.up)),
-      number(count(ratings[name]?.down)),
-    ])), "Nobody has asked anything yet.");
+  return section(
+    "Models",
+    "How often each was asked, and what its answers were rated.",
+    names.length &&
+      table(
+        ["Model", "Questions", "Rated good", "Rated bad"],
+        names.map((name) => [
+          name,
+          number(count(questions[name])),
+          number(count(ratings[name]?.up)),
+          number(count(ratings[name]?.down)),
+        ]),
+      ),
+    "Nobody has asked anything yet.",
+  );
 }
 
 function section(title, about, content, empty) {
-  return make("section", {}, make("h2", {}, title),
+  return make(
+    "section",
+    {},
+    make("h2", {}, title),
     content && about ? make("p", { class: "about" }, about) : null,
-    content ? make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, content)
-      : make("p", { class: "about" }, empty));
+    content
+      ? make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": title }, content)
+      : make("p", { class: "about" }, empty),
+  );
 }
 
 /** A table whose first column names the rows. A cell is text, a node, or {node, kind}. */
@@ -160,11 +267,28 @@ function table(head, rows) {
     return make("td", { class: kind, "data-head": head[n + 1] }, node);
   };
   const kinds = rows[0].map((content) => content?.kind ?? null);
-  return make("table", {},
-    make("thead", {}, make("tr", {}, ...head.map((words, n) =>
-      make(words ? "th" : "td", { scope: words ? "col" : null, class: kinds[n] }, words)))),
-    make("tbody", {}, ...rows.map(([name, ...others]) => make("tr", {},
-      make("th", { scope: "row" }, name), ...others.map(cell)))));
+  return make(
+    "table",
+    {},
+    make(
+      "thead",
+      {},
+      make(
+        "tr",
+        {},
+        ...head.map((words, n) =>
+          make(words ? "th" : "td", { scope: words ? "col" : null, class: kinds[n] }, words),
+        ),
+      ),
+    ),
+    make(
+      "tbody",
+      {},
+      ...rows.map(([name, ...others]) =>
+        make("tr", {}, make("th", { scope: "row" }, name), ...others.map(cell)),
+      ),
+    ),
+  );
 }
 
 const number = (node) => ({ node, kind: "number" });
@@ -174,7 +298,8 @@ const count = (n) => (n ?? 0).toLocaleString("en");
 /** A time in seconds or by ISO 8601 as a date. */
 function day(time) {
   const date = new Date(typeof time === "number" ? time * 1000 : time);
-  return Number.isNaN(date.getTime()) ? String(time)
+  return Number.isNaN(date.getTime())
+    ? String(time)
     : date.toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
 }
 
