@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from bench import page_evaluation, page_quantization
+from bench import page_evaluation, page_quantization, page_serving
 from bench.figures import ratios, spread
 from bench.peers import ROOT
 from bench.tables import cell, table
@@ -74,6 +74,10 @@ def render() -> str:
     parts += [
         page_quantization.section(json.loads(path.read_text()))
         for path in sorted(RESULTS.glob("quantization-*.json"))
+    ]
+    parts += [
+        page_serving.section(json.loads(path.read_text()))
+        for path in sorted(RESULTS.glob("serving-*.json"))
     ]
     return NOTE + "\n".join(parts)
 

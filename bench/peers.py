@@ -17,6 +17,7 @@ TORCH = "torch==2.13.0"
 TRL = ("trl==1.16.0", "transformers==5.24.0", "peft==0.21.2", "accelerate==1.15.0")
 LLAMAFACTORY = "llamafactory==0.9.5"
 LM_EVAL = ("lm-eval==0.4.13", "transformers==5.24.0", "accelerate==1.15.0")
+SERVING = ("transformers[serving]==5.24.0", "accelerate==1.15.0")
 LEFT_OUT = ("torchvision", "torchaudio")
 REQUIREMENTS = "import importlib.metadata as m; print('\\n'.join(m.requires('llamafactory')))"
 
@@ -32,6 +33,7 @@ def main() -> None:
     device = parser.parse_args().device
     _make("trl", device, TRL if device == "cpu" else (*TRL, "liger-kernel"))
     _make("lm_eval", device, LM_EVAL)
+    _make("transformers", device, SERVING)
     if device == "cuda":
         _make("llamafactory", device, (LLAMAFACTORY, "liger-kernel"))
     elif _make("llamafactory", device, ("--no-deps", LLAMAFACTORY)):

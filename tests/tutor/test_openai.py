@@ -21,7 +21,7 @@ pytestmark = pytest.mark.enable_socket
 
 QUESTION = "What is force? (3)"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
-MODELS = ("M0", "M1", "M2", "M1-nf4")
+MODELS = ("M2", "M1", "M0", "M1-nf4")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_what_a_student_types_is_text(client: openai.OpenAI, finished: Place) ->
 
 
 def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="there are M0, M1"):
+    with pytest.raises(openai.NotFoundError, match="there are M2, M1"):
         client.chat.completions.create(model="M9", messages=MESSAGES)
     wrong: list[dict[str, Any]] = [
         {"messages": []},

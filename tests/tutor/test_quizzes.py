@@ -1,6 +1,7 @@
 """Where the questions of a quiz come from, and in which order a session is asked them."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ def test_the_embedded_recipe_has_a_quiz_without_any_file(tmp_path: Path) -> None
     quizzes = opened(tmp_path, {"cap": 50}, recipe)
     texts = asked(quizzes, "a")
     assert len(texts) == len(quizzes) > 100  # three sources, of which two have as many
+
+
+def test_where_no_quiz_is_offered_nothing_is_opened(tmp_path: Path) -> None:
+    source = {"path": "none.jsonl"}
+    tutor = Tutor.model_validate({"ways": ["ask"], "quiz": {"sources": [source]}})
+    assert len(open_quizzes(tutor, tmp_path, recipe_of(), tmp_path)) == 0
+
+
+def test_of_many_questions_the_next_is_soon_found() -> None:
+    many = [Choice("s", f"Question {n}?", ("a", "b"), 0) for n in range(17_000)]
+    quizzes = Quizzes(many, seed=1)
+    begun = time.process_time()
+    for n in range(20):
+        assert quizzes.next(f"session {n}", ()) is not None
+    assert (time.process_time() - begun) / 20 < 0.02
 
 
 def test_a_recipe_without_such_a_task_has_no_quiz(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Continuous batching: what others ask changes no answer, and who leaves frees a place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from zephyr.model.fork import Ids, ids
 from zephyr.model.model import Model
 from zephyr.tutor import scheduler
 from zephyr.tutor.scheduler import Broken, Busy, Network, Piece, Request, Scheduler
+from zephyr.tutor.sse import EventStream
 
 LENGTHS = (9, 3, 40, 1, 30, 12, 2, 5)
 WARM = Sampling(temperature=1.1, top_p=0.95)
@@ -179,3 +180,25 @@ def test_what_is_unfinished_breaks_when_it_ends() -> None:
             await waiting.whole()
 
     asyncio.run(what())
+
+
+def test_who_leaves_before_the_first_word_gives_the_place_free() -> None:
+    """Events that were never begun close nothing themselves."""
+
+    async def what(found: Scheduler, model: Model) -> list[bool]:
+        answers = found.submit(asked(model, 0, limit=100_000))
+
+        async def events() -> AsyncGenerator[dict[str, Any]]:
+            async for piece in answers[0]:
+                yield {"text": piece.text}
+
+        async def gone() -> Any:
+            return {"type": "http.disconnect"}
+
+        async def stuck(message: Any) -> None:
+            await asyncio.Event().wait()
+
+        await EventStream(events(), answers)({"type": "http"}, gone, stuck)
+        return [answer.closed for answer in answers]
+
+    assert talk(what, endless=True) == [True]

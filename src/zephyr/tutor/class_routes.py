@@ -116,7 +116,7 @@ def _compare_routes(router: APIRouter, room: Classroom) -> None:
             )
             raise Refusal(400, text, code="not_answerable", param="messages") from None
         answers = room.serving.scheduler.submit(*requests)
-        return EventStream(_compared(room, body, messages, models, answers))
+        return EventStream(_compared(room, body, messages, models, answers), answers)
 
     @router.post("/vote", summary="Which answer is better", responses=refused(404, 409, 503))
     async def vote(body: VoteBody) -> dict[str, Any]:

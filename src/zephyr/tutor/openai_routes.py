@@ -184,7 +184,7 @@ class _Reply:
     ) -> Response:
         """The whole reply, or a stream of it, as was asked for; `heard` is told the answers."""
         if self.body.stream:
-            return EventStream(self.streamed(heard))
+            return EventStream(self.streamed(heard), self.answers)
         try:
             wholes = await unless_gone(request, _all(self.answers))
         finally:

@@ -103,7 +103,7 @@ def _quiz_routes(router: APIRouter, room: Classroom) -> None:
             raise Refusal(409, "answer the question first", code="not_answered")
         messages = room.under_system(_explaining(quiz))
         (told,) = room.serving.scheduler.submit(room.request(served, messages))
-        return EventStream(_explained(room, body, told))
+        return EventStream(_explained(room, body, told), [told])
 
 
 def _quiz(room: Classroom, quiz: str) -> Choice:
@@ -148,7 +148,7 @@ def _ladder_routes(router: APIRouter, room: Classroom, ladders: Ladders) -> None
         ladder = Ladder(body.session, find(room.serving, body.model).name, body.question)
         answer = _next_step(room, ladder)
         ladders.keep(ladder)
-        return EventStream(_climbed(room, ladder, answer))
+        return EventStream(_climbed(room, ladder, answer), [answer])
 
     @router.post(
         "/ladder/{ladder}",
@@ -166,7 +166,8 @@ def _ladder_routes(router: APIRouter, room: Classroom, ladders: Ladders) -> None
             raise Refusal(409, "that was the last hint", code="ladder_done")
         if found.climbing:
             raise _climbing()
-        return EventStream(_climbed(room, found, _next_step(room, found)))
+        answer = _next_step(room, found)
+        return EventStream(_climbed(room, found, answer), [answer])
 
 
 def _climbing() -> Refusal:

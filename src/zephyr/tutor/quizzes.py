@@ -13,6 +13,7 @@ import numpy as np
 
 from zephyr.data import sources
 from zephyr.data.course import quiz_text
+from zephyr.data.draw import row_ranks
 from zephyr.data.readers.choice import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import sources_of
@@ -32,7 +33,7 @@ class Quizzes:
     """The questions of a class, each once; `seed` and a session decide their order."""
 
     def __init__(self, records: Iterable[Choice], seed: int) -> None:
-        self._records = {record.id: record for record in records}
+        self._records = {record.id: record for record in sorted(records, key=lambda r: r.id)}
         self._seed = seed
 
     def __len__(self) -> int:
@@ -44,10 +45,9 @@ class Quizzes:
 
     def next(self, session: str, answered: Collection[str]) -> Choice | None:
         """The next question that a session has not answered; None where it has answered all."""
-        left = [quiz for quiz in self._records if quiz not in answered]
-        if not left:
-            return None
-        return self._records[min(left, key=lambda quiz: _rank(self._seed, session, quiz))]
+        every = list(self._records.values())
+        order = np.argsort(row_ranks(self._seed, session, len(every)), kind="stable")
+        return next((every[at] for at in order if every[at].id not in answered), None)
 
     def number(self, answered: Collection[str]) -> int:
         """Which one the next question is, from 1; what is asked no more does not count."""
@@ -60,11 +60,13 @@ def _rank(seed: int, *what: str) -> bytes:
 
 
 def open_quizzes(tutor: Tutor, folder: Path, recipe: Recipe, recipe_folder: Path) -> Quizzes:
-    """The questions of a class; `folder` is that of its settings.
+    """The questions of a class; `folder` is that of its settings. None where no quiz is offered.
 
     Raises:
         ZephyrError: a source can't be read.
     """
+    if "quiz" not in tutor.ways:
+        return Quizzes((), recipe.seed)
     if tutor.quiz.sources is not None:
         wanted, base, where = tutor.quiz.sources, folder, "quiz.sources"
     else:

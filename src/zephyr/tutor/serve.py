@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,15 +121,22 @@ def choose_models(plan: "Plan", wanted: Sequence[str]) -> list[str]:
     made = [name for name in models if plan.state(name) in ("fresh", "waiting")]
     missing = [name for name in wanted if name not in made]
     if missing or not made:
+        what = ", ".join(missing) or f"any model of {plan.recipe.name}"
         raise ZephyrError(
-            f"{', '.join(missing) or 'no model'} has been made yet"
-            if not missing
-            else f"{', '.join(missing)} has not been made yet",
+            f"{what} is not made yet",
             where=str(plan.store.root),
             allowed=made or None,
             todo=f"zephyr run {plan.recipe.name}",
         )
-    return list(wanted) or made
+    return list(wanted) or sorted(made, key=lambda name: _learned(models, name))
+
+
+def _learned(models: Mapping[str, Model], name: str) -> tuple[bool, int]:
+    """An order in which what has learned most comes first, and quantized models last."""
+    steps, origin = 0, models[name].from_
+    while origin is not None:
+        steps, origin = steps + 1, models[origin].from_
+    return models[name].quantize is not None, -steps
 
 
 def about(model: Model) -> str:
@@ -202,6 +209,7 @@ def _run(
         timeout_graceful_shutdown=3,
         ws="none",
     )
+    listening.listen(1024)  # from now on who calls is answered, if not at once
     address = Door(door.host, port, door.behind_proxy, door.certificate).address
     say(f"{', '.join(names)}: {address}   teacher: {address}/teacher, token in {token}")
     try:

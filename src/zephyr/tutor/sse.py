@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from zephyr.tutor.refusal import Refusal, refusal_of
-from zephyr.tutor.scheduler import Broken
+from zephyr.tutor.scheduler import Answer, Broken
 
 T = TypeVar("T")
 
@@ -27,15 +27,18 @@ PATIENCE = 30.0
 class EventStream(Response):
     """Sends each value of `events` as JSON, and at last `[DONE]`.
 
-    `events` is closed as soon as the reader has gone away, or takes nothing for `PATIENCE` seconds.
+    `events` and the `answers` that they tell of are closed as soon as the reader has gone away, or
+    takes nothing for `PATIENCE` seconds.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, events: AsyncGenerator[Mapping[str, Any]], answers: Sequence[Answer]
+    ) -> None:
         self.status_code = 200
         self.background = None
-        self._events = events
+        self._events, self._answers = events, answers
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,6 +51,8 @@ class EventStream(Response):
                 task.cancel()
             with suppress(asyncio.CancelledError, TimeoutError):
                 await sending
+            for answer in self._answers:  # of events that were never begun, too
+                answer.close()
 
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code}

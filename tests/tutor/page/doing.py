@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 COURSE = "Words <b onclick=harm()>& numbers</b>"
-HINTS = ("A first hint", "A stronger hint", "The answer")
-MODELS = ("M0", "M1", "M2", "M1-nf4")
+HINTS = ("A first hint <img src=x onerror=harm()>", "A stronger hint", "The answer")
+MODELS = ("M2", "M1", "M0", "M1-nf4")
 
 
 LESSON = (

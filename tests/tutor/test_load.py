@@ -1,0 +1,27 @@
+"""Twenty students for some seconds, some of whom leave or read slowly, and a server that is killed.
+
+`tests/soak/test_load.py` is the same with a hundred for a minute.
+"""
+
+import asyncio
+
+import pytest
+
+from bench.load import Plan, measure
+from tests.place import Place
+
+pytestmark = pytest.mark.enable_socket
+
+
+def plan(place: Place, users: int, seconds: float) -> Plan:
+    """A load on two models of the tiny recipe."""
+    environment = {"ZEPHYR_RUNS": str(place.runs), "OMP_NUM_THREADS": "1"}
+    return Plan("tiny.yaml", ["M1", "M2"], users, seconds, place.folder, environment)
+
+
+def test_a_class_is_answered_and_its_votes_are_kept(finished: Place) -> None:
+    figures = asyncio.run(measure(plan(finished, users=20, seconds=5)))
+    assert figures["failed"] == []
+    assert figures["streams to their end"] > 20
+    assert figures["left in mid-stream"] > 0
+    assert figures["log"]["acknowledged"] > 0
