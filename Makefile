@@ -11,7 +11,7 @@ run: .venv/installed
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-# twenty kills at random moments, twenty identical ends: a quarter of an hour
+# twenty kills at random moments, twenty identical ends, and a hundred students: a quarter of an hour
 soak: .venv/installed-test
 	$(BIN)/python -m pytest -m soak -s
 
@@ -32,6 +32,7 @@ bench: .venv/installed-test
 	$(BIN)/python bench/peers.py --device $(DEVICE)
 	$(BIN)/python -m bench.training run --device $(DEVICE)
 	test $(DEVICE) = cuda || $(BIN)/python -m bench.evaluation
+	test $(DEVICE) = cuda || $(BIN)/python -m bench.serving
 
 clean:
 	rm -rf .venv .bench

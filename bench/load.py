@@ -68,7 +68,7 @@ async def measure(plan: Plan) -> dict[str, Any]:
             await server.listening()
             room = await _enter(server.port)
             await attend(room, 1, 0.5)
-            figures["again"] = {"statuses": dict(room.statuses), "errors": room.errors}
+            figures["again"] = {"statuses": dict(room.statuses), "errors": dict(room.errors)}
             figures["again"]["stopped with"] = server.stop()
             figures["printed"] = server.printed()[-2000:]
     figures["failed"] = failed(figures)
@@ -123,7 +123,7 @@ async def _rounds(plan: Plan, server: Server, votes: dict[str, str]) -> dict[str
         "after": after,
         "growth": round(after["memory"] / before["memory"] - 1, 4),
         "votes": len(room.votes),
-        "errors": warm.errors + room.errors,
+        "errors": dict(warm.errors + room.errors),
     }
 
 
@@ -154,7 +154,7 @@ async def _kill(plan: Plan, server: Server, votes: dict[str, str]) -> dict[str, 
 
     await asyncio.gather(attend(room, plan.users, plan.seconds, first=2 * plan.users), kill())
     votes |= room.votes
-    return {"after, s": round(after, 2), "votes": len(room.votes), "errors": room.errors}
+    return {"after, s": round(after, 2), "votes": len(room.votes), "errors": dict(room.errors)}
 
 
 def _log(path: Path, votes: dict[str, str]) -> dict[str, Any]:
@@ -178,9 +178,9 @@ def failed(figures: dict[str, Any]) -> list[str]:
     """What did not hold."""
     log, again = figures["log"], figures["again"]
     found = [
-        *(f"error: {text}" for text in figures["errors"][:20]),
-        *(f"error before the kill: {text}" for text in figures["kill"]["errors"][:20]),
-        *(f"error after it: {text}" for text in again["errors"][:20]),
+        *(f"{number} times: {text}" for text, number in figures["errors"].items()),
+        *(f"before the kill: {text}" for text in figures["kill"]["errors"]),
+        *(f"after the kill: {text}" for text in again["errors"]),
     ]
     if figures["growth"] > GROWTH:
         found.append(f"memory has grown by {figures['growth']:.1%}")

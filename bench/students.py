@@ -32,7 +32,7 @@ class Class:
     """Whether the server is being killed: what breaks then is no error."""
     statuses: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
     votes: dict[str, str] = field(default_factory=dict)
     """What was chosen in each comparison whose vote the server has acknowledged."""
     first: list[float] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Student:
                 await do()
             except BROKEN as error:
                 if not self.room.over:
-                    self.room.errors.append(f"{do.__name__}: {error!r}")
+                    self.room.errors[f"{do.__name__}: {error!r}"] += 1
                     await asyncio.sleep(0.1)
 
     # -- what students do -----------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Student:
             await asyncio.sleep(min(float(reply.headers["retry-after"]), self._left()))
         else:
             said = (await reply.content())[:300].decode(errors="replace")
-            self.room.errors.append(f"{what}: {reply.status} {said}")
+            self.room.errors[f"{what}: {reply.status} {said}"] += 1
         return False
 
     async def _listen(self, what: str, reply: Reply, asked: float) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Student:
 
     def _check(self, what: str, event: dict[str, Any]) -> None:
         if "error" in event and not self.room.over:
-            self.room.errors.append(f"{what}, in mid-stream: {event['error']}")
+            self.room.errors[f"{what}, in mid-stream: {event['error']}"] += 1
         self.room.events["events"] += 1
         if usage := event.get("usage"):
             self.room.events["tokens"] += usage["completion_tokens"]
@@ -222,7 +222,7 @@ class Student:
     def _ended(self, what: str, reply: Reply) -> None:
         self.room.events["streams to their end"] += reply.done
         if not reply.done and not self.room.over:
-            self.room.errors.append(f"{what}: a stream ended without [DONE]")
+            self.room.errors[f"{what}: a stream ended without [DONE]"] += 1
 
     # -- what is said ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench import evaluation, questions, rows, shape
+from bench import evaluation, page_serving, questions, rows, serving, shape
 from bench.figures import Spread, agreement, ratios, useful_operations
 from bench.settings import Entry
 from tests import tiny
@@ -97,3 +97,53 @@ def test_answers_agree_if_each_has_the_tokens_of_its_reference() -> None:
 def test_the_best_batch_is_the_fastest_that_did_not_fail() -> None:
     tried = [{"batch": 1, "rate": 2.0}, {"batch": 8, "rate": 3.0}, {"batch": 64, "failed": "oom"}]
     assert evaluation.best(tried) == 8
+
+
+def load(users: int, rate: float, *said: str) -> dict[str, object]:
+    first = [0.1, 0.2, 0.3, 0.4, 1.0]
+    figures = {"tokens_per_second": rate, "first": first, "prompt_tokens": 100.0}
+    return {"users": users, "said": list(said), **figures}
+
+
+def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
+    entries = [
+        {"name": name, "model": "small", "server": server, "default": default, "dtype": dtype}
+        for name, server, default, dtype in (
+            ("ours", "zephyr", True, "float32"),
+            ("theirs", "transformers", True, "float32"),
+            ("half", "transformers", False, "bfloat16"),
+        )
+    ]
+    rates = {"ours": (8.0, 6.0), "theirs": (2.0, 3.0), "half": (1.0, 1.0)}
+    readings = [
+        {
+            "name": name,
+            "round": number,
+            "kept": True,
+            "loads": [load(1, rate, "a", "b"), load(8, 2 * rate, "c", name)],
+            "start": 5.0,
+            "peak_bytes": 2**30,
+            "versions": {"torch": "2"},
+        }
+        for name, each in rates.items()
+        for number, rate in enumerate(each)
+    ]
+    about = {"processor": "a processor", "cores": 2, "python": "3.11"}
+    result = {"machine": about, "commit": "0", "date": "today", "rounds": 2, "tokens": 128}
+    page = page_serving.section({**result, "entries": entries, "readings": readings})
+    assert "| Zephyr | float32, default | 300 | 1,000 | 7.00 (6.00 – 8.00) |" in page
+    assert "| transformers | float32 | 3.00 (2.00 – 4.00) | 3.00 (2.00 – 4.00) | 1.00 |" in page
+    assert "| transformers | float32 | 3 of 4 | 100.0 |" in page
+    assert "| transformers | bfloat16 | 1.00 |" not in page  # nothing of ours to compare with
+
+
+def test_a_share_of_the_values_exceeds_no_percentile() -> None:
+    assert page_serving.percentile([3, 1, 2], 0.5) == 2
+    assert page_serving.percentile(range(1, 11), 0.9) == 9
+    assert page_serving.percentile([7], 0.9) == 7
+
+
+def test_lines_of_a_bench_of_servers_are_chosen_by_parts_of_their_names() -> None:
+    found = serving.entries(serving.MODELS, ["small · zephyr"])
+    assert [entry.name for entry in found] == ["small · zephyr · default"]
+    assert len(serving.entries(serving.MODELS, [])) == 14
