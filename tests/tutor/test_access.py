@@ -78,6 +78,8 @@ def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
         assert (status, admitted) == (200, False)
     assert ask(guard, "/tutor/config", authorization=f"Bearer {SECRET}")[2] is True
     assert ask(guard, "/tutor/config", authorization="Bearer wrong")[0] == 401
+    word = Guard(app, Access("größer als null", TEACHER))
+    assert ask(word, authorization="Bearer größer als null")[0] == 200  # sent as UTF-8
     for server in (guard, Guard(app, Access(None, TEACHER))):
         assert ask(server, "/teacher/summary")[0] == 401
         assert ask(server, "/teacher/summary", authorization=f"Bearer {SECRET}")[0] == 401

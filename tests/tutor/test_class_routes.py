@@ -402,6 +402,18 @@ def test_texts_are_kept_where_the_teacher_keeps_them(tmp_path: Path, kept: bool)
             assert counted[0]["answers"] == [alone(room, "M1", [Message("user", "a secret")], 4)]
 
 
+def test_a_question_is_its_sessions_where_the_user_is_one(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"logs": {"messages": True}, "limits": {"tokens": 2}}) as room:
+        session = room.session()
+        asked = [{"role": "user", "content": "a secret"}]
+        for user in (session, "somebody else", None):
+            room.post("/v1/chat/completions", model="M1", messages=asked, user=user)
+        events = room.events.all("question")
+        assert [event.session for event in events] == [session, None, None]
+        room.told(room.client.delete(f"/tutor/session/{session}"), 200)
+        assert [event.id for event in room.events.all()] == [event.id for event in events[1:]]
+
+
 def test_wrong_equations_are_marked(shared: Class) -> None:
     found = shared.post("/tutor/marks", text="🙂 2 + 2 = 5")
     assert found == {"marks": [{"text": "2 + 2 = 5", "start": 3, "end": 12}]}

@@ -119,7 +119,8 @@ class Access:
         if scheme.lower() != "bearer" or not given:
             text = f"{what} is needed (Authorization: Bearer …)"
             raise Refusal(401, text, code="no_password")
-        if not (_same(given, secret) or _same(given, self.teacher)):
+        sent = given.encode("latin-1")  # as it was: a header holds bytes
+        if not (_same(sent, secret) or _same(sent, self.teacher)):
             self.guesses.note(address)
             raise Refusal(401, f"{what} is another", code="wrong_password")
 
@@ -173,9 +174,12 @@ def _too_large() -> Refusal:
 
 
 def _with_headers(send: Send) -> Send:
+    """Adds the headers of safety, and has pages asked for again: the server may be another now."""
+
     async def safely(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            headers.setdefault("Cache-Control", "no-cache")
             for name, value in _SAFETY.items():
                 headers[name] = value
         await send(message)
@@ -190,13 +194,13 @@ def _host(location: str) -> str:
         return ""
 
 
-def _same(given: str, secret: str) -> bool:
-    """Compares in a time that says nothing of where two secrets differ."""
-    return hmac.compare_digest(_digest(given), _digest(secret))
+def _same(given: bytes, secret: str) -> bool:
+    """Compares in a time that says nothing of where two secrets differ, nor how long they are."""
+    return hmac.compare_digest(_digest(given), _digest(secret.encode()))
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def teacher_token(path: Path) -> str:

@@ -93,8 +93,13 @@ class Classroom:
             assert twice is not None, "only some events may be there once"
             raise twice from None
 
-    async def heard(self, model: str, asked: Sequence[Message], answers: Sequence[str]) -> None:
-        """Counts a question that was freely asked; where that fails, its answer is given anyway."""
+    async def heard(
+        self, model: str, user: str | None, asked: Sequence[Message], answers: Sequence[str]
+    ) -> None:
+        """Counts a question that was freely asked; where that fails, its answer is given anyway.
+
+        `user` may be a session: then the event is that session's, and is removed with it.
+        """
         noted = {
             "way": "ask",
             "turns": len(asked),
@@ -104,8 +109,13 @@ class Classroom:
                 answers=list(answers),
             ),
         }
+
+        def add() -> None:
+            session = user if user is not None and self.events.knows(user) else None
+            self.events.add("question", noted, session=session, model=model)
+
         with suppress(Refusal):  # `kept` has told the keeper of the log
-            await self.kept(partial(self.events.add, "question", noted, model=model))
+            await self.kept(add)
 
     def request(self, served: Served, messages: Sequence[Message], **how: Any) -> Request:
         """What is asked of the scheduler, as the settings say.

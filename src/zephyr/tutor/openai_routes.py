@@ -24,11 +24,13 @@ from zephyr.tutor.sse import STREAMED, EventStream, unless_gone
 
 FINISH = {"end token": "stop", "stop string": "stop", "length": "length"}
 
-Heard = Callable[[str, Sequence[Message], Sequence[str]], Awaitable[None]]
-"""Is told of a model, what it was asked, and its answers, once these are complete."""
+Heard = Callable[[str, str | None, Sequence[Message], Sequence[str]], Awaitable[None]]
+"""Is told of a model, what a user asked it, and its answers, once these are complete."""
 
 
-async def nobody(model: str, asked: Sequence[Message], answers: Sequence[str]) -> None:
+async def nobody(
+    model: str, user: str | None, asked: Sequence[Message], answers: Sequence[str]
+) -> None:
     """Keeps nothing of what is asked."""
 
 
@@ -67,7 +69,7 @@ def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIR
             for seed in _seeds(body)
         ]
         reply = _Chat(served, body, serving.scheduler.submit(*requests))
-        return await reply.given(request, partial(heard, served.name, body.conversation))
+        return await reply.given(request, partial(heard, served.name, body.user, body.conversation))
 
     @router.post(
         "/completions",
@@ -100,7 +102,7 @@ def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIR
         ]
         reply = _Completion(served, body, serving.scheduler.submit(*requests))
         asked = [Message("user", body.prompt)]
-        return await reply.given(request, partial(heard, served.name, asked))
+        return await reply.given(request, partial(heard, served.name, body.user, asked))
 
     return router
 

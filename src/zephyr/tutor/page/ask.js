@@ -8,6 +8,7 @@ import { button, empty, icon, make } from "./dom.js";
 import { currentModel, modelChoice } from "./models.js";
 import { Past } from "./past.js";
 import { thumbs } from "./rating.js";
+import { perhaps } from "./session.js";
 import { trouble } from "./trouble.js";
 
 /** How another answer is asked for: a model that always takes the likeliest word has only one. */
@@ -115,7 +116,8 @@ export class Ask {
     toEnd();
     let ended = null;
     try {
-      const body = { model, messages: messages(chat.turns), stream: true, ...sampling };
+      const user = (await perhaps()) ?? undefined;
+      const body = { model, user, messages: messages(chat.turns), stream: true, ...sampling };
       for await (const chunk of stream("v1/chat/completions", body, running.signal)) {
         const choice = chunk.choices?.[0];
         if (choice?.delta?.content) answer.add(choice.delta.content);

@@ -112,7 +112,7 @@ export class Quiz {
       const tags = [
         right && "right answer",
         n === chosen && "your choice",
-        n === model.chosen && model.id,
+        n === model.chosen && `${model.id}’s choice`,
       ].filter(Boolean);
       const share = model.probabilities?.[n];
       const known = Number.isFinite(share);

@@ -18,6 +18,15 @@ export async function withSession(act) {
   }
 }
 
+/** The session for what can do without one: null where none can be had. */
+export async function perhaps() {
+  try {
+    return kept() ?? (await begin());
+  } catch {
+    return null;
+  }
+}
+
 /** Has the server delete all it keeps of the session; gives how much that was. */
 export async function forget() {
   const session = kept();

@@ -58,7 +58,7 @@ function askToken(words = "") {
       make(
         "label",
         { for: field.id },
-        "The teacher’s token, which the server printed when it started",
+        "The teacher’s token, from the file that the server named when it started",
       ),
       make("input", { type: "text", autocomplete: "username", value: "teacher", hidden: true }),
       field,
