@@ -36,8 +36,8 @@ Zephyr's default here is {ours}, transformers' the dtype in which the weights ar
 
 AGREEMENT = """\
 How many answers are the same to the last whole character as Zephyr's in the same dtype, and how
-many tokens each server counts in a prompt. In bfloat16 two ways of one forward round differently, and
-answers of random weights part soon.
+many tokens each server counts in a prompt. In bfloat16 two ways of one forward round differently,
+and answers of random weights part soon.
 """
 
 MODELS = {
