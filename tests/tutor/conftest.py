@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -32,12 +33,15 @@ def serving(place: Place, *arguments: str) -> Iterator[Server]:
         said.append(line)
         if found := re.search(r"(https?://\S+)\s+teacher: \S+ token in (.*)", line):
             token = Path(found[2].strip()).read_text(encoding="utf-8").strip()
-            yield Server(found[1], token, process)
             break
     else:
         raise AssertionError("".join(said))
+    reading = Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the server
+    reading.start()
+    yield Server(found[1], token, process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.wait(timeout=30)
+    reading.join()
 
 
 @pytest.fixture(scope="session")

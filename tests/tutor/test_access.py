@@ -23,6 +23,7 @@ def ask(
     """Status, headers and body of what a guarded app answers."""
     sent: list[dict[str, Any]] = []
     body = headers.pop("body", "").encode()
+    stuck, parts = bool(headers.pop("stuck", "")), list[bytes]()
     raw = {"host": "localhost:8000", **{k.replace("_", "-"): v for k, v in headers.items()}}
     scope = {
         "type": "http",
@@ -33,7 +34,10 @@ def ask(
     }
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if stuck and parts:
+            await asyncio.Event().wait()
+        parts.append(body)
+        return {"type": "http.request", "body": body, "more_body": stuck}
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -45,7 +49,8 @@ def ask(
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    await receive()
+    while (await receive())["more_body"]:
+        pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
     admitted = json.dumps(scope["state"]["admitted"]).encode()
     await send({"type": "http.response.body", "body": admitted})
@@ -97,7 +102,16 @@ def test_a_password_can_be_guessed_ten_times_a_minute(monkeypatch: pytest.Monkey
     assert headers["retry-after"] == "61"
     now += 60.1
     assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
-    assert len(guard.access.guesses._of) == 1
+    codes = [ask(guard, authorization=f"Bearer {n}")[0] for n in range(302)]
+    assert codes == [401] * 300 + [429] * 2  # where the right one came from, a school may sit
+
+
+def test_a_request_that_never_comes_to_its_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(access, "PATIENCE", 0.01)
+    status, _, body = ask(Guard(app, Access(None, TEACHER)), method="POST", body="a" * 9, stuck="1")
+    assert (status, body["error"]["code"]) == (408, "too_slow")
 
 
 def test_a_large_request_is_refused_whether_or_not_it_says_so(

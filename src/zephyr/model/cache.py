@@ -59,7 +59,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no t
         """Adds the rows of `other`, whose last columns are put below these last columns."""
         rows, width = self.rows + other.rows, other.end - other.begin
         if rows > len(self.rooms[0]) or width > self.end:
-            self._move(max(rows, len(self.rooms[0])), max(0, width - self.end), BLOCK)
+            before = max(0, width - (self.end - self.begin))
+            self._move(max(rows, len(self.rooms[0])), before, BLOCK)
         self.begin = min(self.begin, self.end - width)
         for room, states in zip(self.rooms, (other.keys, other.values), strict=True):
             room[self.rows : rows, :, self.end - width : self.end] = states

@@ -3,6 +3,7 @@
 There are no cookies: what a page of another site sends carries no right of the student's.
 """
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -12,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +23,9 @@ from zephyr.tutor.refusal import Refusal
 
 LARGEST = 2 << 20
 """Bytes that a request may have."""
+
+PATIENCE = 30.0
+"""Seconds within which more of a request must come."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
@@ -41,24 +46,34 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Guesses:
-    """Wrong secrets of the last minute, by address; each may be wrong ten times, all a hundred."""
+    """Wrong secrets of the last minute, by address.
 
-    MINUTE = 60.0
-    EACH, ALL = 10, 100
-    KNOWN = 4096
+    Ten are too many, and a hundred of all strangers together. An address from which the right one
+    has come within an hour may be that of a whole school, and has `KNOWN` for itself.
+    """
+
+    MINUTE, HOUR = 60.0, 3600.0
+    EACH, ALL, KNOWN = 10, 100, 300
+    ADDRESSES = 4096
     """Addresses that are remembered."""
 
     def __init__(self) -> None:
         self._of: OrderedDict[str, deque[float]] = OrderedDict()
-        self._all: deque[float] = deque()
+        self._strangers: deque[float] = deque(maxlen=self.ALL)
+        self._right: OrderedDict[str, float] = OrderedDict()
 
     def refuse_too_many(self, address: str) -> None:
         """
         Raises:
             Refusal: there were too many.
         """
+        known = self._is_known(address)
+        own = self._of.get(address, deque())
+        limits = [(own, self.KNOWN if known else self.EACH)]
+        if not known:
+            limits.append((self._strangers, self.ALL))
         now = time.monotonic()
-        for times, most in ((self._of.get(address, deque()), self.EACH), (self._all, self.ALL)):
+        for times, most in limits:
             while times and times[0] < now - self.MINUTE:
                 times.popleft()
             if len(times) >= most:
@@ -66,13 +81,24 @@ class Guesses:
                 text = "too many wrong passwords; wait a minute"
                 raise Refusal(429, text, code="too_many_guesses", retry_after=wait)
 
-    def note(self, address: str) -> None:
+    def wrong(self, address: str) -> None:
         now = time.monotonic()
-        self._of.setdefault(address, deque(maxlen=self.EACH)).append(now)
-        self._of.move_to_end(address)
-        if len(self._of) > self.KNOWN:
-            self._of.popitem(last=False)
-        self._all.append(now)
+        self._of.setdefault(address, deque(maxlen=self.KNOWN)).append(now)
+        self._forget_oldest(self._of, address)
+        if not self._is_known(address):
+            self._strangers.append(now)
+
+    def right(self, address: str) -> None:
+        self._right[address] = time.monotonic()
+        self._forget_oldest(self._right, address)
+
+    def _is_known(self, address: str) -> bool:
+        return time.monotonic() - self._right.get(address, -self.HOUR) < self.HOUR
+
+    def _forget_oldest(self, addresses: OrderedDict[str, Any], newest: str) -> None:
+        addresses.move_to_end(newest)
+        if len(addresses) > self.ADDRESSES:
+            addresses.popitem(last=False)
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Access:
         if self.password is None and host not in self.hosts:
             raise Refusal(403, f"this server is not called {host!r}", code="foreign_host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        if origin is not None and _place(origin) != headers.get("host", ""):
             raise Refusal(403, "a page of another site asks", code="foreign_origin")
         path = str(scope["path"])
         if path.startswith("/teacher/"):
@@ -121,8 +147,9 @@ class Access:
             raise Refusal(401, text, code="no_password")
         sent = given.encode("latin-1")  # as it was: a header holds bytes
         if not (_same(sent, secret) or _same(sent, self.teacher)):
-            self.guesses.note(address)
+            self.guesses.wrong(address)
             raise Refusal(401, f"{what} is another", code="wrong_password")
+        self.guesses.right(address)
 
 
 class Guard:
@@ -145,28 +172,51 @@ class Guard:
         except Refusal as refusal:
             await refusal.response()(scope, receive, safely)
             return
-        read = 0
-        started = False
+        body = _Body(receive)
 
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > LARGEST:
-                raise _too_large()
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await safely(message)
+        async def unless_refused(message: Message) -> None:
+            if body.refusal is None:  # else the app tells that it could not read, not why
+                await safely(message)
 
         try:
-            await self.app(scope, counted, watched)
-        except Refusal as refusal:
-            if started:
+            await self.app(scope, body.receive, unless_refused)
+        except Refusal:
+            if body.refusal is None:
                 raise
-            await refusal.response()(scope, receive, safely)
+        if body.refusal is not None:
+            await body.refusal.response()(scope, receive, safely)
+
+
+class _Body:
+    """A request's body on its way in: not endless, and not for ever."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._read = 0
+        self._whole = False
+        self.refusal: Refusal | None = None
+
+    async def receive(self) -> Message:
+        """The next message of a request; once its body is whole, when the client goes away.
+
+        Raises:
+            Refusal: there is too much of it, or it takes too long.
+        """
+        if self._whole:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await self._receive()
+        except TimeoutError:
+            text = f"no more of the request has come for {PATIENCE:.0f} seconds"
+            self.refusal = Refusal(408, text, code="too_slow")
+            raise self.refusal from None
+        self._read += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._read > LARGEST:
+            self.refusal = _too_large()
+            raise self.refusal
+        return message
 
 
 def _too_large() -> Refusal:
@@ -192,6 +242,14 @@ def _host(location: str) -> str:
         return urlsplit(location).hostname or ""
     except ValueError:
         return ""
+
+
+def _place(location: str) -> str | None:
+    """Host and port of a location; None where it is none."""
+    try:
+        return urlsplit(location).netloc
+    except ValueError:
+        return None
 
 
 def _same(given: bytes, secret: str) -> bool:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from zephyr.data.course import quiz_text
 from zephyr.data.readers.choice import LETTERS
+from zephyr.errors import ZephyrError
 from zephyr.records import Choice, Message
 from zephyr.tutor.class_schema import AnswerBody, ExplainBody, LadderBody, SessionBody
 from zephyr.tutor.classroom import Classroom, Spoken
@@ -102,7 +103,12 @@ def _quiz_routes(router: APIRouter, room: Classroom) -> None:
         if body.quiz not in await room.kept(partial(room.events.answered, body.session)):
             raise Refusal(409, "answer the question first", code="not_answered")
         messages = room.under_system(_explaining(quiz))
-        (told,) = room.serving.scheduler.submit(room.request(served, messages))
+        try:
+            asked = room.request(served, messages)
+        except ZephyrError:
+            text = f"{served.name} reads too little at a time to explain this question"
+            raise Refusal(400, text, code="not_answerable", param="model") from None
+        (told,) = room.serving.scheduler.submit(asked)
         return EventStream(_explained(room, body, told), [told])
 
 

@@ -127,6 +127,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "The password or token is missing or wrong.",
         403: "The request comes from another site, or the course does not allow it.",
         404: "There is no such model or thing.",
+        408: "The request did not come to its end.",
         409: "It was done before, or something else has to be done first.",
         413: "The request is too large.",
         429: "Too many requests; Retry-After says when to try again.",
@@ -138,4 +139,4 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The description of these errors, and of those that every route may give."""
-    return {status: ERRORS[status] for status in (400, 401, 403, 413, 429, *statuses)}
+    return {status: ERRORS[status] for status in (400, 401, 403, 408, 413, 429, *statuses)}

@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+
 from zephyr.model.decode import GREEDY, Noted, Reading, Row, Running, Sampling
 from zephyr.model.fork import Ids, ids
 from zephyr.model.generate import Ended
@@ -22,6 +24,9 @@ from zephyr.model.template import Template
 from zephyr.model.text import GrowingText, first_of
 
 T = TypeVar("T")
+
+SMALL = 1 << 24
+"""Weights below which one thread is quicker than several, which then stand in the server's way."""
 
 PART = 512
 """Tokens of prompts that are read at once, before those that are being answered go on."""
@@ -156,6 +161,9 @@ class Network:
 
     def __post_init__(self) -> None:
         self.running = _Running(self.causal, self.mixed)
+        size = sum(parameter.numel() for parameter in self.causal.parameters())
+        self.threads = 1 if size < SMALL else torch.get_num_threads()
+        """How many compute: what takes no time to share out takes longer if it is."""
 
     def decode(self, request: Request) -> Callable[[Ids], str]:
         """What turns the tokens of an answer into its text."""
@@ -285,6 +293,8 @@ class Scheduler:
 
     def _turn(self, network: Network) -> None:
         """A part of a prompt, and a token for each row."""
+        if torch.get_num_threads() != network.threads:
+            torch.set_num_threads(network.threads)
         running = network.running
         for seat in network.seats:
             if seat.answer is not None and seat.answer.closed and seat in running.rows:

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,15 @@ def _learned(models: Mapping[str, Model], name: str) -> tuple[bool, int]:
     return models[name].quantize is not None, -steps
 
 
+def _allow_many_connections() -> None:
+    """Lets the process have as many open files as it may: each connection is one."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems tell of more than they allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def about(model: Model) -> str:
     """In words, what a model of a recipe is."""
     if model.base is not None:
@@ -194,6 +204,7 @@ def _run(
         store.root,
         batch=tutor.limits.batch,
         queue=tutor.limits.queue,
+        dtype=plan.recipe.run.dtype,
     )
     room = Classroom(serving, tutor, events, quizzes)
     app = make_app(serving, tutor, access, (class_routes(room), teacher_routes(room)), room.heard)
@@ -203,12 +214,12 @@ def _run(
         access_log=False,
         server_header=False,
         proxy_headers=door.behind_proxy,
-        forwarded_allow_ips="*" if door.behind_proxy else None,
         ssl_certfile=door.certificate,
         ssl_keyfile=door.key,
         timeout_graceful_shutdown=3,
         ws="none",
     )
+    _allow_many_connections()
     listening.listen(1024)  # from now on who calls is answered, if not at once
     address = Door(door.host, port, door.behind_proxy, door.certificate).address
     say(f"{', '.join(names)}: {address}   teacher: {address}/teacher, token in {token}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zephyr.errors import ZephyrError
 from zephyr.model.decode import GREEDY, Sampling
@@ -11,7 +11,7 @@ from zephyr.model.fork import Fork
 from zephyr.model.load import Lineage, assemble, load, load_network, load_tokenizer, quiet
 from zephyr.model.mixed import Mixed, can_mix
 from zephyr.model.model import Logprobs, Model
-from zephyr.model.precision import choose
+from zephyr.model.precision import Dtype, choose
 from zephyr.model.template import Template
 from zephyr.records import Message
 from zephyr.tutor.scheduler import Answer, Network, Request, Scheduler
@@ -107,6 +107,7 @@ def open_models(
     *,
     batch: int,
     queue: int,
+    dtype: Dtype | Literal["auto"] = "auto",
 ) -> Serving:
     """Loads models, each base once, and starts to answer.
 
@@ -120,7 +121,7 @@ def open_models(
         alone = () if can_mix(adapters) else (name,)
         families.setdefault((lineage.weights, lineage.load, *alone), []).append(name)
     made = {
-        tuple(names): _open({name: lineages[name] for name in names}, store)
+        tuple(names): _open({name: lineages[name] for name in names}, store, dtype)
         for names in families.values()
     }
     scheduler = Scheduler([network for network, _ in made.values()], batch=batch, queue=queue)
@@ -133,16 +134,19 @@ def open_models(
     return Serving({name: found[name] for name in lineages}, scheduler)
 
 
-def _open(lineages: dict[str, Lineage], store: Path) -> tuple[Network, Model]:
+def _open(
+    lineages: dict[str, Lineage], store: Path, wanted: Dtype | Literal["auto"]
+) -> tuple[Network, Model]:
     """The network of models that differ in their adapters alone."""
     first = next(iter(lineages.values()))
     folder = first.folder(store)
+    dtype = choose(wanted, folder)
     stacks = [_adapters(lineage, store) for lineage in lineages.values()]
     if not can_mix(stacks[0]):
-        model = load(first, store, token_budget=TOKEN_BUDGET, dtype=choose("auto", folder))
+        model = load(first, store, token_budget=TOKEN_BUDGET, dtype=dtype)
         return Network(model.causal, model.template, list(lineages)), model
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, first.load, choose("auto", folder))
+    causal = load_network(folder, first.load, dtype)
     mixed = Mixed(causal, stacks) if any(stacks) else None
     model = assemble(causal, tokenizer, token_budget=TOKEN_BUDGET)
     return Network(causal, model.template, list(lineages), mixed), model
