@@ -43,7 +43,7 @@ class Model(NamedTuple):
     together: int
 
 
-MODELS = (Model("qwen1.5-0.5b-shape", 8, 16), Model("small", 24, 64))
+MODELS = (Model("qwen1.5-0.5b-shape", 3, 8), Model("small", 16, 64))
 QUICK = (Model("qwen1.5-0.5b-shape-2-layers", 2, 8), Model("small", 2, 8))
 MAKERS = {
     "qwen1.5-0.5b-shape": endless.qwen,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from zephyr.errors import ZephyrError
 from zephyr.model.decode import GREEDY, Sampling
+from zephyr.model.few_rows import hasten
 from zephyr.model.fork import Fork
 from zephyr.model.load import Lineage, assemble, load, load_network, load_tokenizer, quiet
 from zephyr.model.mixed import Mixed, can_mix
@@ -149,6 +150,7 @@ def _open(
     causal = load_network(folder, first.load, dtype)
     mixed = Mixed(causal, stacks) if any(stacks) else None
     model = assemble(causal, tokenizer, token_budget=TOKEN_BUDGET)
+    hasten(causal)
     return Network(causal, model.template, list(lineages), mixed), model
 
 
