@@ -29,7 +29,7 @@ from bench.reading import alone, take
 QUIET = 0.05
 ROUNDS = 2
 TOKENS = 128
-PATIENCE = 300.0
+PATIENCE = 90.0
 RESULTS = ROOT / "results" / "bench"
 MODEL = "base"
 WARMING = 8

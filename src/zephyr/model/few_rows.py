@@ -1,7 +1,7 @@
 """Products of a few rows with a weight, in the order in which this processor is quicker.
 
-x W' and (W x')' are the same sums. Which of the two a library computes quicker for 2 to 16 rows, as a
-batch of answers has them at each token, depends on the processor: without AVX-512 the second took
+x W' and (W x')' are the same sums. Which of the two a library computes quicker for 2 to 16 rows, as
+a batch of answers has them at each token, depends on the processor: without AVX-512 the second took
 0.5 to 0.7 of the time in float32, and with it the first may be the quicker one. So both are tried.
 """
 
@@ -32,7 +32,7 @@ def hasten(causal: Any) -> bool:
         and layer.weight.dtype == torch.float32
         and layer.weight.device.type == "cpu"
     ]
-    if not layers or not _gains(max((layer.weight for layer in layers[:-1]), key=Tensor.numel)):
+    if not layers or not _gains(layers[0].weight):
         return False
     for layer in layers:
         layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]

@@ -22,61 +22,94 @@ def can_mix(adapters: Sequence[Path]) -> bool:
     return not any(read_json(folder / CONFIG)["use_dora"] for folder in adapters)
 
 
+class _Chosen:
+    """Whose rows come next: those of one model, or `has` [rows, adapters] of ones and zeros."""
+
+    def __init__(self) -> None:
+        self.model = 0
+        self.has: Tensor | None = None
+
+
 class Mixed:
     """Puts the adapters of several models on one network; `choose` says whose rows come next."""
 
     def __init__(self, causal: Any, models: Sequence[Sequence[Path]]) -> None:
-        """`models` are the folders of each model's adapters; an empty one is the base itself."""
+        """`models` are the folders of each model's adapters; an empty one is the base itself.
+
+        The first model is chosen.
+        """
         folders = list(dict.fromkeys(folder for stack in models for folder in stack))
+        kept = next(p.dtype for p in causal.parameters() if p.is_floating_point())
+        device = next(causal.parameters()).device
         self._has = torch.tensor(
             [[float(folder in stack) for folder in folders] for stack in models],
-            dtype=next(p.dtype for p in causal.parameters() if p.is_floating_point()),
+            dtype=kept,
+            device=device,
         )
+        self._chosen = _Chosen()
         parts: dict[str, list[tuple[int, Tensor, Tensor]]] = {}
         for number, folder in enumerate(folders):
             for layer, a, b in _read(folder):
-                parts.setdefault(layer, []).append((number, a, b))
-        self._layers = [_put(causal, name, found) for name, found in parts.items()]
+                found = (number, a.to(device, kept), b.to(device, kept))
+                parts.setdefault(layer, []).append(found)
+        for name, adapters in parts.items():
+            parent, _, last = name.rpartition(".")
+            base = causal.get_submodule(name)
+            mixed = MixedLinear(base, adapters, self._has, self._chosen)
+            setattr(causal.get_submodule(parent), last, mixed)
 
     def choose(self, models: Sequence[int]) -> None:
         """The model of each row of the coming forwards; one alone stands for all rows."""
+        self._chosen.model = models[0]
         same = len(set(models)) == 1
-        has = self._has[[models[0]] if same else list(models)]
-        for layer in self._layers:
-            layer.choose(has)
+        self._chosen.has = None if same else self._has[list(models)]
 
 
 class MixedLinear(nn.Module):
     """A layer, and adapters of which each row uses its own.
 
     x [rows, …, I] gives base(x) + (share * x A') B', with A [R, I] and B [O, R] of all adapters,
-    and `share` [rows or 1, …, R] of ones and zeros.
+    and `share` [rows, …, R] of ones and zeros. Rows that are all of one model take its own alone.
     """
 
-    places: Tensor
-    a: Tensor
-    b: Tensor
-
-    def __init__(self, base: nn.Module, places: Tensor, a: Tensor, b: Tensor) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        adapters: Sequence[tuple[int, Tensor, Tensor]],
+        has: Tensor,
+        chosen: _Chosen,
+    ) -> None:
+        """`adapters` with their numbers, A and B; `has` [models, adapters] says whose each is."""
         super().__init__()
         self.base = base
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("a", a, persistent=False)
-        self.register_buffer("b", b, persistent=False)
-        self.share: Tensor | None = None
-
-    def choose(self, has: Tensor) -> None:
-        """`has` [rows or 1, adapters] says which adapters each row uses."""
-        share = has.to(self.a.device)[:, self.places]
-        self.share = share if bool(share.any()) else None
+        self._chosen = chosen
+        ranks = [torch.full((len(a),), number) for number, a, _ in adapters]
+        self._places = torch.cat(ranks).to(has.device)
+        self._all = _side_by_side(adapters)
+        self._own = [
+            _side_by_side([found for found in adapters if row[found[0]]]) for row in has.tolist()
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if self.share is None:
+        has = self._chosen.has
+        found = self._own[self._chosen.model] if has is None else self._all
+        if found is None:
             return out
-        share = self.share.view(len(self.share), *[1] * (x.dim() - 2), -1)
-        inner = (x.to(self.a.dtype) @ self.a.T) * share
-        return out.add_((inner @ self.b.T).to(out.dtype))
+        a, b = found
+        inner = nn.functional.linear(x, a)
+        if has is not None:
+            inner = inner * has[:, self._places].view(len(has), *[1] * (x.dim() - 2), -1)
+        return out.add_(nn.functional.linear(inner, b))
+
+
+def _side_by_side(
+    adapters: Sequence[tuple[int, Tensor, Tensor]],
+) -> tuple[Tensor, Tensor] | None:
+    """One A [R, I] and one B [O, R] of several; None of none."""
+    if not adapters:
+        return None
+    return torch.cat([a for _, a, _ in adapters]), torch.cat([b for _, _, b in adapters], dim=1)
 
 
 def _read(folder: Path) -> list[tuple[str, Tensor, Tensor]]:
@@ -94,19 +127,3 @@ def _read(folder: Path) -> list[tuple[str, Tensor, Tensor]]:
             name = layer.removeprefix("base_model.model.")
             found.append((name, scale * a, state[f"{layer}.lora_B.weight"]))
     return found
-
-
-def _put(causal: Any, name: str, found: Sequence[tuple[int, Tensor, Tensor]]) -> MixedLinear:
-    base = causal.get_submodule(name)
-    kept = next(p.dtype for p in causal.parameters() if p.is_floating_point())
-    device = next(causal.parameters()).device
-    places = torch.cat([torch.full((len(a),), number) for number, a, _ in found])
-    layer = MixedLinear(
-        base,
-        places.to(device),
-        torch.cat([a for _, a, _ in found]).to(device, kept),
-        torch.cat([b for _, _, b in found], dim=1).to(device, kept),
-    )
-    parent, _, last = name.rpartition(".")
-    setattr(causal.get_submodule(parent), last, layer)
-    return layer

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -81,7 +81,7 @@ class Answer:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece | Broken] = asyncio.Queue()
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
+    async def __aiter__(self) -> AsyncGenerator[Piece]:
         try:
             while True:
                 piece = await self._pieces.get()
@@ -107,9 +107,22 @@ class Answer:
         self.closed = True
 
     def _put(self, piece: Piece | Broken) -> None:
-        """Called by the thread that computes."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+        self._pieces.put_nowait(piece)
+
+
+def _deliver(found: Sequence[tuple[Answer, Piece | Broken]]) -> None:
+    """Hands pieces to the event loops of their answers, each woken once."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Piece | Broken]]] = {}
+    for answer, piece in found:
+        loops.setdefault(answer._loop, []).append((answer, piece))
+    for loop, pieces in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_put_all, pieces)
+
+
+def _put_all(found: Sequence[tuple[Answer, Piece | Broken]]) -> None:
+    for answer, piece in found:
+        answer._put(piece)
 
 
 class Whole(NamedTuple):
@@ -329,6 +342,7 @@ class Scheduler:
     def _tell(self, network: Network, seats: Sequence[Seat]) -> None:
         """Sends what the last token of each gave; those that have ended leave."""
         self._written += len(seats)
+        found: list[tuple[Answer, Piece | Broken]] = []
         for seat in seats:
             assert seat.answer is not None
             assert seat.text is not None
@@ -343,7 +357,8 @@ class Scheduler:
             tokens, noted = seat.written[seat.told :], seat.noted[seat.told :]
             if text or ended is not None:
                 seat.told = len(seat.written)
-                seat.answer._put(Piece(text, tokens, noted, ended))
+                found.append((seat.answer, Piece(text, tokens, noted, ended)))
+        _deliver(found)
 
 
 def _ended(seat: Seat, text: GrowingText, template: Template, limit: int) -> Ended | None:
@@ -359,9 +374,8 @@ def _ended(seat: Seat, text: GrowingText, template: Template, limit: int) -> End
 
 
 def _break(network: Network, error: Exception) -> None:
-    for seat in (*network.seats, *network.waiting):
-        if seat.answer is not None:
-            seat.answer._put(Broken(str(error)))
+    seats = (*network.seats, *network.waiting)
+    _deliver([(seat.answer, Broken(str(error))) for seat in seats if seat.answer is not None])
     network.waiting.clear()
     network.reading = None
     network.running = _Running(network.causal, network.mixed)
