@@ -23,7 +23,7 @@ def test_both_orders_give_the_same(bias: bool, shape: tuple[int, ...]) -> None:
 def test_a_network_answers_the_same_in_either_order(
     quicker: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(few_rows, "_gains", lambda weight: quicker)
+    monkeypatch.setattr(few_rows, "_gains", lambda weights: quicker)
 
     def answers(hastened: bool) -> list[list[int]]:
         causal = tiny.model("qwen2").causal

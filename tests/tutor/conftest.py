@@ -38,10 +38,13 @@ def serving(place: Place, *arguments: str) -> Iterator[Server]:
         raise AssertionError("".join(said))
     reading = Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the server
     reading.start()
-    yield Server(found[1], token, process)
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=30)
-    reading.join()
+    try:
+        yield Server(found[1], token, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+        reading.join()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")
