@@ -122,9 +122,9 @@ def choose_models(plan: "Plan", wanted: Sequence[str]) -> list[str]:
     made = [name for name in models if plan.state(name) in ("fresh", "waiting")]
     missing = [name for name in wanted if name not in made]
     if missing or not made:
-        what = ", ".join(missing) or f"any model of {plan.recipe.name}"
+        told = f"{', '.join(missing)} is not made yet"
         raise ZephyrError(
-            f"{what} is not made yet",
+            told if missing else f"no model of {plan.recipe.name} is made yet",
             where=str(plan.store.root),
             allowed=made or None,
             todo=f"zephyr run {plan.recipe.name}",
