@@ -1,5 +1,6 @@
 """What is hardly HTTP, sent to a real server, which must answer the next request."""
 
+import errno
 import json
 import socket
 import time
@@ -43,7 +44,9 @@ def said(port: int, sent: bytes, *, end: bool = False) -> bytes:
             if end:
                 own.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: own.recv(1 << 16), b""))
-        except ConnectionError:  # it was refused before all was sent
+        except OSError as error:  # it was refused before all was sent
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
             return b""
 
 
