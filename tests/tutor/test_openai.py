@@ -179,7 +179,8 @@ def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
         assert next(iter(change)) in json.dumps(body), body
 
 
-def test_what_was_asked_is_counted(server: Server) -> None:
+def test_what_was_asked_is_counted(server: Server, client: openai.OpenAI) -> None:
+    client.chat.completions.create(model="M1", messages=MESSAGES, max_tokens=2)
     with openai.DefaultHttpxClient(base_url=server.url) as http:
         assert http.get("/healthz").json() == {"status": "ok"}
         counted = http.get("/metrics").text

@@ -72,7 +72,7 @@ def generate(
             running.step()
         for row in rows:
             i, text = texts[row]
-            ended = _ended(row, text, template, asks[i].limit)
+            ended = how_ended(row, text, template, asks[i].limit)
             if ended is not None:
                 running.remove(row)
                 found[i] = Generation(ids(row.written), _whole(row, template, until), ended)
@@ -91,10 +91,11 @@ def _free(asks: Sequence[Ask], waiting: deque[int], running: Running, room: int)
     return min(len(waiting), max(0, most - len(running.rows)))
 
 
-def _ended(row: Row, text: GrowingText | None, template: Template, limit: int) -> Ended | None:
+def how_ended(row: Row, text: GrowingText | None, template: Template, limit: int) -> Ended | None:
     """How the last token ended the answer, if it did; an end token is taken away."""
     if row.written[-1] in template.stops:
         row.written.pop()
+        del row.noted[len(row.written) :]
         return "end token"
     if text is not None:
         text.add(row.written[-1])

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -57,18 +58,14 @@ def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIR
         _refuse_other_ways(tutor)
         served = find(serving, body.model)
         messages = taught(tutor, body.conversation)
-        requests = [
-            served.request(
-                messages,
-                limit=min(body.limit or tutor.limits.tokens, tutor.limits.tokens),
-                sampling=_sampling(body, tutor),
-                seed=seed,
-                until=body.until,
-                alternatives=body.alternatives,
-            )
-            for seed in _seeds(body)
-        ]
-        reply = _Chat(served, body, serving.scheduler.submit(*requests))
+        asked = served.request(
+            messages,
+            limit=min(body.limit or tutor.limits.tokens, tutor.limits.tokens),
+            sampling=_sampling(body, tutor),
+            until=body.until,
+            alternatives=body.alternatives,
+        )
+        reply = _Chat(served, body, serving.scheduler.submit(*_drawn(asked, body)))
         return await reply.given(request, partial(heard, served.name, body.user, body.conversation))
 
     @router.post(
@@ -87,22 +84,18 @@ def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIR
             text = f"prompt: {len(prompt)} tokens leave no room in a context of {served.context}"
             raise Refusal(400, text, param="prompt")
         limit = min(body.max_tokens or 16, tutor.limits.tokens, room)
-        requests = [
-            scheduler.Request(
-                served.name,
-                prompt,
-                limit,
-                _sampling(body, tutor),
-                seed,
-                body.until,
-                body.logprobs,
-                goes_on=True,
-            )
-            for seed in _seeds(body)
-        ]
-        reply = _Completion(served, body, serving.scheduler.submit(*requests))
-        asked = [Message("user", body.prompt)]
-        return await reply.given(request, partial(heard, served.name, body.user, asked))
+        asked = scheduler.Request(
+            served.name,
+            prompt,
+            limit,
+            _sampling(body, tutor),
+            until=body.until,
+            alternatives=body.logprobs,
+            goes_on=True,
+        )
+        reply = _Completion(served, body, serving.scheduler.submit(*_drawn(asked, body)))
+        said = [Message("user", body.prompt)]
+        return await reply.given(request, partial(heard, served.name, body.user, said))
 
     return router
 
@@ -156,10 +149,11 @@ def _sampling(body: Asking, tutor: Tutor) -> Sampling:
     return Sampling(warmth, 1.0 if body.top_p is None else body.top_p)
 
 
-def _seeds(body: Asking) -> list[int]:
-    """A seed for each answer: from the given one on, else drawn."""
+def _drawn(asked: scheduler.Request, body: Asking) -> list[scheduler.Request]:
+    """A request for each answer, with seeds from the given one on, else from a drawn one."""
     first = secrets.randbelow(2**31) if body.seed is None else body.seed
-    return [first + at if first < 2**62 else first - at for at in range(body.n)]
+    seeds = [first + at if first < 2**62 else first - at for at in range(body.n)]
+    return [replace(asked, seed=seed) for seed in seeds]
 
 
 def _listed(name: str, since: int) -> dict[str, Any]:

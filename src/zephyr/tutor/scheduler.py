@@ -18,7 +18,7 @@ import torch
 
 from zephyr.model.decode import GREEDY, Noted, Reading, Row, Running, Sampling
 from zephyr.model.fork import Ids, ids
-from zephyr.model.generate import Ended
+from zephyr.model.generate import Ended, how_ended
 from zephyr.model.mixed import Mixed
 from zephyr.model.template import Template
 from zephyr.model.text import GrowingText, first_of
@@ -347,7 +347,7 @@ class Scheduler:
             assert seat.answer is not None
             assert seat.text is not None
             request = seat.answer.request
-            ended = _ended(seat, seat.text, network.template, request.limit)
+            ended = how_ended(seat, seat.text, network.template, request.limit)
             whole = None
             if ended is not None:
                 network.running.remove(seat)
@@ -359,18 +359,6 @@ class Scheduler:
                 seat.told = len(seat.written)
                 found.append((seat.answer, Piece(text, tokens, noted, ended)))
         _deliver(found)
-
-
-def _ended(seat: Seat, text: GrowingText, template: Template, limit: int) -> Ended | None:
-    """How the last token ended the answer, if it did; an end token is taken away."""
-    if seat.written[-1] in template.stops:
-        seat.written.pop()
-        del seat.noted[len(seat.written) :]
-        return "end token"
-    text.add(seat.written[-1])
-    if text.stopped:
-        return "stop string"
-    return "length" if len(seat.written) >= limit else None
 
 
 def _break(network: Network, error: Exception) -> None:

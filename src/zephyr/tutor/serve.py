@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +221,7 @@ def _run(
     )
     _allow_many_connections()
     listening.listen(1024)  # from now on who calls is answered, if not at once
-    address = Door(door.host, port, door.behind_proxy, door.certificate).address
+    address = replace(door, port=port).address
     say(f"{', '.join(names)}: {address}   teacher: {address}/teacher, token in {token}")
     try:
         uvicorn.Server(config).run(sockets=[listening])

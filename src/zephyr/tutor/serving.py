@@ -15,7 +15,7 @@ from zephyr.model.model import Logprobs, Model
 from zephyr.model.precision import Dtype, choose
 from zephyr.model.template import Template
 from zephyr.records import Message
-from zephyr.tutor.scheduler import Answer, Network, Request, Scheduler
+from zephyr.tutor.scheduler import Network, Request, Scheduler
 
 TOKEN_BUDGET = 2048
 
@@ -81,16 +81,6 @@ class Served:
             )
         most = room if limit is None else min(limit, room)
         return Request(self.name, prompt, most, sampling, seed, tuple(until), alternatives)
-
-    def answer(self, messages: Sequence[Message], **how: Any) -> Answer:
-        """The answer to a conversation as it comes; `how` is that of `request`.
-
-        Raises:
-            Busy: as many requests wait as may.
-            ZephyrError: as `request` does.
-        """
-        (answer,) = self.scheduler.submit(self.request(messages, **how))
-        return answer
 
 
 @dataclass(frozen=True)
