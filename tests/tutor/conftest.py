@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from tests.place import Place
+from tests.tutor.rooms import Room, classroom, still_answers
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,16 @@ def serving(place: Place, *arguments: str) -> Iterator[Server]:
 def server(finished: Place) -> Iterator[Server]:
     with serving(finished) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def room(finished: Place) -> Iterator[Room]:
+    with classroom(finished, "M1", "M2") as found:
+        yield found
+
+
+@pytest.fixture
+def app(room: Room) -> Iterator[Any]:
+    """An app that must still answer when the test has done its worst."""
+    yield room.app
+    still_answers(room)

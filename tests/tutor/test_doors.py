@@ -16,25 +16,11 @@ from tests.tutor.rooms import (
     classroom,
     refused,
     speaking_chatml,
-    still_answers,
     user,
 )
 from zephyr.tutor.access import Guesses
 
 PASSWORD = "correct horse"
-
-
-@pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Room]:
-    with classroom(finished, "M1", "M2") as found:
-        yield found
-
-
-@pytest.fixture
-def app(room: Room) -> Iterator[Any]:
-    """An app that must still answer when the test has done its worst."""
-    yield room.app
-    still_answers(room)
 
 
 OUTSIDE = [

@@ -1,39 +1,20 @@
 """Whatever is asked, the answer is a clear error in OpenAI's form, and the next one is answered."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.place import Place
 from tests.tutor.asgi import call
 from tests.tutor.rooms import (
     ASK,
     CHAT,
     COMPLETE,
-    Room,
     chat,
-    classroom,
     refused,
-    still_answers,
     user,
 )
 from zephyr.tutor.access import LARGEST
-
-
-@pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Room]:
-    with classroom(finished, "M1", "M2") as found:
-        yield found
-
-
-@pytest.fixture
-def app(room: Room) -> Iterator[Any]:
-    """An app that must still answer when the test has done its worst."""
-    yield room.app
-    still_answers(room)
-
 
 NO_JSON = {
     "nothing": b"",

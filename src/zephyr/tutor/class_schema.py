@@ -4,14 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from zephyr.data.readers.values import Unreadable, conversation
 from zephyr.records import Message
-from zephyr.tutor.openai_schema import MOST_TEXT, MOST_TURNS, Body, Name
+from zephyr.tutor.openai_schema import MOST_TEXT, MOST_TURNS, Body, Name, Text, check_order
 
 Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,32}$")]
 Written = Annotated[str, StringConstraints(min_length=1, max_length=MOST_TEXT, pattern=r"\S")]
-Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
 Remark = Annotated[str, StringConstraints(max_length=1_000)]
 Side = Literal["A", "B", "AB"]
 """AB: both are as good."""
@@ -37,10 +35,7 @@ class CompareBody(SessionBody):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        try:
-            conversation(self.conversation, "user")
-        except Unreadable as error:
-            raise ValueError(f"messages: {error}") from error
+        check_order(self.conversation)
         return self
 
     @property

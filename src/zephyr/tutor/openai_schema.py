@@ -1,13 +1,26 @@
 """Requests in OpenAI's form. What is not supported is refused, not ignored."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from zephyr.data.readers.values import Unreadable, conversation
 from zephyr.records import Message
 
 MOST_TURNS = 200
 MOST_TEXT = 1 << 20
+
+
+def check_order(messages: Sequence[Message]) -> None:
+    """
+    Raises:
+        ValueError: roles don't take turns, or the last message is not the user's.
+    """
+    try:
+        conversation(messages, "user")
+    except Unreadable as error:
+        raise ValueError(f"messages: {error}") from error
 
 
 class Body(BaseModel):
@@ -99,13 +112,7 @@ class ChatBody(Asking):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        roles = [turn.role for turn in self.messages]
-        spoken = roles[1:] if roles[0] in ("system", "developer") else roles
-        turns = ("user", "assistant")
-        if any(role != turns[at % 2] for at, role in enumerate(spoken)):
-            raise ValueError("messages: after a system message, user and assistant take turns")
-        if not spoken or spoken[-1] != "user":
-            raise ValueError("messages: the last one is the user's")
+        check_order(self.conversation)
         if not self.messages[-1].text.strip():
             raise ValueError("messages: the last one is empty")
         if self.top_logprobs and not self.logprobs:
