@@ -17,7 +17,8 @@ def converse(
     from zephyr.model.load import Lineage, load, quiet
 
     quiet()
-    model = load(Lineage.read(run.artifact), store.root, token_budget=TOKEN_BUDGET)
+    lineage = Lineage.read(run.artifact)
+    model = load(lineage, store.root, token_budget=TOKEN_BUDGET, form="answers")
     console.print("Ask something. An empty line ends, /new starts afresh.", style="dim")
     messages: list[Message] = []
     seed = 0

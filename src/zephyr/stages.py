@@ -165,7 +165,7 @@ def _asked(named: Sequence[Source], settings: Task, context: Context) -> tuple[l
 @lru_cache(maxsize=1)
 def _loaded(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
     """The model of the last evaluation: the next is usually of the same."""
-    return load(lineage, store, token_budget=token_budget, dtype=dtype)
+    return load(lineage, store, token_budget=token_budget, dtype=dtype, form="answers")
 
 
 def _items(run: Run) -> list[dict[str, Any]]:

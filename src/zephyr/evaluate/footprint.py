@@ -67,11 +67,14 @@ class Footprint:
 
 def bytes_of(network: "Module") -> int:
     """Bytes of all weights in memory, what they need to be unpacked by included."""
+    from zephyr.model.half import HalfLinear
+
     seen: dict[int, int] = {}
     for tensor in network.state_dict().values():
         if hasattr(tensor, "data_ptr"):  # some states hold words as well
             seen[tensor.data_ptr()] = tensor.nbytes
-    return sum(seen.values())
+    halves = [module.nbytes for module in network.modules() if isinstance(module, HalfLinear)]
+    return sum(seen.values()) + sum(halves)
 
 
 def _readings(model: "Model") -> Iterator[dict[str, float]]:

@@ -35,7 +35,6 @@ def attach(causal: Any, adapters: Sequence[Path]) -> Any:
         wrapper.load_adapter(folder, adapter_name=_name(number))
     wrapper.base_model.set_adapter([_name(n) for n in range(len(adapters))])
     wrapper.requires_grad_(False)
-    fuse(wrapper)
     return wrapper
 
 
@@ -162,6 +161,12 @@ def _write(state: dict[str, torch.Tensor], config: dict[str, Any], folder: Path,
     )
     facts = config | {"base_model_name_or_path": base, "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+
+def is_dora(folder: Path) -> bool:
+    """Whether a saved adapter is a DoRA, which is no sum: it scales the weights of the base."""
+    found: bool = read_json(folder / CONFIG)["use_dora"]
+    return found
 
 
 def merge(wrapper: Any) -> Any:

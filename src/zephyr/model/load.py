@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, packed, quantize
+from zephyr.model import adapter, half, packed, quantize
 from zephyr.model.fork import Ids, fork
 from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
+from zephyr.model.lora import fuse
 from zephyr.model.model import Model
-from zephyr.model.precision import DTYPES, Dtype, rounding
+from zephyr.model.precision import DTYPES, Dtype, rounding, stored_in
 from zephyr.model.prefix import WORTH
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
@@ -28,11 +29,12 @@ from zephyr.store import read_json, write_json
 Load = quantize.Method | Literal["int4"]
 """How weights are held in memory; int4 are the packed ones of `packed`."""
 
-Form = Literal["computed", "stored", "whole"]
+Form = Literal["computed", "answers", "stored", "whole"]
 """Quantized weights as they compute quickest, as small as they are stored, or as whole ones.
 
 Packed weights are unpacked when they are loaded to be computed with: the products are the same, and
-a processor needs no time to unpack them again for each.
+a processor needs no time to unpack them again for each. `answers` is `computed` for what learns
+nothing: weights stored in 16 bits stay so, where they are computed with in float32 (`half`).
 """
 
 WHOLE = "download the whole model in Hugging Face format, safetensors included"
@@ -94,10 +96,16 @@ def load(
             log-probabilities this program does not compute as its own library does.
     """
     folder = lineage.folder(store)
+    adapters = [store / path for path in lineage.adapters]
     tokenizer = load_tokenizer(folder)
     causal = load_network(folder, lineage.load, dtype, form)
     _refuse_foreign_tokenizer(folder, causal, tokenizer)
-    wrapper = adapter.attach(causal, [store / path for path in lineage.adapters])
+    wrapper = adapter.attach(causal, adapters)
+    if dtype == "float32":
+        dora = any(adapter.is_dora(path) for path in adapters)  # asks for norms of whole weights
+        (half.widen if dora else half.halve)(causal)
+    if wrapper is not None:
+        fuse(wrapper)
     return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
 
 
@@ -175,7 +183,11 @@ def load_network(
     form: Form = "computed",
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """The network of a folder, loaded in `dtype`, or by bitsandbytes' `method` with `options`."""
+    """The network of a folder, loaded in `dtype`, or by bitsandbytes' `method` with `options`.
+
+    Where weights are to stay in 16 bits but be computed with in float32, they are in 16 bits still:
+    `half.halve` is the next step, after adapters were put on it.
+    """
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
@@ -183,7 +195,10 @@ def load_network(
     if not any(folder.glob("*.safetensors")):
         raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
-    settings: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True}
+    plain = not stored and not method
+    small = plain and dtype == "float32" and form in ("answers", "stored") and half.can_hold(folder)
+    kept_in = stored_in(folder) if small else DTYPES[dtype]
+    settings: dict[str, Any] = {"dtype": kept_in, "use_safetensors": True}
     by_bitsandbytes = not packed.is_packed(stored) and bool(stored or method)
     layers: dict[str, packed.Packed] = {}
     network_class: Any = AutoModelForCausalLM
@@ -220,6 +235,8 @@ def load_network(
                 todo=WHOLE,
             ) from error
     _refuse_random_weights(folder, report)
+    if small and half.is_rounded(causal):
+        return load_network(folder, method, dtype)
     if not by_bitsandbytes:
         if form == "stored":
             packed.put(causal, layers, DTYPES[dtype])

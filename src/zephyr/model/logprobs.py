@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zephyr.model.half import HalfLinear
 from zephyr.model.layout import Batch
 
 WHOLE_ELEMENTS = 1 << 23
@@ -72,6 +73,16 @@ def chunked_logprobs(
     """
     out: Tensor = _ChunkedLogProbs.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
+
+
+def half_logprobs(hidden: Tensor, head: HalfLinear, targets: Tensor) -> Tensor:
+    """Log-probabilities [N] of `targets` [N] after hidden states [N, H], some rows at a time."""
+    found = []
+    rows = max(1, WHOLE_ELEMENTS // head.out_features)
+    for states, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
+        logits = head(states)
+        found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
+    return torch.cat(found)
 
 
 class _Found(NamedTuple):
@@ -172,6 +183,8 @@ class ForkNetwork(nn.Module):
         states = causal.base_model(input_ids=batch.input_ids, use_cache=bool(past), **past, **where)
         hidden = states.last_hidden_state.flatten(0, 1)[batch.predict]
         head = causal.get_output_embeddings()
+        if isinstance(head, HalfLinear):
+            return half_logprobs(hidden, head, batch.targets)
         return chunked_logprobs(hidden, head.weight, head.bias, batch.targets)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zephyr.model.adapter import CONFIG, WEIGHTS
+from zephyr.model.adapter import CONFIG, WEIGHTS, is_dora
 from zephyr.store import read_json
 
 
 def can_mix(adapters: Sequence[Path]) -> bool:
     """Whether adapters are a sum of products: DoRA also scales the weights of the base."""
-    return not any(read_json(folder / CONFIG)["use_dora"] for folder in adapters)
+    return not any(is_dora(folder) for folder in adapters)
 
 
 class _Chosen:
@@ -39,7 +39,7 @@ class Mixed:
         The first model is chosen.
         """
         folders = list(dict.fromkeys(folder for stack in models for folder in stack))
-        kept = next(p.dtype for p in causal.parameters() if p.is_floating_point())
+        kept = causal.dtype
         device = next(causal.parameters()).device
         self._has = torch.tensor(
             [[float(folder in stack) for folder in folders] for stack in models],

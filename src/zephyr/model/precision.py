@@ -11,18 +11,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from zephyr.errors import ZephyrError
 from zephyr.model.packed import SCALE
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+HALVES = (torch.bfloat16, torch.float16)
 
 
 def choose(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
     """`auto` is bfloat16 for weights stored in 16 bits, on a machine that multiplies in it."""
     if wanted != "auto":
         return wanted
-    halves = (torch.bfloat16, torch.float16)
-    return "bfloat16" if stored_in(folder) in halves and _is_native() else "float32"
+    return "bfloat16" if stored_in(folder) in HALVES and _is_native() else "float32"
 
 
 def choose_for_evaluation(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
@@ -45,22 +46,45 @@ def rounding(network: nn.Module) -> float:
 
 
 def stored_in(folder: Path) -> torch.dtype:
-    """The dtype in which a folder holds the largest of the tensors that are not quantized.
+    """The dtype in which a folder holds the largest of the tensors that are not quantized."""
+    largest = _largest(folder)
+    return max(largest, key=lambda dtype: largest[dtype], default=torch.float32)
+
+
+def all_stored_in(folder: Path) -> torch.dtype | None:
+    """The one dtype of all tensors in a folder that are not quantized; None where there are more.
+
+    What was stored in several can't be read in the smaller one without a loss.
+    """
+    found = list(_largest(folder))
+    return found[0] if len(found) == 1 else None
+
+
+def _largest(folder: Path) -> dict[torch.dtype, int]:
+    """The dtypes of what is not quantized, and the numbers in the largest tensor of each.
 
     Scales of quantized ones are none of them.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    largest: dict[torch.dtype, int] = {torch.float32: 0}
+    largest: dict[torch.dtype, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  # it is no dictionary
-                part: Any = file.get_slice(name)
-                dtype = _STORED.get(part.get_dtype())
-                if dtype is not None and not name.endswith(SCALE):
-                    count = math.prod(part.get_shape())
-                    largest[dtype] = max(largest.get(dtype, 0), count)
-    return max(largest, key=lambda dtype: largest[dtype])
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118  # it is no dictionary
+                    part: Any = file.get_slice(name)
+                    dtype = _STORED.get(part.get_dtype())
+                    if dtype is not None and not name.endswith(SCALE):
+                        count = math.prod(part.get_shape())
+                        largest[dtype] = max(largest.get(dtype, 0), count)
+        except (OSError, SafetensorError) as error:
+            raise ZephyrError(
+                "this network can't be read",
+                where=str(path),
+                found=str(error),
+                todo="download or make it again",
+            ) from error
+    return largest
 
 
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}

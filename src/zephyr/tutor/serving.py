@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from zephyr.errors import ZephyrError
 from zephyr.model.decode import GREEDY, Sampling
-from zephyr.model.few_rows import hasten
 from zephyr.model.fork import Fork
+from zephyr.model.half import halve
 from zephyr.model.load import Lineage, assemble, load, load_network, load_tokenizer, quiet
 from zephyr.model.mixed import Mixed, can_mix
 from zephyr.model.model import Logprobs, Model
@@ -134,13 +134,14 @@ def _open(
     dtype = choose(wanted, folder)
     stacks = [_adapters(lineage, store) for lineage in lineages.values()]
     if not can_mix(stacks[0]):
-        model = load(first, store, token_budget=TOKEN_BUDGET, dtype=dtype)
+        model = load(first, store, token_budget=TOKEN_BUDGET, dtype=dtype, form="answers")
         return Network(model.causal, model.template, list(lineages)), model
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, first.load, dtype)
+    causal = load_network(folder, first.load, dtype, "answers")
+    if dtype == "float32":
+        halve(causal)
     mixed = Mixed(causal, stacks) if any(stacks) else None
     model = assemble(causal, tokenizer, token_budget=TOKEN_BUDGET)
-    hasten(causal)
     return Network(causal, model.template, list(lineages), mixed), model
 
 

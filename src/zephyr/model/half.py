@@ -1,0 +1,104 @@
+"""Weights that lie in memory in 16 bits, as in their files, and are computed with in float32.
+
+A processor without 16-bit products of its own reads half the bytes for each token so, and nothing
+is rounded: FBGEMM's product widens the weights (float16) as it multiplies. A weight of bfloat16 has
+fewer significant bits than float16; only below 2**-14 it loses some, 2**-25 at the most.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zephyr.model.precision import HALVES, all_stored_in
+
+SMALLEST = 1 << 18
+"""Weights of a layer below which products in float32 are the quicker ones."""
+
+PIECE = 1 << 22
+"""Weights that are laid out at a time: larger pieces are read out of the order of memory."""
+
+
+def can_hold(folder: Path) -> bool:
+    """Whether the weights of a folder can be held so: all in 16 bits, and torch has the product."""
+    engines = torch.backends.quantized.supported_engines
+    able = "fbgemm" in engines and not torch.cuda.is_available()
+    return able and all_stored_in(folder) in HALVES
+
+
+class HalfLinear(nn.Module):
+    """A linear layer without gradients: x [..., I] in float32 gives x W' + bias [..., O]."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.out_features, self.in_features = layer.weight.shape
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), False)
+        pieces = torch.split(layer.weight, max(1, PIECE // self.in_features))
+        prepack = torch.ops.quantized.linear_prepack_fp16
+        self._pieces = [prepack(piece.float(), None) for piece in pieces]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return 2 * self.out_features * self.in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not (x.requires_grad and torch.is_grad_enabled()), "no gradient passes through this"
+        found = [torch.ops.quantized.linear_dynamic_fp16(x, piece) for piece in self._pieces]
+        out: Tensor = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class HalfEmbedding(nn.Module):
+    """An embedding whose rows are widened as they are read: ids [...] give [..., width]."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = embedding.weight.shape
+        self.register_buffer("weight", embedding.weight.detach())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self.get_buffer("weight")).float()
+
+
+def is_rounded(causal: Any) -> bool:
+    """Whether a network that was read in 16 bits computed buffers in them, too.
+
+    These are not what they are in float32.
+    """
+    return any(buffer.dtype in HALVES for buffer in causal.buffers())
+
+
+def halve(causal: Any) -> None:
+    """Puts the large layers of a network that is in 16 bits into this form, all else in float32."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(lambda name: _replace(causal, name), _large(causal)))
+    widen(causal)
+
+
+def widen(causal: Any) -> None:
+    """Puts all weights of a network that are in 16 bits in float32."""
+    for parameter in causal.parameters():
+        if parameter.dtype in HALVES:
+            parameter.data = parameter.data.float()
+
+
+def _large(causal: Any) -> list[str]:
+    """The names of the layers that gain from it, largest first: they take the longest."""
+    sizes = {
+        name: module.weight.numel()
+        for name, module in causal.named_modules()
+        if type(module) in (nn.Linear, nn.Embedding) and module.weight.dtype in HALVES
+    }
+    return sorted((name for name in sizes if sizes[name] >= SMALLEST), key=lambda n: -sizes[n])
+
+
+def _replace(causal: Any, name: str) -> None:
+    parent, _, own = name.rpartition(".")
+    layer = causal.get_submodule(name)
+    if type(layer) is nn.Embedding:
+        setattr(causal.get_submodule(parent), own, HalfEmbedding(layer))
+    elif float(layer.weight.detach().abs().max()) <= torch.finfo(torch.float16).max:
+        setattr(causal.get_submodule(parent), own, HalfLinear(layer))
