@@ -12,7 +12,6 @@ from torch import nn
 from tests import tiny
 from tests.model.test_mixed import stack
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.footprint import bytes_of
 from zephyr.model import half
 from zephyr.model.load import Lineage, load, load_network
 from zephyr.model.logprobs import chunked_logprobs, half_logprobs
@@ -174,7 +173,7 @@ def test_its_bytes_are_those_of_16_bits(tmp_path: Path) -> None:
     folder = saved("llama", torch.bfloat16, tmp_path / "model")
     small, whole = opened(folder, "stored"), opened(folder, "computed")
     norms = sum(p.nbytes for p in small.network.parameters())
-    assert bytes_of(small.network) == (bytes_of(whole.network) - norms) // 2 + norms
+    assert half.bytes_of(small.network) == (half.bytes_of(whole.network) - norms) // 2 + norms
 
 
 def test_rows_are_scored_as_with_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.footprint import bytes_of
+from zephyr.model.half import bytes_of
 from zephyr.model import packed
 from zephyr.model.fork import fork
 from zephyr.model.load import Lineage, load

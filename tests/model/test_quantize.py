@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tests import tiny
-from zephyr.evaluate.footprint import bytes_of
+from zephyr.model.half import bytes_of
 from zephyr.model import adapter
 from zephyr.model.fork import fork
 from zephyr.model.layout import lay_out

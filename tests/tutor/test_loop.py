@@ -4,22 +4,70 @@ import json
 import os
 import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import yaml
 
+from tests.conftest import CHROMIUM
 from tests.place import WORDS, Place
 from tests.tutor.conftest import serving
+from tests.tutor.page.doing import way
 from zephyr.tutor.events import Events
 
 pytestmark = pytest.mark.enable_socket
 
+Vote = Callable[[str, list[str]], list[str]]
 SETTINGS = {"course": "Words", "temperature": 1.5, "limits": {"tokens": 16}}
 
 
-def compare(http: httpx2.Client, session: str, question: str) -> str:
+@pytest.fixture
+def vote(request: pytest.FixtureRequest) -> Vote:
+    """Asks a server each question in Compare, votes for A, and gives the comparisons' ids.
+
+    A student does so on the page; where no browser is installed, over HTTP.
+    """
+    if CHROMIUM is None:
+        return _over_http
+    browser = request.getfixturevalue("browser")
+    return lambda url, questions: _on_the_page(browser, url, questions)
+
+
+def _on_the_page(browser: Any, url: str, questions: list[str]) -> list[str]:
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(url)
+    panel = way(page, "Compare")
+    acknowledged = []
+    for question in questions:
+        page.get_by_label("A question for both").fill(question)
+        page.keyboard.press("Enter")
+        panel.locator(".ballot").get_by_text("A is better").click()
+        with page.expect_response("**/tutor/vote") as told:
+            panel.get_by_role("button", name="Send the vote").click()
+        assert told.value.json()["stored"] is True
+        acknowledged.append(told.value.request.post_data_json["comparison"])
+        panel.get_by_role("button", name="Ask another").click()
+    page.close()
+    return acknowledged
+
+
+def _over_http(url: str, questions: list[str]) -> list[str]:
+    acknowledged = []
+    with httpx2.Client(base_url=url, timeout=60) as http:
+        session = http.post("/tutor/session").json()["session"]
+        for question in questions:
+            comparison = _compare(http, session, question)
+            body = {"session": session, "comparison": comparison, "overall": "A"}
+            assert http.post("/tutor/vote", json=body).json()["stored"] is True
+            acknowledged.append(comparison)
+    return acknowledged
+
+
+def _compare(http: httpx2.Client, session: str, question: str) -> str:
     """The id of a comparison whose answers have both come."""
     body = {"session": session, "messages": [{"role": "user", "content": question}]}
     with http.stream("POST", "/tutor/compare", json=body) as response:
@@ -29,20 +77,11 @@ def compare(http: httpx2.Client, session: str, question: str) -> str:
     return str(json.loads(last.removeprefix("data: "))["comparison"])
 
 
-def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path) -> None:
+def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: Vote) -> None:
     place = finished.copy(tmp_path / "copy")
     (place.folder / "tutor.yaml").write_text(yaml.safe_dump(SETTINGS))
-    acknowledged = []
-    with (
-        serving(place, "M0", "M1", "--tutor", "tutor.yaml") as server,
-        httpx2.Client(base_url=server.url, timeout=60) as http,
-    ):
-        session = http.post("/tutor/session").json()["session"]
-        for word in WORDS:
-            comparison = compare(http, session, f"What is {word}?")
-            body = {"session": session, "comparison": comparison, "overall": "A"}
-            assert http.post("/tutor/vote", json=body).json()["stored"] is True
-            acknowledged.append(comparison)
+    with serving(place, "M0", "M1", "--tutor", "tutor.yaml") as server:
+        acknowledged = vote(server.url, [f"What is {word}?" for word in WORDS])
         os.kill(server.process.pid, signal.SIGKILL)
 
     database = place.runs / "tutor.sqlite"

@@ -16,8 +16,6 @@ from zephyr.evaluate.asking import Asked, Item
 from zephyr.machine import peak_memory
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from zephyr.model.load import Lineage
     from zephyr.model.model import Model
     from zephyr.model.precision import Dtype
@@ -51,6 +49,7 @@ class Footprint:
 
     def measure(self) -> list[dict[str, float]]:
         """Sizes once, and the tokens a second of each reading."""
+        from zephyr.model.half import bytes_of
         from zephyr.model.load import load
 
         gc.collect()
@@ -63,18 +62,6 @@ class Footprint:
         if peak:
             sizes["peak"] = float(peak[0])
         return [sizes | readings[0], *readings[1:]]
-
-
-def bytes_of(network: "Module") -> int:
-    """Bytes of all weights in memory, what they need to be unpacked by included."""
-    from zephyr.model.half import HalfLinear
-
-    seen: dict[int, int] = {}
-    for tensor in network.state_dict().values():
-        if hasattr(tensor, "data_ptr"):  # some states hold words as well
-            seen[tensor.data_ptr()] = tensor.nbytes
-    halves = [module.nbytes for module in network.modules() if isinstance(module, HalfLinear)]
-    return sum(seen.values()) + sum(halves)
 
 
 def _readings(model: "Model") -> Iterator[dict[str, float]]:

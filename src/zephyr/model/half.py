@@ -85,6 +85,16 @@ def widen(causal: Any) -> None:
             parameter.data = parameter.data.float()
 
 
+def bytes_of(network: nn.Module) -> int:
+    """Bytes of all weights in memory, what they need to be unpacked by included."""
+    seen: dict[int, int] = {}
+    for tensor in network.state_dict().values():
+        if hasattr(tensor, "data_ptr"):  # some states hold words as well
+            seen[tensor.data_ptr()] = tensor.nbytes
+    halves = [module.nbytes for module in network.modules() if isinstance(module, HalfLinear)]
+    return sum(seen.values()) + sum(halves)
+
+
 def _large(causal: Any) -> list[str]:
     """The names of the layers that gain from it, largest first: they take the longest."""
     sizes = {

@@ -19,14 +19,15 @@ import torch
 from zephyr.model.decode import GREEDY, Noted, Reading, Row, Running, Sampling
 from zephyr.model.fork import Ids, ids
 from zephyr.model.generate import Ended, how_ended
+from zephyr.model.half import bytes_of
 from zephyr.model.mixed import Mixed
 from zephyr.model.template import Template
 from zephyr.model.text import GrowingText, first_of
 
 T = TypeVar("T")
 
-SMALL = 1 << 24
-"""Weights below which one thread is quicker than several, which then stand in the server's way."""
+SMALL = 1 << 26
+"""Bytes of weights below which one thread is quicker than several, which then stand in the server's way."""
 
 PART = 512
 """Tokens of prompts that are read at once, before those that are being answered go on."""
@@ -174,8 +175,7 @@ class Network:
 
     def __post_init__(self) -> None:
         self.running = _Running(self.causal, self.mixed)
-        size = sum(parameter.numel() for parameter in self.causal.parameters())
-        self.threads = 1 if size < SMALL else torch.get_num_threads()
+        self.threads = 1 if bytes_of(self.causal) < SMALL else torch.get_num_threads()
         """How many compute: what takes no time to share out takes longer if it is."""
 
     def decode(self, request: Request) -> Callable[[Ids], str]:

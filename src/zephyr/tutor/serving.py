@@ -1,6 +1,7 @@
 """Models of a recipe in memory, ready to answer: those of one base share it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,10 +112,18 @@ def open_models(
         adapters = _adapters(lineage, store)
         alone = () if can_mix(adapters) else (name,)
         families.setdefault((lineage.weights, lineage.load, *alone), []).append(name)
-    made = {
-        tuple(names): _open({name: lineages[name] for name in names}, store, dtype)
-        for names in families.values()
-    }
+
+    def load_all() -> dict[tuple[str, ...], tuple[Network, Model]]:
+        return {
+            tuple(names): _open({name: lineages[name] for name in names}, store, dtype)
+            for names in families.values()
+        }
+
+    # Every thread that computes has helpers of its own in OpenMP, for as long as it lives. Where
+    # these are more than the processors, all of them sleep between products instead of waiting
+    # awake: one that has ended leaves the processors to the thread that decodes.
+    with ThreadPoolExecutor(1) as opening:
+        made = opening.submit(load_all).result()
     scheduler = Scheduler([network for network, _ in made.values()], batch=batch, queue=queue)
     found = {
         name: Served(name, about[name], network, model, scheduler)
