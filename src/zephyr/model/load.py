@@ -159,9 +159,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 def _cut(tokenizer: Any) -> list[Any]:
     """All of a tokenizer of the library in Rust that says where text is cut, but the vocabulary."""
-    parts = json.loads(tokenizer.to_str())
-    options = {k: v for k, v in parts["model"].items() if k not in ("vocab", "merges")}
-    return [parts["normalizer"], parts["pre_tokenizer"], options]
+    model = tokenizer.model
+    options = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
+    parts = [
+        part and part.__getstate__() for part in (tokenizer.normalizer, tokenizer.pre_tokenizer)
+    ]
+    return [type(model), parts, {k: v for k, v in options.items() if not callable(v)}]
 
 
 def _refuse_foreign_tokenizer(folder: Path, causal: Any, tokenizer: Any) -> None:
