@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from zephyr.errors import ZephyrError
-from zephyr.model.half import bytes_of
 from zephyr.model import packed
 from zephyr.model.fork import fork
+from zephyr.model.half import bytes_of
 from zephyr.model.load import Lineage, load
 from zephyr.model.packed import Grid, Packed, PackedLinear
 from zephyr.quantizing import pack

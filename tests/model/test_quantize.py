@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tests import tiny
-from zephyr.model.half import bytes_of
 from zephyr.model import adapter
 from zephyr.model.fork import fork
+from zephyr.model.half import bytes_of
 from zephyr.model.layout import lay_out
 from zephyr.model.load import Lineage, load, load_network
 from zephyr.model.model import Model

@@ -1,6 +1,5 @@
 """Models from files: networks, tokenizers, adapters, and a probe of what they compute."""
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping

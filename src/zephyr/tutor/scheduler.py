@@ -27,7 +27,7 @@ from zephyr.model.text import GrowingText, first_of
 T = TypeVar("T")
 
 SMALL = 1 << 26
-"""Bytes of weights below which one thread is quicker than several, which then stand in the server's way."""
+"""Bytes of weights below which one thread is quicker than several, which would be in the way."""
 
 PART = 512
 """Tokens of prompts that are read at once, before those that are being answered go on."""
