@@ -36,7 +36,7 @@ def serve(
 
     Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
     """
-    from zephyr.tutor.serve import Door
+    from zephyr.tutor.door import Door
     from zephyr.tutor.serve import serve as begin
 
     door = Door(host, port, behind_proxy, tls_cert, tls_key)

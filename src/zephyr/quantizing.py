@@ -93,7 +93,7 @@ def _make(
     else:
         assert spec.method != "whole", "that one makes no weights"
         kept = spec.method
-        small = _by_bitsandbytes(model, spec, run.path / "merged", dtype, context)
+        small = _by_bitsandbytes(model, spec, run.path / "merged", dtype, context, watch)
         watch.look(spec.method, small)
         quantize.store_in(small.network, dtype)
         small.save(folder)
@@ -107,16 +107,23 @@ def _round(causal: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _by_bitsandbytes(
-    model: Model, spec: Quantize, folder: Path, dtype: torch.dtype, context: Context
+    model: Model,
+    spec: Quantize,
+    folder: Path,
+    dtype: torch.dtype,
+    context: Context,
+    watch: "_Watch",
 ) -> Model:
     """The model as bitsandbytes reads it from a folder; the whole one is given up before."""
     assert spec.method in ("int8", "nf4", "fp4")
     quantize.store_in(model.network, dtype)
     model.save(folder)
     model.network.to("meta")
+    watch.give_up_head()
     options = {} if spec.method == "int8" else {"double": spec.double, "compute": spec.compute}
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
+    watch.take_head(network)
     return assemble(network, model.tokenizer, token_budget=context.token_budget)
 
 
@@ -268,6 +275,17 @@ class _Watch:
         self._texts = some(_texts(model, self.records), model.context)
         if self._texts:
             self._before = predictions(model, self._texts)
+
+    def give_up_head(self) -> None:
+        """Lets go of the head, which alone is a third of a small model, until another is there."""
+        if self._before is not None:
+            self._before = self._before._replace(weight=torch.empty(0), bias=None)
+
+    def take_head(self, causal: Any) -> None:
+        """Takes the head of another network, in which it is the same."""
+        if self._before is not None:
+            head = causal.get_output_embeddings()
+            self._before = self._before._replace(weight=head.weight, bias=head.bias)
 
     def look(self, step: str, model: Model) -> None:
         """Compares with the start, and tells of it."""

@@ -12,7 +12,7 @@ import pytest
 from zephyr.errors import ZephyrError
 from zephyr.tutor import access
 from zephyr.tutor.access import Access, Guard, teacher_token
-from zephyr.tutor.serve import PASSWORD, Door
+from zephyr.tutor.door import PASSWORD, Door
 
 SECRET, TEACHER = "a class of physics", "the teacher's own"
 

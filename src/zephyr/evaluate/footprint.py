@@ -73,7 +73,7 @@ def _readings(model: "Model") -> Iterator[dict[str, float]]:
     vocabulary = model.causal.config.vocab_size
     prompt = np.random.default_rng(0).integers(0, vocabulary, length).astype(np.int32)
     for reading in range(REPEATS + 1):
-        running = Running(model.causal)
+        running: Running[Row] = Running(model.causal)
         began = _now()
         running.add([Row(prompt)])
         read = _now()

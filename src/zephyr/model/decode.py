@@ -7,7 +7,7 @@ on its neighbours: sampling draws from a generator of its own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,10 +64,13 @@ class Row:
         return len(self.prompt) + len(self.written) - 1
 
 
-class Reading:
+R = TypeVar("R", bound=Row)
+
+
+class Reading(Generic[R]):
     """Prompts that are being read, some columns at a time, before their rows join a batch."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[R]) -> None:
         self.rows = list(rows)
         lengths = torch.tensor([len(row.prompt) for row in rows])
         self.width = int(lengths.max())
@@ -81,7 +84,7 @@ class Reading:
         self.cache = RoomyCache()
 
 
-class Running:
+class Running(Generic[R]):
     """The batch of a network. Each row that is in it gets a token from `add`, and from each `step`.
 
     Networks whose layers keep anything but the keys and values of all tokens are not supported.
@@ -89,18 +92,18 @@ class Running:
 
     def __init__(self, causal: Any) -> None:
         self.causal = causal
-        self.rows: list[Row] = []
+        self.rows: list[R] = []
         self._cache: RoomyCache | None = None
         self._positions = "position_ids" in takes(causal)
         self._memory = memory(causal)
         self._device = next(causal.parameters()).device
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[R]) -> None:
         """Reads the prompts of new rows, and chooses the first token of each."""
         self.read(Reading(rows))
 
     @torch.inference_mode()
-    def read(self, reading: Reading, most: int | None = None) -> bool:
+    def read(self, reading: Reading[R], most: int | None = None) -> bool:
         """Reads `most` further columns of new prompts, or all; says whether that was the last.
 
         Then their rows have joined, each with its first token.
@@ -139,7 +142,7 @@ class Running:
         self._choose(states, self.rows)
 
     @torch.inference_mode()
-    def remove(self, row: Row) -> None:
+    def remove(self, row: R) -> None:
         """Takes a row out; the rest goes on."""
         at = self.rows.index(row)
         last = self.rows.pop()
@@ -153,7 +156,7 @@ class Running:
 
     def _forward(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[R],
         tokens: Tensor,
         positions: Tensor,
         mask: Tensor,

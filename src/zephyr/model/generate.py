@@ -57,7 +57,7 @@ def generate(
     """
     waiting = deque(sorted(range(len(asks)), key=lambda i: (-len(asks[i].prompt), i)))
     found: dict[int, Generation] = {}
-    running = Running(causal)
+    running: Running[Row] = Running(causal)
     texts: dict[Row, tuple[int, GrowingText | None]] = {}
     while waiting or running.rows:
         free = _free(asks, waiting, running, room)
@@ -82,7 +82,7 @@ def generate(
     return [found[i] for i in range(len(asks))]
 
 
-def _free(asks: Sequence[Ask], waiting: deque[int], running: Running, room: int) -> int:
+def _free(asks: Sequence[Ask], waiting: deque[int], running: Running[Row], room: int) -> int:
     """How many more prompts may join; one always may where the batch is empty."""
     if not waiting:
         return 0

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from zephyr.tutor.door import LOOPBACK
 from zephyr.tutor.refusal import Refusal
 
 LARGEST = 2 << 20
@@ -41,8 +42,6 @@ _SAFETY = {
 }
 _OPEN = ("/", "/teacher", "/healthz", "/tutor/config")
 """What anybody may read: pages, and whether a password is needed."""
-
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Guesses:

@@ -225,9 +225,29 @@ class _Reply:
         return None
 
     def choice(self, at: int, whole: Whole) -> dict[str, Any]:
-        raise AssertionError("each endpoint has its form")
+        return self._form(at, self.whole(whole.text), whole)
 
     def part(self, at: int, piece: Piece) -> dict[str, Any]:
+        return self._form(at, self.fresh(piece.text), piece)
+
+    def _form(self, at: int, said: dict[str, Any], found: Whole | Piece) -> dict[str, Any]:
+        return {
+            "index": at,
+            **said,
+            "logprobs": self.noted(found.tokens, found.noted) if found.noted else None,
+            "finish_reason": None if found.ended is None else FINISH[found.ended],
+        }
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """How a whole answer is written."""
+        raise AssertionError("each endpoint has its form")
+
+    def fresh(self, text: str) -> dict[str, Any]:
+        """How the text of a piece is written."""
+        raise AssertionError("each endpoint has its form")
+
+    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
+        """How tokens are written with their log-probabilities and the likeliest ones."""
         raise AssertionError("each endpoint has its form")
 
     def _text(self, token: int) -> str:
@@ -242,26 +262,13 @@ class _Chat(_Reply):
         delta = {"role": "assistant", "content": ""}
         return {"index": at, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def choice(self, at: int, whole: Whole) -> dict[str, Any]:
-        message = {"role": "assistant", "content": whole.text, "refusal": None}
-        return {
-            "index": at,
-            "message": message,
-            "logprobs": self._noted(whole.tokens, whole.noted),
-            "finish_reason": FINISH[whole.ended],
-        }
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def part(self, at: int, piece: Piece) -> dict[str, Any]:
-        return {
-            "index": at,
-            "delta": {"content": piece.text} if piece.text else {},
-            "logprobs": self._noted(piece.tokens, piece.noted),
-            "finish_reason": None if piece.ended is None else FINISH[piece.ended],
-        }
+    def fresh(self, text: str) -> dict[str, Any]:
+        return {"delta": {"content": text} if text else {}}
 
-    def _noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any] | None:
-        if not noted:
-            return None
+    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
         content = [
             self._one(token, note.logprob)
             | {"top_logprobs": [self._one(*other) for other in note.likeliest]}
@@ -277,25 +284,12 @@ class _Chat(_Reply):
 class _Completion(_Reply):
     kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
 
-    def choice(self, at: int, whole: Whole) -> dict[str, Any]:
-        return {
-            "index": at,
-            "text": whole.text,
-            "logprobs": self._noted(whole.tokens, whole.noted),
-            "finish_reason": FINISH[whole.ended],
-        }
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"text": text}
 
-    def part(self, at: int, piece: Piece) -> dict[str, Any]:
-        return {
-            "index": at,
-            "text": piece.text,
-            "logprobs": self._noted(piece.tokens, piece.noted),
-            "finish_reason": None if piece.ended is None else FINISH[piece.ended],
-        }
+    fresh = whole
 
-    def _noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any] | None:
-        if not noted:
-            return None
+    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
         return {
             "tokens": [self._text(token) for token in tokens],
             "token_logprobs": [note.logprob for note in noted],

@@ -135,27 +135,27 @@ class Whole(NamedTuple):
     ended: Ended
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Seat(Row):
     """A row of the batch: an answer that is being written, and the place of its model."""
 
-    member: int = 0
-    answer: Answer | None = None
-    text: GrowingText | None = None
+    member: int
+    answer: Answer
+    text: GrowingText
     told: int = 0
     """Tokens that have been told."""
 
 
-class _Running(Running):
+class _Running(Running[Seat]):
     """A batch in which each row is computed with the adapters of its model."""
 
     def __init__(self, causal: Any, mixed: Mixed | None) -> None:
         super().__init__(causal)
         self._mixed = mixed
 
-    def _forward(self, rows: Sequence[Row], *rest: Any) -> Any:
+    def _forward(self, rows: Sequence[Seat], *rest: Any) -> Any:
         if self._mixed is not None:
-            self._mixed.choose([row.member for row in rows if isinstance(row, Seat)])
+            self._mixed.choose([row.member for row in rows])
         return super()._forward(rows, *rest)
 
 
@@ -171,7 +171,7 @@ class Network:
     members: Sequence[str]
     mixed: Mixed | None = None
     waiting: deque[Seat] = field(default_factory=deque)
-    reading: Reading | None = None
+    reading: Reading[Seat] | None = None
 
     def __post_init__(self) -> None:
         self.running = _Running(self.causal, self.mixed)
@@ -185,8 +185,7 @@ class Network:
     @property
     def seats(self) -> list[Seat]:
         """All that are being answered or read."""
-        rows = [*self.running.rows, *(self.reading.rows if self.reading else ())]
-        return [row for row in rows if isinstance(row, Seat)]
+        return [*self.running.rows, *(self.reading.rows if self.reading else ())]
 
     @property
     def busy(self) -> bool:
@@ -234,20 +233,25 @@ class Scheduler:
         Raises:
             Busy: as many requests wait as may.
         """
-        seats = []
-        for request in requests:
-            network = self._at[request.model]
-            seat = Seat(request.prompt, request.sampling, request.seed, request.alternatives)
-            seat.member = network.members.index(request.model)
-            seat.answer = Answer(request)
-            seat.text = GrowingText(network.decode(request), request.until)
-            seats.append(seat)
+        seats = [self._seat(request) for request in requests]
         with self._wake:
             if self.counts.waiting + len(seats) > self._queue:
                 raise Busy
             self._new += seats
             self._wake.notify()
-        return [seat.answer for seat in seats if seat.answer is not None]
+        return [seat.answer for seat in seats]
+
+    def _seat(self, request: Request) -> Seat:
+        network = self._at[request.model]
+        return Seat(
+            request.prompt,
+            request.sampling,
+            request.seed,
+            request.alternatives,
+            member=network.members.index(request.model),
+            answer=Answer(request),
+            text=GrowingText(network.decode(request), request.until),
+        )
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives, done by the thread that computes, between two tokens."""
@@ -294,7 +298,6 @@ class Scheduler:
             new, self._new = self._new, deque()
             work, self._work = self._work, deque()
             for seat in new:
-                assert seat.answer is not None
                 self._at[seat.answer.request.model].waiting.append(seat)
         for what, future in work:
             if future.set_running_or_notify_cancel():
@@ -310,20 +313,19 @@ class Scheduler:
             torch.set_num_threads(network.threads)
         running = network.running
         for seat in network.seats:
-            if seat.answer is not None and seat.answer.closed and seat in running.rows:
+            if seat.answer.closed and seat in running.rows:
                 running.remove(seat)
         if network.reading is None:
             network.reading = self._admit(network)
-        before = [row for row in running.rows if isinstance(row, Seat)]
-        if before:
+        if before := list(running.rows):
             running.step()
             self._tell(network, before)
         reading = network.reading
         if reading is not None and running.read(reading, max(1, PART // len(reading.rows))):
             network.reading = None
-            self._tell(network, [row for row in reading.rows if isinstance(row, Seat)])
+            self._tell(network, reading.rows)
 
-    def _admit(self, network: Network) -> Reading | None:
+    def _admit(self, network: Network) -> Reading[Seat] | None:
         """Those that come next, of about one length: they are padded to the longest of them."""
         waiting = network.waiting
         free = self._batch - len(network.running.rows)
@@ -331,7 +333,6 @@ class Scheduler:
         kept: list[Seat] = []
         while waiting:
             seat = waiting.popleft()
-            assert seat.answer is not None
             if seat.answer.closed:
                 continue
             alike = not taken or 0.5 <= len(seat.prompt) / len(taken[0].prompt) <= 2
@@ -344,8 +345,6 @@ class Scheduler:
         self._written += len(seats)
         found: list[tuple[Answer, Piece | Broken]] = []
         for seat in seats:
-            assert seat.answer is not None
-            assert seat.text is not None
             request = seat.answer.request
             ended = how_ended(seat, seat.text, network.template, request.limit)
             whole = None
@@ -363,7 +362,7 @@ class Scheduler:
 
 def _break(network: Network, error: Exception) -> None:
     seats = (*network.seats, *network.waiting)
-    _deliver([(seat.answer, Broken(str(error))) for seat in seats if seat.answer is not None])
+    _deliver([(seat.answer, Broken(str(error))) for seat in seats])
     network.waiting.clear()
     network.reading = None
     network.running = _Running(network.causal, network.mixed)
