@@ -11,7 +11,7 @@ run: .venv/installed
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-# twenty kills at random moments, twenty identical ends, and a hundred students: a quarter of an hour
+# twenty kills at random moments, twenty identical ends, a hundred students, all of the seed's rows
 soak: .venv/installed-test
 	$(BIN)/python -m pytest -m soak -s
 

@@ -91,7 +91,7 @@ def drawn(name: str) -> Drawn:
     [
         ("D_S", 102_030, 5_102),
         ("D_L-20k", 81_030, 4_052),
-        ("D_L", 328_377, 16_419),
+        pytest.param("D_L", 328_377, 16_419, marks=pytest.mark.soak),  # half a minute
         ("pairs", 12_500, 625),
         ("mcqa", 103_212, 0),
     ],

@@ -15,6 +15,7 @@ from zephyr.tutor.settings import Tutor, read_settings
 if TYPE_CHECKING:
     from zephyr.plan import Plan
 
+
 def serve(
     plan: "Plan",
     wanted: Sequence[str],
@@ -22,7 +23,7 @@ def serve(
     door: Door,
     say: Callable[[str], Any],
 ) -> None:
-    """Serves models until it is stopped; `say` tells where, once they answer.
+    """Serves models until it is stopped; `say` tells which are loaded, and where they answer.
 
     Raises:
         ZephyrError: nothing can be served, or not in this way.
@@ -32,6 +33,7 @@ def serve(
     names = choose_models(plan, wanted or tutor.models or ())
     with door.bind() as listening:
         port = listening.getsockname()[1]
+        say(f"loading {', '.join(names)}")
         _run(plan, names, tutor, folder, door, password, listening, port, say)
 
 
