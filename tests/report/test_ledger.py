@@ -88,6 +88,23 @@ def test_of_perplexity_less_is_better(make_shelf: MakeShelf) -> None:
     assert found.verdict == "better"
 
 
+@pytest.mark.parametrize(
+    ("moved", "said"), [(1 + 1e-7, "cannot tell"), (1 - 1e-7, "cannot tell"), (1 - 1e-4, "better")]
+)
+def test_rounding_makes_no_model_better(make_shelf: MakeShelf, moved: float, said: str) -> None:
+    shelf = make_shelf("text")
+    how: dict[str, Any] = {"metric": "perplexity", "kind": "exp-mean", "weight": 5}
+    values = {str(at): 10 + math.sin(at) for at in range(50)}
+    shelf.score("M0/text", values, **how, better="lower", scale=1)
+    after = {key: value * moved for key, value in values.items()}
+    shelf.score("M1/text", after, **how, better="lower", scale=1)
+    found = cells(shelf)["M1"].difference
+    assert found is not None
+    assert found.estimate is not None
+    assert found.verdict == said
+    assert (found.estimate.value == 0) == (said == "cannot tell")
+
+
 def test_five_items_tell_nothing(make_shelf: MakeShelf) -> None:
     shelf = make_shelf("quiz")
     shelf.score("M0/quiz", coins(0, 5))
