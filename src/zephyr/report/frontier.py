@@ -188,7 +188,7 @@ def _is_drawn(ledger: Ledger, at: int, shown: list[Cost]) -> bool:
 
 
 _STYLES = {
-    "worse": (VERMILION, "v", "worse than the model it was made from"),
+    "worse": (VERMILION, "v", "quantized, worse"),
     "quantized": (BLUE, "o", "quantized, not told to be worse"),
     "whole": (GREY, "s", "not quantized"),
 }
