@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.conftest import MODELS, Shelf, coins
 from zephyr.errors import ZephyrError
-from zephyr.report import ledger as ledger_module
+from zephyr.report import paired as paired_module
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.statistics import Estimate, wilson
 from zephyr.store import Store, write_json
@@ -285,9 +285,9 @@ def test_no_difference_is_computed_twice(
     make_shelf: MakeShelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    real = ledger_module.difference
+    real = paired_module.difference
     monkeypatch.setattr(
-        ledger_module, "difference", lambda *a, **k: made.append(a) or real(*a, **k)
+        paired_module, "difference", lambda *a, **k: made.append(a) or real(*a, **k)
     )
     shelf = make_shelf("quiz")
     shelf.score("M0/quiz", coins(3, 3))

@@ -22,11 +22,12 @@ PIECE = 1 << 22
 """Weights that are laid out at a time: larger pieces are read out of the order of memory."""
 
 
-def can_hold(folder: Path) -> bool:
-    """Whether the weights of a folder can be held so: all in 16 bits, and torch has the product."""
-    engines = torch.backends.quantized.supported_engines
-    able = "fbgemm" in engines and not torch.cuda.is_available()
-    return able and all_stored_in(folder) in HALVES
+def held_in(folder: Path) -> torch.dtype | None:
+    """The 16-bit dtype of all weights of a folder; None if torch has no product for them."""
+    if torch.cuda.is_available() or "fbgemm" not in torch.backends.quantized.supported_engines:
+        return None
+    found = all_stored_in(folder)
+    return found if found in HALVES else None
 
 
 class HalfLinear(nn.Module):

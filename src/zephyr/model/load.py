@@ -20,7 +20,7 @@ from zephyr.model.layout import Layout
 from zephyr.model.logprobs import ForkNetwork
 from zephyr.model.lora import fuse
 from zephyr.model.model import Model
-from zephyr.model.precision import DTYPES, Dtype, rounding, stored_in
+from zephyr.model.precision import DTYPES, Dtype, rounding
 from zephyr.model.prefix import WORTH
 from zephyr.model.template import Template
 from zephyr.store import read_json, write_json
@@ -197,10 +197,9 @@ def load_network(
     if not any(folder.glob("*.safetensors")):
         raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
-    plain = not stored and not method
-    small = plain and dtype == "float32" and form in ("answers", "stored") and half.can_hold(folder)
-    kept_in = stored_in(folder) if small else DTYPES[dtype]
-    settings: dict[str, Any] = {"dtype": kept_in, "use_safetensors": True}
+    plain = not stored and not method and dtype == "float32"
+    small = half.held_in(folder) if plain and form in ("answers", "stored") else None
+    settings: dict[str, Any] = {"dtype": small or DTYPES[dtype], "use_safetensors": True}
     by_bitsandbytes = not packed.is_packed(stored) and bool(stored or method)
     layers: dict[str, packed.Packed] = {}
     network_class: Any = AutoModelForCausalLM

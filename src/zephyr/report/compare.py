@@ -4,7 +4,8 @@ import re
 from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError, unknown
-from zephyr.report.ledger import Cell, Column, Ledger, paired, read_ledger
+from zephyr.report.ledger import Cell, Column, Ledger, read_ledger
+from zephyr.report.paired import paired
 from zephyr.significance import Evidence, enough, holm
 from zephyr.statistics import Estimate, Verdict, verdict
 from zephyr.store import Store
@@ -55,7 +56,8 @@ def compare(store: Store, first: str, second: str) -> list[Compared]:
         told = paired(
             ledger_b.entries[f"{model_b}/{b.column.task}"].run.path,
             ledger_a.entries[f"{model_a}/{a.column.task}"].run.path,
-            b.column,
+            b.column.metric,
+            b.column.kind,
             ledger_a.recipe.seed,
         )
         if isinstance(told, str):

@@ -5,10 +5,8 @@ it has none; beside it stands the difference, on the same items, to the model th
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,16 +15,10 @@ from pydantic import ValidationError
 from zephyr.errors import ZephyrError
 from zephyr.recipe import Lora, Model, Quantize, Recipe
 from zephyr.report.damage import damage
+from zephyr.report.paired import Told, items_of, paired
 from zephyr.significance import Evidence, enough, evidence, holm
-from zephyr.statistics import Better, Estimate, Kind, Verdict, difference, verdict
-from zephyr.store import Run, Store, read_json_lines
-
-ROUNDING = 1e-6
-"""Of an item's value, what two ways of one computation in float32 may differ by.
-
-A merged adapter moved the summed log-probabilities of 200 windows by 3e-8 of each, all to one side:
-by the test alone that was `better`.
-"""
+from zephyr.statistics import Better, Estimate, Kind, Verdict, verdict
+from zephyr.store import Run, Store
 
 State = Literal["finished", "failed", "damaged", "unfinished", "missing"]
 
@@ -336,14 +328,15 @@ def _compared(
         if tie is not None:
             value, low, high, n = ours.estimate
             gap = Estimate(value - tie, low - tie, high - tie, n)
-            values = [v for v, _ in _items(asked.run.path)[column.metric].values()]
+            values = [v for v, _ in items_of(asked.run.path)[column.metric].values()]
             found = Told(gap, evidence(values, [tie] * len(values), kind="mean", seed=seed))
         else:
             found = f"measured against itself, {parent} ties on every pair"
     elif theirs.estimate is None:
         found = f"{parent} has no value: {theirs.empty}"
     else:
-        found = paired(asked.run.path, entries[before].run.path, column, seed)
+        theirs_at = entries[before].run.path
+        found = paired(asked.run.path, theirs_at, column.metric, column.kind, seed)
     if isinstance(found, str):
         made = Difference(parent, None, None, found)
     else:
@@ -364,13 +357,6 @@ def _beside(rows: Sequence[Row], recipe: Recipe) -> list[Row]:
         replace(row, cells=tuple(replace(c, published=of(row, c)) for c in row.cells))
         for row in rows
     ]
-
-
-class Told(NamedTuple):
-    """A difference, and the evidence for it."""
-
-    gap: Estimate
-    evidence: Evidence
 
 
 def _corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -408,54 +394,3 @@ def _corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(
         replace(row, cells=tuple(cell_of(row, cell) for cell in row.cells)) for row in rows
     )
-
-
-@cache  # finished runs never change
-def paired(ours: Path, theirs: Path, column: Column, seed: int) -> Told | str:
-    """The difference of two evaluations on the items that both have, or why there is none."""
-    mine, base = (_items(run)[column.metric] for run in (ours, theirs))
-    shared = [key for key in mine if key in base]
-    if not shared:
-        return "no item was asked of both"
-    pairs = [(*mine[key], *base[key]) for key in shared]
-    return _differ(pairs, column.kind, seed)
-
-
-def _differ(
-    pairs: Sequence[tuple[float, float, float, float]], kind: Kind, seed: int
-) -> Told | str:
-    if not all(math.isfinite(each) for pair in pairs for each in pair):
-        return "not a finite number"
-    if all(_same(pair) for pair in pairs):  # what every resample would give
-        return Told(Estimate(0.0, 0.0, 0.0, len(pairs)), Evidence(1.0, 0.0, 0.0))
-    even = [(*pair[:2], *pair[:2]) if _same(pair) else pair for pair in pairs]
-    mine, weights, base, base_weights = zip(*even, strict=True)
-    found = difference(mine, base, weights, base_weights, kind=kind, seed=seed)
-    if not all(map(math.isfinite, found)):
-        return "not a finite number"
-    return Told(found, evidence(mine, base, weights, base_weights, kind=kind, seed=seed))
-
-
-def _same(pair: tuple[float, float, float, float]) -> bool:
-    """Whether an item's values and weights differ by no more than the order of their sums does."""
-    value, weight, base, base_weight = pair
-    return weight == base_weight and math.isclose(value, base, rel_tol=ROUNDING)
-
-
-@cache
-def _items(run: Path) -> dict[str, dict[tuple[str, int], tuple[float, float]]]:
-    """By metric: the value and the weight of each item of an evaluation that has it."""
-    found: dict[str, dict[tuple[str, int], tuple[float, float]]] = {}
-    for key, item in _numbered(read_json_lines(Run(run).artifact / "items.jsonl")):
-        for metric, value in item["scores"].items():
-            weight = item.get("weight", {}).get(metric, 1.0)
-            found.setdefault(metric, {})[key] = (value, weight)
-    return found
-
-
-def _numbered(items: Sequence[Any]) -> Iterator[tuple[tuple[str, int], Any]]:
-    """Items under their id, those with an equal id told apart by their place among each other."""
-    seen: Counter[str] = Counter()
-    for item in items:
-        yield (item["id"], seen[item["id"]]), item
-        seen[item["id"]] += 1
