@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import ROOT
+from zephyr.model import precision
+from zephyr.model.precision import Dtype
 
 
 def write(path: Path, value: dict[str, Any]) -> None:
@@ -16,12 +18,26 @@ def write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def products() -> Dtype:
+    """The dtype in which this machine multiplies quickest."""
+    return "bfloat16" if precision.is_native() else "float32"
+
+
+def kind(device: str) -> str:
+    """What is measured apart: a card, or a processor by its products."""
+    return device if device == "cuda" else f"{device}-{products()}"
+
+
 def machine(device: str) -> dict[str, Any]:
-    """The card, or processor, cores and memory; and the version of Python."""
+    """The card, or processor, cores and memory; its products, and the version of Python."""
     if device == "cuda":
         import torch
 
-        return {"card": torch.cuda.get_device_name(), "python": platform.python_version()}
+        return {
+            "card": torch.cuda.get_device_name(),
+            "products": products(),
+            "python": platform.python_version(),
+        }
     names = (
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -32,6 +48,7 @@ def machine(device: str) -> dict[str, Any]:
         "processor": next(names, platform.processor()),
         "cores": os.cpu_count(),
         "memory_gib": round(gib, 1),
+        "products": products(),
         "python": platform.python_version(),
     }
 

@@ -26,7 +26,7 @@ same rows: `make bench` (`make bench DEVICE=cuda` on a GPU).
 The model has the shape of Qwen1.5-0.5B ({layers} layers, width 1,024, vocabulary 151,936, tied
 embeddings) with random bf16 weights, and the real tokenizer. All train a LoRA adapter of rank 8
 with AdamW at a rate of 5e-5, no text longer than 2,048 tokens, without evaluation or checkpoints.
-A figure is the median of {rounds} rounds, in which the contenders take turns, with the least and
+A figure is the median of several rounds, in which the contenders take turns, with the least and
 the most in brackets, or one reading; a ratio is the median of the ratios within each round. A
 reading during which other processes took more than 5 % of the machine is thrown away and repeated.
 
@@ -37,17 +37,17 @@ Loading the model, encoding the texts, and a first small pass that warms the pro
 out.
 
 Default is what a contender does when it is told the task alone; best is the fastest of the settings
-that were tried on this machine ([all of them](../results/bench/{trials})). References are kept
-where a contender can find them before the first step (Zephyr always, TRL with
-`precompute_ref_log_probs`); one that finds them anew at each step has one figure for both columns.
+that were tried on the machine of the table. References are kept where a contender can find them
+before the first step (Zephyr always, TRL with `precompute_ref_log_probs`); one that finds them anew
+at each step has one figure for both columns.
 """
 
 SHARE = """\
 The share of the matrix rate counts the operations that the work can't do without. Of each token: 2
 for a weight of the linear layers forward and 2 backward, 6 for a weight of an adapter. Of each
 supervised token: 2 and 2 for a weight of the head. Attention and references are left out. The sum
-is divided by the seconds and by the rate of bf16 products of 1,024 tokens, width 1,024 and 2,816,
-measured at the start of each round: {rate}.
+is divided by the seconds and by the rate of {dtype} products of 1,024 tokens, width 1,024 and
+2,816, measured at the start of each round: {rate}.
 """
 
 AGREEMENT = """\
@@ -61,11 +61,7 @@ the end token of an answer.
 def render() -> str:
     """The page, one section for each device that was measured."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("training-*.json"))]
-    first = found[0]
-    trials = f"trials-{first['device']}.json"
-    parts = [
-        INTRODUCTION.format(layers=first["layers"], rounds=first["plan"]["rounds"], trials=trials)
-    ]
+    parts = [INTRODUCTION.format(layers=found[0]["layers"])]
     parts += [_device(result) for result in found]
     parts += [
         page_evaluation.section(json.loads(path.read_text()))
@@ -88,13 +84,17 @@ def write() -> None:
 
 def _device(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    name = machine.get("card") or f"{machine['processor']}, {machine['cores']} cores"
+    name = machine.get("card") or (
+        f"{machine['processor']}, {machine['cores']} cores, products in {machine['products']}"
+    )
     works = {kind: _Work(result, kind) for kind in ("sft", "dpo")}
     plan, rates = result["plan"], spread(rate / 1e12 for rate in result["matrix_rate"])
     thrown = sum(not r["kept"] for r in result["readings"])
+    kind = result["device"] if "card" in machine else f"{result['device']}-{machine['products']}"
     measured = (
         f"Measured on {result['date']} at commit {result['commit']}, Python {machine['python']}, "
-        f"{result['threads']} threads; {thrown} readings thrown away."
+        f"{result['threads']} threads, in {plan['rounds']} rounds; {thrown} readings thrown away. "
+        f"[All settings that were tried](../results/bench/trials-{kind}.json)."
     )
     chats = _rows("rows of GSM8K and Open-Platypus", plan["chats"], result["rows"]["sft"])
     pairs = _rows("pairs of hh-rlhf", plan["pairs"], result["rows"]["dpo"])
@@ -107,7 +107,7 @@ def _device(result: dict[str, Any]) -> str:
         "### Ratios\n\nZephyr's figure divided by the other's.\n",
         _ratios(works),
         _outside(works),
-        SHARE.format(rate=f"{cell(rates)} Top/s"),
+        SHARE.format(rate=f"{cell(rates)} Top/s", dtype=machine["products"]),
         f"### The same work\n\n{AGREEMENT}",
         _agreement(result, works),
         "### Settings\n",

@@ -86,7 +86,7 @@ class Candidate(NamedTuple):
         return f"{self.work} {self.contender} {json.dumps(self.options)}"
 
 
-_CPU: dict[tuple[str, str], list[Options]] = {
+_CPU_BFLOAT16: dict[tuple[str, str], list[Options]] = {
     ("sft", "trl"): [{}, *_batches(_TRL, 1, 2), {**_TRL_ALONE, "packing": True}],
     ("dpo", "trl"): [_TRL_ALONE, {**_TRL_ALONE, "precompute_ref_log_probs": True}],
     ("sft", "llamafactory"): [
@@ -95,6 +95,26 @@ _CPU: dict[tuple[str, str], list[Options]] = {
         {**_FACTORY_ALONE, "neat_packing": True},
     ],
     ("dpo", "llamafactory"): [_FACTORY_ALONE],
+}
+
+_TRL_FLOAT: Options = {
+    "gradient_checkpointing": False,
+    "model_init_kwargs": {"dtype": "float32"},
+    "bf16": False,
+}
+_FACTORY_FLOAT: Options = {"disable_gradient_checkpointing": True}
+
+_CPU_FLOAT32: dict[tuple[str, str], list[Options]] = {
+    ("sft", "trl"): [
+        *_batches(_TRL_FLOAT, 1, 2),
+        {**_TRL_FLOAT, "per_device_train_batch_size": 1, "packing": True},
+    ],
+    ("dpo", "trl"): _batches({**_TRL_FLOAT, "precompute_ref_log_probs": True}, 1, 2),
+    ("sft", "llamafactory"): [
+        *_batches(_FACTORY_FLOAT, 1, 2),
+        {**_FACTORY_FLOAT, "per_device_train_batch_size": 1, "neat_packing": True},
+    ],
+    ("dpo", "llamafactory"): _batches(_FACTORY_FLOAT, 1),
 }
 
 _LIGER: Options = {**_TRL, "use_liger_kernel": True}
@@ -125,5 +145,9 @@ CANDIDATES = {
         for (work, contender), listed in tried.items()
         for options in listed
     ]
-    for device, tried in {"cpu": _CPU, "cuda": _CUDA}.items()
+    for device, tried in {
+        "cpu-bfloat16": _CPU_BFLOAT16,
+        "cpu-float32": _CPU_FLOAT32,
+        "cuda": _CUDA,
+    }.items()
 }

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bench import page, rows, shape
 from bench.figures import agreement, figures
-from bench.machine import commit, machine, write
+from bench.machine import commit, kind, machine, products, write
 from bench.peers import FOLDER, ROOT
 from bench.reading import alone, take
 from bench.settings import (
@@ -80,8 +80,8 @@ class Bench:
         return Work(files, rows.count(drawn[:timed], tokenizer), batch)
 
     def rate(self, quiet: float = QUIET) -> float:
-        """Operations a second of bf16 matrix products."""
-        reading, _ = take("matrix", {"device": self.device}, quiet)
+        """Operations a second of matrix products, in the dtype that is quickest here."""
+        reading, _ = take("matrix", {"device": self.device, "dtype": products()}, quiet)
         return float(reading["rate"])
 
     def read(
@@ -208,6 +208,7 @@ def main() -> None:
         "--only", nargs="*", default=[], help="entries or candidates whose name holds one of these"
     )
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer, for a quick look")
+    parser.add_argument("--rounds", type=int, help="other than the plan of the device says")
     parser.add_argument(
         "--data",
         type=Path,
@@ -216,18 +217,20 @@ def main() -> None:
     given = parser.parse_args()
     whole = given.layers == LAYERS and not (given.command == "run" and given.only)
     out = RESULTS if whole else FOLDER / "results"
-    tried = (RESULTS if given.layers == LAYERS else out) / f"trials-{given.device}.json"
-    candidates = CANDIDATES[given.device]
+    tried = (RESULTS if given.layers == LAYERS else out) / f"trials-{kind(given.device)}.json"
+    candidates = CANDIDATES[kind(given.device)]
     with alone():
         start = time.monotonic()
         bench = Bench(given.device, given.data.resolve(), given.layers)
+        if given.rounds:
+            bench.plan = bench.plan._replace(rounds=given.rounds)
         if given.command == "trials":
             trials(bench, tried, [c for c in candidates if _asked(c.name, given.only)])
         else:
             known = {row["name"] for row in _tried(tried)}
             if missing := [c for c in candidates if c.name not in known]:
                 trials(bench, tried, missing)
-            run(bench, out / f"training-{given.device}.json", tried, given.only)
+            run(bench, out / f"training-{kind(given.device)}.json", tried, given.only)
         print(f"{(time.monotonic() - start) / 60:.1f} minutes")
     if given.command == "run" and whole:
         page.write()

@@ -1,11 +1,9 @@
 """What all tests share: offline, one thread, and where the real data lies if it is there."""
 
-import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from tests.commands import workers_as_forks
 from tests.place import Command, Place, Printed, make_place
 from zephyr import cli
 
@@ -60,10 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def zephyr(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """The command line within this process; its workers are forks of it, and start at once."""
-    # from Python 3.12 on; a thread of a progress bar is no danger to a fork
-    warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
-    forks = multiprocessing.get_context("fork")
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forks)
+    workers_as_forks(monkeypatch.setattr)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # one worker of one thread
 
     def run(*arguments: str) -> Printed:

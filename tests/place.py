@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from tests.commands import Started
+
 WORDS = ["force", "mass", "energy", "speed", "charge", "power", "work", "heat"]
 
 
@@ -48,19 +50,27 @@ class Place:
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts the command line as a process of its own."""
+    def start(self, *arguments: str) -> Started:
+        """Starts the command line as a process of its own, which has imported everything."""
+        return Started(arguments, self.folder, self._setting)
+
+    def start_anew(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts the command line as a user does."""
         return subprocess.Popen(
             [sys.executable, "-m", "zephyr", *arguments],
             cwd=self.folder,
-            env={**os.environ, "ZEPHYR_RUNS": str(self.runs), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **self._setting},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def kill(self, process: subprocess.Popen[str], *, group: bool = True) -> str:
+    @property
+    def _setting(self) -> dict[str, str]:
+        return {"ZEPHYR_RUNS": str(self.runs), "OMP_NUM_THREADS": "1"}
+
+    def kill(self, process: subprocess.Popen[str] | Started, *, group: bool = True) -> str:
         """SIGKILL to all processes of a command, or to the first alone; gives what it printed."""
         if group:
             os.killpg(process.pid, signal.SIGKILL)

@@ -32,7 +32,7 @@ def one_pass(job: Job, path: str) -> Pass:
     settings = RunSettings(**job.options)
     folder = Path(job.model)
     dtype = precision.choose(settings.dtype, folder)
-    model = load(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype)
+    model = load(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype, form="adapts")
     targets = job.targets if isinstance(job.targets, str) else tuple(job.targets)
     spec = {
         "data": "rows",

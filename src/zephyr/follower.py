@@ -11,6 +11,7 @@ from typing import Any
 
 from zephyr.channel import Channel, Seat
 from zephyr.context import Context
+from zephyr.machine import give_memory_back
 from zephyr.recipe import Recipe
 from zephyr.store import Store
 from zephyr.worker import TOKEN_BUDGET, Order, calm_threads, end_with_parent, ignore_signals
@@ -30,6 +31,7 @@ def follow(seat: Seat | None = None) -> None:
         if channel.rank < message["env"]["processes"]:
             with contextlib.suppress(Exception):  # the channel has told the leader
                 _take_part(message, channel)
+            give_memory_back()
 
 
 def _take_part(message: Any, channel: Channel) -> None:

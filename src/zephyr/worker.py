@@ -25,6 +25,7 @@ from zephyr.environment import changes, environment, settled
 from zephyr.errors import ZephyrError
 from zephyr.graph import Node
 from zephyr.group import ALONE, Group
+from zephyr.machine import give_memory_back
 from zephyr.recipe import Recipe
 from zephyr.store import Run, Store, full_disk_explained, write_json
 
@@ -92,6 +93,7 @@ def work(
     with contextlib.suppress(EOFError):
         while (order := orders.recv()) is not None:
             orders.send(_make(order, orders, stop, recipe, folder, store, channel))
+            give_memory_back()
     if channel is not None:
         channel.send(None)
 

@@ -11,13 +11,18 @@ from torch import nn
 
 from tests import tiny
 from tests.model.test_mixed import stack
+from zephyr.context import Context
 from zephyr.errors import ZephyrError
-from zephyr.model import half
-from zephyr.model.load import Lineage, load, load_network
+from zephyr.group import Group
+from zephyr.model import adapter, half
+from zephyr.model.layout import lay_out
+from zephyr.model.load import Lineage, _flat, load, load_network
 from zephyr.model.logprobs import chunked_logprobs, half_logprobs
 from zephyr.model.mixed import Mixed
 from zephyr.model.model import Model
-from zephyr.recipe import Lora
+from zephyr.recipe import Lora, Recipe, RunSettings
+from zephyr.recipe import Model as ModelSpec
+from zephyr.train import stages
 
 pytestmark = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines,
@@ -177,7 +182,7 @@ def test_its_bytes_are_those_of_16_bits(tmp_path: Path) -> None:
 
 
 def test_rows_are_scored_as_with_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zephyr.model.logprobs.WHOLE_ELEMENTS", 3 * 50)  # three rows at a time
+    monkeypatch.setattr("zephyr.model.logprobs.CHUNK_ELEMENTS", {"cpu": 50 * 3})  # three rows
     torch.manual_seed(0)
     head = nn.Linear(8, 50, bias=False).bfloat16()
     hidden, targets = torch.randn(7, 8), torch.randint(0, 50, (7,))
@@ -191,6 +196,101 @@ def test_no_gradient_is_lost_in_silence() -> None:
     layer = half.HalfLinear(nn.Linear(4, 4).bfloat16())
     with pytest.raises(AssertionError, match="no gradient"):
         layer(torch.ones(1, 4, requires_grad=True))
+
+
+@HALVES
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_pass_as_through_the_weights(
+    dtype: torch.dtype, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "PIECE", 16 * 4)  # four rows: a last piece of two
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 10, bias=bias).to(dtype)
+    small = half.HalfLinear(layer, learns=True)
+    x, y = (torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    slope = torch.randn(2, 5, 10)
+    (small(x.requires_grad_()) * slope).sum().backward()
+    (layer.float()(y.requires_grad_()) * slope).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    assert small.nbytes == 2 * half.HalfLinear(layer).nbytes == 2 * 2 * 16 * 10
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_slope_of_log_probabilities_is_that_of_the_whole_vocabulary(
+    bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(half, "PIECE", 8 * 9)  # nine tokens of the vocabulary, five in the last
+    monkeypatch.setattr("zephyr.model.logprobs.CHUNK_ELEMENTS", {"cpu": 9 * 3})  # three rows
+    torch.manual_seed(0)
+    head = nn.Linear(8, 50, bias=bias).bfloat16()
+    small = half.HalfLinear(head, learns=True)
+    one, other = (torch.randn(7, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    targets, slope = torch.tensor([0, 8, 9, 49, 45, 9, 20]), torch.randn(7)
+    (half_logprobs(one.requires_grad_(), small, targets) * slope).sum().backward()
+    logits = head.float()(other.requires_grad_())
+    (logits.log_softmax(dim=1)[torch.arange(7), targets] * slope).sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("family", ["qwen2", "llama", "bloom"])
+@pytest.mark.usefixtures("all_layers")
+def test_adapters_learn_on_it_as_on_float32(family: str, dropout: float, tmp_path: Path) -> None:
+    """One frozen adapter beneath and a fresh one, in PEFT's own forward (dropout) and the fused."""
+    folder = saved(family, torch.bfloat16, tmp_path / "model")
+    (beneath,) = stack(family, tmp_path / "a", [], Lora(rank=2), 1)
+    found = []
+    for form in ("adapts", "computed"):
+        model = opened(folder, form, (beneath.name,))
+        assert bool(layers(model)) == (form == "adapts")
+        lora = Lora(rank=2, dropout=dropout)
+        model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, 3)
+        with torch.no_grad():
+            for name, matrix in model.wrapper.named_parameters():
+                if adapter.is_top(model.wrapper, name):
+                    matrix.add_(0.01)  # lest B be zero
+        model.network.train()
+        torch.manual_seed(0)
+        loss = -model.network(lay_out(tiny.forks(), model.layout)).mean()
+        loss.backward()
+        learning = {n: p for n, p in model.network.named_parameters() if p.requires_grad}
+        found.append((loss, {name: matrix.grad for name, matrix in learning.items()}))
+    (loss, grads), (wanted, slopes) = found
+    torch.testing.assert_close(loss, wanted)
+    assert grads
+    for name, slope in slopes.items():
+        torch.testing.assert_close(grads[name], slope, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("all_layers")
+def test_nothing_is_merged_into_what_can_t_be_added_to(tmp_path: Path) -> None:
+    model = opened(saved("qwen2", torch.bfloat16, tmp_path / "model"), "adapts")
+    model.wrapper = adapter.add_fresh(model.causal, None, Lora(rank=2), 3)
+    before = model.logprobs(tiny.forks())
+    with adapter.merged(model.wrapper):
+        np.testing.assert_array_equal(_flat(model.logprobs(tiny.forks())), _flat(before))
+
+
+@pytest.mark.parametrize(
+    ("lora", "divides", "halved"),
+    [
+        (Lora(), False, True),
+        (Lora(dora=True), False, False),
+        ("none", False, False),
+        (Lora(), True, False),
+    ],
+)
+@pytest.mark.usefixtures("all_layers")
+def test_what_learns_decides_how_weights_are_held(
+    lora: Any, divides: bool, halved: bool, tmp_path: Path
+) -> None:
+    """Weights that learn, that norms are taken of, or that are divided stay whole."""
+    folder = saved("qwen2", torch.bfloat16, tmp_path / "model")
+    settings = RunSettings(dtype="float32")
+    recipe = Recipe(name="r", data={}, models={"M0": ModelSpec(base="here")}, run=settings)
+    context = Context(recipe, tmp_path, tmp_path, 256, group=Group(0, 2, divides=divides))
+    model = stages._loaded(Lineage(str(folder)), context, lora)
+    assert bool(layers(model)) == halved
 
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:

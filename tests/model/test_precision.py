@@ -41,7 +41,7 @@ def test_what_is_stored_and_the_machine_decide(
     native: bool,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(precision, "_is_native", lambda: native)
+    monkeypatch.setattr(precision, "is_native", lambda: native)
     folder = stored(tmp_path, dtype)
     assert precision.choose("auto", folder) == expected
     assert precision.choose("float32", folder) == "float32"

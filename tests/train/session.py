@@ -1,13 +1,11 @@
 """Two processes that train tiny models together, as the tests of them ask.
 
-python -m tests.train.session FOLDER: writes what each check gives to FOLDER/<check>-<rank>.json.
+Each writes what a check gives to FOLDER/<check>-<rank>.json.
 """
 
 import hashlib
 import json
 import multiprocessing
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from tests import tiny
+from tests.commands import FORKED
 from zephyr.channel import Channel, Seat, seats
 from zephyr.errors import ZephyrError
 from zephyr.group import ALONE, Group
@@ -111,14 +110,17 @@ def part(folder: Path, seat: Seat) -> None:
         (folder / f"{name}-{channel.rank}.json").write_text(json.dumps(result))
 
 
-def main(folder: Path, start: Callable[..., Any]) -> None:
+def together(folder: Path) -> None:
     """Both processes, to their ends."""
+    first = FORKED.Process(target=_lead, args=(folder,))
+    first.start()
+    first.join(timeout=200)
+    assert first.exitcode == 0
+
+
+def _lead(folder: Path) -> None:
     first, second = seats(2)
-    other = start(target=part, args=(folder, second))
+    other = multiprocessing.get_context("fork").Process(target=part, args=(folder, second))
     other.start()
     part(folder, first)
     other.join()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), multiprocessing.get_context("spawn").Process)

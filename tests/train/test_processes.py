@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tests.place import Place, make_place, tiny_recipe, wait_for
-from tests.train.session import CHECKS, trained
+from tests.train.session import CHECKS, together, trained
 from zephyr.context import Context
 from zephyr.environment import environment, settled
 from zephyr.errors import ZephyrError
@@ -30,7 +30,6 @@ from zephyr.train.loop import Split
 from zephyr.train.objectives import TokenLoss
 from zephyr.train.stages import _train
 
-ROOT = Path(__file__).parents[2]
 TIMES = {"seconds", "tokens_per_second"}
 WHOLE = ["language", "dpo", "divided", "divided dpo"]
 
@@ -39,9 +38,7 @@ WHOLE = ["language", "dpo", "divided", "divided dpo"]
 def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have made all checks."""
     folder = tmp_path_factory.mktemp("session")
-    command = [sys.executable, "-m", "tests.train.session", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=200)
+    together(folder)
     return folder
 
 
@@ -159,7 +156,7 @@ def test_killed_processes_leave_none_and_torchrun_goes_on(finished: Place, tmp_p
     part = place.runs / "objects" / f"{mark}.part"
 
     for victim in ("follower", "engine"):
-        process = place.start("run", "tiny.yaml", "--processes", "2")
+        process = place.start_anew("run", "tiny.yaml", "--processes", "2")
         step = max((int(p.name[-8:]) for p in part.glob("checkpoints/step-*")), default=0)
         wait_for((part / f"checkpoints/step-{step + 7:08d}").exists, process)
         workers = children(process.pid)

@@ -2,7 +2,6 @@
 
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import Started
 from tests.place import Place
 from tests.tutor.rooms import Room, classroom, still_answers
 
@@ -22,14 +22,13 @@ class Server:
 
     url: str
     token: str
-    process: subprocess.Popen[str]
+    process: Started
 
 
 @contextmanager
 def serving(place: Place, *arguments: str) -> Iterator[Server]:
     """Serves models of the tiny recipe at a free port of this machine."""
     process = place.start("serve", "--recipe", "tiny.yaml", "--port", "0", *arguments)
-    assert process.stdout is not None
     said: list[str] = []
     for line in process.stdout:
         said.append(line)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from zephyr.errors import ZephyrError
+from zephyr.model.half import HalfLinear
 from zephyr.model.lora import fuse
 from zephyr.recipe import Lora
 from zephyr.store import read_json
@@ -191,8 +192,11 @@ def merged(wrapper: Any) -> Iterator[None]:
 
     modules = [] if wrapper is None else wrapper.modules()
     layers = [module for module in modules if isinstance(module, LoraLayer)]
-    kept = [layer.get_base_layer().weight.data for layer in layers]
-    rounded = any(weight.dtype != torch.float32 for weight in kept)
+    bases = [layer.get_base_layer() for layer in layers]
+    kept = [base.weight.data for base in bases]
+    rounded = any(isinstance(base, HalfLinear) for base in bases) or any(
+        weight.dtype != torch.float32 for weight in kept
+    )
     if not layers or rounded or sum(weight.numel() for weight in kept) > SMALL:
         yield
         return

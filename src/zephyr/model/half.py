@@ -30,27 +30,85 @@ def held_in(folder: Path) -> torch.dtype | None:
     return found if found in HALVES else None
 
 
-class HalfLinear(nn.Module):
-    """A linear layer without gradients: x [..., I] in float32 gives x W' + bias [..., O]."""
+class HalfLinear(nn.Linear):
+    """A frozen linear layer: x [..., I] in float32 gives x W' + bias [..., O].
 
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
+    With `learns` it keeps the transposed weights as well, for gradients to pass through it. For
+    PEFT it is the linear layer that it was, but its `weight` is empty.
+    """
+
+    def __init__(self, layer: nn.Linear, *, learns: bool = False) -> None:
+        nn.Module.__init__(self)
         self.out_features, self.in_features = layer.weight.shape
+        self.register_buffer("weight", torch.empty(0), persistent=False)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), False)
         pieces = torch.split(layer.weight, max(1, PIECE // self.in_features))
-        prepack = torch.ops.quantized.linear_prepack_fp16
-        self._pieces = [prepack(_widened(piece), None) for piece in pieces]
+        self._pieces = [_packed(piece) for piece in pieces]
+        self._back = [_packed(piece.T) for piece in pieces] if learns else None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the weights."""
-        return 2 * self.out_features * self.in_features
+        copies = 1 if self._back is None else 2
+        return copies * 2 * self.out_features * self.in_features
+
+    @property
+    def parts(self) -> list[slice]:
+        """The outputs that each piece gives."""
+        size = max(1, PIECE // self.in_features)
+        ends = range(0, self.out_features, size)
+        return [slice(at, min(at + size, self.out_features)) for at in ends]
 
     def forward(self, x: Tensor) -> Tensor:
-        assert not (x.requires_grad and torch.is_grad_enabled()), "no gradient passes through this"
-        found = [torch.ops.quantized.linear_dynamic_fp16(x, piece) for piece in self._pieces]
-        out: Tensor = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+        if x.requires_grad and torch.is_grad_enabled():
+            assert self._back is not None, "no gradient passes through this"
+            found: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return found
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """What the layer gives, as far as gradients go a constant."""
+        found = [_times(x, piece) for piece in self._pieces]
+        out = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
         return out if self.bias is None else out.add_(self.bias)
+
+    def outputs(self, x: Tensor, number: int) -> Tensor:
+        """The outputs of one piece: x [N, I] gives [N, `parts[number]`]."""
+        out = _times(x, self._pieces[number])
+        return out if self.bias is None else out.add_(self.bias[self.parts[number]])
+
+    def back(self, grad: Tensor, number: int) -> Tensor:
+        """grad W of one piece: [N, `parts[number]`] gives [N, I]."""
+        assert self._back is not None, "no gradient passes through this"
+        return _times(grad, self._back[number])
+
+    def whole_back(self, grad: Tensor) -> Tensor:
+        """grad W: [..., O] gives [..., I]."""
+        first, *rest = self.parts
+        out = self.back(grad[..., first], 0)
+        for number, part in enumerate(rest, start=1):
+            out += self.back(grad[..., part], number)
+        return out
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: HalfLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.layer.whole_back(grads[0]), None
+
+
+def _times(x: Tensor, piece: Any) -> Tensor:
+    out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, piece)
+    return out
+
+
+def _packed(piece: Tensor) -> Any:
+    return torch.ops.quantized.linear_prepack_fp16(_widened(piece), None)
 
 
 _SCRATCH = threading.local()
@@ -73,7 +131,8 @@ class HalfEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = embedding.weight.shape
-        self.register_buffer("weight", embedding.weight.detach())
+        own = embedding.weight.detach().clone()  # a view would keep the whole file in memory
+        self.register_buffer("weight", own)
 
     def forward(self, ids: Tensor) -> Tensor:
         return nn.functional.embedding(ids, self.get_buffer("weight")).float()
@@ -87,10 +146,13 @@ def is_rounded(causal: Any) -> bool:
     return any(buffer.dtype in HALVES for buffer in causal.buffers())
 
 
-def halve(causal: Any) -> None:
-    """Puts the large layers of a network that is in 16 bits into this form, all else in float32."""
+def halve(causal: Any, *, learns: bool = False) -> None:
+    """Puts the large layers of a network that is in 16 bits into this form, all else in float32.
+
+    With `learns` gradients pass through them.
+    """
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(lambda name: _replace(causal, name), _large(causal)))
+        list(pool.map(lambda name: _replace(causal, name, learns), _large(causal)))
     widen(causal)
 
 
@@ -121,10 +183,10 @@ def _large(causal: Any) -> list[str]:
     return sorted((name for name in sizes if sizes[name] >= SMALLEST), key=lambda n: -sizes[n])
 
 
-def _replace(causal: Any, name: str) -> None:
+def _replace(causal: Any, name: str, learns: bool) -> None:
     parent, _, own = name.rpartition(".")
     layer = causal.get_submodule(name)
     if type(layer) is nn.Embedding:
         setattr(causal.get_submodule(parent), own, HalfEmbedding(layer))
     elif float(layer.weight.detach().abs().max()) <= torch.finfo(torch.float16).max:
-        setattr(causal.get_submodule(parent), own, HalfLinear(layer))
+        setattr(causal.get_submodule(parent), own, HalfLinear(layer, learns=learns))

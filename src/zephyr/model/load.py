@@ -28,12 +28,14 @@ from zephyr.store import read_json, write_json
 Load = quantize.Method | Literal["int4"]
 """How weights are held in memory; int4 are the packed ones of `packed`."""
 
-Form = Literal["computed", "answers", "stored", "whole"]
+Form = Literal["computed", "answers", "adapts", "stored", "whole"]
 """Quantized weights as they compute quickest, as small as they are stored, or as whole ones.
 
 Packed weights are unpacked when they are loaded to be computed with: the products are the same, and
 a processor needs no time to unpack them again for each. `answers` is `computed` for what learns
-nothing: weights stored in 16 bits stay so, where they are computed with in float32 (`half`).
+nothing: weights stored in 16 bits stay so, where they are computed with in float32 (`half`). So it
+is with `adapts`, where gradients pass through them to adapters, and the transposed weights are kept
+as well.
 """
 
 WHOLE = "download the whole model in Hugging Face format, safetensors included"
@@ -102,7 +104,10 @@ def load(
     wrapper = adapter.attach(causal, adapters)
     if dtype == "float32":
         dora = any(adapter.is_dora(path) for path in adapters)  # asks for norms of whole weights
-        (half.widen if dora else half.halve)(causal)
+        if dora:
+            half.widen(causal)
+        else:
+            half.halve(causal, learns=form == "adapts")
     if wrapper is not None:
         fuse(wrapper)
     return assemble(causal, tokenizer, wrapper, token_budget=token_budget)
@@ -198,7 +203,7 @@ def load_network(
         raise _missing(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
     plain = not stored and not method and dtype == "float32"
-    small = half.held_in(folder) if plain and form in ("answers", "stored") else None
+    small = half.held_in(folder) if plain and form in ("answers", "adapts", "stored") else None
     settings: dict[str, Any] = {"dtype": small or DTYPES[dtype], "use_safetensors": True}
     by_bitsandbytes = not packed.is_packed(stored) and bool(stored or method)
     layers: dict[str, packed.Packed] = {}

@@ -36,8 +36,10 @@ class _ChunkedLogProbs(torch.autograd.Function):
     ) -> Tensor:
         hidden_learns, weight_learns, bias_learns, _ = ctx.needs_input_grad
         head_learns = weight_learns or bias_learns
-        small = len(targets) * len(weight) <= WHOLE_ELEMENTS
-        found = (_whole if small else _streamed)(hidden, weight, bias, targets, hidden_learns)
+        if len(targets) * len(weight) <= WHOLE_ELEMENTS:
+            found = _whole(hidden, weight, bias, targets, hidden_learns)
+        else:
+            found = _streamed(hidden, _Head(weight, bias, len(targets)), targets, hidden_learns)
         rest = (hidden, weight, bias, targets, found.total, found.residual) if head_learns else ()
         ctx.save_for_backward(found.slope, *rest)
         return found.logprobs
@@ -75,14 +77,29 @@ def chunked_logprobs(
     return out
 
 
+class _HalfLogProbs(torch.autograd.Function):
+    """hidden [N, H], a head that is held in 16 bits, targets [N] -> log-probabilities [N]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, layer: HalfLinear, targets: Tensor) -> Tensor:
+        head, sloping = _HalfHead(layer), ctx.needs_input_grad[0]
+        rows = max(1, CHUNK_ELEMENTS["cpu"] // (layer.parts[0].stop))
+        parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+        found = [_streamed(states, head, wanted, sloping) for states, wanted in parts]
+        slopes = [part.slope for part in found if part.slope is not None]
+        ctx.save_for_backward(torch.cat(slopes) if slopes else None)
+        return torch.cat([part.logprobs for part in found])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grads[0][:, None] * slope, None, None
+
+
 def half_logprobs(hidden: Tensor, head: HalfLinear, targets: Tensor) -> Tensor:
-    """Log-probabilities [N] of `targets` [N] after hidden states [N, H], some rows at a time."""
-    found = []
-    rows = max(1, WHOLE_ELEMENTS // head.out_features)
-    for states, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
-        logits = head(states)
-        found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
-    return torch.cat(found)
+    """`chunked_logprobs` with the weights of a frozen head that is held in 16 bits."""
+    out: Tensor = _HalfLogProbs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
 
 
 class _Found(NamedTuple):
@@ -109,15 +126,13 @@ def _whole(
     return _Found(logprobs, total, residual @ weight, residual)
 
 
-def _streamed(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, sloping: bool
-) -> _Found:
+def _streamed(hidden: Tensor, head: "_Head | _HalfHead", targets: Tensor, sloping: bool) -> _Found:
     goal = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
     highest = torch.full_like(goal, -torch.inf)
     total = torch.zeros_like(goal)
     mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-    for part in _chunks(len(targets), weight):
-        logits = _logits(hidden, weight, bias, part)
+    for number, part in enumerate(head.parts):
+        logits = head.logits(hidden, number)
         here = _within(targets, part)
         goal[here] = logits[here, targets[here] - part.start]
         before, highest = highest, torch.maximum(highest, logits.amax(dim=1))
@@ -125,10 +140,53 @@ def _streamed(
         powers = logits.sub_(highest[:, None]).exp_()
         total.mul_(shrunk).add_(powers.sum(dim=1))
         if sloping:
-            mean.mul_(shrunk[:, None]).add_(powers.to(weight.dtype) @ weight[part])
-    slope = (weight[targets] - mean.div_(total[:, None])).to(hidden.dtype) if sloping else None
+            mean.mul_(shrunk[:, None]).add_(head.back(powers, number))
+    slope = None
+    if sloping:
+        slope = (head.rows(targets) - mean.div_(total[:, None])).to(hidden.dtype)
     total = total.log_().add_(highest)
     return _Found(goal - total, total, slope, None)
+
+
+class _Head:
+    """A head [V, H] in chunks of its vocabulary that suit so many tokens."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int) -> None:
+        self.weight, self.bias = weight, bias
+        self.parts = _chunks(tokens, weight)
+
+    def logits(self, hidden: Tensor, number: int) -> Tensor:
+        return _logits(hidden, self.weight, self.bias, self.parts[number])
+
+    def back(self, powers: Tensor, number: int) -> Tensor:
+        return powers.to(self.weight.dtype) @ self.weight[self.parts[number]]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.weight[ids]
+
+
+class _HalfHead:
+    """A head that is held in 16 bits, in the pieces in which it lies."""
+
+    def __init__(self, layer: HalfLinear) -> None:
+        self.layer, self.parts = layer, layer.parts
+
+    def logits(self, hidden: Tensor, number: int) -> Tensor:
+        return self.layer.outputs(hidden, number)
+
+    def back(self, powers: Tensor, number: int) -> Tensor:
+        return self.layer.back(powers, number)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """By products with ones, which give the very weights."""
+        found = torch.empty(len(ids), self.layer.in_features)
+        for number, part in enumerate(self.parts):
+            here = _within(ids, part)
+            if len(here):
+                ones = torch.zeros(len(here), part.stop - part.start)
+                ones[torch.arange(len(here)), ids[here] - part.start] = 1
+                found[here] = self.back(ones, number)
+        return found
 
 
 def _chunks(tokens: int, weight: Tensor) -> list[slice]:

@@ -12,34 +12,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zephyr.model.half import HalfLinear
+
 
 class _AdaptedLinear(torch.autograd.Function):
-    """x [..., I], weight [O, I], bias [O] or None, then for each adapter a [R, I] and b [O, R].
+    """x [..., I], the layer with weight [O, I], then for each adapter a [R, I] and b [O, R].
 
     Gives x W' + bias + sum of x a' b'. Each adapter is added by itself: one whose b is zero changes
     no bit.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *matrices: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: nn.Linear, *matrices: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        out = nn.functional.linear(rows, weight, bias)
+        ctx.half = layer if isinstance(layer, HalfLinear) else None
+        out: Tensor = layer(rows) if ctx.half is None else ctx.half.product(rows)
         inner = []
         for a, b in zip(matrices[::2], matrices[1::2], strict=True):
             inner.append(rows @ a.T)
             out.addmm_(inner[-1], b.T)
-        ctx.save_for_backward(rows, weight, *matrices, *inner)
+        ctx.save_for_backward(rows, layer.weight, *matrices, *inner)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wants_x, _, _, *wants = ctx.needs_input_grad
+        wants_x, _, *wants = ctx.needs_input_grad
         rows, weight, *rest = ctx.saved_tensors
         matrices, inner = rest[: len(wants)], rest[len(wants) :]
-        grad = grads[0].reshape(-1, len(weight))
-        to_x = grad @ weight if wants_x else None
+        grad = grads[0].reshape(-1, grads[0].shape[-1])
+        to_x = None
+        if wants_x:
+            to_x = grad @ weight if ctx.half is None else ctx.half.whole_back(grad)
         to_matrices: list[Tensor | None] = []
         for at, (a, b) in enumerate(zip(matrices[::2], matrices[1::2], strict=True)):
             wants_a, wants_b = wants[2 * at], wants[2 * at + 1]
@@ -49,7 +52,7 @@ class _AdaptedLinear(torch.autograd.Function):
             to_matrices.append(to_inner.T @ rows if wants_a and to_inner is not None else None)
             to_matrices.append(grad.T @ inner[at] if wants_b else None)
         back = None if to_x is None else to_x.view(*grads[0].shape[:-1], -1)
-        return back, None, None, *to_matrices
+        return back, None, *to_matrices
 
 
 def fuse(network: nn.Module) -> None:
@@ -70,8 +73,10 @@ def fuse(network: nn.Module) -> None:
 def _is_plain(layer: Any) -> bool:
     base = layer.base_layer
     return (
-        type(base) is nn.Linear
-        and not base.weight.requires_grad
+        (
+            isinstance(base, HalfLinear)
+            or (type(base) is nn.Linear and not base.weight.requires_grad)
+        )
         and not layer.lora_variant
         and not any(layer.lora_bias.values())
         and all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
@@ -88,5 +93,5 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     for name in active:
         matrices.append(layer.lora_A[name].weight.to(x.dtype))
         matrices.append((layer.lora_B[name].weight * layer.scaling[name]).to(x.dtype))
-    adapted: Tensor = _AdaptedLinear.apply(x, base.weight, base.bias, *matrices)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    adapted: Tensor = _AdaptedLinear.apply(x, base, *matrices)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return adapted

@@ -23,7 +23,7 @@ def choose(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
     """`auto` is bfloat16 for weights stored in 16 bits, on a machine that multiplies in it."""
     if wanted != "auto":
         return wanted
-    return "bfloat16" if stored_in(folder) in HALVES and _is_native() else "float32"
+    return "bfloat16" if stored_in(folder) in HALVES and is_native() else "float32"
 
 
 def choose_for_evaluation(wanted: Dtype | Literal["auto"], folder: Path) -> Dtype:
@@ -90,7 +90,8 @@ def _largest(folder: Path) -> dict[torch.dtype, int]:
 _STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
-def _is_native() -> bool:
+def is_native() -> bool:
+    """Whether this machine multiplies in bfloat16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()

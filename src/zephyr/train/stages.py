@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from zephyr.graph import Node
 from zephyr.group import Group
 from zephyr.model import adapter, nano, precision
 from zephyr.model.fork import Fork
-from zephyr.model.load import Lineage, assemble, load
+from zephyr.model.load import Form, Lineage, assemble, load
 from zephyr.model.model import Model
 from zephyr.recipe import Align, Lora, Optimization, Tune
 from zephyr.records import Record
@@ -68,7 +68,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
                 allowed=lineage.load,
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
-    model = _loaded(lineage, context, trains_all=spec.lora == "none")
+    model = _loaded(lineage, context, spec.lora)
     forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
@@ -91,7 +91,7 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
     beneath = _beneath(lineage, spec, node)
-    model = _loaded(lineage, context)
+    model = _loaded(lineage, context, spec.lora)
     forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
     train_sums = holdout_sums = None
     if spec.has_reference:
@@ -226,12 +226,14 @@ def _canary(model: Model, forks: Sequence[Fork], most: int, seed: int, run: Run)
     return canary
 
 
-def _loaded(lineage: Lineage, context: Context, *, trains_all: bool = False) -> Model:
+def _loaded(lineage: Lineage, context: Context, lora: Lora | Literal["none"]) -> Model:
     """The model that is to learn; weights that learn themselves do so in float32."""
-    wanted = "float32" if trains_all or lineage.load else context.recipe.run.dtype
+    wanted = "float32" if lora == "none" or lineage.load else context.recipe.run.dtype
     folder = lineage.folder(context.store)
     dtype = context.settle("dtype", lambda: precision.choose(wanted, folder))
-    return load(lineage, context.store, token_budget=context.token_budget, dtype=dtype)
+    whole = lora == "none" or lora.dora or context.group.divides
+    form: Form = "computed" if whole else "adapts"
+    return load(lineage, context.store, token_budget=context.token_budget, dtype=dtype, form=form)
 
 
 def _examples(

@@ -1,0 +1,98 @@
+"""The command line as a process of its own, which is a fork of one that has imported everything.
+
+To import torch and all else costs a command and each of its workers 6 s. Here one process does it
+for all commands of a test process, and the workers are forks of their command.
+"""
+
+import atexit
+import multiprocessing
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from zephyr import cli
+
+FORKED = multiprocessing.get_context("forkserver")
+"""Starts processes that have imported everything."""
+
+FORKED.set_forkserver_preload(["tests.imported"])
+
+
+class Started:
+    """A command that runs; of `subprocess.Popen` what tests need, output and errors as one."""
+
+    def __init__(self, arguments: tuple[str, ...], folder: Path, setting: Mapping[str, str]):
+        read, write = FORKED.Pipe(duplex=False)
+        started = (arguments, folder, {**os.environ, **setting}, write)
+        self._process = FORKED.Process(target=_command, args=started)
+        self._process.start()
+        write.close()
+        self.stdout = os.fdopen(os.dup(read.fileno()), encoding="utf-8")
+        read.close()
+        atexit.register(self._process.kill)
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As far as it has ended."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL to the command alone."""
+        self._process.kill()
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"it has not ended after {timeout} s"
+        return self._process.exitcode
+
+    def communicate(self, timeout: float = 60) -> tuple[str, None]:
+        """Waits for its end, and gives the rest of what it wrote."""
+        written: list[str] = []
+        reading = threading.Thread(target=lambda: written.append(self.stdout.read()), daemon=True)
+        reading.start()
+        reading.join(timeout)
+        self.wait(timeout)
+        self.stdout.close()
+        return written[0], None
+
+
+def _command(
+    arguments: tuple[str, ...], folder: Path, setting: dict[str, str], output: Connection
+) -> None:
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(setting)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    # as a terminal's: the fork inherits what has been made of the files of its parent
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.argv = ["zephyr", *arguments]
+    workers_as_forks()
+    cli.main()
+
+
+def workers_as_forks(replace: Callable[[object, str, object], None] = setattr) -> None:
+    """From now on the workers of a command in this process are forks of it."""
+    # from Python 3.12 on; a thread of a progress bar is no danger to a fork
+    warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
+    forks = multiprocessing.get_context("fork")
+    replace(multiprocessing, "get_context", lambda method=None: forks)
