@@ -93,7 +93,7 @@ def _device(result: dict[str, Any]) -> str:
     kind = result["device"] if "card" in machine else f"{result['device']}-{machine['products']}"
     measured = (
         f"Measured on {result['date']} at commit {result['commit']}, Python {machine['python']}, "
-        f"{result['threads']} threads, in {plan['rounds']} rounds; {thrown} readings thrown away. "
+        f"{result['threads']} threads, rounds: {plan['rounds']}; {thrown} readings thrown away. "
         f"[All settings that were tried](../results/bench/trials-{kind}.json)."
     )
     chats = _rows("rows of GSM8K and Open-Platypus", plan["chats"], result["rows"]["sft"])

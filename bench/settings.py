@@ -102,18 +102,16 @@ _TRL_FLOAT: Options = {
     "model_init_kwargs": {"dtype": "float32"},
     "bf16": False,
 }
-_FACTORY_FLOAT: Options = {"disable_gradient_checkpointing": True}
+_FACTORY_FLOAT: Options = {"disable_gradient_checkpointing": True, "weights": "float32"}
+"""It computes in the dtype of the file: what asks for `weights` is given a file in float32."""
 
 _CPU_FLOAT32: dict[tuple[str, str], list[Options]] = {
     ("sft", "trl"): [
         *_batches(_TRL_FLOAT, 1, 2),
         {**_TRL_FLOAT, "per_device_train_batch_size": 1, "packing": True},
     ],
-    ("dpo", "trl"): _batches({**_TRL_FLOAT, "precompute_ref_log_probs": True}, 1, 2),
-    ("sft", "llamafactory"): [
-        *_batches(_FACTORY_FLOAT, 1, 2),
-        {**_FACTORY_FLOAT, "per_device_train_batch_size": 1, "neat_packing": True},
-    ],
+    ("dpo", "trl"): _batches({**_TRL_FLOAT, "precompute_ref_log_probs": True}, 1),
+    ("sft", "llamafactory"): _batches(_FACTORY_FLOAT, 1),
     ("dpo", "llamafactory"): _batches(_FACTORY_FLOAT, 1),
 }
 

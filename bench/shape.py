@@ -7,6 +7,7 @@ Speed and memory depend on shapes and on the texts, and not on what the weights 
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ def make_bloom(folder: Path, tokenizer: Path, *, seed: int = 0) -> None:
         vocab_size=250_880, hidden_size=1024, n_layer=24, n_head=16, initializer_range=SPREAD
     )
     BloomForCausalLM(config).to(torch.float16).save_pretrained(folder)
+
+
+def widened(folder: Path) -> Path:
+    """The same model stored in float32, beside it; made where it is not there."""
+    from safetensors.torch import load_file, save_file
+
+    copy = folder.with_name(f"{folder.name}-float32")
+    if not (copy / "model.safetensors").exists():
+        shutil.copytree(folder, copy, ignore=lambda *_: ["model.safetensors"], dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text()) | {"dtype": "float32"}
+        (copy / "config.json").write_text(json.dumps(config, indent=1))
+        tensors = load_file(folder / "model.safetensors")
+        wide = {name: tensor.float() for name, tensor in tensors.items()}
+        save_file(wide, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
 
 
 MAKERS = {

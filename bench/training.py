@@ -89,9 +89,11 @@ class Bench:
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """A reading with its figures, and those that were thrown away."""
         work = self.works[entry.work]
+        options = dict(options)
+        wide = options.pop("weights", None) == "float32"
         job = {
             "kind": entry.work,
-            "model": str(self.model),
+            "model": str(shape.widened(self.model) if wide else self.model),
             "device": self.device,
             "targets": TARGETS[entry.targets],
             "rows": work.files,

@@ -1,5 +1,6 @@
 """What all tests share: offline, one thread, and where the real data lies if it is there."""
 
+import gc
 import os
 import shutil
 import sys
@@ -21,6 +22,11 @@ os.environ["ZEPHYR_CACHE"] = tempfile.mkdtemp(prefix="zephyr-cache-")
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: nobody need look for garbage in it all the time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

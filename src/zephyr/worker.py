@@ -5,6 +5,7 @@ up by the next run.
 """
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -88,6 +89,7 @@ def work(
     from zephyr.model.load import quiet
 
     quiet()
+    gc.freeze()  # what is imported stays: nobody need look for garbage in it after each node
     store = Store(root)
     channel = None if seat is None else Channel(seat)
     with contextlib.suppress(EOFError):

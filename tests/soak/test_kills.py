@@ -51,7 +51,7 @@ def progress(place: Place) -> int:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     place = make_place(tmp_path_factory.mktemp("whole"))
     start = time.monotonic()
-    process = place.start("run", "tiny.yaml", *OFTEN)
+    process = place.start_anew("run", "tiny.yaml", *OFTEN)
     came = [(0.0, 0)]
     while process.poll() is None:
         with suppress(FileNotFoundError):  # a run has just got its last name
@@ -78,7 +78,7 @@ def test_the_end_is_the_same(whole: Whole, tmp_path: Path, number: int, met: Cou
     """The first kill is early in the run, the last late: each falls into its twentieth of it."""
     place = make_place(tmp_path / "killed")
     moment = whole.moment((number + random.Random(number).random()) / KILLS)
-    process = place.start("run", "tiny.yaml", *OFTEN)
+    process = place.start_anew("run", "tiny.yaml", *OFTEN)
     wait(place, process, moment)
     place.kill(process, group=number % 4 != 3)
     met.update(under_way(place))

@@ -156,7 +156,7 @@ def test_killed_processes_leave_none_and_torchrun_goes_on(finished: Place, tmp_p
     part = place.runs / "objects" / f"{mark}.part"
 
     for victim in ("follower", "engine"):
-        process = place.start_anew("run", "tiny.yaml", "--processes", "2")
+        process = place.start("run", "tiny.yaml", "--processes", "2")
         step = max((int(p.name[-8:]) for p in part.glob("checkpoints/step-*")), default=0)
         wait_for((part / f"checkpoints/step-{step + 7:08d}").exists, process)
         workers = children(process.pid)
@@ -193,9 +193,4 @@ def test_killed_processes_leave_none_and_torchrun_goes_on(finished: Place, tmp_p
 
 def children(pid: int) -> list[int]:
     """The workers that a process has started, in order: followers come before their leader."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
-        int(child)
-        for child in found
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
