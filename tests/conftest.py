@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from tests.commands import workers_as_forks
-from tests.place import Command, Place, Printed, make_place
+from tests.place import Command, Place, Printed, run_once, tiny_recipe
 from zephyr import cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
@@ -52,14 +51,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place where the tiny recipe has been run, undisturbed; test processes share one."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    place = Place(shared / "finished")
-    with FileLock(shared / "finished.lock"):
-        if not (place.runs / "tiny" / "report.html").exists():
-            make_place(place.folder).zephyr("run", "tiny.yaml")
-    return place
+    """A place where the tiny recipe has been run, undisturbed."""
+    return run_once(tmp_path_factory.getbasetemp(), "finished", tiny_recipe())
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from filelock import FileLock
 
 from tests.commands import Started
 
@@ -225,9 +226,23 @@ def wait_for(condition: Any, process: Any) -> None:
         time.sleep(0.005)
 
 
-def make_place(folder: Path) -> Place:
+def make_place(folder: Path, recipe: Mapping[str, Any] | None = None) -> Place:
+    """A place where nothing has been run, with the tiny recipe or another one on its files."""
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder)
     place = Place(folder)
-    place.recipe.write_text(yaml.safe_dump(tiny_recipe(), sort_keys=False))
+    place.recipe.write_text(yaml.safe_dump(recipe or tiny_recipe(), sort_keys=False))
+    return place
+
+
+def run_once(own: Path, name: str, recipe: Mapping[str, Any]) -> Place:
+    """A place where a recipe has been run, which all test processes share.
+
+    `own` is the temporary folder of this one.
+    """
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    place = Place(shared / name)
+    with FileLock(shared / f"{name}.lock"):
+        if not (place.runs / "tiny" / "report.html").exists():
+            make_place(place.folder, recipe).zephyr("run", "tiny.yaml")
     return place

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from tests import place as places
 from zephyr.errors import ZephyrError
@@ -53,10 +52,9 @@ class Made:
         return list(found["steps"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A tutor on whole weights, one on 4 bits, and all that can be made of them."""
-    place = places.make_place(tmp_path_factory.mktemp("quantizing"))
     recipe = places.tiny_recipe()
     models = recipe["models"]
     for name in ("M2", "M1-nf4"):
@@ -69,9 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "models": ["M1", "M1-int4", "M1-nf4"],
         "tasks": ["footprint", {"name": "wikitext2", "n": 20, "sources": [{"path": "text.jsonl"}]}],
     }
-    place.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
-    place.zephyr("run", str(place.recipe))
-    return Made(place)
+    return Made(places.run_once(tmp_path_factory.getbasetemp(), "quantizing", recipe))
 
 
 def answers(model: Model) -> np.ndarray:
