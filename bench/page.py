@@ -60,9 +60,10 @@ the end token of an answer.
 
 def render() -> str:
     """The page, one section for each device that was measured."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("training-*.json"))]
+    paths = sorted(RESULTS.glob("training-*.json"))
+    found = [json.loads(path.read_text()) for path in paths]
     parts = [INTRODUCTION.format(layers=found[0]["layers"])]
-    parts += [_device(result) for result in found]
+    parts += [_device(result, path.name) for path, result in zip(paths, found, strict=True)]
     parts += [
         page_evaluation.section(json.loads(path.read_text()))
         for path in sorted(RESULTS.glob("evaluation-*.json"))
@@ -82,7 +83,8 @@ def write() -> None:
     PAGE.write_text(render(), encoding="utf-8")
 
 
-def _device(result: dict[str, Any]) -> str:
+def _device(result: dict[str, Any], file: str) -> str:
+    """The section of one file of results, whose trials lie beside it."""
     machine = result["machine"]
     name = machine.get("card") or (
         f"{machine['processor']}, {machine['cores']} cores, products in {machine['products']}"
@@ -90,11 +92,10 @@ def _device(result: dict[str, Any]) -> str:
     works = {kind: _Work(result, kind) for kind in ("sft", "dpo")}
     plan, rates = result["plan"], spread(rate / 1e12 for rate in result["matrix_rate"])
     thrown = sum(not r["kept"] for r in result["readings"])
-    kind = result["device"] if "card" in machine else f"{result['device']}-{machine['products']}"
     measured = (
         f"Measured on {result['date']} at commit {result['commit']}, Python {machine['python']}, "
         f"{result['threads']} threads, rounds: {plan['rounds']}; {thrown} readings thrown away. "
-        f"[All settings that were tried](../results/bench/trials-{kind}.json)."
+        f"[All settings that were tried](../results/bench/{file.replace('training', 'trials')})."
     )
     chats = _rows("rows of GSM8K and Open-Platypus", plan["chats"], result["rows"]["sft"])
     pairs = _rows("pairs of hh-rlhf", plan["pairs"], result["rows"]["dpo"])

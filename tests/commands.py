@@ -82,7 +82,7 @@ def _command(
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
-    # as a terminal's: the fork inherits what has been made of the files of its parent
+    # line by line, for who waits for one
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.argv = ["zephyr", *arguments]

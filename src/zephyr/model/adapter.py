@@ -194,9 +194,7 @@ def merged(wrapper: Any) -> Iterator[None]:
     layers = [module for module in modules if isinstance(module, LoraLayer)]
     bases = [layer.get_base_layer() for layer in layers]
     kept = [base.weight.data for base in bases]
-    rounded = any(isinstance(base, HalfLinear) for base in bases) or any(
-        weight.dtype != torch.float32 for weight in kept
-    )
+    rounded = any(isinstance(b, HalfLinear) or b.weight.dtype != torch.float32 for b in bases)
     if not layers or rounded or sum(weight.numel() for weight in kept) > SMALL:
         yield
         return

@@ -42,7 +42,11 @@ class HalfLinear(nn.Linear):
         self.out_features, self.in_features = layer.weight.shape
         self.register_buffer("weight", torch.empty(0), persistent=False)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.float(), False)
-        pieces = torch.split(layer.weight, max(1, PIECE // self.in_features))
+        size = max(1, PIECE // self.in_features)
+        pieces = torch.split(layer.weight, size)
+        ends = [min(at + size, self.out_features) for at in range(0, self.out_features, size)]
+        self.parts = [slice(at * size, end) for at, end in enumerate(ends)]
+        """The outputs that each piece gives."""
         self._pieces = [_packed(piece) for piece in pieces]
         self._back = [_packed(piece.T) for piece in pieces] if learns else None
 
@@ -51,13 +55,6 @@ class HalfLinear(nn.Linear):
         """Bytes of the weights."""
         copies = 1 if self._back is None else 2
         return copies * 2 * self.out_features * self.in_features
-
-    @property
-    def parts(self) -> list[slice]:
-        """The outputs that each piece gives."""
-        size = max(1, PIECE // self.in_features)
-        ends = range(0, self.out_features, size)
-        return [slice(at, min(at + size, self.out_features)) for at in ends]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.requires_grad and torch.is_grad_enabled():
@@ -68,17 +65,16 @@ class HalfLinear(nn.Linear):
 
     def product(self, x: Tensor) -> Tensor:
         """What the layer gives, as far as gradients go a constant."""
-        found = [_times(x, piece) for piece in self._pieces]
-        out = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-        return out if self.bias is None else out.add_(self.bias)
+        found = [self.outputs(x, number) for number in range(len(self.parts))]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
     def outputs(self, x: Tensor, number: int) -> Tensor:
-        """The outputs of one piece: x [N, I] gives [N, `parts[number]`]."""
+        """The outputs of one piece: x [..., I] gives [..., `parts[number]`]."""
         out = _times(x, self._pieces[number])
         return out if self.bias is None else out.add_(self.bias[self.parts[number]])
 
     def back(self, grad: Tensor, number: int) -> Tensor:
-        """grad W of one piece: [N, `parts[number]`] gives [N, I]."""
+        """grad W of one piece: [..., `parts[number]`] gives [..., I]."""
         assert self._back is not None, "no gradient passes through this"
         return _times(grad, self._back[number])
 

@@ -83,7 +83,7 @@ class _HalfLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, layer: HalfLinear, targets: Tensor) -> Tensor:
         head, sloping = _HalfHead(layer), ctx.needs_input_grad[0]
-        rows = max(1, CHUNK_ELEMENTS["cpu"] // (layer.parts[0].stop))
+        rows = max(1, CHUNK_ELEMENTS["cpu"] // layer.parts[0].stop)
         parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
         found = [_streamed(states, head, wanted, sloping) for states, wanted in parts]
         slopes = [part.slope for part in found if part.slope is not None]
