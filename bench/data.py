@@ -25,12 +25,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from zephyr import recipe
 from zephyr.data import sources
 from zephyr.data.contamination import Exams
 from zephyr.data.duplicates import near_duplicates
 from zephyr.data.mixture import draw
 from zephyr.data.table import SOURCES
+from zephyr.recipe.data import MixtureSpec, SourceSpec
 from zephyr.records import Chat, Choice, Message, Record
 
 CHARACTERS = {
@@ -120,9 +120,9 @@ def make_files(folder: Path) -> None:
         print(f"made {path.name}: {rows:,} rows, {path.stat().st_size / 1e6:,.0f} MB")
 
 
-def d_s(folder: Path) -> tuple[recipe.Mixture, list[sources.Opened]]:
-    listed = tuple(recipe.Source(name=n, path=str(folder / f"{n}.parquet")) for n in CHARACTERS)
-    mixture = recipe.Mixture(kind="chat", sources=listed, cap=CAP, holdout=0.05)
+def d_s(folder: Path) -> tuple[MixtureSpec, list[sources.Opened]]:
+    listed = tuple(SourceSpec(name=n, path=str(folder / f"{n}.parquet")) for n in CHARACTERS)
+    mixture = MixtureSpec(kind="chat", sources=listed, cap=CAP, holdout=0.05)
     opened = [
         sources.open_source(s, kind="chat", use="train", origin=None, base=folder, where="d_s")
         for s in listed

@@ -39,7 +39,7 @@ def small(folder: Path, data: Path) -> None:
     import torch
 
     from zephyr.model import nano
-    from zephyr.recipe import Shape
+    from zephyr.recipe.training import Shape
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = [row["question"] for row in questions(data, "train")]

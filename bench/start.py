@@ -35,7 +35,7 @@ from data import CAP, CHARACTERS, Pool
 from zephyr.data import mixture
 from zephyr.data.table import SOURCES
 from zephyr.records import Chat, Message, to_json
-from zephyr.store import Store, write_json, write_json_lines
+from zephyr.runs.store import Store, write_json, write_json_lines
 
 HELD_OUT = 5_102
 STEPS = 500
@@ -73,7 +73,7 @@ def make_files(store: Store) -> None:
     """The runs of the mixture and of the base, finished."""
     from zephyr.model import nano
     from zephyr.model.load import Lineage, load_tokenizer
-    from zephyr.recipe import Shape
+    from zephyr.recipe.training import Shape
 
     if not store.find("data").finished:
         made = list(chats())
@@ -104,9 +104,9 @@ def tune(store: Store, *, steps: int, batch: int, every: int) -> list[dict[str, 
     """Runs the stage; seconds since its start and memory at each row that is logged."""
     import torch
 
-    from zephyr.context import Context
-    from zephyr.graph import Node
-    from zephyr.recipe import Recipe
+    from zephyr.recipe.schema import Recipe
+    from zephyr.runs.context import Context
+    from zephyr.runs.graph import Node
     from zephyr.train import stages
 
     torch.set_num_threads(os.cpu_count() or 1)

@@ -12,11 +12,18 @@ from typing import Any
 import typer.main
 from pydantic.fields import FieldInfo
 
-from zephyr import recipe
-from zephyr.cli import app
+from zephyr.cli.app import app
 from zephyr.data.table import SOURCES, Source
 from zephyr.evaluate import harness
 from zephyr.evaluate.tasks import TASKS
+from zephyr.recipe.data import MixtureSpec, SourceSpec
+from zephyr.recipe.evaluation import LM_EVAL, Evaluate, Published, TaskSpec
+from zephyr.recipe.machine import RunSettings
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.part import RecipePart
+from zephyr.recipe.quantization import Quantize
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Align, Lora, Pretrain, Shape, Tune
 from zephyr.records import KINDS
 
 HERE = Path(__file__).parent
@@ -63,7 +70,7 @@ def tasks() -> str:
         )
         rows = [(m.name, m.rule, m.kind, m.better or "neither") for m in task.metrics]
         parts.append(_table(("metric", "rule", "statistic", "better"), rows))
-    parts.append(f"## {recipe.LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
+    parts.append(f"## {LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
     parts.append(f"{inspect.cleandoc(harness.ask.__doc__ or '').partition('Raises:')[0].strip()}\n")
     return "".join(parts)
 
@@ -116,21 +123,22 @@ def recipes() -> str:
     """Every key of a recipe."""
     parts = ["# Recipes\n\n", *_HOW]
     for part in (
-        recipe.Recipe,
-        recipe.Mixture,
-        recipe.Source,
-        recipe.Model,
-        recipe.Pretrain,
-        recipe.Shape,
-        recipe.Tune,
-        recipe.Align,
-        recipe.Lora,
-        recipe.Evaluate,
-        recipe.Task,
-        recipe.Published,
-        recipe.RunSettings,
+        Recipe,
+        MixtureSpec,
+        SourceSpec,
+        ModelSpec,
+        Pretrain,
+        Shape,
+        Tune,
+        Align,
+        Lora,
+        Quantize,
+        Evaluate,
+        TaskSpec,
+        Published,
+        RunSettings,
     ):
-        parts.append(f"## {part.__name__}\n\n{inspect.cleandoc(part.__doc__ or '')}\n\n")
+        parts.append(f"## {_title(part.__name__)}\n\n{inspect.cleandoc(part.__doc__ or '')}\n\n")
         schema = part.model_json_schema(by_alias=True)["properties"]
         rows = [
             (f"`{field.alias or name}`", _type(schema[field.alias or name]), _value(field))
@@ -140,12 +148,17 @@ def recipes() -> str:
     return "".join(parts)
 
 
+def _title(name: str) -> str:
+    """The heading of a part of a recipe, by the name of its class."""
+    return name.removesuffix("Spec")
+
+
 def _type(schema: dict[str, Any]) -> str:
     """What a key may hold, in words."""
     if "anyOf" in schema:
         return " or ".join(_type(s) for s in schema["anyOf"] if s != {"type": "null"})
     if "$ref" in schema:
-        return schema["$ref"].rsplit("/", 1)[-1]
+        return _title(schema["$ref"].rsplit("/", 1)[-1])
     if "enum" in schema or "const" in schema:
         values = schema.get("enum") or [schema["const"]]
         return " or ".join(f"`{value}`" for value in values)
@@ -170,8 +183,8 @@ def _type(schema: dict[str, Any]) -> str:
 def _value(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if isinstance(field.default, recipe.Part):
-        return f"see {type(field.default).__name__}"
+    if isinstance(field.default, RecipePart):
+        return f"see {_title(type(field.default).__name__)}"
     return "none" if field.default is None else f"`{field.default}`"
 
 

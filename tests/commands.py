@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from zephyr import cli
+from zephyr.cli import app as cli
 
 FORKED = multiprocessing.get_context("forkserver")
 """Starts processes that have imported everything."""

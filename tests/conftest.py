@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import workers_as_forks
 from tests.place import Command, Place, Printed, run_once, tiny_recipe
-from zephyr import cli
+from zephyr.cli import app as cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -21,13 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.place import Command, write_files
-from zephyr import stages
-from zephyr.context import Context
+from zephyr.engine import stages
 from zephyr.errors import ZephyrError
-from zephyr.graph import Node
 from zephyr.model import nano
 from zephyr.model.load import Lineage, load
-from zephyr.store import Run
+from zephyr.runs.context import Context
+from zephyr.runs.graph import Node
+from zephyr.runs.store import Run
 from zephyr.train import loop
 
 Change = Callable[["Desk"], None]

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 LIGHT = [
-    "zephyr.cli",
-    "zephyr.engine",
-    "zephyr.plan",
-    "zephyr.worker",
-    "zephyr.recipe_file",
-    "zephyr.graph",
+    "zephyr.cli.app",
+    "zephyr.engine.scheduler",
+    "zephyr.engine.plan",
+    "zephyr.engine.worker",
+    "zephyr.recipe.load",
+    "zephyr.runs.graph",
     "zephyr.data.mixture",
     "zephyr.data.sources",
     "zephyr.evaluate.tasks",

@@ -104,7 +104,7 @@ def main(one_pass: Callable[[Job, str], Pass], packages: Iterable[str]) -> None:
 
 
 def _give_back() -> None:
-    """`zephyr.machine.give_memory_back`, in environments that have no Zephyr."""
+    """`zephyr.system.memory.give_memory_back`, in environments that have no Zephyr."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

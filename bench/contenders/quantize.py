@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from zephyr.context import Context
+from zephyr.engine.plan import make_plan
+from zephyr.engine.stages import run_stage
 from zephyr.evaluate.footprint import Footprint
-from zephyr.machine import peak_memory
 from zephyr.model.load import Lineage, load, quiet
 from zephyr.model.precision import choose
-from zephyr.plan import make_plan
-from zephyr.recipe_file import read_recipe
-from zephyr.stages import run_stage
-from zephyr.store import Store
+from zephyr.recipe.load import read_recipe
+from zephyr.runs.context import Context
+from zephyr.runs.store import Store
+from zephyr.system.memory import peak_memory
 
 
 def main() -> None:

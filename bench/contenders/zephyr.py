@@ -15,7 +15,8 @@ from bench.contenders.job import Job, Pass, main, now, read_rows
 from zephyr.data.mixture import Split as Records
 from zephyr.model import adapter, precision
 from zephyr.model.load import Lineage, load, quiet
-from zephyr.recipe import Align, Lora, RunSettings, Tune
+from zephyr.recipe.machine import RunSettings
+from zephyr.recipe.training import Align, Lora, Tune
 from zephyr.records import Chat, Message, Pair, Record
 from zephyr.train import budget
 from zephyr.train.examples import examples

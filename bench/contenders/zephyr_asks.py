@@ -6,11 +6,11 @@ from typing import Any
 
 from bench.contenders.exam import Answers, Exam, main
 from bench.contenders.job import read_rows
-from zephyr import recipe
 from zephyr.evaluate.scoring import run_task
 from zephyr.model.fork import ids
 from zephyr.model.load import Lineage, load, quiet
 from zephyr.model.precision import Dtype
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Passage, Record
 
 TASKS = {"hellaswag": "hellaswag", "mmlu": "mcqa_letter", "wikitext": "wikitext2_pages"}
@@ -26,7 +26,7 @@ def ask(exam: Exam) -> Callable[[list[dict[str, Any]]], Answers]:
 
     def rank(rows: list[dict[str, Any]]) -> Answers:
         records = [_record(row) for row in rows]
-        task = recipe.Task(name=TASKS[exam.work], shots=len(shown))
+        task = TaskSpec(name=TASKS[exam.work], shots=len(shown))
         items = run_task(task, records, model, split_label="bench", examples=shown, seed=0).items
         if exam.work == "wikitext":
             return Answers([[-i["scores"]["word_perplexity"]] for i in items], 0)

@@ -1,6 +1,6 @@
 """`python -m zephyr` is the command line."""
 
-from zephyr.cli import main
+from zephyr.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zephyr import recipe
 from zephyr.data.contamination import Exams
 from zephyr.data.forms import Form
 from zephyr.data.mixture import Drawn, draw
 from zephyr.data.readers.values import Columns, LeftOut, Unreadable
 from zephyr.data.rows import Listed, Row
 from zephyr.data.sources import Opened, Tally, open_source, read
+from zephyr.recipe.data import MixtureSpec, SourceSpec, Use
 from zephyr.records import Chat, Kind, Message, Record
 
 NO_EXAMS = Exams([], 8)
@@ -53,7 +53,7 @@ def drawn(
     caps = caps or {}
     listed = [{"name": source.label, "cap": caps.get(source.label)} for source in sources]
     kind = sources[0].kind
-    spec = recipe.Mixture.model_validate({"kind": kind, "sources": listed, **settings})
+    spec = MixtureSpec.model_validate({"kind": kind, "sources": listed, **settings})
     return draw(spec, sources, seed=seed, exams=exams)
 
 
@@ -62,7 +62,7 @@ def ids(got: Drawn, source: str) -> set[str]:
 
 
 def read_source(
-    source: recipe.Source, kind: Kind, folder: Path, *, use: recipe.Use = "train"
+    source: SourceSpec, kind: Kind, folder: Path, *, use: Use = "train"
 ) -> tuple[list[Record], Tally]:
     """All records of a source of a recipe that lies in a folder, and what became of its rows."""
     where = f"data.{source.name or source.path}"

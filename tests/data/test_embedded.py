@@ -17,8 +17,8 @@ from zephyr.data.embedded.arithmetic import Sum
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import find, sources_of
-from zephyr.recipe import Source, Use
-from zephyr.recipe_file import read_recipe
+from zephyr.recipe.data import SourceSpec, Use
+from zephyr.recipe.load import read_recipe
 from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
@@ -28,13 +28,13 @@ SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in
 
 
 def records(name: str, split: str) -> list[Record]:
-    opened = open_embedded(Source(name=name, split=split), SOURCES[name].kind, "exam")
+    opened = open_embedded(SourceSpec(name=name, split=split), SOURCES[name].kind, "exam")
     found, tally = sources.read(opened)
     assert not tally.unreadable, tally.unreadable
     return found
 
 
-def open_embedded(source: Source, kind: Kind, use: Use) -> sources.Opened:
+def open_embedded(source: SourceSpec, kind: Kind, use: Use) -> sources.Opened:
     return sources.open_source(
         source, kind=kind, use=use, origin="embedded", base=Path(), where="here"
     )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.data.examples import EXAMPLES
 from tests.data.opened import read_source
-from zephyr import recipe
 from zephyr.data.export import Form, export
 from zephyr.data.files import open_rows
 from zephyr.data.forms import form_of
@@ -20,6 +19,7 @@ from zephyr.data.mixture import Split
 from zephyr.data.readers.values import LeftOut
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
+from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
 
 HELD: dict[Form, tuple[Kind, ...]] = {
@@ -175,7 +175,7 @@ REAL = [
 
 @pytest.mark.parametrize(("path", "kind"), REAL)
 def test_real_records_are_read_back(real_data: Path, tmp_path: Path, path: str, kind: Kind) -> None:
-    records, _ = read_source(recipe.Source(path=path), kind, real_data)
+    records, _ = read_source(SourceSpec(path=path), kind, real_data)
     for form in (form for form, kinds in HELD.items() if kind in kinds):
         [file, *_] = export(Split(records, []), tmp_path, "mix", form)
         assert contents(read_back(file, kind)) == expected(records, form)

@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.opened import read_source
-from zephyr import recipe
 from zephyr.data import course
 from zephyr.data.forms import FORMS
 from zephyr.data.readers import chat, choice, pair
 from zephyr.data.readers.values import LeftOut, Reader, Unreadable
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
+from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
 
 Row = dict[str, Any]
@@ -391,7 +391,7 @@ def test_what_is_left_out_within_a_row_is_counted(tmp_path: Path) -> None:
         '[{"question_complete": "Q", "preference": ['
         '{"A": "a", "B": "b", "overall": "A"}, {"A": "a", "B": "b", "overall": "AB"}]}]'
     )
-    source = recipe.Source(name="epfl", path="epfl.json")
+    source = SourceSpec(name="epfl", path="epfl.json")
     records, tally = read_source(source, "pair", tmp_path)
     assert tally.seen == 2
     assert records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
@@ -615,14 +615,14 @@ def test_any_row_gives_records_or_a_reason(
 
 def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"Q": "Why?", "A": "So."}\n')
-    source = recipe.Source(path="rows.jsonl", columns={"question": "Q", "answer": "A"})
+    source = SourceSpec(path="rows.jsonl", columns={"question": "Q", "answer": "A"})
     records, _ = read_source(source, "chat", tmp_path)
     assert records == [Chat("rows", turns("Why?", "So."))]
 
 
 def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:
     def read(kind: Kind, **settings: str) -> None:
-        read_source(recipe.Source(**settings), kind, tmp_path)
+        read_source(SourceSpec(**settings), kind, tmp_path)
 
     (tmp_path / "rows.jsonl").write_text("{}")
     with pytest.raises(ZephyrError) as caught:

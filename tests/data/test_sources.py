@@ -6,11 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from tests.data.opened import read_source
-from zephyr import recipe
 from zephyr.data import hub
 from zephyr.data.sources import on_hub
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Source
+from zephyr.recipe.data import SourceSpec, Use
 
 
 @pytest.mark.parametrize(
@@ -44,9 +43,9 @@ from zephyr.recipe import Source
     ],
 )
 def test_where_a_source_lies(
-    source: dict[str, str], use: recipe.Use, repo: str, pattern: str, revision: str
+    source: dict[str, str], use: Use, repo: str, pattern: str, revision: str
 ) -> None:
-    found = on_hub(Source.model_validate(source), use, "here")
+    found = on_hub(SourceSpec.model_validate(source), use, "here")
     assert found == hub.Wanted(repo, (pattern,), revision)
 
 
@@ -63,7 +62,7 @@ def test_where_a_source_lies(
     ],
 )
 def test_what_is_for_tests_is_never_trained_on(source: dict[str, str]) -> None:
-    spec = Source.model_validate(source)
+    spec = SourceSpec.model_validate(source)
     with pytest.raises(ZephyrError, match="is for tests, and never trained on"):
         on_hub(spec, "train", "here")
     assert on_hub(spec, "exam", "here") is not None
@@ -83,7 +82,7 @@ def test_what_is_for_tests_is_never_trained_on(source: dict[str, str]) -> None:
 )
 def test_what_a_source_cannot_say(source: dict[str, object], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        Source.model_validate(source)
+        SourceSpec.model_validate(source)
 
 
 def test_a_pattern_names_several_files(tmp_path: Path) -> None:
@@ -91,6 +90,6 @@ def test_a_pattern_names_several_files(tmp_path: Path) -> None:
         (tmp_path / f"part-{name}.jsonl").write_text(
             f'{{"question": "{name}?", "answer": "So."}}\n'
         )
-    records, tally = read_source(Source(name="mine", path="part-*.jsonl"), "chat", tmp_path)
+    records, tally = read_source(SourceSpec(name="mine", path="part-*.jsonl"), "chat", tmp_path)
     assert [record.texts[0] for record in records] == ["a?", "b?"]
     assert (tally.seen, {record.source for record in records}) == (2, {"mine"})

@@ -12,7 +12,7 @@ from zephyr.data.mixture import Drawn, draw
 from zephyr.data.rows import Header, Numbers, Row, Rows
 from zephyr.data.sources import Opened
 from zephyr.data.table import SOURCES
-from zephyr.recipe_file import find_recipe, read_recipe
+from zephyr.recipe.load import find_recipe, read_recipe
 
 AT_LEAST = 1_000
 """The seed took 1,000 rows of each source whose size is not known."""

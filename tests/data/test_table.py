@@ -8,11 +8,11 @@ import pytest
 
 from docs.generate import sources as page
 from tests.data.examples import EXAMPLES, LEFT_OUT, Row
-from zephyr import recipe
 from zephyr.data.forms import form_of
 from zephyr.data.licences import licence_warnings
 from zephyr.data.readers.values import LeftOut, Reader, Unreadable
 from zephyr.data.table import SOURCES, Hub, Source
+from zephyr.recipe.data import SourceSpec
 from zephyr.records import KINDS, Chat, Choice, Pair, Record
 
 ALL = pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
@@ -52,7 +52,7 @@ def test_names_and_kinds() -> None:
     assert SOURCES.keys() == EXAMPLES.keys()
     assert {source.kind for source in SOURCES.values()} == set(KINDS)
     for name, source in SOURCES.items():
-        assert recipe.Source(name=name).name == source.name == name
+        assert SourceSpec(name=name).name == source.name == name
 
 
 @ALL

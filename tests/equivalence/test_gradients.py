@@ -12,7 +12,7 @@ from zephyr.model import logprobs
 from zephyr.model.fork import Continuation, Fork
 from zephyr.model.layout import lay_out, pack
 from zephyr.model.model import Model
-from zephyr.recipe import Align
+from zephyr.recipe.training import Align
 from zephyr.train.objectives import Preference, TokenLoss
 
 

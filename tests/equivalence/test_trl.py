@@ -15,7 +15,8 @@ from zephyr.model import adapter
 from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out
 from zephyr.model.model import Model
-from zephyr.recipe import Align, Lora, Task
+from zephyr.recipe.evaluation import TaskSpec
+from zephyr.recipe.training import Align, Lora
 from zephyr.records import Chat, Message, Pair
 from zephyr.train.objectives import Objective, Pairs, Preference, TokenLoss, orpo, simpo
 
@@ -170,7 +171,7 @@ def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     model = made(family)
-    task = Task(name="preferences")
+    task = TaskSpec(name="preferences")
     first = PAIRS[0]
     pairs = [*PAIRS, replace(first, chosen=first.rejected, rejected=first.chosen)]
     with model.wrapper.disable_adapter():

@@ -13,13 +13,13 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from tests import tiny
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate import harness
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.evaluate.tasks import examples_of, find, sources_of
 from zephyr.model.load import assemble
 from zephyr.model.model import Model
+from zephyr.recipe.evaluation import TaskSpec
 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports
 
@@ -115,7 +115,7 @@ def model() -> Model:
 
 
 def ask(model: Model, folder: Path, name: str, **settings: Any) -> Result:
-    task = recipe.Task(name=f"lm_eval:{name}", path=str(folder), **settings)
+    task = TaskSpec(name=f"lm_eval:{name}", path=str(folder), **settings)
     return run_task(task, [], model, split_label="test", seed=5)
 
 
@@ -202,7 +202,7 @@ def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> N
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     from zephyr.evaluate.harness_model import HarnessModel
 
-    settings = recipe.Task(name="lm_eval:go_on", path=str(folder))
+    settings = TaskSpec(name="lm_eval:go_on", path=str(folder))
     ours = HarnessModel(model, settings, 0, manager.load("go_on")["tasks"])
     pairs = list(zip(ours.loglikelihood(requests), lm.loglikelihood(requests), strict=True))
     assert [a[1] for a, _ in pairs] == [b[1] for _, b in pairs]
@@ -289,7 +289,7 @@ def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_recipe_names_such_a_task(folder: Path) -> None:
-    task = recipe.Task(name="lm_eval:choose", path=folder.name, shots=0)
+    task = TaskSpec(name="lm_eval:choose", path=folder.name, shots=0)
     assert task.key == "lm_eval:choose"
     assert task.spec() == {"name": "lm_eval:choose", "path": folder.name, "shots": 0}
     assert sources_of(task) == examples_of(task) == ()
@@ -299,7 +299,7 @@ def test_a_recipe_names_such_a_task(folder: Path) -> None:
         {"name": "other:choose"},
     ):
         with pytest.raises(ValueError, match=r"path|brings its own data|pattern"):
-            recipe.Task.model_validate(wrong)
+            TaskSpec.model_validate(wrong)
     before = harness.content(task, folder.parent)
     with pytest.raises(ZephyrError, match="has no `temperature`"):
         sources_of(task.model_copy(update={"temperature": 1.0}))

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.evaluate.pages import pages, plain
 from zephyr.evaluate.scoring import Result, run_task
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Passage
 
 TEXT = " \n = One = \n \n Some words . \n = = Part = = \n More . \n = Two = \n \n Last ( one ) . \n"
 
 
 def ask(model: Any, name: str, text: str = TEXT, **settings: Any) -> Result:
-    task = recipe.Task.model_validate({"name": name, **settings})
+    task = TaskSpec.model_validate({"name": name, **settings})
     return run_task(task, [Passage("wiki", text)], model, split_label="test", seed=0)
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.scoring import Result, run_task
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Passage
 
 
 def ask(model: Any, *texts: str, n: int | None = None) -> Result:
-    settings = recipe.Task(name="wikitext2", n=n)
+    settings = TaskSpec(name="wikitext2", n=n)
     records = [Passage("source", text) for text in texts]
     return run_task(settings, records, model, split_label="test", seed=0)
 

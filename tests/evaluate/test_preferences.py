@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from tests.evaluate.conftest import Letters
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.preferences import NO_REFERENCE, REWARDS
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.model.fork import Fork
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Message, Pair
 
 USER = (Message("user", "Q"),)
@@ -22,7 +22,7 @@ PAIRS = [
 
 def ask(model: Any, pairs: list[Pair] = PAIRS, reference: Result | None = None) -> Result:
     items = None if reference is None else reference.items
-    settings = recipe.Task(name="preferences")
+    settings = TaskSpec(name="preferences")
     return run_task(settings, pairs, model, split_label="test", reference_items=items, seed=0)
 
 

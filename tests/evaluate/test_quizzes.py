@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.data.course import quiz_text
 from zephyr.evaluate.quizzes import letter
 from zephyr.evaluate.scoring import run_task
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice
 
 
@@ -48,7 +48,7 @@ def test_quizzes_are_asked_in_the_courses_form_and_judged_by_their_letters(fake:
     said = {0: "A", 1: "The answer is A.", 2: "I do not know.", 3: ""}
     model = fake(writes=lambda prompt: said[int(prompt.partition("Question ")[2][0])])
     shown = [Choice("quiz", "Earlier", ("yes", "no"), 1, "logic")]
-    task = recipe.Task(name="mcqa_written", shots=1)
+    task = TaskSpec(name="mcqa_written", shots=1)
     got = run_task(task, asked, model, split_label="test", examples=shown, seed=0)
     assert [i["scores"]["acc"] for i in got.items] == [1, 0, 0, 0]
     assert [i["scores"]["named"] for i in got.items] == [1, 1, 0, 0]

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from tests.evaluate.conftest import Letters
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Item
 from zephyr.evaluate.scoring import run_task
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice
 
 
 def ask(model: Any, *records: Choice, task: str = "hellaswag") -> list[Item]:
-    settings = recipe.Task(name=task)
+    settings = TaskSpec(name=task)
     return run_task(settings, records, model, split_label="test", seed=0).items
 
 
@@ -145,7 +145,7 @@ def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
 
 def test_cuts_are_counted(fake: Any) -> None:
     records = [Choice("s", "0" * n, ("ab", "cd"), 0) for n in range(1, 13)]
-    settings = recipe.Task(name="hellaswag")
+    settings = TaskSpec(name="hellaswag")
     got = run_task(settings, records, fake(context=10), split_label="test", seed=0)
     assert got.scores["counts"] == {"cut": 4}
 
@@ -161,7 +161,7 @@ def test_a_question_with_an_option_that_cannot_be_weighed_is_left_out(fake: Any)
         Choice("s", "x", ("ab", "a" * 10), 0),
         Choice("s", "x", ("ab", "a" * 9), 0),
     ]
-    settings = recipe.Task(name="hellaswag")
+    settings = TaskSpec(name="hellaswag")
     got = run_task(settings, records, model, split_label="test", seed=0)
     assert [i["id"] for i in got.items] == [records[1].id, records[3].id]
     assert got.scores["counts"] == {

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.evaluate.tasks import examples_of, sources_of
 from zephyr.model.fork import ids
+from zephyr.recipe.data import SourceSpec
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice
 
 
@@ -17,7 +18,7 @@ def quiz(n: int, subject: str = "sums", source: str = "quiz") -> Choice:
 
 
 def ask(fake: Any, name: str, asked: list[Choice], shown: list[Choice], **settings: Any) -> Result:
-    task = recipe.Task.model_validate({"name": name, **settings})
+    task = TaskSpec.model_validate({"name": name, **settings})
     return run_task(task, asked, fake, split_label="test", examples=shown, seed=3)
 
 
@@ -79,18 +80,18 @@ def test_in_a_chat_the_text_is_the_users_and_the_option_the_models(fake: Any) ->
 
 def test_a_task_refuses_what_it_does_not_heed() -> None:
     with pytest.raises(ZephyrError, match="task 'gsm8k' has no `shots`") as told:
-        sources_of(recipe.Task(name="gsm8k", shots=2))
+        sources_of(TaskSpec(name="gsm8k", shots=2))
     assert "hellaswag, mcqa, mcqa_letter, mcqa_written" in str(told.value)
     with pytest.raises(ZephyrError, match="task 'mcqa' has no `temperature`"):
-        sources_of(recipe.Task(name="mcqa", temperature=1))
+        sources_of(TaskSpec(name="mcqa", temperature=1))
 
 
 def test_examples_come_from_the_tasks_own_sources_or_the_recipes() -> None:
-    own = examples_of(recipe.Task(name="mcqa_letter", shots=5))
+    own = examples_of(TaskSpec(name="mcqa_letter", shots=5))
     assert [(s.name, s.split) for s in own][-1] == ("mmlu", "dev")
-    assert examples_of(recipe.Task(name="mcqa_letter")) == ()
-    file = recipe.Source(path="quiz.csv")
+    assert examples_of(TaskSpec(name="mcqa_letter")) == ()
+    file = SourceSpec(path="quiz.csv")
     with pytest.raises(ZephyrError, match="does not know where its worked examples come from"):
-        examples_of(recipe.Task(name="mcqa_letter", shots=5, sources=(file,)))
-    found = examples_of(recipe.Task(name="mcqa_letter", shots=5, sources=(file,), examples=(file,)))
+        examples_of(TaskSpec(name="mcqa_letter", shots=5, sources=(file,)))
+    found = examples_of(TaskSpec(name="mcqa_letter", shots=5, sources=(file,), examples=(file,)))
     assert found == (file,)

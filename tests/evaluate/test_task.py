@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zephyr import recipe
 from zephyr.data.readers.choice import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import sample
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.evaluate.tasks import TASKS, find
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
 
@@ -115,7 +115,7 @@ def by_id(record: Record) -> str:
 
 
 def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> Result:
-    settings = recipe.Task.model_validate({"name": name, **extra.pop("settings", {})})
+    settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
     given = RECORDS[name] if records is None else records
     return run_task(settings, given, model, split_label="test", seed=42, **extra)
 

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.scoring import Result, run_task
 from zephyr.evaluate.tutoring import SCRIPT
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Chat, Message
 
 QUESTION = "Ada has 12 pens and buys 30. How many has she?"
@@ -16,7 +16,7 @@ def chat(answer: str = "12 + 30 = 42\n#### 42", question: str = QUESTION) -> Cha
 
 
 def ask(model: Any, *records: Chat, most: int | None = None) -> Result:
-    settings = recipe.Task(name="tutoring", max_new_tokens=most)
+    settings = TaskSpec(name="tutoring", max_new_tokens=most)
     return run_task(settings, records or (chat(),), model, split_label="test", seed=0)
 
 
@@ -111,7 +111,7 @@ def test_a_reference_without_a_number_can_not_be_given_away(fake: Any) -> None:
 
 def test_turns_are_drawn_apart(fake: Any) -> None:
     model = fake(writes=lambda prompt: "Well.")
-    settings = recipe.Task(name="tutoring", temperature=0.7)
+    settings = TaskSpec(name="tutoring", temperature=0.7)
     run_task(settings, [chat()], model, split_label="test", seed=0)
     assert len({given["seeds"][0] for given in model.given}) == 3
 

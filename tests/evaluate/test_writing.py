@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.scoring import Result, run_task
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Chat, Message
 
 
@@ -15,7 +15,7 @@ def chat(question: str, answer: str) -> Chat:
 def ask(
     model: Any, *records: Chat, most: int | None = None, seed: int = 0, **more: float
 ) -> Result:
-    settings = recipe.Task.model_validate({"name": "gsm8k", "max_new_tokens": most, **more})
+    settings = TaskSpec.model_validate({"name": "gsm8k", "max_new_tokens": most, **more})
     return run_task(settings, records, model, split_label="test", seed=seed)
 
 

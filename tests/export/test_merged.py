@@ -18,7 +18,7 @@ from zephyr.model import adapter, nano
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
 from zephyr.model.precision import stored_in
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 from zephyr.records import Message
 
 TALKS = [

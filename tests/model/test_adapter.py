@@ -13,7 +13,7 @@ from zephyr.errors import ZephyrError
 from zephyr.model import adapter
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 
 
 def flat(model: Model) -> np.ndarray:

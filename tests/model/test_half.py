@@ -11,17 +11,19 @@ from torch import nn
 
 from tests import tiny
 from tests.model.test_mixed import stack
-from zephyr.context import Context
+from zephyr.distributed.process_group import Group
 from zephyr.errors import ZephyrError
-from zephyr.group import Group
 from zephyr.model import adapter, half
 from zephyr.model.layout import lay_out
 from zephyr.model.load import Lineage, _flat, load, load_network
 from zephyr.model.logprobs import chunked_logprobs, half_logprobs
 from zephyr.model.mixed import Mixed
 from zephyr.model.model import Model
-from zephyr.recipe import Lora, Recipe, RunSettings
-from zephyr.recipe import Model as ModelSpec
+from zephyr.recipe.machine import RunSettings
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Lora
+from zephyr.runs.context import Context
 from zephyr.train import stages
 
 pytestmark = pytest.mark.skipif(

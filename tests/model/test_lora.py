@@ -7,7 +7,7 @@ from tests import tiny
 from zephyr.model import adapter
 from zephyr.model.layout import lay_out
 from zephyr.model.model import Model
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 
 
 def stacked(family: str, dropout: float = 0.0) -> Model:

@@ -12,7 +12,7 @@ from zephyr.model.decode import Row, Running
 from zephyr.model.fork import ids
 from zephyr.model.load import assemble
 from zephyr.model.mixed import Mixed, can_mix
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 
 
 def stack(family: str, folder: Path, below: list[Path], lora: Lora, seed: int) -> list[Path]:

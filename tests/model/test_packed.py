@@ -15,8 +15,8 @@ from zephyr.model.fork import fork
 from zephyr.model.half import bytes_of
 from zephyr.model.load import Lineage, load
 from zephyr.model.packed import Grid, Packed, PackedLinear
-from zephyr.quantizing import pack
-from zephyr.recipe import Quantize
+from zephyr.quantize.stage import pack
+from zephyr.recipe.quantization import Quantize
 
 NETWORKS = ("qwen2", "llama", "bloom", "gpt2")
 FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])

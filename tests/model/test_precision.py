@@ -11,7 +11,7 @@ from zephyr.model import adapter, precision
 from zephyr.model.layout import lay_out
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 
 
 def stored(folder: Path, dtype: torch.dtype) -> Path:

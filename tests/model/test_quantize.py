@@ -17,7 +17,7 @@ from zephyr.model.layout import lay_out
 from zephyr.model.load import Lineage, load, load_network
 from zephyr.model.model import Model
 from zephyr.model.quantize import is_stored, store_in
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 
 FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])
 

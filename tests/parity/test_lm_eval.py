@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tests.parity import questions
-from zephyr import recipe
 from zephyr.evaluate.pages import pages
 from zephyr.evaluate.scoring import run_task
 from zephyr.model.load import assemble
 from zephyr.model.model import Model
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Passage, Record
 
 STORED = json.loads((Path(__file__).parent / "lm_eval.json").read_text())
@@ -37,7 +37,7 @@ def models(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def ask(model: Model, records: list[Record], name: str, **extra: Any) -> list[dict[str, Any]]:
-    settings = recipe.Task.model_validate({"name": name, **extra.pop("settings", {})})
+    settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
     return run_task(settings, records, model, split_label="test", seed=1, **extra).items
 
 

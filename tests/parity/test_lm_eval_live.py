@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.parity import make_lm_eval as harness
-from zephyr import recipe
 from zephyr.data import embedded
 from zephyr.data.readers import choice
 from zephyr.evaluate.pages import pages
 from zephyr.evaluate.scoring import run_task
 from zephyr.model.load import assemble
 from zephyr.model.model import Model
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Passage, Record
 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports
@@ -65,7 +65,7 @@ def records(reader: Any, found: list[dict[str, Any]]) -> list[Choice]:
 def same(
     model: Model, name: str, asked: list[Choice], stored: dict[str, Any], **extra: Any
 ) -> list[dict[str, Any]]:
-    settings = recipe.Task.model_validate({"name": name, **extra.pop("settings", {})})
+    settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
     items = run_task(settings, asked, model, split_label="test", seed=1, **extra).items
     assert len(items) == len(stored["logprobs"])
     for at, (item, theirs) in enumerate(zip(items, stored["logprobs"], strict=True)):
@@ -116,7 +116,7 @@ def test_wikitext(model: Model, tmp_path: Path) -> None:
     docs = [{"page": page} for page in pages(text)]
     stored = harness.paged(lm, harness.yaml("wikitext/wikitext.yaml"), docs, tmp_path)
     asked: list[Record] = [Passage("wikitext2", text)]
-    settings = recipe.Task(name="wikitext2_pages")
+    settings = TaskSpec(name="wikitext2_pages")
     items = run_task(settings, asked, model, split_label="test", seed=1).items
     assert len(items) == len(docs) > 1
     for at, item in enumerate(items):

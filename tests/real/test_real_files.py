@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.data.opened import read_source
-from zephyr import recipe
 from zephyr.data.sources import Tally
+from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
 
 
@@ -66,7 +66,7 @@ FILES = [
 
 
 def read(folder: Path, file: File) -> tuple[list[Record], Tally]:
-    source = recipe.Source(name=file.name, path=file.path, columns=file.columns)
+    source = SourceSpec(name=file.name, path=file.path, columns=file.columns)
     return read_source(source, file.kind, folder)
 
 

@@ -12,11 +12,12 @@ import torch
 
 from tests.data.opened import read_source
 from tests.real.plain import Plain, best
-from zephyr import recipe
 from zephyr.evaluate.asking import Item
 from zephyr.evaluate.scoring import run_task
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
+from zephyr.recipe.data import SourceSpec
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Kind, Passage, Record
 
 TOLERANCE = 1e-4
@@ -48,13 +49,13 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def records(real_data: Path, name: str) -> list[Record]:
     path, kind = FILES[name]
-    source = recipe.Source(name=name, path=path)
+    source = SourceSpec(name=name, path=path)
     return read_source(source, kind, real_data, use="exam")[0]
 
 
 def ask(model: Model, task: str, asked: list[Record], n: int) -> dict[str, Any]:
     """The items and scores of `n` of the records, as a recipe with seed 42 asks them."""
-    settings = recipe.Task(name=task, n=n)
+    settings = TaskSpec(name=task, n=n)
     return run_task(settings, asked, model, split_label="test", seed=42)._asdict()
 
 

@@ -7,9 +7,11 @@ import pytest
 from zephyr.data.mixture import held_out
 from zephyr.data.table import SOURCES
 from zephyr.evaluate.tasks import find, sources_of
-from zephyr.graph import Describer, Node, build, reference_of
-from zephyr.recipe import Align, Lora, Mixture, Recipe, Tune
-from zephyr.recipe_file import find_recipe, read_recipe
+from zephyr.recipe.data import MixtureSpec
+from zephyr.recipe.load import find_recipe, read_recipe
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Align, Lora, Tune
+from zephyr.runs.graph import Describer, Node, build, reference_of
 from zephyr.train.loop import learning_rate, steps_of
 
 AT_LEAST = 1_000
@@ -41,7 +43,7 @@ def learning(recipe: Recipe, model: str) -> Tune | Align:
     return spec
 
 
-def records(mixture: Mixture) -> int:
+def records(mixture: MixtureSpec) -> int:
     """How many a mixture has before anything is left out, by the published sizes."""
     total = 0
     for source in mixture.sources:

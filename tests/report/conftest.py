@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from zephyr.statistics import Kind, estimate
-from zephyr.store import Run, Store, write_json
+from zephyr.runs.store import Run, Store, write_json
+from zephyr.stats.intervals import Kind, estimate
 
 Rows = Sequence[Mapping[str, Any]]
 

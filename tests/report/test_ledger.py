@@ -11,8 +11,8 @@ from tests.report.conftest import MODELS, Shelf, coins
 from zephyr.errors import ZephyrError
 from zephyr.report import paired as paired_module
 from zephyr.report.ledger import Cell, Ledger, read_ledger
-from zephyr.statistics import Estimate, wilson
-from zephyr.store import Store, write_json
+from zephyr.runs.store import Store, write_json
+from zephyr.stats.intervals import Estimate, wilson
 
 MakeShelf = Callable[..., Shelf]
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.report.conftest import new_shelf
-from zephyr.recipe import Recipe
+from zephyr.recipe.schema import Recipe
 from zephyr.report.model_card import Form, _bare, _escaped, _fenced, model_card
 
 HOME = "/home/somebody/private models"

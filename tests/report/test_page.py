@@ -14,7 +14,7 @@ from zephyr.errors import ZephyrError
 from zephyr.report.account import questions
 from zephyr.report.ledger import read_ledger
 from zephyr.report.page import _duration, _size, write_report
-from zephyr.store import Store
+from zephyr.runs.store import Store
 
 MakeShelf = Callable[..., Shelf]
 

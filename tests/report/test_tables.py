@@ -20,7 +20,7 @@ from zephyr.report.tables import (
     table_json,
     table_markdown,
 )
-from zephyr.statistics import Estimate
+from zephyr.stats.intervals import Estimate
 
 MakeShelf = Callable[..., Shelf]
 

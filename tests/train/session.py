@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from tests.commands import FORKED
-from zephyr.channel import Channel, Seat, seats
+from zephyr.distributed.process_group import ALONE, Group
+from zephyr.distributed.rendezvous import Channel, Seat, seats
 from zephyr.errors import ZephyrError
-from zephyr.group import ALONE, Group
 from zephyr.model import adapter
-from zephyr.recipe import Align, Lora, Optimization
+from zephyr.recipe.training import Align, Lora, Optimization
 from zephyr.train.loop import Interrupted, Pace, Split, train
 from zephyr.train.objectives import Preference, TokenLoss
 from zephyr.train.reference import reference

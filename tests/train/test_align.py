@@ -11,14 +11,15 @@ from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests import tiny
-from zephyr.context import Context
 from zephyr.errors import ZephyrError
-from zephyr.graph import Node
 from zephyr.model import adapter
 from zephyr.model.load import Lineage, load
-from zephyr.recipe import Lora, Recipe
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Lora
 from zephyr.records import Message, Pair, to_json
-from zephyr.store import Run, write_json_lines
+from zephyr.runs.context import Context
+from zephyr.runs.graph import Node
+from zephyr.runs.store import Run, write_json_lines
 from zephyr.train.stages import align
 
 WEIGHTS = "adapter/adapter_model.safetensors"

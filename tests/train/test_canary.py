@@ -10,7 +10,7 @@ from tests import tiny
 from tests.train.test_loop import metrics, same, spec
 from zephyr.model import adapter
 from zephyr.model.fork import fork
-from zephyr.recipe import Lora
+from zephyr.recipe.training import Lora
 from zephyr.train.canary import PROMPTS, Canary, choose, repeated
 from zephyr.train.loop import Interrupted, Pace, Split, train
 from zephyr.train.objectives import TokenLoss

@@ -10,7 +10,7 @@ from zephyr.errors import ZephyrError
 from zephyr.model.fork import cut_prompt, fork
 from zephyr.model.load import assemble
 from zephyr.model.model import Model
-from zephyr.recipe import Align, Tune
+from zephyr.recipe.training import Align, Tune
 from zephyr.records import Chat, Message, Pair, Record
 from zephyr.train.examples import examples
 

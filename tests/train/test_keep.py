@@ -8,7 +8,7 @@ import torch
 
 from tests import tiny
 from tests.train.test_loop import FORKS, LANGUAGE, metrics, same, spec
-from zephyr.recipe import Optimization
+from zephyr.recipe.training import Optimization
 from zephyr.train.keep import Best
 from zephyr.train.loop import Interrupted, Pace, Split, train
 

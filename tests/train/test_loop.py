@@ -12,7 +12,7 @@ import torch
 
 from tests import tiny
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Align, Optimization
+from zephyr.recipe.training import Align, Optimization
 from zephyr.train.loop import (
     Interrupted,
     Pace,

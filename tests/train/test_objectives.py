@@ -9,7 +9,7 @@ import torch
 
 from zephyr.model.fork import fork
 from zephyr.model.layout import lay_out
-from zephyr.recipe import Align
+from zephyr.recipe.training import Align
 from zephyr.train.objectives import Preference, Terms, TokenLoss
 
 FORKS = [fork([1, 2], [3], [4, 5]), fork([1], [6, 7], [8])]

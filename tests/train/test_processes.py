@@ -18,13 +18,15 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.place import Place, make_place, tiny_recipe, wait_for
 from tests.train.session import CHECKS, together, trained
-from zephyr.context import Context
-from zephyr.environment import environment, settled
+from zephyr.distributed.process_group import Group, shares
+from zephyr.engine.environment import environment, settled
 from zephyr.errors import ZephyrError
-from zephyr.graph import Node
-from zephyr.group import Group, shares
-from zephyr.recipe import Model, Pretrain, Recipe
-from zephyr.store import Run
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Pretrain
+from zephyr.runs.context import Context
+from zephyr.runs.graph import Node
+from zephyr.runs.store import Run
 from zephyr.train.forwards import forwards
 from zephyr.train.loop import Split
 from zephyr.train.objectives import TokenLoss
@@ -130,7 +132,7 @@ def test_a_training_is_not_resumed_with_fewer_processes(tmp_path: Path) -> None:
 
 def test_no_best_weights_are_kept_of_divided_ones(tmp_path: Path) -> None:
     spec = Pretrain(data="d", length=8, evaluate_every=1, steps=2, keep="best loss")
-    recipe = Recipe(name="r", data={}, models={"M0": Model(pretrain=spec)})
+    recipe = Recipe(name="r", data={}, models={"M0": ModelSpec(pretrain=spec)})
     context = Context(recipe, tmp_path, tmp_path, 256, group=Group(0, 2, divides=True))
     split = Split(tiny.forks(count=2), TokenLoss())
     with pytest.raises(ZephyrError, match="no copy is kept of weights that are divided"):

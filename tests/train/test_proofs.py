@@ -14,17 +14,18 @@ from bitsandbytes.functional import has_avx512bf16
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests import tiny
-from zephyr.context import Context
 from zephyr.errors import ZephyrError
-from zephyr.graph import Node
 from zephyr.model import adapter, layout, quantize
 from zephyr.model.fork import Continuation, Fork, fork
 from zephyr.model.load import Lineage, load
 from zephyr.model.model import Model
 from zephyr.model.template import Template
-from zephyr.recipe import Align, Lora, Optimization, Recipe
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Align, Lora, Optimization
 from zephyr.records import Chat, Message, Pair
-from zephyr.store import Run
+from zephyr.runs.context import Context
+from zephyr.runs.graph import Node
+from zephyr.runs.store import Run
 from zephyr.train import stages
 from zephyr.train.labels import refuse_wrong_labels
 from zephyr.train.loop import Interrupted, Pace, Split, train

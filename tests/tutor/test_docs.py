@@ -7,11 +7,13 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
-from zephyr.recipe import Mixture, Model, Part
+from zephyr.recipe.data import MixtureSpec
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.part import RecipePart
+from zephyr.recipe.yaml_positions import Loader
 from zephyr.tutor.events import Event
 from zephyr.tutor.preferences import raw_rows
 from zephyr.tutor.settings import LADDER, Limits, Logs, Quiz, Tutor, read_settings
-from zephyr.yaml_file import Loader
 
 TEXT = (ROOT / "docs" / "tutor.md").read_text(encoding="utf-8")
 SETTINGS, RECIPE = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
@@ -23,14 +25,14 @@ def test_the_example_can_be_read_and_says_everything(tmp_path: Path) -> None:
     tutor, _ = read_settings(path)
     assert tutor.model_fields_set == set(Tutor.model_fields)
     assert tutor.hints == LADDER
-    parts: list[Part] = [tutor.limits, tutor.quiz, tutor.logs]
+    parts: list[RecipePart] = [tutor.limits, tutor.quiz, tutor.logs]
     for part in parts:
         assert part.model_fields_set == set(type(part).model_fields)
 
 
 def test_every_setting_and_its_default_is_described() -> None:
     rows = dict(re.findall(r"\| `([\w.]+)` \|.*\| (.*) \|", TEXT))
-    parts: dict[str, type[Part]] = {"limits": Limits, "quiz": Quiz, "logs": Logs}
+    parts: dict[str, type[RecipePart]] = {"limits": Limits, "quiz": Quiz, "logs": Logs}
     names = [name for name in Tutor.model_fields if name not in parts]
     names += [f"{key}.{name}" for key, part in parts.items() for name in part.model_fields]
     assert sorted(rows) == sorted(names)
@@ -61,5 +63,5 @@ def test_the_votes_are_those_that_are_exported() -> None:
 
 def test_the_recipe_can_be_read() -> None:
     recipe = yaml.load(RECIPE, Loader=Loader)
-    Mixture.model_validate(recipe["data"]["class"])
-    Model.model_validate(recipe["models"]["M3"])
+    MixtureSpec.model_validate(recipe["data"]["class"])
+    ModelSpec.model_validate(recipe["models"]["M3"])

@@ -9,9 +9,9 @@ import pytest
 
 from tests.data.opened import NO_EXAMS
 from tests.place import Command
-from zephyr import recipe
 from zephyr.data import mixture, sources
 from zephyr.errors import ZephyrError
+from zephyr.recipe.data import MixtureSpec
 from zephyr.records import Message, Pair
 from zephyr.tutor.events import Events
 from zephyr.tutor.preferences import question_text, raw_rows, write
@@ -94,7 +94,7 @@ def test_a_conversation_is_a_transcript() -> None:
 def test_the_file_is_a_source_of_pairs(voted: Events, tmp_path: Path) -> None:
     path = tmp_path / "class.json"
     assert write(voted.all(), "Mechanics", path, force=False) == (2, 4)
-    spec = recipe.Mixture.model_validate(
+    spec = MixtureSpec.model_validate(
         {"kind": "pair", "sources": [{"name": "epfl", "path": "class.json"}]}
     )
     opened = sources.open_source(

@@ -11,8 +11,8 @@ from tests.conftest import ROOT
 from tests.place import tiny_recipe, write_files
 from zephyr.data.course import line
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Recipe
-from zephyr.recipe_file import read_recipe
+from zephyr.recipe.load import read_recipe
+from zephyr.recipe.schema import Recipe
 from zephyr.records import Choice
 from zephyr.tutor.quizzes import Quizzes, open_quizzes
 from zephyr.tutor.settings import Tutor

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zephyr.statistics import wilson
+from zephyr.stats.intervals import wilson
 from zephyr.tutor.events import Events
 from zephyr.tutor.summary import summary, win_rate
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from zephyr.errors import ZephyrError
-from zephyr.store import read_json, write_json
+from zephyr.runs.store import read_json, write_json
 
 LARGE = 1 << 24
 """Bytes from which on the hash of a file is remembered."""

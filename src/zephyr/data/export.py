@@ -31,7 +31,7 @@ from zephyr.data import course
 from zephyr.data.mixture import Split
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage
-from zephyr.store import full_disk_explained, read_json, write_atomically, write_json
+from zephyr.runs.store import full_disk_explained, read_json, write_atomically, write_json
 
 Form = Literal["llama-factory", "trl", "parquet", "course"]
 _Row = dict[str, Any]

@@ -27,7 +27,7 @@ from urllib.parse import quote
 from zephyr.data.cache import cache_home, cache_root, content_sha256
 from zephyr.data.hub_client import COMMIT, ETAG, Client, File, Passing, Unreachable, Wanted
 from zephyr.errors import ZephyrError
-from zephyr.store import full_disk_explained, read_json, write_json
+from zephyr.runs.store import full_disk_explained, read_json, write_json
 
 __all__ = [
     "File",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from zephyr.data.mixture import LOCK
 from zephyr.errors import ZephyrError
-from zephyr.store import read_json_lines
+from zephyr.runs.store import read_json_lines
 
 Place = tuple[str, str]
 """Source and row."""

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr import recipe
 from zephyr.data.contamination import Exams
 from zephyr.data.draw import Entry, Taken, take
 from zephyr.data.duplicates import near_duplicates
 from zephyr.data.sources import Opened
 from zephyr.errors import ZephyrError
+from zephyr.recipe.data import MixtureSpec
 from zephyr.records import Record, content_hash, from_json, to_json
-from zephyr.store import read_json_lines, write_json, write_json_lines
+from zephyr.runs.store import read_json_lines, write_json, write_json_lines
 
 
 class Split(NamedTuple):
@@ -64,7 +64,7 @@ def load(folder: Path) -> Split:
     return Split(train, holdout)
 
 
-def draw(mixture: recipe.Mixture, sources: Sequence[Opened], *, seed: int, exams: Exams) -> Drawn:
+def draw(mixture: MixtureSpec, sources: Sequence[Opened], *, seed: int, exams: Exams) -> Drawn:
     """Draws a mixture from its sources; `exams` are the questions that must not stand in it.
 
     Raises:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr import recipe
 from zephyr.data import course, files, hub
 from zephyr.data.cache import content_sha256
 from zephyr.data.forms import Form, form_of
@@ -19,7 +18,7 @@ from zephyr.data.readers.values import LeftOut, Unreadable
 from zephyr.data.rows import Joined, Listed, Numbers, Renamed, Row, Rows
 from zephyr.data.table import SOURCES, Hub, Source
 from zephyr.errors import ZephyrError, unknown
-from zephyr.recipe import Use
+from zephyr.recipe.data import SourceSpec, Use
 from zephyr.records import Choice, Kind, Pair, Record
 
 
@@ -128,13 +127,13 @@ def read(opened: Opened) -> tuple[list[Record], Tally]:
     return records, tally
 
 
-def label(source: recipe.Source) -> str:
+def label(source: SourceSpec) -> str:
     """The name under which a source's records are known: its own, or its file's or data set's."""
     return source.name or Path(source.path or str(source.hub)).name.split(".")[0]
 
 
 def open_source(
-    source: recipe.Source, *, kind: Kind, use: Use, origin: str | None, base: Path, where: str
+    source: SourceSpec, *, kind: Kind, use: Use, origin: str | None, base: Path, where: str
 ) -> Opened:
     """Finds the rows of a source of a recipe and how they are read; `base` is the recipe's folder.
 
@@ -158,7 +157,7 @@ def open_source(
 
 
 def fingerprint(
-    source: recipe.Source, *, use: Use, origin: str | None, base: Path, where: str
+    source: SourceSpec, *, use: Use, origin: str | None, base: Path, where: str
 ) -> dict[str, Any]:
     """What enters a fingerprint for a source, without reading its rows: hashes of its content.
 
@@ -182,7 +181,7 @@ def fingerprint(
     return {"sha256": hashes if len(hashes) > 1 else hashes[0]}
 
 
-def on_hub(source: recipe.Source, use: Use, where: str) -> hub.Wanted | None:
+def on_hub(source: SourceSpec, use: Use, where: str) -> hub.Wanted | None:
     """The files of the hub that hold a source of a recipe; None for one that has a `path`.
 
     Raises:
@@ -208,7 +207,7 @@ def on_hub(source: recipe.Source, use: Use, where: str) -> hub.Wanted | None:
     return hub.Wanted(place.id, (place.pattern(split),), source.revision or place.revision)
 
 
-def _remembered(source: recipe.Source, wanted: hub.Wanted, where: str) -> hub.Snapshot:
+def _remembered(source: SourceSpec, wanted: hub.Wanted, where: str) -> hub.Snapshot:
     """What has been fetched of a source.
 
     Raises:
@@ -225,7 +224,7 @@ def _remembered(source: recipe.Source, wanted: hub.Wanted, where: str) -> hub.Sn
     return snapshot
 
 
-def _paths(source: recipe.Source, use: Use, base: Path, where: str) -> list[Path]:
+def _paths(source: SourceSpec, use: Use, base: Path, where: str) -> list[Path]:
     if source.path is not None:
         return files.find(base, source.path, where)
     wanted = on_hub(source, use, where)
@@ -233,7 +232,7 @@ def _paths(source: recipe.Source, use: Use, base: Path, where: str) -> list[Path
     return hub.paths(wanted, _remembered(source, wanted, where))
 
 
-def _registered(source: recipe.Source, kind: Kind | None, where: str) -> Source | None:
+def _registered(source: SourceSpec, kind: Kind | None, where: str) -> Source | None:
     registered = SOURCES.get(source.name) if source.name is not None else None
     if registered is None and source.path is None and source.hub is None:
         todo = "name one of these, or give a `path:` or a `hub:` of your own"
@@ -250,7 +249,7 @@ def _registered(source: recipe.Source, kind: Kind | None, where: str) -> Source 
     )
 
 
-def split_of(source: recipe.Source, registered: Source | None, use: Use, where: str) -> str:
+def split_of(source: SourceSpec, registered: Source | None, use: Use, where: str) -> str:
     """The split that is read.
 
     Raises:
@@ -271,7 +270,7 @@ def split_of(source: recipe.Source, registered: Source | None, use: Use, where: 
     return split
 
 
-def is_embedded(source: recipe.Source, origin: str | None) -> bool:
+def is_embedded(source: SourceSpec, origin: str | None) -> bool:
     """Whether Zephyr makes the rows of a source itself."""
     return origin == "embedded" and source.path is None and source.hub is None
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr import recipe
 from zephyr.model.fork import Fork, Ids
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Record
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     worked examples are drawn.
     """
 
-    task: recipe.Task
+    task: TaskSpec
     seed: int
     reference: Mapping[str, Item] | None = None
     examples: Sequence[Record] = ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zephyr.evaluate.asking import Asked, Item
-from zephyr.machine import peak_memory
+from zephyr.system.memory import peak_memory
 
 if TYPE_CHECKING:
     from zephyr.model.load import Lineage

@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError, nearest
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
 from zephyr.evaluate.task import Metric, Task
-from zephyr.recipe import LM_EVAL
+from zephyr.recipe.evaluation import LM_EVAL, TaskSpec
 from zephyr.records import Record, content_hash
 
 VERSION = 1
@@ -49,7 +48,7 @@ def task(name: str) -> Task:
     )
 
 
-def content(settings: recipe.Task, folder: Path) -> dict[str, Any]:
+def content(settings: TaskSpec, folder: Path) -> dict[str, Any]:
     """What makes the task what it is, beyond its settings; `folder` is that of the recipe.
 
     Raises:
@@ -135,7 +134,7 @@ def _installed(name: str) -> str:
         ) from None
 
 
-def _load(settings: recipe.Task) -> dict[str, Any]:
+def _load(settings: TaskSpec) -> dict[str, Any]:
     """The harness's tasks of this name, with as many worked examples as are asked for."""
     from datasets.exceptions import DatasetsError
     from lm_eval.tasks import TaskManager

@@ -12,11 +12,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Model
 from zephyr.evaluate.ranking import Option, share_prompts, start_token
 from zephyr.model.fork import ids
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import content_hash
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness ships no ty
     """`ended` says of each prompt how its answer ended, `cut` how many requests were too long."""
 
     def __init__(
-        self, model: Model, settings: recipe.Task, seed: int, tasks: Mapping[str, Any]
+        self, model: Model, settings: TaskSpec, seed: int, tasks: Mapping[str, Any]
     ) -> None:
         super().__init__()
         self.model, self.settings, self.seed = model, settings, seed

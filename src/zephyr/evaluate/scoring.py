@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
 from zephyr.evaluate.subjects import GROUP_OF
 from zephyr.evaluate.task import Metric, Task
 from zephyr.evaluate.tasks import find
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Record
-from zephyr.statistics import estimate
+from zephyr.stats.intervals import estimate
 
 
 class Result(NamedTuple):
@@ -22,7 +22,7 @@ class Result(NamedTuple):
 
 
 def run_task(
-    settings: recipe.Task,
+    settings: TaskSpec,
     records: Sequence[Record],
     model: Model,
     *,

@@ -10,7 +10,7 @@ from typing import Any
 
 from zephyr.evaluate.asking import Asked, Model, Settings
 from zephyr.records import Kind as RecordKind
-from zephyr.statistics import Better, Kind
+from zephyr.stats.intervals import Better, Kind
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The tasks that Zephyr knows, and what each of them reads."""
 
-from zephyr import recipe
 from zephyr.errors import ZephyrError, unknown
 from zephyr.evaluate import (
     footprint,
@@ -15,6 +14,8 @@ from zephyr.evaluate import (
 )
 from zephyr.evaluate.metrics import SACREBLEU
 from zephyr.evaluate.task import Metric, Task
+from zephyr.recipe.data import SourceSpec
+from zephyr.recipe.evaluation import FOOTPRINT, LM_EVAL, TaskSpec
 
 _WRITES = ("max_new_tokens", "temperature", "top_p")
 _SHOWS = ("shots", "examples", "chat")
@@ -148,7 +149,7 @@ _ALL = (
         takes=("shots", "examples", *_WRITES),
     ),
     Task(
-        name=recipe.FOOTPRINT,
+        name=FOOTPRINT,
         version=1,
         asks=None,
         method="measure",
@@ -206,14 +207,14 @@ def find(name: str) -> Task:
     Raises:
         ZephyrError: there is none, or it is one of lm-evaluation-harness, which is not installed.
     """
-    if name.startswith(recipe.LM_EVAL):
+    if name.startswith(LM_EVAL):
         return harness.task(name)
     if name not in TASKS:
         raise unknown("task", name, TASKS, where="evaluate.tasks")
     return TASKS[name]
 
 
-def sources_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
+def sources_of(settings: TaskSpec) -> tuple[SourceSpec, ...]:
     """What a task asks: the recipe's sources, else its own; none where it asks a hold-out.
 
     Raises:
@@ -231,7 +232,7 @@ def sources_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
     return settings.sources or _registered(task.sources)
 
 
-def examples_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
+def examples_of(settings: TaskSpec) -> tuple[SourceSpec, ...]:
     """Where a task's worked examples come from; none where it shows none.
 
     Raises:
@@ -252,5 +253,5 @@ def examples_of(settings: recipe.Task) -> tuple[recipe.Source, ...]:
     return found
 
 
-def _registered(named: tuple[tuple[str, str], ...]) -> tuple[recipe.Source, ...]:
-    return tuple(recipe.Source(name=name, split=split) for name, split in named)
+def _registered(named: tuple[tuple[str, str], ...]) -> tuple[SourceSpec, ...]:
+    return tuple(SourceSpec(name=name, split=split) for name, split in named)

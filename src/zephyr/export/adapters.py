@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
 from zephyr.model.load import Lineage
-from zephyr.plan import Plan
 
 
 def write_adapter(plan: Plan, name: str, folder: Path) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zephyr.errors import ZephyrError
-from zephyr.store import read_json, write_json
+from zephyr.runs.store import read_json, write_json
 
 LIST = "zephyr-export.json"
 """Names the files of an export, so that a later one takes away what it does not replace."""

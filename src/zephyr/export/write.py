@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
 from zephyr.export.adapters import write_adapter
 from zephyr.export.gguf_file import Type, write_gguf
@@ -13,7 +14,6 @@ from zephyr.export.target import target
 from zephyr.model.base import on_hub
 from zephyr.model.load import Lineage, quiet
 from zephyr.model.model import Model
-from zephyr.plan import Plan
 from zephyr.report.model_card import Form, model_card
 
 

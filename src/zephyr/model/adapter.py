@@ -18,8 +18,8 @@ from torch import nn
 from zephyr.errors import ZephyrError
 from zephyr.model.half import HalfLinear
 from zephyr.model.lora import fuse
-from zephyr.recipe import Lora
-from zephyr.store import read_json
+from zephyr.recipe.training import Lora
+from zephyr.runs.store import read_json
 
 SMALL = 1 << 24
 """Adapted weights, 64 MiB in float32, up to which a copy of them costs next to nothing."""

@@ -23,7 +23,7 @@ from zephyr.model.model import Model
 from zephyr.model.precision import DTYPES, Dtype, rounding
 from zephyr.model.prefix import WORTH
 from zephyr.model.template import Template
-from zephyr.store import read_json, write_json
+from zephyr.runs.store import read_json, write_json
 
 Load = quantize.Method | Literal["int4"]
 """How weights are held in memory; int4 are the packed ones of `packed`."""

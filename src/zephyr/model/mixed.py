@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zephyr.model.adapter import CONFIG, WEIGHTS, is_dora
-from zephyr.store import read_json
+from zephyr.runs.store import read_json
 
 
 def can_mix(adapters: Sequence[Path]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from zephyr.recipe import Shape
+from zephyr.recipe.training import Shape
 
 END = "<|endoftext|>"
 

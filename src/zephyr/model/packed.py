@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zephyr.errors import ZephyrError
-from zephyr.store import read_json, write_json
+from zephyr.runs.store import read_json, write_json
 
 Bits = Literal[4, 8]
 BLOCK = 1 << 22

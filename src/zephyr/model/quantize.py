@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from zephyr.store import read_json
+from zephyr.runs.store import read_json
 
 Method = Literal["int8", "nf4", "fp4"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from zephyr.data.licences import licence_warnings
 from zephyr.data.table import SOURCES
 from zephyr.report.ledger import Entry, Ledger
-from zephyr.store import read_json_lines
+from zephyr.runs.store import read_json_lines
 
 _COUNTS = ("seen", "duplicates", "contaminated", "near_duplicates", "capped", "kept", "held_out")
 

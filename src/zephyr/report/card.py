@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zephyr import recipe
 from zephyr.data.licences import licence_warnings
 from zephyr.data.sources import is_embedded, label
 from zephyr.data.table import SOURCES
+from zephyr.recipe.data import MixtureSpec
 
 _COUNTS = ("seen", "unreadable", "left_out", "duplicates", "contaminated", "near_duplicates")
 _KEPT = ("capped", "kept", "held_out", "characters")
@@ -14,7 +14,7 @@ _KEPT = ("capped", "kept", "held_out", "characters")
 
 def data_card(
     name: str,
-    mixture: recipe.Mixture,
+    mixture: MixtureSpec,
     manifest: Mapping[str, Any],
     tokens: Mapping[str, Mapping[str, int]],
     origin: str | None,
@@ -53,7 +53,7 @@ def data_card(
     return "\n".join([*lines, "", "## Sources and licences", "", *licences(mixture, origin), ""])
 
 
-def licences(mixture: recipe.Mixture, origin: str | None) -> list[str]:
+def licences(mixture: MixtureSpec, origin: str | None) -> list[str]:
     """Where each source comes from, what its licence is, and what that forbids."""
     lines = []
     for source in mixture.sources:

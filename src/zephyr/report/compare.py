@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from zephyr.errors import ZephyrError, unknown
 from zephyr.report.ledger import Cell, Column, Ledger, read_ledger
 from zephyr.report.paired import paired
-from zephyr.significance import Evidence, enough, holm
-from zephyr.statistics import Estimate, Verdict, verdict
-from zephyr.store import Store
+from zephyr.runs.store import Store
+from zephyr.stats.intervals import Estimate, Verdict, verdict
+from zephyr.stats.significance import Evidence, enough, holm
 
 
 class Compared(NamedTuple):

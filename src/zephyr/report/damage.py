@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zephyr.store import DONE, Run
+from zephyr.runs.store import DONE, Run
 
 _READ = (
     "env.json",

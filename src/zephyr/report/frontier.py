@@ -23,7 +23,7 @@ from zephyr.report.sheets import (
     short,
 )
 from zephyr.report.tables import label, number
-from zephyr.statistics import Estimate
+from zephyr.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

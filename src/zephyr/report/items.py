@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from zephyr.errors import ZephyrError, unknown
-from zephyr.store import Run, read_json_lines
+from zephyr.runs.store import Run, read_json_lines
 
 Side = Literal["wrong", "right"]
 Item = dict[str, Any]

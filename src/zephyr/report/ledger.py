@@ -13,12 +13,15 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Lora, Model, Quantize, Recipe
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.quantization import Quantize
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Lora
 from zephyr.report.damage import damage
 from zephyr.report.paired import Told, items_of, paired
-from zephyr.significance import Evidence, enough, evidence, holm
-from zephyr.statistics import Better, Estimate, Kind, Verdict, verdict
-from zephyr.store import Run, Store
+from zephyr.runs.store import Run, Store
+from zephyr.stats.intervals import Better, Estimate, Kind, Verdict, verdict
+from zephyr.stats.significance import Evidence, enough, evidence, holm
 
 State = Literal["finished", "failed", "damaged", "unfinished", "missing"]
 
@@ -229,7 +232,7 @@ def _gist(failure: str) -> str:
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
-def done(model: Model) -> str:
+def done(model: ModelSpec) -> str:
     """What was done to make a model, in a few words."""
     if model.base is not None:
         return f"base {Path(model.base).name if Path(model.base).is_absolute() else model.base}"

@@ -15,11 +15,12 @@ from zephyr import __version__
 from zephyr.data.sources import is_embedded
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
-from zephyr.recipe import Mixture, Recipe, Source
+from zephyr.recipe.data import MixtureSpec, SourceSpec
+from zephyr.recipe.schema import Recipe
 from zephyr.report.card import licences
 from zephyr.report.ledger import Cell, Row, done, read_ledger
 from zephyr.report.tables import GENERATED, interval, label, number, said, signed
-from zephyr.store import Store
+from zephyr.runs.store import Store
 
 Form = Literal["peft", "merged", "gguf", "ollama"]
 
@@ -111,7 +112,11 @@ def _row(store: Store, recipe: Recipe, name: str, fingerprint: str) -> Row | Non
 
 
 def _header(
-    recipe: Recipe, chain: Sequence[str], data: Mapping[str, Mixture], form: Form, hub: str | None
+    recipe: Recipe,
+    chain: Sequence[str],
+    data: Mapping[str, MixtureSpec],
+    form: Form,
+    hub: str | None,
 ) -> str:
     made_here = _is_all_generated(recipe, data) and recipe.models[chain[0]].base is None
     value: dict[str, Any] = (
@@ -130,11 +135,11 @@ def _header(
     return f"---\n{yaml.safe_dump(value, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _is_all_generated(recipe: Recipe, data: Mapping[str, Mixture]) -> bool:
+def _is_all_generated(recipe: Recipe, data: Mapping[str, MixtureSpec]) -> bool:
     return all(is_embedded(s, recipe.origin) for m in data.values() for s in m.sources)
 
 
-def _hub_ids(recipe: Recipe, data: Mapping[str, Mixture]) -> Iterator[str]:
+def _hub_ids(recipe: Recipe, data: Mapping[str, MixtureSpec]) -> Iterator[str]:
     for mixture in data.values():
         for source in mixture.sources:
             registered = SOURCES.get(source.name or "")
@@ -162,7 +167,7 @@ def _tags(recipe: Recipe, chain: Sequence[str], form: Form) -> list[str]:
 
 
 def _data(
-    data: Mapping[str, Mixture], recipe: Recipe, first: str, hub: str | None
+    data: Mapping[str, MixtureSpec], recipe: Recipe, first: str, hub: str | None
 ) -> Iterator[str]:
     if hub is not None:
         yield (
@@ -179,7 +184,7 @@ def _data(
     yield "This is no legal advice: the card of each source says what holds."
 
 
-def _shown(source: Source) -> Source:
+def _shown(source: SourceSpec) -> SourceSpec:
     """A source as it may be printed: its path without where that lies, and without markup."""
     if source.path is None:
         return source
@@ -228,7 +233,7 @@ def _line(cell: Cell, say: Callable[[str], str]) -> tuple[str, ...]:
     return _escaped(label(cell.column)), value, between, f"{found.n:,}", by, verdict
 
 
-def _limits(recipe: Recipe, data: Mapping[str, Mixture], said: Sequence[str]) -> Iterator[str]:
+def _limits(recipe: Recipe, data: Mapping[str, MixtureSpec], said: Sequence[str]) -> Iterator[str]:
     yield (
         "It is a small model: it can state what is wrong with confidence. Let nobody rely on an"
         " answer that was not checked."

@@ -17,7 +17,7 @@ from zephyr.report.frontier import frontier
 from zephyr.report.latex import table_latex
 from zephyr.report.ledger import Cell, Ledger, read_ledger
 from zephyr.report.sheets import Drawing
-from zephyr.store import Store, full_disk_explained, write_atomically
+from zephyr.runs.store import Store, full_disk_explained, write_atomically
 
 
 def write_report(store: Store, recipe_name: str) -> Path:

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr.significance import Evidence, evidence
-from zephyr.statistics import Estimate, Kind, difference
-from zephyr.store import Run, read_json_lines
+from zephyr.runs.store import Run, read_json_lines
+from zephyr.stats.intervals import Estimate, Kind, difference
+from zephyr.stats.significance import Evidence, evidence
 
 ROUNDING = 1e-6
 """Of an item's value, what two ways of one computation in float32 may differ by.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zephyr.report.ledger import Cell, Column, Difference, Entry, Ledger, Row
-from zephyr.statistics import Estimate
+from zephyr.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from zephyr.store import DONE, FAILED, Store
+from zephyr.runs.store import DONE, FAILED, Store
 
 _TELLING = (DONE, FAILED, "metrics.jsonl")
 """The files of a run that appear or grow while it is made."""

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from zephyr.machine import free_memory
 from zephyr.model.fork import Fork
 from zephyr.model.layout import lay_out, pack
 from zephyr.model.model import Model
+from zephyr.system.memory import free_memory
 
 USEFUL = {"cpu": (4096, 1 << 29), "cuda": (32768, 1 << 62)}
 """Tokens, and bytes kept by them, beyond which a forward gains nothing: on a processor, what does

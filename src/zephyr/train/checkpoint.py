@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zephyr.group import ALONE, Group
-from zephyr.store import full_disk_explained, read_json, sync, write_json
+from zephyr.distributed.process_group import ALONE, Group
+from zephyr.runs.store import full_disk_explained, read_json, sync, write_json
 from zephyr.train.shard import gathered, placed
 
 KEPT = 2

@@ -9,7 +9,7 @@ from zephyr.data.mixture import Split
 from zephyr.errors import ZephyrError
 from zephyr.model.fork import Fork, cut_prompt, fork
 from zephyr.model.template import Template
-from zephyr.recipe import Align, Tune
+from zephyr.recipe.training import Align, Tune
 from zephyr.records import Passage, Record
 
 _COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from zephyr.group import Group, shares
+from zephyr.distributed.process_group import Group, shares
 from zephyr.model.fork import Fork
 from zephyr.model.layout import Layout, pack
 

@@ -21,13 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zephyr.distributed.process_group import ALONE, Group
 from zephyr.errors import ZephyrError
-from zephyr.group import ALONE, Group
 from zephyr.model.fork import Fork
 from zephyr.model.layout import Layout, lay_out
 from zephyr.model.logprobs import spread
-from zephyr.recipe import Optimization
-from zephyr.store import full_disk_explained
+from zephyr.recipe.training import Optimization
+from zephyr.runs.store import full_disk_explained
 from zephyr.train import checkpoint
 from zephyr.train.forwards import forwards
 from zephyr.train.keep import Best

@@ -20,7 +20,7 @@ from torch.nn.functional import logsigmoid
 from zephyr.model.fork import Fork
 from zephyr.model.layout import Batch
 from zephyr.model.logprobs import sum_by_continuation
-from zephyr.recipe import Align
+from zephyr.recipe.training import Align
 
 
 class Terms(NamedTuple):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.group import ALONE, Group, shares
+from zephyr.distributed.process_group import ALONE, Group, shares
 from zephyr.model.fork import Fork
 from zephyr.model.model import Model
 from zephyr.train.loop import Interrupted

@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zephyr.context import Context
 from zephyr.data import mixture
+from zephyr.distributed.process_group import Group
 from zephyr.errors import ZephyrError
-from zephyr.graph import Node
-from zephyr.group import Group
 from zephyr.model import adapter, nano, precision
 from zephyr.model.fork import Fork
 from zephyr.model.load import Form, Lineage, assemble, load
 from zephyr.model.model import Model
-from zephyr.recipe import Align, Lora, Optimization, Tune
+from zephyr.recipe.training import Align, Lora, Optimization, Tune
 from zephyr.records import Record
-from zephyr.store import Run, write_json
+from zephyr.runs.context import Context
+from zephyr.runs.graph import Node
+from zephyr.runs.store import Run, write_json
 from zephyr.train import budget
 from zephyr.train.canary import Canary, choose
 from zephyr.train.examples import examples, pieces, text_of

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import Any, Literal, get_args
 
 from zephyr.errors import ZephyrError
-from zephyr.store import full_disk_explained, sync
+from zephyr.runs.store import full_disk_explained, sync
 
 Kind = Literal["session", "question", "comparison", "vote", "quiz", "rating", "ladder"]
 

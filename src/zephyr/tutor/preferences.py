@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError
 from zephyr.records import content_hash
-from zephyr.store import full_disk_explained, write_atomically
+from zephyr.runs.store import full_disk_explained, write_atomically
 from zephyr.tutor.events import Event
 
 CRITERIA = ("correctness", "relevance", "clarity", "completeness", "other")

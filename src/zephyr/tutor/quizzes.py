@@ -18,7 +18,8 @@ from zephyr.data.readers.choice import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import sources_of
 from zephyr.model.fork import fork
-from zephyr.recipe import Mixture, Recipe, Source
+from zephyr.recipe.data import MixtureSpec, SourceSpec
+from zephyr.recipe.schema import Recipe
 from zephyr.records import Choice, Message
 from zephyr.tutor.settings import Tutor
 
@@ -79,19 +80,19 @@ def open_quizzes(tutor: Tutor, folder: Path, recipe: Recipe, recipe_folder: Path
     return Quizzes(records, recipe.seed)
 
 
-def _of_task(recipe: Recipe) -> tuple[Source, ...]:
+def _of_task(recipe: Recipe) -> tuple[SourceSpec, ...]:
     """What the recipe's first multiple-choice task asks."""
     tasks = (task for task in recipe.evaluate.tasks if task.name in MULTIPLE_CHOICE)
     task = next(tasks, None)
     return () if task is None else sources_of(task)
 
 
-def _read(source: Source, origin: str | None, base: Path, where: str) -> list[Choice]:
+def _read(source: SourceSpec, origin: str | None, base: Path, where: str) -> list[Choice]:
     opened = sources.open_source(
         source, kind="choice", use="exam", origin=origin, base=base, where=where
     )
     records, tally = sources.read(opened)
-    tally.refuse_unreadable(Mixture.model_fields["unreadable"].default)
+    tally.refuse_unreadable(MixtureSpec.model_fields["unreadable"].default)
     return [record for record in records if isinstance(record, Choice)]
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zephyr.errors import ZephyrError, unknown
-from zephyr.recipe import Model
+from zephyr.recipe.models import ModelSpec
 from zephyr.tutor.door import LOOPBACK, Door
 from zephyr.tutor.settings import Tutor, read_settings
 
 if TYPE_CHECKING:
-    from zephyr.plan import Plan
+    from zephyr.engine.plan import Plan
 
 
 def serve(
@@ -60,7 +60,7 @@ def choose_models(plan: "Plan", wanted: Sequence[str]) -> list[str]:
     return list(wanted) or sorted(made, key=lambda name: _learned(models, name))
 
 
-def _learned(models: Mapping[str, Model], name: str) -> tuple[bool, int]:
+def _learned(models: Mapping[str, ModelSpec], name: str) -> tuple[bool, int]:
     """An order in which what has learned most comes first, and quantized models last."""
     steps, origin = 0, models[name].from_
     while origin is not None:
@@ -77,7 +77,7 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def about(model: Model) -> str:
+def about(model: ModelSpec) -> str:
     """In words, what a model of a recipe is."""
     if model.base is not None:
         return f"the base {model.base}"

@@ -8,15 +8,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from zephyr.recipe import Name, Part, Positive, Source
-from zephyr.yaml_file import read_mapping
+from zephyr.recipe.data import SourceSpec
+from zephyr.recipe.part import Name, Positive, RecipePart
+from zephyr.recipe.yaml_positions import read_mapping
 
 Way = Literal["ask", "compare", "quiz", "hint"]
 WAYS: tuple[Way, ...] = ("ask", "compare", "quiz", "hint")
 Words = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
 
 
-class Step(Part):
+class Step(RecipePart):
     """One step of the ladder of hints: its name on the page, and what the model is asked for."""
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"\S")]
@@ -31,7 +32,7 @@ LADDER = (
 )
 
 
-class Limits(Part):
+class Limits(RecipePart):
     """What one request may ask for, and how many are served at a time.
 
     `message` is the most characters of a message, `tokens` the most of an answer. `batch` answers
@@ -44,17 +45,17 @@ class Limits(Part):
     batch: Positive = 16
 
 
-class Quiz(Part):
+class Quiz(RecipePart):
     """Where the questions of the quiz come from, and the most that are taken of each source.
 
     Without `sources` these are the questions of the recipe's multiple-choice task.
     """
 
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)] | None = None
+    sources: Annotated[tuple[SourceSpec, ...], Field(min_length=1)] | None = None
     cap: Positive | None = None
 
 
-class Logs(Part):
+class Logs(RecipePart):
     """What is kept of requests, and for how many days.
 
     Without `messages` a request is counted, and its text is not kept. What is compared is always
@@ -65,7 +66,7 @@ class Logs(Part):
     keep_days: Positive = 90
 
 
-class Tutor(Part):
+class Tutor(RecipePart):
     """How models are served to a class. `models` are all that can be served, unless named.
 
     `system` stands before every conversation. Of the `ways` the page offers those that are named

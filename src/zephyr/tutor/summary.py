@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr.statistics import Estimate, estimate, wilson
+from zephyr.stats.intervals import Estimate, estimate, wilson
 from zephyr.tutor.events import Event
 from zephyr.tutor.preferences import Vote, votes
 

@@ -1,0 +1,115 @@
+"""What all commands share: the terminal, the usual arguments, a recipe and its plan."""
+
+import os
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from zephyr.engine.plan import Plan
+    from zephyr.engine.scheduler import Outcome
+    from zephyr.recipe.schema import Recipe
+    from zephyr.runs.store import Store
+
+out = Console(width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, soft_wrap=True)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a recipe that comes with Zephyr.")
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", "-r", help="The recipe whose nodes are meant.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", help="Changes the recipe: models.M2.align.beta=0.2", metavar="KEY=VALUE"
+    ),
+]
+Jobs = Annotated[int | None, typer.Option(help="Stages side by side (default: run.jobs).", min=1)]
+Processes = Annotated[
+    int | None,
+    typer.Option(help="Processes that train together (default: run.processes).", min=1),
+]
+NoProofs = Annotated[
+    bool, typer.Option("--no-proofs", help="Trains without the proofs before the first step.")
+]
+
+STOPPED = 130
+
+
+def open_store() -> "Store":
+    """The folder of runs: ZEPHYR_RUNS, or ./runs."""
+    from zephyr.runs.store import Store
+
+    return Store(Path(os.environ.get("ZEPHYR_RUNS", "runs")).resolve())
+
+
+def read_recipe_of(name: str, overrides: Sequence[str] | None = None) -> "tuple[Recipe, Path]":
+    """A recipe given by its file or its name, and the folder in which it lies."""
+    from zephyr.recipe.load import find_recipe, read_recipe
+
+    path = find_recipe(name)
+    return read_recipe(path, overrides or ()), path.resolve().parent
+
+
+def make_plan(
+    name: str,
+    overrides: Sequence[str] | None = None,
+    jobs: int | None = None,
+    processes: int | None = None,
+    *,
+    no_proofs: bool = False,
+) -> "Plan":
+    """The plan of a recipe in the store of this folder."""
+    from zephyr.engine import plan
+
+    chosen = {"jobs": jobs, "processes": processes}
+    extra = [f"run.{key}={value}" for key, value in chosen.items() if value]
+    extra += ["run.proofs=false"] if no_proofs else []
+    return plan.make_plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
+
+
+def bring_up_to_date(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outcome, Plan]":
+    """Makes what is not fresh of a plan, or of the nodes that are wanted; shows how it goes.
+
+    Gives the plan as it is then.
+    """
+    from zephyr.cli.progress import Display
+    from zephyr.engine import scheduler as engine
+    from zephyr.engine.plan import todo as to_make
+
+    todo = to_make(plan, wanted)
+    if wanted is None:
+        waiting = sum(plan.state(name) == "waiting" for name in todo)
+        kept = len(plan.nodes) - len(todo)
+        said = f"{plan.recipe.name}: {kept} nodes kept, {len(todo)} to make"
+        if waiting:
+            said += f" ({waiting} of them only if the data change)"
+        out.print(said, highlight=False)
+    with plan.store.lock():
+        plan.record()
+        with Display(plan, out, len(todo)) as display:
+            return engine.run(plan, wanted, display.hear)
+
+
+def end(outcome: "Outcome", recipe: str) -> None:
+    """Tells what went wrong, if anything did, and leaves with the code that says so."""
+    for name, text in outcome.failed.items():
+        err.print(f"[bold red]{name} failed:[/] {escape(text)}", highlight=False)
+    for name, text in outcome.broken.items():
+        err.print(f"[bold red]{name} broke; this is a defect of Zephyr:[/]\n{escape(text)}")
+    if outcome.skipped:
+        err.print(f"Not tried: {', '.join(outcome.skipped)}", highlight=False)
+    if outcome.stopped:
+        err.print(f"Stopped. What is finished is kept; to go on: zephyr run {recipe}")
+        raise typer.Exit(STOPPED)
+    if outcome.broken:
+        raise typer.Exit(1)
+    if outcome.failed:
+        raise typer.Exit(2)

@@ -1,0 +1,340 @@
+"""The commands about data: what a recipe needs, what came of it, and how to take it elsewhere."""
+
+import re
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from zephyr.cli.console import (
+    Overrides,
+    RecipeArgument,
+    RecipeOption,
+    bring_up_to_date,
+    end,
+    make_plan,
+    out,
+    read_recipe_of,
+)
+from zephyr.errors import ZephyrError, unknown
+
+if TYPE_CHECKING:
+    from zephyr.engine.fetch import Parcel, State
+    from zephyr.engine.plan import Plan
+    from zephyr.runs.store import Run
+
+app = typer.Typer(
+    help="What a recipe's data are: checked, fetched, shown, compared and exported.",
+    no_args_is_help=True,
+)
+
+MixtureArgument = Annotated[str, typer.Argument(help="A mixture of the recipe, such as sft.")]
+
+
+@app.command()
+def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
+    """Lists every source with its columns, licence and rows, and says what can't be had here."""
+    from zephyr.data.licences import licence_warnings
+    from zephyr.engine import fetch as gather
+
+    states = gather.check(*read_recipe_of(recipe, overrides))
+    table = Table(box=None, pad_edge=False)
+    for heading in ("in", "source", "columns", "licence", "expected rows", "here"):
+        side: Literal["left", "right"] = "right" if heading == "expected rows" else "left"
+        table.add_column(heading, justify=side, overflow="fold")
+    notes: dict[str, list[str]] = {}
+    for state in states:
+        known = state.registered
+        table.add_row(
+            state.where.removeprefix("evaluate.tasks."),
+            state.name,
+            ", ".join(known.columns) if known else "by their form",
+            "Zephyr's own" if state.own else known.licence if known else "not known to Zephyr",
+            f"{state.expected:,}" if state.expected is not None else "",
+            f"[{'red' if state.problem else 'default'}]{escape(state.said)}[/]",
+        )
+        if known is not None and not state.own:
+            doubts = [f"{fact} is {how}" for fact, how in known.uncertain.items()]
+            unpinned = ["its files are not pinned"] if known.hub and not known.hub.pinned else []
+            notes[known.name] = [*licence_warnings(known), *doubts, *unpinned]
+    out.print(table)
+    for name, said in notes.items():
+        if said:
+            out.print(f"[bold]{name}[/]: {escape('; '.join(said))}", highlight=False)
+    lost = [state for state in states if state.problem is not None]
+    _print_problems(lost)
+    out.print(f"\n{len(states) - len(lost)} of {len(states)} can be had", highlight=False)
+    if lost:
+        raise typer.Exit(2)
+
+
+def _print_problems(lost: "list[State]") -> None:
+    """Each problem once, with the names of all that have it."""
+    from zephyr.data.hub import Unreachable
+
+    by_problem: dict[str, list[State]] = {}
+    for state in lost:
+        said = re.sub(r"(?m)^  where: .*\n", "", str(state.problem))
+        if isinstance(state.problem, Unreachable):
+            said = state.said
+        by_problem.setdefault(said, []).append(state)
+    for states in by_problem.values():
+        names = ", ".join(dict.fromkeys(state.name for state in states))
+        out.print(f"\n[red]{names}[/]: {escape(str(states[0].problem))}", highlight=False)
+
+
+@app.command()
+def fetch(
+    recipe: RecipeArgument = "embedded",
+    overrides: Overrides = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Asks also whether what was fetched has moved on.")
+    ] = False,
+) -> None:
+    """Brings all data and base models that a recipe needs, and says beforehand how much that is."""
+    from zephyr.engine import fetch as gather
+
+    spec, folder = read_recipe_of(recipe, overrides)
+    _bring(gather.outstanding(spec, folder, again=again))
+
+
+def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
+    """Brings what a recipe needs of the hub, if anything is not at hand."""
+    from zephyr.engine import fetch as gather
+
+    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
+        _bring(parcels)
+
+
+def _bring(parcels: "list[Parcel]") -> None:
+    """Fetches what is missing, with a bar."""
+    from zephyr.engine import fetch as gather
+
+    if not parcels:
+        out.print("Nothing to fetch: all is at hand.")
+        return
+    total = sum(parcel.missing for parcel in parcels)
+    for parcel in parcels:
+        count = len(parcel.snapshot.files)
+        files = f"{count} file{'s' * (count > 1)} at {parcel.snapshot.commit[:12]}"
+        size = f"{parcel.missing / 1e6:,.1f} MB"
+        out.print(f"{parcel.where}: {parcel.files.repo}, {files}, {size}", highlight=False)
+    out.print(f"{total / 1e6:,.1f} MB to fetch", highlight=False)
+    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        bar = progress.add_task("fetching", total=total)
+        gather.bring(parcels, lambda count: progress.advance(bar, count))
+    out.print("All is at hand.")
+
+
+@app.command()
+def build(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
+    """Draws the mixtures of a recipe and nothing else, and shows the account of each."""
+    fetch_missing(recipe, overrides)
+    plan = make_plan(recipe, overrides)
+    mixtures = [name for name, node in plan.nodes.items() if node.kind == "mixture"]
+    outcome, plan = bring_up_to_date(plan, mixtures)
+    for name in mixtures:
+        run = plan.store.find(plan.nodes[name].fingerprint)
+        if run.finished:
+            _show_account(name.removeprefix("data."), run)
+    end(outcome, recipe)
+
+
+def _show_account(name: str, run: "Run") -> None:
+    manifest = run.read("artifact/manifest.json")
+    table = Table(box=None, pad_edge=False, title=name, title_justify="left")
+    totals = manifest["totals"]
+    shown = [k for k in totals if totals[k] or k in ("seen", "kept")]
+    for heading in ("source", *shown):
+        side: Literal["left", "right"] = "left" if heading == "source" else "right"
+        table.add_column(heading.replace("_", " "), justify=side, overflow="fold")
+    for source, row in (*manifest["sources"].items(), ("all", totals)):
+        counts = (sum(row[k].values()) if isinstance(row[k], dict) else row[k] for k in shown)
+        table.add_row(source, *(f"{count:,}" for count in counts))
+    out.print(table)
+    if manifest["clean"] == "report":
+        out.print("Repeated, contaminated and near-duplicate records are counted, and kept.")
+    out.print(f"{run.artifact}\n", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def show(
+    mixture: MixtureArgument,
+    recipe: RecipeOption = "embedded",
+    model: Annotated[
+        str | None, typer.Option(help="Whose tokens are shown (default: the first trained on it).")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only records of this source.")] = None,
+    side: Annotated[Literal["train", "holdout"], typer.Option(help="Which side.")] = "train",
+    skip: Annotated[int, typer.Option(min=0, help="Records to pass over.")] = 0,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="Records to show.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Pages through records as a model will see them, supervised tokens in colour."""
+    from zephyr.cli.show import views
+    from zephyr.data import mixture as mixtures
+    from zephyr.model.load import load_tokenizer, quiet
+
+    plan = make_plan(recipe, overrides)
+    run = _made(plan, mixture, recipe)
+    records = getattr(mixtures.load(run.artifact), side)
+    if source is not None:
+        known = sorted({record.source for record in records})
+        if source not in known:
+            raise unknown("source", source, known, where=f"mixture {mixture}, {side}")
+        records = [record for record in records if record.source == source]
+    quiet()
+    tokenizer = load_tokenizer(_tokenizer_folder(plan, mixture, model, recipe))
+    chosen = records[skip : None if n is None else skip + n]
+    if not sys.stdout.isatty():
+        for view in views(chosen, tokenizer):
+            out.print(view, soft_wrap=True)
+        return
+    with out.pager(styles=True):
+        for view in islice(views(chosen, tokenizer), None if n else 100):
+            out.print(view)
+
+
+def _made(plan: "Plan", mixture: str, recipe: str) -> "Run":
+    if mixture not in plan.recipe.data:
+        where = f"recipe {plan.recipe.name}"
+        raise unknown("mixture", mixture, plan.recipe.data, where=where)
+    run = plan.store.find(plan.nodes[f"data.{mixture}"].fingerprint)
+    if not run.finished:
+        raise ZephyrError(
+            f"mixture {mixture!r} has not been drawn yet",
+            where=str(plan.store.root),
+            todo=f"zephyr data build {recipe}",
+        )
+    return run
+
+
+def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str) -> Path:
+    """The folder of the tokenizer by which a model reads a mixture."""
+    from zephyr.model.base import locate
+
+    models = plan.recipe.models
+    if model is None:
+        readers = [name for name, m in models.items() if mixture in m.mixtures]
+        model = next(iter(readers or models))
+    if model not in models:
+        raise unknown("model", model, models, where=f"recipe {plan.recipe.name}")
+    while (origin := models[model].from_) is not None:
+        model = origin
+    base = models[model].base
+    if base is not None:
+        return locate(base, plan.folder, f"models.{model}.base")
+    run = plan.store.find(plan.nodes[model].fingerprint)
+    if not run.finished:
+        raise ZephyrError(
+            f"{model} makes the tokenizer, and has not been made yet",
+            where=str(plan.store.root),
+            todo=f"zephyr run {recipe}",
+        )
+    return run.artifact / "weights"
+
+
+@app.command()
+def card(
+    mixture: MixtureArgument, recipe: RecipeOption = "embedded", overrides: Overrides = None
+) -> None:
+    """Prints the data card of a mixture (Markdown): account, sources, licences and warnings."""
+    from zephyr.report.card import data_card
+
+    plan = make_plan(recipe, overrides)
+    manifest = _made(plan, mixture, recipe).read("artifact/manifest.json")
+    spec = plan.recipe.data[mixture]
+    tokens = _counted(plan, mixture, recipe)
+    sys.stdout.write(data_card(mixture, spec, manifest, tokens, plan.recipe.origin))
+
+
+def _counted(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
+    """Tokens by source for the first model tuned on a mixture, where its tokenizer is here."""
+    from zephyr.data import mixture as mixtures
+    from zephyr.model.load import load_tokenizer, quiet
+    from zephyr.model.template import Template
+    from zephyr.train.examples import examples
+
+    for name, model in plan.recipe.models.items():
+        spec = model.tune or model.align
+        if spec is not None and spec.data == mixture:
+            trained = plan.store.find(plan.nodes[name].fingerprint)
+            if trained.finished:
+                known: Mapping[str, Mapping[str, int]] = trained.read("artifact/examples.json")[
+                    "sources"
+                ]
+                return known
+            try:
+                folder = _tokenizer_folder(plan, mixture, name, recipe)
+            except ZephyrError:
+                return {}
+            quiet()
+            template = Template(load_tokenizer(folder))
+            records = mixtures.load(_made(plan, mixture, recipe).artifact)
+            counts: Mapping[str, Mapping[str, int]] = examples(
+                template, records, spec, spec.max_length
+            ).account["sources"]
+            return counts
+    return {}
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="A lock file, a folder with one, or a mixture.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
+) -> None:
+    """Compares two draws row by row; exits with 1 where they differ."""
+    from zephyr.data.lock import by_source, compare
+
+    found = compare(*(_lock(name, recipe, overrides) for name in (first, second)))
+    out.print(f"{found.same:,} records are the same", highlight=False)
+    for said, places in (
+        (f"only in {first}", found.only_first),
+        (f"only in {second}", found.only_second),
+        ("of other content", found.changed),
+        ("on another side", found.moved),
+    ):
+        if places:
+            counts = ", ".join(f"{s} {n:,}" for s, n in by_source(places).items())
+            some = ", ".join(f"{s} {row}" for s, row in places[:5])
+            out.print(f"{len(places):,} {said}: {counts} (rows: {some}, …)", highlight=False)
+    if found.reordered:
+        out.print("in another order")
+    if not found.nothing:
+        raise typer.Exit(1)
+
+
+def _lock(name: str, recipe: str, overrides: list[str] | None) -> "list[dict[str, str]]":
+    from zephyr.data.lock import read_lock
+
+    if Path(name).exists():
+        return read_lock(Path(name))
+    return read_lock(_made(make_plan(recipe, overrides), name, recipe).artifact)
+
+
+@app.command()
+def export(
+    mixture: MixtureArgument,
+    to: Annotated[
+        Literal["llama-factory", "trl", "parquet", "course"], typer.Option(help="The form.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
+) -> None:
+    """Writes a mixture for other programs."""
+    from zephyr.data import mixture as mixtures
+    from zephyr.data.export import export as write
+
+    run = _made(make_plan(recipe, overrides), mixture, recipe)
+    for path in write(mixtures.load(run.artifact), out_folder, mixture, to):
+        out.print(str(path), soft_wrap=True, highlight=False)

@@ -1,0 +1,83 @@
+"""The commands of the tutor: serving it, and what students preferred."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zephyr.cli.console import Overrides, RecipeOption, make_plan, open_store, out
+from zephyr.errors import ZephyrError
+
+Settings = Annotated[
+    Path | None, typer.Option("--tutor", help="The settings of the course: tutor.yaml.")
+]
+
+preferences = typer.Typer(
+    no_args_is_help=True, help="What students prefer, as they voted in the tutor."
+)
+
+
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models of the recipe; all that are made, if none.")
+    ] = None,
+    recipe: RecipeOption = "embedded",
+    overrides: Overrides = None,
+    tutor: Settings = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="A proxy with TLS stands before the tutor.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate: TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+) -> None:
+    """Puts models that have been run before students: a page, and an API that OpenAI's clients use.
+
+    Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
+    """
+    from zephyr.tutor.door import Door
+    from zephyr.tutor.serve import serve as begin
+
+    door = Door(host, port, behind_proxy, tls_cert, tls_key)
+    begin(make_plan(recipe, overrides), models or [], tutor, door, _say)
+
+
+def _say(text: str) -> None:
+    out.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@preferences.callback()
+def _group() -> None:
+    """A group stays one while it has a single command."""
+
+
+@preferences.command()
+def export(
+    out_file: Annotated[Path, typer.Option("--out", help="The file to write (JSON).")],
+    tutor: Settings = None,
+    force: Annotated[bool, typer.Option("--force", help="Writes over a file.")] = False,
+) -> None:
+    """Writes the votes of a class in the course's form, for `align` to learn from.
+
+    A recipe takes the file as a source of pairs: {name: epfl, path: FILE}.
+    """
+    from zephyr.tutor.events import Events
+    from zephyr.tutor.preferences import write
+    from zephyr.tutor.settings import read_settings
+
+    settings, folder = read_settings(tutor)
+    path = settings.database_path(folder, open_store().root)
+    if not path.is_file():
+        raise ZephyrError(
+            "there is no log of a class here",
+            where=str(path),
+            todo="serve a tutor first (zephyr serve), or give its settings by --tutor",
+        )
+    log = Events(path)
+    try:
+        found = log.all("comparison", "vote")
+    finally:
+        log.close()
+    questions, votes = write(found, settings.course, out_file, force=force)
+    out.print(f"{out_file}: questions {questions}, votes {votes}", soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""torch.distributed for one training over several processes."""

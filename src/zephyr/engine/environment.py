@@ -1,0 +1,104 @@
+"""What a run is made with (`env.json`): settled when it is begun, and kept when it goes on."""
+
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from zephyr.errors import ZephyrError
+from zephyr.runs.store import Run, read_json, write_json
+
+
+def settled(run: Run, now: dict[str, Any]) -> dict[str, Any]:
+    """What the run is made with: as an earlier try has settled it, so that resuming is exact.
+
+    Raises:
+        ZephyrError: that can't be read, or it was begun with more processes than there are now.
+    """
+    path = run.path / "env.json"
+    if not path.exists():
+        write_json(path, now)
+        return now
+    try:
+        env = {"processes": 1, "shard": False, **read_json(path)}
+    except ValueError as error:
+        raise ZephyrError(
+            "what an unfinished run was begun with can't be read",
+            where=str(path),
+            found=error,
+            todo=f"remove {run.path}: the run is then made from its start",
+        ) from error
+    if env["processes"] > now["processes"]:
+        raise ZephyrError(
+            "this training was begun with more processes than there are now",
+            where=str(run.path),
+            found=f"{now['processes']} of {env['processes']}",
+            todo=f"--processes {env['processes']}, or remove the folder to begin anew",
+        )
+    return env
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What is not as it was when a run was begun, a sentence each."""
+    if then["threads"] > cores():
+        yield (
+            f"it was begun with {then['threads']} threads and goes on with as many, for the result "
+            f"depends on their number; this machine has {cores()} cores, and will be slow"
+        )
+    before, after = ({**env["versions"], "device": env["device"]} for env in (then, now))
+    differing = [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
+    if differing:
+        yield (
+            f"it goes on with other than it was begun with ({', '.join(differing)}): "
+            "the result may differ from an unbroken run's in its last bits"
+        )
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment(threads: int, processes: int, *, shard: bool) -> dict[str, Any]:
+    """What a run that starts now is made with."""
+    return {
+        "threads": threads,
+        "processes": processes,
+        "shard": shard and processes > 1,
+        "device": _device(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+LIBRARIES = (
+    "zephyr",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "tokenizers",
+    "numpy",
+)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that a result may depend on."""
+    from importlib.metadata import version
+
+    from zephyr import __version__
+
+    return {n: __version__ if n == "zephyr" else version(n) for n in LIBRARIES}

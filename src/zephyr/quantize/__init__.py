@@ -1,0 +1,1 @@
+"""Quantization: the stage, GPTQ, and the divergence from the model that it came from."""

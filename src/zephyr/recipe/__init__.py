@@ -1,0 +1,1 @@
+"""The recipe: its schema, one file a part, and how it is read from YAML."""

@@ -1,0 +1,20 @@
+"""The base class of every part of a recipe, and the types that several of them share."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RecipePart(BaseModel):
+    """A frozen piece of a recipe that knows its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def spec(self) -> dict[str, Any]:
+        """The canonical form that enters a fingerprint: JSON values, defaults left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
