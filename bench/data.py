@@ -26,9 +26,9 @@ import pyarrow
 import pyarrow.parquet
 
 from zephyr.data import sources
-from zephyr.data.contamination import Exams
-from zephyr.data.duplicates import near_duplicates
-from zephyr.data.mixture import draw
+from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.data.duplicates import find_near_duplicates
+from zephyr.data.mixture import build_mixture
 from zephyr.data.table import SOURCES
 from zephyr.recipe.data import MixtureSpec, SourceSpec
 from zephyr.records import Chat, Choice, Message, Record
@@ -120,7 +120,7 @@ def make_files(folder: Path) -> None:
         print(f"made {path.name}: {rows:,} rows, {path.stat().st_size / 1e6:,.0f} MB")
 
 
-def d_s(folder: Path) -> tuple[MixtureSpec, list[sources.Opened]]:
+def d_s(folder: Path) -> tuple[MixtureSpec, list[sources.OpenedSource]]:
     listed = tuple(SourceSpec(name=n, path=str(folder / f"{n}.parquet")) for n in CHARACTERS)
     mixture = MixtureSpec(kind="chat", sources=listed, cap=CAP, holdout=0.05)
     opened = [
@@ -142,7 +142,9 @@ def timed(work: Callable[[], Any]) -> Timed:
 
 def measure_draw(folder: Path) -> dict[str, Any]:
     mixture, opened = d_s(folder)
-    drawn, seconds = timed(lambda: draw(mixture, opened, seed=42, exams=Exams([], 8)))
+    drawn, seconds = timed(
+        lambda: build_mixture(mixture, opened, seed=42, question_index=EvalQuestionIndex([], 8))
+    )
     totals = drawn.manifest["totals"]
     assert totals["kept"] + totals["near_duplicates"] == 102_030, totals
     return {"seconds": seconds, "rows": totals["seen"], "kept": totals["kept"]}
@@ -177,7 +179,7 @@ def measure_contamination(folder: Path) -> dict[str, Any]:
     chosen = asked[:: len(asked) // PLANTED]
     planting = (" ".join(r.texts) if isinstance(r, Choice) else str(r.question) for _, r in chosen)
     records = planted(many(folder), planting)
-    exams, built = timed(lambda: Exams(asked, 8))
+    exams, built = timed(lambda: EvalQuestionIndex(asked, 8))
     blocks = [records[i : i + 16_384] for i in range(0, len(records), 16_384)]
     found, seconds = timed(lambda: [m for block in blocks for m in exams.find(block)])
     hits = sum(match is not None for match in found)
@@ -199,7 +201,7 @@ def measure_near_duplicates(folder: Path) -> dict[str, Any]:
         said = [Message(m.role, f"{m.content} so") for m in record.messages]
         copies.append(Chat(record.source, tuple(said)))
     records = [*records[: MANY - PLANTED], *copies]
-    found, seconds = timed(lambda: near_duplicates(records, remove=True))
+    found, seconds = timed(lambda: find_near_duplicates(records, remove=True))
     return {
         "seconds": seconds,
         "records": len(records),

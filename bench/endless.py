@@ -38,18 +38,18 @@ def small(folder: Path, data: Path) -> None:
     """
     import torch
 
-    from zephyr.model import nano
+    from zephyr.model import from_scratch
     from zephyr.recipe.training import Shape
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = [row["question"] for row in questions(data, "train")]
-    tokenizer = nano.make_tokenizer(texts, Shape().vocabulary)
+    tokenizer = from_scratch.make_tokenizer(texts, Shape().vocabulary)
     markers = {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
     tokenizer.add_special_tokens(markers)
     tokenizer.chat_template = shape.TEMPLATE
     tokenizer.save_pretrained(folder)
     own = Shape(vocabulary=len(tokenizer))
-    network = nano.make_network(own, end=tokenizer.eos_token_id, seed=SEED)
+    network = from_scratch.make_network(own, eos_token_id=tokenizer.eos_token_id, seed=SEED)
     with torch.no_grad():
         network.get_input_embeddings().weight[tokenizer.eos_token_id] = 0
     network.save_pretrained(folder)

@@ -20,7 +20,7 @@ def write(path: Path, value: dict[str, Any]) -> None:
 
 def products() -> Dtype:
     """The dtype in which this machine multiplies quickest."""
-    return "bfloat16" if precision.is_native() else "float32"
+    return "bfloat16" if precision.has_native_bfloat16() else "float32"
 
 
 def kind(device: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr.evaluate.pages import pages, plain
+from zephyr.evaluate.page_perplexity import detokenize_page, split_pages
 
 SEED = 0
 SUBJECT = "machine_learning"
@@ -56,7 +56,7 @@ def _weighed(work: str, row: Row, tokenizer: Any) -> list[int]:
         return [1] * len(row["choices"])
     if work == "gsm8k":
         return [row["tokens"]]
-    return [_length(plain(row["page"]), tokenizer)]
+    return [_length(detokenize_page(row["page"]), tokenizer)]
 
 
 def _hellaswag(data: Path, tokenizer: Any, context: int) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def _gsm8k(data: Path, tokenizer: Any, context: int) -> Iterator[Row]:
 
 def _wikitext(data: Path, tokenizer: Any, context: int) -> Iterator[Row]:
     text = gzip.decompress((data / "wikitext2" / "wiki.test.raw.txt.gz").read_bytes()).decode()
-    for page in pages(text.replace("\r\n", "\n")):
+    for page in split_pages(text.replace("\r\n", "\n")):
         if SHORTEST <= len(page) <= LONGEST:
             yield {"page": page}
 

@@ -89,11 +89,11 @@ def folder_of(model: Model) -> Path:
 
 def default(server: str, folder: Path) -> str:
     """The dtype in which a server computes if it is told nothing."""
-    from zephyr.model.precision import choose, stored_in
+    from zephyr.model.precision import choose_dtype, stored_dtype
 
     if server == "zephyr":
-        return choose("auto", folder)
-    return str(stored_in(folder)).removeprefix("torch.")  # `--dtype auto`: that of the weights
+        return choose_dtype("auto", folder)
+    return str(stored_dtype(folder)).removeprefix("torch.")  # `--dtype auto`: that of the weights
 
 
 def job(entry: Entry, data: Path, theirs: str, *, quick: bool) -> dict[str, Any]:

@@ -71,18 +71,20 @@ def chats() -> Iterator[Chat]:
 
 def make_files(store: Store) -> None:
     """The runs of the mixture and of the base, finished."""
-    from zephyr.model import nano
+    from zephyr.model import from_scratch
     from zephyr.model.load import Lineage, load_tokenizer
     from zephyr.recipe.training import Shape
 
-    if not store.find("data").finished:
+    if not store.find("data").is_finished:
         made = list(chats())
         made = [made[i] for i in np.random.default_rng(1).permutation(len(made))]
         run = store.begin("data", {})
-        for name, side in zip(mixture.FILES, (made[HELD_OUT:], made[:HELD_OUT]), strict=True):
+        for name, side in zip(
+            mixture.RECORD_FILES, (made[HELD_OUT:], made[:HELD_OUT]), strict=True
+        ):
             write_json_lines(run.artifact / name, map(to_json, side))
         store.finish(run)
-    if not store.find("base").finished:
+    if not store.find("base").is_finished:
         folder = real()
         run = store.begin("base", {})
         weights = run.artifact / "weights"
@@ -92,9 +94,11 @@ def make_files(store: Store) -> None:
                 (weights / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
             tokenizer = load_tokenizer(weights)
         else:
-            tokenizer = nano.make_tokenizer(pool().sentences[:20_000], 4096)
+            tokenizer = from_scratch.make_tokenizer(pool().sentences[:20_000], 4096)
         shape = Shape(vocabulary=len(tokenizer), hidden=32, layers=2, heads=2, mlp=64, context=2048)
-        nano.make_network(shape, end=tokenizer.eos_token_id, seed=1).save_pretrained(weights)
+        from_scratch.make_network(
+            shape, eos_token_id=tokenizer.eos_token_id, seed=1
+        ).save_pretrained(weights)
         tokenizer.save_pretrained(weights)
         Lineage("objects/base/artifact/weights").write(run.artifact)
         store.finish(run)
@@ -130,7 +134,7 @@ def tune(store: Store, *, steps: int, batch: int, every: int) -> list[dict[str, 
     node = Node("M1", "tune", {"seed": 1}, {"from": "M0", "data": "data.sft"})
     inputs = {"from": store.find("base"), "data": store.find("data")}
     run = store.begin(f"tune-{os.getpid()}", {})
-    context = Context(recipe, store.root, store.root, 4096, progress)
+    context = Context(recipe, store.root, store.root, 4096, progress=progress)
     try:
         stages.tune(node, inputs, run, context)
     except KeyboardInterrupt:
@@ -169,7 +173,12 @@ def measure_tokenizer(store: Store) -> dict[str, Any]:
     from zephyr.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(store.find("base").artifact / "weights")
-    texts = [t for side in mixture.load(store.find("data").artifact) for r in side for t in r.texts]
+    texts = [
+        t
+        for side in mixture.load_mixture(store.find("data").artifact)
+        for r in side
+        for t in r.texts
+    ]
     start = time.perf_counter()
     for at in range(0, len(texts), 2048):
         tokenizer(texts[at : at + 2048], add_special_tokens=False, return_attention_mask=False)

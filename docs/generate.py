@@ -13,7 +13,7 @@ import typer.main
 from pydantic.fields import FieldInfo
 
 from zephyr.cli.app import app
-from zephyr.data.table import SOURCES, Source
+from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.evaluate import harness
 from zephyr.evaluate.tasks import TASKS
 from zephyr.recipe.data import MixtureSpec, SourceSpec
@@ -24,7 +24,7 @@ from zephyr.recipe.part import RecipePart
 from zephyr.recipe.quantization import Quantize
 from zephyr.recipe.schema import Recipe
 from zephyr.recipe.training import Align, Lora, Pretrain, Shape, Tune
-from zephyr.records import KINDS
+from zephyr.records import RECORD_KINDS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
@@ -65,13 +65,14 @@ def tasks() -> str:
     for task in TASKS.values():
         asked = ", ".join(f"{source} ({split})" for source, split in task.sources)
         parts.append(
-            f"## {task.name}@{task.version}\n\n{inspect.cleandoc(task.ask.__doc__ or '')}\n\n"
-            f"Asks {task.asks} records of {asked or 'the hold-out of a mixture'}.\n\n"
+            f"## {task.name}@{task.version}\n\n{inspect.cleandoc(task.evaluate.__doc__ or '')}\n\n"
+            f"Asks {task.record_kind} records of {asked or 'the hold-out of a mixture'}.\n\n"
         )
-        rows = [(m.name, m.rule, m.kind, m.better or "neither") for m in task.metrics]
+        rows = [(m.name, m.protocol_label, m.kind, m.better or "neither") for m in task.metrics]
         parts.append(_table(("metric", "rule", "statistic", "better"), rows))
     parts.append(f"## {LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
-    parts.append(f"{inspect.cleandoc(harness.ask.__doc__ or '').partition('Raises:')[0].strip()}\n")
+    described = inspect.cleandoc(harness.evaluate_lm_eval_task.__doc__ or "")
+    parts.append(f"{described.partition('Raises:')[0].strip()}\n")
     return "".join(parts)
 
 
@@ -87,22 +88,22 @@ def sources() -> str:
     """Every registered source, by kind."""
     parts = ["# Sources\n\n", *_SOURCES]
     head = ("name", "on the hub", "revision", "columns", "splits and rows", "licence", "uncertain")
-    for kind in KINDS:
+    for kind in RECORD_KINDS:
         rows = [_source(source) for source in SOURCES.values() if source.kind == kind]
         parts.append(f"## {kind}\n\n{_table(head, rows)}")
     return "".join(parts)
 
 
-def _source(source: Source) -> tuple[str, ...]:
+def _source(source: RegisteredSource) -> tuple[str, ...]:
     """A row of the table of sources."""
     place = revision = ""
     if (hub := source.hub) is not None:
-        place = f"[{hub.id}]({hub.card}) {hub.config or ''}"
-        revision = f"`{hub.revision}`" if hub.pinned else f"`{hub.revision}`, unpinned"
+        place = f"[{hub.id}]({hub.card_url}) {hub.config or ''}"
+        revision = f"`{hub.revision}`" if hub.is_pinned else f"`{hub.revision}`, unpinned"
     columns = ", ".join(source.columns)
-    if source.optional:
-        columns += f" ({', '.join(source.optional)})"
-    mark = {source.train: "**", source.exam: "*"}
+    if source.optional_columns:
+        columns += f" ({', '.join(source.optional_columns)})"
+    mark = {source.train_split: "**", source.eval_split: "*"}
     rows = [
         f"{mark.get(split, '')}{split}{mark.get(split, '')} "
         + ("(not known)" if count is None else f"{count:,}")

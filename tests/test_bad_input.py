@@ -23,8 +23,8 @@ from tests import tiny
 from tests.place import Command, write_files
 from zephyr.engine import stages
 from zephyr.errors import ZephyrError
-from zephyr.model import nano
-from zephyr.model.load import Lineage, load
+from zephyr.model import from_scratch
+from zephyr.model.load import Lineage, load_model
 from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Run
@@ -83,10 +83,10 @@ evaluate:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama as people download it."""
     folder = tmp_path_factory.mktemp("base")
-    model = tiny.model("llama")
+    model = tiny.make_model("llama")
     model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    load(Lineage(str(folder)), folder, token_budget=256)  # imports what every fork needs
+    load_model(Lineage(str(folder)), folder, token_budget=256)  # imports what every fork needs
     return folder
 
 
@@ -567,9 +567,9 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "the tokenizer of another model": (
-        lambda desk: nano.make_tokenizer(["".join(map(chr, range(200, 600)))], 700).save_pretrained(
-            desk.folder / "base"
-        ),
+        lambda desk: from_scratch.make_tokenizer(
+            ["".join(map(chr, range(200, 600)))], 700
+        ).save_pretrained(desk.folder / "base"),
         f"""\
 M0 failed: the tokenizer in this folder is not that of the network
   where:   base
@@ -771,7 +771,7 @@ def test_whoever_stops_it_training_writes_a_checkpoint(desk: Desk, number: int) 
         if node.name == "M1":
             for process in (os.getpid(), os.getppid()):
                 os.kill(process, number)
-            while not context.stop():
+            while not context.should_stop():
                 time.sleep(0.001)
         make(node, inputs, run, context)
 

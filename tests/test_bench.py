@@ -8,7 +8,7 @@ from bench import evaluation, page_serving, questions, rows, serving, shape
 from bench.figures import Spread, agreement, ratios, useful_operations
 from bench.settings import Entry
 from tests import tiny
-from zephyr.model.template import Template
+from zephyr.model.template import ChatTemplate
 from zephyr.records import Chat, Message, Pair
 
 CONVERSATION = "\n\nHuman: What is 2 + 2?\n\nAssistant: Try it.\n\nHuman: Is it 4?"
@@ -26,17 +26,20 @@ def test_counts_are_those_of_the_forks() -> None:
         {"prompt": prompt, "chosen": "4.", "rejected": "The student asks."},
     ]
     asked = (Message("user", "What is 2 + 2?"),)
-    chat, pair = Template(tokenizer).forks(
+    chat, pair = ChatTemplate(tokenizer).make_examples(
         [
             Chat("rows", (*asked, Message("assistant", "2 + 2 = 4."))),
             Pair("rows", asked, "4.", "The student asks."),
         ]
     )
-    chosen = len(chat.continuations[0].ids) + len(pair.continuations[0].ids)
+    chosen = len(chat.completions[0].ids) + len(pair.completions[0].ids)
     assert rows.count(drawn, tokenizer) == rows.Count(
         rows=2,
-        tokens=chat.length + 1 + pair.length + 2,  # the last token of an answer is never read
-        supervised=chat.supervised + pair.supervised,
+        tokens=chat.tree_length
+        + 1
+        + pair.tree_length
+        + 2,  # the last token of an answer is never read
+        supervised=chat.num_loss_tokens + pair.num_loss_tokens,
         chosen=chosen,
     )
 

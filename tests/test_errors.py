@@ -1,6 +1,6 @@
 """The one error, and what its text looks like."""
 
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 
 
 def test_parts_stand_in_order_and_empty_ones_are_left_out() -> None:
@@ -15,5 +15,7 @@ def test_parts_stand_in_order_and_empty_ones_are_left_out() -> None:
 
 
 def test_the_nearest_name_is_offered() -> None:
-    assert "nearest: hellaswag" in str(unknown("task", "helaswag", ["gsm8k", "hellaswag"]))
-    assert "nearest" not in str(unknown("task", "qqq", ["gsm8k"]))
+    assert "nearest: hellaswag" in str(
+        unknown_name_error("task", "helaswag", ["gsm8k", "hellaswag"])
+    )
+    assert "nearest" not in str(unknown_name_error("task", "qqq", ["gsm8k"]))

@@ -16,7 +16,7 @@ LIGHT = [
     "zephyr.data.sources",
     "zephyr.evaluate.tasks",
     "zephyr.report.page",
-    "zephyr.report.ledger",
+    "zephyr.report.results",
     "zephyr.report.model_card",
 ]
 HEAVY = ("torch", "transformers", "pyarrow", "matplotlib", "jieba", "nltk", "sacrebleu", "rensa")

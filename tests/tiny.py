@@ -16,9 +16,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from zephyr.model import nano
-from zephyr.model.fork import Fork, fork
-from zephyr.model.load import assemble
+from zephyr.model import from_scratch
+from zephyr.model.example import Example, make_example
+from zephyr.model.load import build_model
 from zephyr.model.model import Model
 
 VOCABULARY = 320
@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 
 @cache
 def tokenizer() -> Any:
-    return nano.make_tokenizer(TEXT * 5, VOCABULARY)
+    return from_scratch.make_tokenizer(TEXT * 5, VOCABULARY)
 
 
 def qwen2() -> Any:
@@ -98,7 +98,7 @@ def bloom() -> Any:
 FAMILIES = {"qwen2": qwen2, "llama": llama, "gpt2": gpt2, "bloom": bloom}
 
 
-def model(family: str, seed: int = 0) -> Model:
+def make_model(family: str, seed: int = 0) -> Model:
     """A model whose weights are large enough for its answers to depend on what it reads."""
     torch.manual_seed(seed)
     causal = FAMILIES[family]()
@@ -106,16 +106,17 @@ def model(family: str, seed: int = 0) -> Model:
         for parameter in causal.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)
-    return assemble(causal, tokenizer(), token_budget=256)
+    return build_model(causal, tokenizer(), token_budget=256)
 
 
-def forks(seed: int = 0, count: int = 7) -> list[Fork]:
-    """Forks of one to four continuations, with lengths all different."""
+def examples(seed: int = 0, count: int = 7) -> list[Example]:
+    """Examples of one to four completions, with lengths all different."""
     rng = np.random.default_rng(seed)
 
-    def tokens(most: int) -> np.ndarray:
-        return rng.integers(1, VOCABULARY, rng.integers(1, most + 1))
+    def random_tokens(max_tokens: int) -> np.ndarray:
+        return rng.integers(1, VOCABULARY, rng.integers(1, max_tokens + 1))
 
     return [
-        fork(tokens(20), *(tokens(12) for _ in range(rng.integers(1, 5)))) for _ in range(count)
+        make_example(random_tokens(20), *(random_tokens(12) for _ in range(rng.integers(1, 5))))
+        for _ in range(count)
     ]

@@ -10,9 +10,9 @@ import torch
 
 from zephyr.engine.plan import make_plan
 from zephyr.engine.stages import run_stage
-from zephyr.evaluate.footprint import Footprint
-from zephyr.model.load import Lineage, load, quiet
-from zephyr.model.precision import choose
+from zephyr.evaluate.footprint import FootprintBenchmark
+from zephyr.model.load import Lineage, load_model, silence_libraries
+from zephyr.model.precision import choose_dtype
 from zephyr.recipe.load import read_recipe
 from zephyr.runs.context import Context
 from zephyr.runs.store import Store
@@ -22,7 +22,7 @@ from zephyr.system.memory import peak_memory
 def main() -> None:
     source, goal = map(Path, sys.argv[1:])
     job: dict[str, Any] = json.loads(source.read_text())
-    quiet()
+    silence_libraries()
     path = Path(job["recipe"])
     recipe, folder = read_recipe(path), path.parent
     store = Store(Path(job["store"]))
@@ -32,13 +32,13 @@ def main() -> None:
     result: dict[str, Any] = {}
     if job["part"] == "measure":
         lineage = Lineage.read(store.find(node.fingerprint).artifact)
-        dtype = choose("auto", lineage.folder(store.root))
-        result["readings"] = Footprint(lineage, store.root, dtype).measure()
+        dtype = choose_dtype("auto", lineage.weights_folder(store.root))
+        result["readings"] = FootprintBenchmark(lineage, store.root, dtype).measure()
         result["dtype"] = dtype
     elif job["part"] == "whole":
         lineage = Lineage.read(store.find(node.fingerprint).artifact)
         with peak_memory() as peak:
-            load(lineage, store.root, token_budget=4096)
+            load_model(lineage, store.root, token_budget=4096)
         result["peak_bytes"] = peak[0]
     else:
         inputs = {role: store.find(plan.nodes[n].fingerprint) for role, n in node.inputs.items()}

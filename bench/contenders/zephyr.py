@@ -12,28 +12,28 @@ from torch.optim.optimizer import (
 )
 
 from bench.contenders.job import Job, Pass, main, now, read_rows
-from zephyr.data.mixture import Split as Records
+from zephyr.data.mixture import RecordSplit as Records
 from zephyr.model import adapter, precision
-from zephyr.model.load import Lineage, load, quiet
+from zephyr.model.load import Lineage, load_model, silence_libraries
 from zephyr.recipe.machine import RunSettings
 from zephyr.recipe.training import Align, Lora, Tune
 from zephyr.records import Chat, Message, Pair, Record
 from zephyr.train import budget
-from zephyr.train.examples import examples
-from zephyr.train.loop import Pace, Split, train
-from zephyr.train.objectives import Objective, Preference, TokenLoss
-from zephyr.train.reference import reference
+from zephyr.train.examples import build_examples
+from zephyr.train.loop import ExampleSplit, LoopOptions, train
+from zephyr.train.objectives import Objective, PreferenceLoss, TokenLoss
+from zephyr.train.reference import compute_reference_logprobs
 
 NEVER = 1_000_000
 
 
 def one_pass(job: Job, path: str) -> Pass:
-    quiet()
+    silence_libraries()
     kept = Pass()
     settings = RunSettings(**job.options)
     folder = Path(job.model)
-    dtype = precision.choose(settings.dtype, folder)
-    model = load(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype, form="adapts")
+    dtype = precision.choose_dtype(settings.dtype, folder)
+    model = load_model(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype, form="adapts")
     targets = job.targets if isinstance(job.targets, str) else tuple(job.targets)
     spec = {
         "data": "rows",
@@ -47,21 +47,21 @@ def one_pass(job: Job, path: str) -> Pass:
     }
     records = [_record(row) for row in read_rows(path)]
     stage = Tune(**spec) if job.kind == "sft" else Align(**spec, beta=job.beta)
-    forks = examples(model.template, Records(records, []), stage, model.context).train
+    forks = build_examples(model.template, Records(records, []), stage, model.context_length).train
     place = Path(job.folder) / Path(path).stem
     place.mkdir()
     objective: Objective = TokenLoss()
     if isinstance(stage, Align):
         start = now(job.device)
-        sums = reference(model, "base", forks, place / "reference.safetensors")
+        sums = compute_reference_logprobs(model, "base", forks, place / "reference.safetensors")
         kept.reference_seconds = now(job.device) - start
-        objective = Preference(stage, sums)
-    kept.supervised = sum(f.supervised for f in forks)
+        objective = PreferenceLoss(stage, sums)
+    kept.supervised = sum(f.num_loss_tokens for f in forks)
     lora = stage.lora
     assert isinstance(lora, Lora)
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, 0)
+    model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, lora, 0)
 
-    cut = budget.choose(model, forks, 1, settings.token_budget)
+    cut = budget.choose_budget(model, forks, 1, settings.token_budget)
     began: list[float] = []
 
     def stop() -> bool:
@@ -80,12 +80,12 @@ def one_pass(job: Job, path: str) -> Pass:
     with _inside(model.network, job.device) as inside:
         train(
             model.network,
-            Split(forks, objective),
+            ExampleSplit(forks, objective),
             None,
             stage,
             seed=0,
             folder=place,
-            pace=Pace(model.layout, cut.tokens, NEVER, progress, stop),
+            options=LoopOptions(model.layout, cut.tokens, NEVER, progress, stop),
         )
     kept.outside = 1 - inside[0] / kept.seconds
     return kept

@@ -1,4 +1,4 @@
-"""The one error that users see.
+"""ZephyrError: the one exception that is shown to users, without a traceback.
 
 `ZephyrError` is raised for wrong input and for a world that does not cooperate (a missing file, a
 full disk). The command line prints it without a traceback and exits with code 2. A broken promise
@@ -39,21 +39,21 @@ class ZephyrError(Exception):
         self.problem = problem
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The member of `names` that is spelt most like `name`, or None if none is close."""
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """The closest match of `name` among `names`, or None if none is close."""
     matches = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
-def unknown(
+def unknown_name_error(
     what: str, name: str, names: Iterable[str], *, where: str | None = None, todo: str | None = None
 ) -> ZephyrError:
-    """The error for a name that is not among `names`."""
+    """Makes the error for a name that is not among `names`."""
     known = sorted(names)
     return ZephyrError(
         f"unknown {what} {name!r}",
         where=where,
         allowed=known or "(none)",
-        nearest=nearest(name, known),
+        nearest=closest_name(name, known),
         todo=todo,
     )

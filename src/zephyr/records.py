@@ -1,4 +1,4 @@
-"""Records: the only thing that flows between data, training and evaluation.
+"""Records: data rows of four kinds that flow between data, training and evaluation.
 
 Four kinds, all frozen. `id` is a hash of the content alone, so the same example from two sources
 has one id; `group` is what must stay together when a hold-out is split off (the same question
@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 Role = Literal["system", "user", "assistant"]
-Kind = Literal["chat", "pair", "choice", "passage"]
-KINDS: tuple[Kind, ...] = ("chat", "pair", "choice", "passage")
+RecordKind = Literal["chat", "pair", "choice", "passage"]
+RECORD_KINDS: tuple[RecordKind, ...] = ("chat", "pair", "choice", "passage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ def content_hash(*parts: Any) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What the four kinds share: the name of the source, and identity by content."""
+    """Base class of the four kinds: the name of the source, and identity by content."""
 
     source: str
-    kind: ClassVar[Kind]
+    kind: ClassVar[RecordKind]
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -60,24 +60,26 @@ class Record:
     @cached_property
     def group(self) -> str:
         """The hash of the question, whatever its case and its blanks."""
-        asked = self.question
-        return content_hash(" ".join(asked.split()).casefold() if isinstance(asked, str) else asked)
+        question = self.question
+        return content_hash(
+            " ".join(question.split()).casefold() if isinstance(question, str) else question
+        )
 
 
-def _turns(messages: tuple[Message, ...]) -> list[list[str]]:
+def _messages_to_json(messages: tuple[Message, ...]) -> list[list[str]]:
     return [[message.role, message.content] for message in messages]
 
 
 @dataclass(frozen=True)
 class Chat(Record):
-    """A conversation whose assistant turns are to be learned; it ends with one of them."""
+    """A conversation for SFT: its assistant turns are learned, and it ends with one."""
 
     messages: tuple[Message, ...]
-    kind: ClassVar[Kind] = "chat"
+    kind: ClassVar[RecordKind] = "chat"
 
     @property
     def content(self) -> tuple[Any, ...]:
-        return (_turns(self.messages),)
+        return (_messages_to_json(self.messages),)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ class Chat(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """A conversation that ends with the user, and two answers of which one is preferred.
+    """A preference pair: a prompt that ends with the user, a chosen and a rejected answer.
 
     `aspect` says what the preference is about (correctness, truth, safety, manner, …), so that
     reward accuracy can be shown apart for each; it is not part of the content.
@@ -100,11 +102,11 @@ class Pair(Record):
     chosen: str
     rejected: str
     aspect: str = "unspecified"
-    kind: ClassVar[Kind] = "pair"
+    kind: ClassVar[RecordKind] = "pair"
 
     @property
     def content(self) -> tuple[Any, ...]:
-        return (_turns(self.prompt), self.chosen, self.rejected)
+        return (_messages_to_json(self.prompt), self.chosen, self.rejected)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class Choice(Record):
-    """A text and its possible continuations or answers, of which `choices[answer]` is right.
+    """A multiple-choice question, of which `choices[answer]` is right.
 
     `subject` is a topic where the source names one, else empty.
     """
@@ -126,7 +128,7 @@ class Choice(Record):
     choices: tuple[str, ...]
     answer: int
     subject: str = ""
-    kind: ClassVar[Kind] = "choice"
+    kind: ClassVar[RecordKind] = "choice"
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -143,10 +145,10 @@ class Choice(Record):
 
 @dataclass(frozen=True)
 class Passage(Record):
-    """Plain text."""
+    """Plain text, for pretraining, perplexity and calibration."""
 
     text: str
-    kind: ClassVar[Kind] = "passage"
+    kind: ClassVar[RecordKind] = "passage"
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -157,7 +159,7 @@ class Passage(Record):
         return (self.text,)
 
 
-_TYPES: dict[str, type[Record]] = {
+_CLASS_BY_KIND: dict[str, type[Record]] = {
     "chat": Chat,
     "pair": Pair,
     "choice": Choice,
@@ -170,9 +172,9 @@ def to_json(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {"kind": record.kind, "source": record.source}
     match record:
         case Chat():
-            row["messages"] = _turns(record.messages)
+            row["messages"] = _messages_to_json(record.messages)
         case Pair():
-            row["prompt"] = _turns(record.prompt)
+            row["prompt"] = _messages_to_json(record.prompt)
             row |= {"chosen": record.chosen, "rejected": record.rejected, "aspect": record.aspect}
         case Choice():
             row |= {"text": record.text, "choices": list(record.choices)}
@@ -190,4 +192,4 @@ def from_json(row: dict[str, Any]) -> Record:
             fields[key] = tuple(Message(role, text) for role, text in fields[key])
     if "choices" in fields:
         fields["choices"] = tuple(fields["choices"])
-    return _TYPES[row["kind"]](**fields)
+    return _CLASS_BY_KIND[row["kind"]](**fields)

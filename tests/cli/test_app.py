@@ -18,8 +18,8 @@ from tests.place import Command, Place, wait_for
 from zephyr.cli import app as cli
 from zephyr.cli import doctor
 from zephyr.report import figures
-from zephyr.report.ledger import Ledger
-from zephyr.report.sheets import Drawing
+from zephyr.report.plotting import Drawing
+from zephyr.report.results import Results
 from zephyr.runs.store import read_json_lines, write_json_lines
 
 COMMANDS = ["run", "plan", "why", "report", "compare", "serve", "chat", "export", "list", "doctor"]
@@ -244,11 +244,11 @@ def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command)
 def test_a_run_that_goes_while_it_is_read_is_told(
     place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drawn(ledger: Ledger) -> list[Drawing]:
+    def drawn(ledger: Results) -> list[Drawing]:
         shutil.rmtree(place.run("M1/gsm8k"))
         return []
 
-    monkeypatch.setattr(figures, "draw_all", drawn)
+    monkeypatch.setattr(figures, "draw_figures", drawn)
     code, _, err = zephyr("report", "tiny.yaml")
     assert (code, err.splitlines()[0]) == (
         2,
@@ -307,7 +307,7 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from zephyr.model.load import Lineage, load
+    from zephyr.model.load import Lineage, load_model
 
     out = tmp_path / "out"
     arguments = ("-r", "tiny.yaml", "--to", "peft", "--out", str(out))
@@ -330,7 +330,7 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
 
     whole = place.run("M0") / "artifact" / "weights"
     alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(whole), out)
-    ours = load(Lineage.read(place.run("M2") / "artifact"), place.runs, token_budget=256)
+    ours = load_model(Lineage.read(place.run("M2") / "artifact"), place.runs, token_budget=256)
     text = AutoTokenizer.from_pretrained(out)("What is force?", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(
@@ -345,19 +345,21 @@ def test_an_exported_model_answers_alike_in_plain_transformers(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from zephyr.model import quantize
-    from zephyr.model.load import Lineage, load
+    from zephyr.model import bnb_quantization
+    from zephyr.model.load import Lineage, load_model
     from zephyr.records import Message
 
     out = tmp_path / "out"
     arguments = ("-r", "tiny.yaml", "--to", "merged", "--out", str(out))
     found = zephyr("export", name, *arguments)
     assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: a whole model for transformers")
-    ours = load(Lineage.read(place.run(name) / "artifact"), place.runs, token_budget=256)
+    ours = load_model(Lineage.read(place.run(name) / "artifact"), place.runs, token_budget=256)
     plain, cut = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
-    quantize.keep_exact(plain)  # bitsandbytes' faster kernel wants wider layers than these
+    bnb_quantization.disable_avx512_bf16_kernel(
+        plain
+    )  # bitsandbytes' faster kernel wants wider layers than these
     for asked in ("What is force", "What is work and what is it for"):
-        prompt = ours.template.prompt([Message("user", asked)])
+        prompt = ours.template.encode_prompt([Message("user", asked)])
         row = [{"role": "user", "content": asked}]
         ids = cut.apply_chat_template(row, add_generation_prompt=True, return_dict=False)
         assert ids == prompt.tolist()

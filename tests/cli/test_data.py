@@ -28,10 +28,10 @@ from tests.place import Command
 from zephyr.cli import console
 from zephyr.data import hub, hub_client, sources
 from zephyr.data import mixture as mixtures
-from zephyr.data.forms import form_of
+from zephyr.data.column_formats import detect_format
 from zephyr.data.lock import read_lock
-from zephyr.data.readers.values import LeftOut
-from zephyr.data.table import SOURCES, Source
+from zephyr.data.readers.parsing import SkippedRecord
+from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import TASKS
 from zephyr.recipe.data import SourceSpec, Use
@@ -106,7 +106,7 @@ def shards(pattern: str, rows: Sequence[Row]) -> Files:
 def base_model() -> Files:
     """A tiny Llama as it lies on the hub, with files that nobody needs."""
     with tempfile.TemporaryDirectory() as folder:
-        model = tiny.model("llama")
+        model = tiny.make_model("llama")
         model.causal.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
@@ -131,7 +131,7 @@ def repositories() -> Repositories:
     }
     for source in SOURCES.values():
         place = source.hub
-        for split in {source.train, source.exam} - {None} if place is not None else ():
+        for split in {source.train_split, source.eval_split} - {None} if place is not None else ():
             files = found.setdefault(("dataset", place.id), {}).setdefault(place.revision, {})
             files |= shards(place.pattern(str(split)), EXAMPLES[source.name])
     return found
@@ -152,7 +152,7 @@ def point_at(patch: pytest.MonkeyPatch, server: HubServer, folder: Path) -> None
     # the client read its environment when it was imported
     patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     patch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(folder / "token"))
-    patch.setattr(hub_client, "PAUSE", 0.01)
+    patch.setattr(hub_client, "RETRY_DELAY", 0.01)
     patch.setattr(hub_client, "TIMEOUT", 0.5)
     patch.chdir(folder)
 
@@ -290,54 +290,54 @@ def table(text: str) -> list[list[str]]:
 USES = [
     (source, use)
     for source in SOURCES.values()
-    for use, split in (("train", source.train), ("exam", source.exam))
+    for use, split in (("train", source.train_split), ("exam", source.eval_split))
     if source.hub is not None and split is not None
 ]
 
 
-def told(source: Source) -> tuple[list[Record], Counter[str]]:
+def told(source: RegisteredSource) -> tuple[list[Record], Counter[str]]:
     """What the examples of a source give when a reader gets them as they stand."""
     found: list[Record] = []
     left: Counter[str] = Counter()
     for row in EXAMPLES[source.name]:
         try:
-            parts = list(form_of(row, source.kind, source, "here").reader(row, source.name))
-        except LeftOut as error:
+            parts = list(detect_format(row, source.kind, source, "here").reader(row, source.name))
+        except SkippedRecord as error:
             parts = [error]
-        left.update(str(part) for part in parts if isinstance(part, LeftOut))
+        left.update(str(part) for part in parts if isinstance(part, SkippedRecord))
         found += [
             replace(part, aspect=source.aspect) if isinstance(part, Pair) else part
             for part in parts
-            if not isinstance(part, LeftOut)
+            if not isinstance(part, SkippedRecord)
         ]
     return found, left
 
 
 @pytest.mark.parametrize(("source", "use"), USES, ids=lambda value: getattr(value, "name", value))
 def test_a_registered_source_comes_as_its_examples_are(
-    desk: Desk, source: Source, use: Use
+    desk: Desk, source: RegisteredSource, use: Use
 ) -> None:
     """From its repository, revision and files, and no others."""
     spec, place = SourceSpec(name=source.name), source.hub
-    wanted = sources.on_hub(spec, use, "here")
+    wanted = sources.hub_query(spec, use, "here")
     assert wanted is not None
     assert place is not None
     with pytest.raises(ZephyrError, match=f"source '{source.name}' has not been fetched"):
-        sources.fingerprint(spec, use=use, origin=None, base=desk.folder, where="here")
-    snapshot = hub.fetch(wanted, hub.ask(wanted, "here"), "here")
+        sources.source_fingerprint(spec, use=use, origin=None, base=desk.folder, where="here")
+    snapshot = hub.fetch(wanted, hub.resolve_snapshot(wanted, "here"), "here")
     opened = sources.open_source(
         spec, kind=source.kind, use=use, origin=None, base=desk.folder, where="here"
     )
-    records, tally = sources.read(opened)
+    records, tally = sources.read_records(opened)
     expected, left = told(source)
     assert records == expected
-    assert (tally.seen, tally.left_out, tally.unreadable) == (
+    assert (tally.item_count, tally.skip_reasons, tally.unreadable_reasons) == (
         len(expected) + left.total(),
         left,
         {},
     )
     assert left == LEFT_OUT.get(source.name, {})
-    split = str(source.train if use == "train" else source.exam)
+    split = str(source.train_split if use == "train" else source.eval_split)
     files = shards(place.pattern(split), EXAMPLES[source.name])
     assert {file.path for file in snapshot.files} == files.keys()
     first, *others = [request.path for request in desk.server.requests]
@@ -712,7 +712,7 @@ PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial"}
 
 def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(desk: Desk) -> None:
     """It is asked once, and not for each of 42 repositories."""
-    desk.patch.setattr(hub_client, "PAUSE", 0.2)
+    desk.patch.setattr(hub_client, "RETRY_DELAY", 0.2)
     desk.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     printed = desk.zephyr("data", "check", "paper", code=2)
@@ -1126,13 +1126,13 @@ def test_export_writes_files_and_says_where(
     assert printed.splitlines() == [f"there/deep/{name}" for name in files]
     assert {path.name for path in there.iterdir()} == set(files)
     kinds = {"sft": "chat", "votes": "pair", "quiz": "choice"}
-    split = mixtures.load(made.artifact(f"data.{mixture}"))
+    split = mixtures.load_mixture(made.artifact(f"data.{mixture}"))
     for name, records in zip(files, split, strict=False):
         spec = SourceSpec(path=f"there/deep/{name}")
         opened = sources.open_source(
             spec, kind=kinds[mixture], use="train", origin=None, base=made.folder, where="here"
         )
-        again, _ = sources.read(opened)
+        again, _ = sources.read_records(opened)
         assert len(again) == len(records) > 0
         if form != "course":
             assert [record.id for record in again] == [record.id for record in records]

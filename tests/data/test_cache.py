@@ -40,8 +40,8 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return plain(path)
 
     monkeypatch.setattr(cache, "_sha256", spy)
-    monkeypatch.setattr(cache, "LARGE", 0)
-    monkeypatch.setattr(cache, "GRAIN", -1)
+    monkeypatch.setattr(cache, "LARGE_FILE_BYTES", 0)
+    monkeypatch.setattr(cache, "CLOCK_GRANULARITY", -1)
     return read
 
 
@@ -68,7 +68,7 @@ def test_a_changed_file_is_hashed_again(tmp_path: Path, hashed: list[Path]) -> N
 def test_a_file_that_has_just_been_written_is_not_remembered(
     tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "GRAIN", 5.0)
+    monkeypatch.setattr(cache, "CLOCK_GRANULARITY", 5.0)
     path = put(tmp_path / "r.txt", b"abc", age=0)
     content_sha256(path)
     content_sha256(path)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zephyr.data import duplicates
-from zephyr.data.duplicates import ALIKE, SHINGLE, near_duplicates
-from zephyr.data.words import SIGNS, WORDS, runs, words
+from zephyr.data.duplicates import JACCARD_THRESHOLD, SHINGLE_WORDS, find_near_duplicates
+from zephyr.data.ngrams import WORD_OR_SIGN_PATTERN, WORD_PATTERN, hash_ngrams, hash_words
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
 WORD = [f"{a}{b}{c}" for a in "bcdfghklmn" for b in "aeiou" for c in "prstvwxz"]
@@ -24,7 +24,7 @@ def chat(question: str, answer: str) -> Chat:
 
 def near(*records: Record) -> list[int | None]:
     """The first record that each one repeats, where those that do so are removed."""
-    found = near_duplicates(records, remove=True)
+    found = find_near_duplicates(records, remove=True)
     assert all(len(earlier) <= 1 for earlier in found)
     return [earlier[0] if earlier else None for earlier in found]
 
@@ -71,7 +71,13 @@ def test_only_what_stays_is_compared_with() -> None:
 
 def test_what_is_only_reported_is_joined_along_chains() -> None:
     chain = [Passage("s", " ".join(WORD[count:100])) for count in (0, 15, 30, 30)]
-    assert near_duplicates([*chain, Passage("s", TEXT)], remove=False) == [[], [0], [1], [1], []]
+    assert find_near_duplicates([*chain, Passage("s", TEXT)], remove=False) == [
+        [],
+        [0],
+        [1],
+        [1],
+        [],
+    ]
 
 
 def test_a_short_answer_tells_little() -> None:
@@ -98,8 +104,8 @@ def test_many_rows_of_one_pattern_are_told_apart_quickly(monkeypatch: pytest.Mon
         compared.append((one, other))
         return False
 
-    monkeypatch.setattr(duplicates._Shingles, "alike", spy)
-    near_duplicates([chat(f"{TEXT} {n}", str(n)) for n in range(3_000)], remove=True)
+    monkeypatch.setattr(duplicates._ShingleSets, "are_near_duplicates", spy)
+    find_near_duplicates([chat(f"{TEXT} {n}", str(n)) for n in range(3_000)], remove=True)
     assert len(compared) < 3_000
 
 
@@ -107,8 +113,10 @@ def similarity(one: str, other: str) -> float:
     """Jaccard similarity of the sets of runs, written out."""
     sets = []
     for text in (one, other):
-        said = SIGNS.findall(text.lower())
-        sets.append({tuple(said[i : i + SHINGLE]) for i in range(len(said) - SHINGLE + 1)})
+        said = WORD_OR_SIGN_PATTERN.findall(text.lower())
+        sets.append(
+            {tuple(said[i : i + SHINGLE_WORDS]) for i in range(len(said) - SHINGLE_WORDS + 1)}
+        )
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
@@ -125,7 +133,7 @@ def test_alike_is_decided_by_the_similarity(changed: int) -> None:
         copies.append(" ".join(said))
     found = near(*(Passage("s", text) for text in (*originals, *copies)))
     assert found[:100] == [None] * 100
-    alike = [similarity(a, b) >= ALIKE for a, b in zip(originals, copies, strict=True)]
+    alike = [similarity(a, b) >= JACCARD_THRESHOLD for a, b in zip(originals, copies, strict=True)]
     missed = sum(a != (f is not None) for a, f in zip(alike, found[100:], strict=True))
     assert missed <= 1  # a band meets with a probability of 0.998 at the very edge
     assert all(f in (None, n) for n, f in enumerate(found[100:]))
@@ -134,20 +142,20 @@ def test_alike_is_decided_by_the_similarity(changed: int) -> None:
 @given(st.lists(st.text("ab1, .", max_size=12), max_size=6), st.integers(1, 4))
 def test_runs_are_those_of_each_text(texts: list[str], n: int) -> None:
     """Equal runs have equal hashes, others others, and none goes beyond its text."""
-    for pattern in (WORDS, SIGNS):
-        found = runs(words(texts, pattern), n)
+    for pattern in (WORD_PATTERN, WORD_OR_SIGN_PATTERN):
+        found = hash_ngrams(hash_words(texts, pattern), n)
         by_hand = []
         for text in texts:
             said = pattern.findall(text)
             by_hand.append([tuple(said[i : i + n]) for i in range(len(said) - n + 1)])
-        assert np.diff(found.bounds).tolist() == list(map(len, by_hand))
+        assert np.diff(found.offsets).tolist() == list(map(len, by_hand))
         flat = [run for each in by_hand for run in each]
         assert len(set(found.hashes.tolist())) == len(set(flat))
         assert len(dict(zip(found.hashes.tolist(), flat, strict=True))) == len(set(flat))
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    assert runs(words(["Two words here"]), 2).hashes.tolist() == [
+    assert hash_ngrams(hash_words(["Two words here"]), 2).hashes.tolist() == [
         12357865972306872373,
         11335622722555578668,
     ]
@@ -156,5 +164,5 @@ def test_hashes_are_the_same_in_every_process() -> None:
 def test_no_thread_is_left_behind() -> None:
     """A worker that is forked after a draw would else wait for ever for its own."""
     before = threading.active_count(), len(list(Path("/proc/self/task").glob("*")))
-    near_duplicates([Passage("s", f"{TEXT} {WORD[n]}") for n in range(400)], remove=True)
+    find_near_duplicates([Passage("s", f"{TEXT} {WORD[n]}") for n in range(400)], remove=True)
     assert (threading.active_count(), len(list(Path("/proc/self/task").glob("*")))) == before

@@ -11,30 +11,30 @@ from typing import Any, Literal
 import pytest
 
 from zephyr.data import embedded, mixture, sources
-from zephyr.data.contamination import Exams
+from zephyr.data.contamination import EvalQuestionIndex
 from zephyr.data.embedded import arithmetic, problems, programs, stories
-from zephyr.data.embedded.arithmetic import Sum
+from zephyr.data.embedded.arithmetic import Equation
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.tasks import find, sources_of
+from zephyr.evaluate.tasks import get_task, resolve_sources
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.load import read_recipe
-from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
 LATER = ("gsm8k_socratic", "mathdial")
 """Sources that came after the version of the rows was raised last, and changed none of them."""
-SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.parts]
+SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.splits]
 
 
 def records(name: str, split: str) -> list[Record]:
     opened = open_embedded(SourceSpec(name=name, split=split), SOURCES[name].kind, "exam")
-    found, tally = sources.read(opened)
-    assert not tally.unreadable, tally.unreadable
+    found, tally = sources.read_records(opened)
+    assert not tally.unreadable_reasons, tally.unreadable_reasons
     return found
 
 
-def open_embedded(source: SourceSpec, kind: Kind, use: Use) -> sources.Opened:
+def open_embedded(source: SourceSpec, kind: RecordKind, use: Use) -> sources.OpenedSource:
     return sources.open_source(
         source, kind=kind, use=use, origin="embedded", base=Path(), where="here"
     )
@@ -63,7 +63,7 @@ def good_texts(record: Record) -> Iterator[str]:
 
 def compute(expression: str) -> int:
     left, operator, right, *more = re.split(r"([+\-x])", expression)
-    value = Sum(int(left), operator, int(right)).result  # type: ignore[arg-type]
+    value = Equation(int(left), operator, int(right)).result  # type: ignore[arg-type]
     return value + sum(int(n) for n in more[1::2])
 
 
@@ -72,10 +72,10 @@ LONG = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
 
 
 def test_every_source_of_the_table_is_made() -> None:
-    assert embedded._SOURCES.keys() | embedded.SAME.keys() == SOURCES.keys()
+    assert embedded._SOURCES.keys() | embedded.SOURCE_ALIASES.keys() == SOURCES.keys()
     for name, source in SOURCES.items():
-        parts = embedded._SOURCES[embedded.SAME.get(name, name)].parts
-        assert {source.train, source.exam} - {None} <= parts.keys()
+        parts = embedded._SOURCES[embedded.SOURCE_ALIASES.get(name, name)].splits
+        assert {source.train_split, source.eval_split} - {None} <= parts.keys()
 
 
 @pytest.mark.parametrize(("name", "split"), SPLITS, ids=str)
@@ -101,14 +101,14 @@ def test_rows_are_read_and_everything_computed_in_them_is_right(name: str, split
     ],
 )
 def test_sums_are_worked_digit_by_digit(left: int, operator: Any, right: int, worked: str) -> None:
-    assert arithmetic.work(Sum(left, operator, right)) == worked
+    assert arithmetic.format_working(Equation(left, operator, right)) == worked
 
 
 def test_a_mistake_is_another_number_with_as_many_digits() -> None:
     random = Random(0)
     for number in range(100):
         for _ in range(5):
-            wrong = arithmetic.mistaken(random, number)
+            wrong = arithmetic.wrong_result(random, number)
             assert wrong != number
             assert len(str(wrong)) == len(str(number))
 
@@ -116,8 +116,8 @@ def test_a_mistake_is_another_number_with_as_many_digits() -> None:
 def test_wrong_solutions_differ_from_right_ones_in_their_answer_alone() -> None:
     random = Random(0)
     for _ in range(500):
-        made = problems.draw(random)
-        right, wrong = problems.solution(made), problems.wrong_solution(random, made)
+        made = problems.sample_problem(random)
+        right, wrong = problems.format_solution(made), problems.make_wrong_solution(random, made)
         assert right.split("#### ")[1] == str(made.answer) != wrong.split("#### ")[1]
         assert right.splitlines()[0] == wrong.splitlines()[0]
         assert [len(line.split()) for line in right.splitlines()][0::2] == [
@@ -126,11 +126,11 @@ def test_wrong_solutions_differ_from_right_ones_in_their_answer_alone() -> None:
 
 
 @pytest.mark.parametrize("task", programs.TASKS, ids=lambda task: task.name)
-def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.Task) -> None:
+def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.ProgramTask) -> None:
     given, expected = task.check
     results = []
     for wrong in (False, True):
-        code = programs.write(task, "given", wrong=wrong).removeprefix("```python\n")
+        code = programs.format_function(task, "given", wrong=wrong).removeprefix("```python\n")
         names: dict[str, Any] = {}
         exec(code.removesuffix("```"), names)
         try:
@@ -143,11 +143,11 @@ def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.Task) ->
 def test_endings_come_next_and_no_other_does() -> None:
     random = Random(0)
     for _ in range(300):
-        cast = stories.cast(random)
-        scene = stories.scene(cast, random)
+        cast = stories.sample_scenario(random)
+        scene = stories.make_scene(cast, random)
         steps = stories.ACTIVITIES[cast.activity]
-        assert len({scene.ending, *scene.wrong}) == 4
-        before = scene.told.removesuffix(".").split(f"{scene.pronoun.capitalize()} ")[-1]
+        assert len({scene.ending, *scene.wrong_endings}) == 4
+        before = scene.context.removesuffix(".").split(f"{scene.pronoun.capitalize()} ")[-1]
         assert steps[steps.index(before) + 1] == scene.ending.removesuffix(".")
 
 
@@ -185,7 +185,7 @@ def test_no_question_of_a_test_is_met_in_training() -> None:
 
 def articles(split: str) -> set[str]:
     """The articles of a split of WikiText, each joined as the primer has it."""
-    lines = [row["text"] for row in embedded.rows("wikitext2", split)]
+    lines = [row["text"] for row in embedded.make_rows("wikitext2", split)]
     starts = [i - 1 for i, line in enumerate(lines) if line.startswith(" = ")]
     pairs = zip(starts, [*starts[1:], len(lines)], strict=True)
     return {"\n\n".join(lines[start:end]) for start, end in pairs}
@@ -198,7 +198,7 @@ def test_no_article_of_wikitext_stands_on_two_sides() -> None:
 
 
 def test_no_article_of_a_test_stands_in_the_primer() -> None:
-    learned = {row["text"] for row in embedded.rows("primer", "train")}
+    learned = {row["text"] for row in embedded.make_rows("primer", "train")}
     assert articles("train") & learned, "joined as the primer has them, some would be found"
     assert not (articles("validation") | articles("test")) & learned
 
@@ -219,15 +219,19 @@ def sizes(clean: Literal["remove", "report"], *, exams: bool) -> dict[str, int]:
     asked = [
         (task.key, record)
         for task in recipe.evaluate.tasks
-        for source in sources_of(task)
-        for record in sources.read(open_embedded(source, find(task.name).asks, "exam"))[0]
+        for source in resolve_sources(task)
+        for record in sources.read_records(
+            open_embedded(source, get_task(task.name).record_kind, "exam")
+        )[0]
         if exams
     ]
     found = {}
     for name in ("sft", "pairs"):
         spec = recipe.data[name].model_copy(update={"clean": clean})
         opened = [open_embedded(source, spec.kind, "train") for source in spec.sources]
-        drawn = mixture.draw(spec, opened, seed=recipe.seed, exams=Exams(asked, spec.ngram))
+        drawn = mixture.build_mixture(
+            spec, opened, seed=recipe.seed, question_index=EvalQuestionIndex(asked, spec.ngram)
+        )
         found[name] = drawn.manifest["totals"]["kept"]
     return found
 
@@ -249,7 +253,7 @@ def test_rows_are_the_same_everywhere() -> None:
     """A literal digest: rows that change need another `embedded.VERSION`."""
     digests = {True: hashlib.sha256(), False: hashlib.sha256()}
     for name, split in SPLITS:
-        for row in embedded.rows(name, split):
+        for row in embedded.make_rows(name, split):
             digests[name in LATER].update(json.dumps(row).encode())
     assert (embedded.VERSION, digests[False].hexdigest()[:16]) == (2, "25787c51d9d5afb2")
     assert digests[True].hexdigest()[:16] == "18290f83d9d927c8"
@@ -257,5 +261,5 @@ def test_rows_are_the_same_everywhere() -> None:
 
 def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ZephyrError, match="unknown split 'tset'") as error:
-        list(embedded.rows("gsm8k", "tset"))
+        list(embedded.make_rows("gsm8k", "tset"))
     assert "nearest: test" in str(error.value)

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from tests.data.examples import EXAMPLES
 from tests.data.opened import read_source
-from zephyr.data.export import Form, export
+from zephyr.data.column_formats import detect_format
+from zephyr.data.export import ExportFormat, export_mixture
 from zephyr.data.files import open_rows
-from zephyr.data.forms import form_of
-from zephyr.data.mixture import Split
-from zephyr.data.readers.values import LeftOut
+from zephyr.data.mixture import RecordSplit
+from zephyr.data.readers.parsing import SkippedRecord
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
-from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, RecordKind
 
-HELD: dict[Form, tuple[Kind, ...]] = {
+HELD: dict[ExportFormat, tuple[RecordKind, ...]] = {
     "llama-factory": ("chat", "pair"),
     "trl": ("chat", "pair"),
     "parquet": ("chat", "pair", "choice", "passage"),
@@ -32,12 +32,14 @@ EACH = [(form, kind) for form, kinds in HELD.items() for kind in kinds]
 each = pytest.mark.parametrize(("form", "kind"), EACH)
 
 
-def read_back(path: Path, kind: Kind, name: str | None = None) -> list[Record]:
+def read_back(path: Path, kind: RecordKind, name: str | None = None) -> list[Record]:
     """All records of a file, by the form of its columns or as a registered source."""
     found: list[Record] = []
     for row in open_rows(path, "here"):
         assert row.value is not None, row
-        reader = form_of(row.value, kind, SOURCES[name] if name else None, row.place).reader
+        reader = detect_format(
+            row.value, kind, SOURCES[name] if name else None, row.location
+        ).reader
         for part in reader(row.value, "s"):
             assert isinstance(part, Record)
             found.append(part)
@@ -60,7 +62,7 @@ TALKS = [
     conversation(ODD, f"\n{ODD} "),
     conversation("a", "b", "c", "d", system=ODD),
 ]
-MADE: dict[Kind, list[Record]] = {
+MADE: dict[RecordKind, list[Record]] = {
     "chat": [Chat("one", talk) for talk in TALKS],
     "pair": [Pair("one", talk[:-1], ODD, "no", "truth") for talk in TALKS],
     "choice": [
@@ -71,7 +73,7 @@ MADE: dict[Kind, list[Record]] = {
 }
 
 
-def expected(records: Sequence[Record], form: Form) -> list[Any]:
+def expected(records: Sequence[Record], form: ExportFormat) -> list[Any]:
     """What is read back: all as it was, but that the course's form knows one text as a prompt."""
     if form == "course":
         records = [
@@ -84,9 +86,11 @@ def expected(records: Sequence[Record], form: Form) -> list[Any]:
 
 
 @each
-def test_every_form_is_read_back_as_it_was(tmp_path: Path, form: Form, kind: Kind) -> None:
-    split = Split(MADE[kind], MADE[kind][:1])
-    files = export(split, tmp_path / "new" / "folder", "mix", form)
+def test_every_form_is_read_back_as_it_was(
+    tmp_path: Path, form: ExportFormat, kind: RecordKind
+) -> None:
+    split = RecordSplit(MADE[kind], MADE[kind][:1])
+    files = export_mixture(split, tmp_path / "new" / "folder", "mix", form)
     ending = {"llama-factory": ".json", "parquet": ".parquet"}.get(form, ".jsonl")
     names = [f"mix{ending}", f"mix_holdout{ending}"]
     names += ["dataset_info.json"] if form == "llama-factory" else []
@@ -124,7 +128,7 @@ def pairs(draw: st.DrawFn) -> Pair:
     return Pair("s", draw(talks())[:-1], chosen, rejected)
 
 
-RECORDS: dict[Kind, st.SearchStrategy[Record]] = {
+RECORDS: dict[RecordKind, st.SearchStrategy[Record]] = {
     "chat": talks().map(lambda talk: Chat("s", talk)),
     "pair": pairs(),
     "choice": choices(),
@@ -136,30 +140,32 @@ RECORDS: dict[Kind, st.SearchStrategy[Record]] = {
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_is_written_is_read_back(
-    tmp_path: Path, form: Form, kind: Kind, data: st.DataObject
+    tmp_path: Path, form: ExportFormat, kind: RecordKind, data: st.DataObject
 ) -> None:
     records = data.draw(st.lists(RECORDS[kind], min_size=1, max_size=4))
-    [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+    [file, *_] = export_mixture(RecordSplit(records, []), tmp_path, "mix", form)
     assert contents(read_back(file, kind)) == expected(records, form)
 
 
-def examples(kind: Kind) -> list[Record]:
+def examples(kind: RecordKind) -> list[Record]:
     """The records that the examples of all sources of a kind give."""
     found: list[Record] = []
     for name, source in SOURCES.items():
         for row in EXAMPLES[name] if source.kind == kind else ():
-            reader = form_of(row, kind, source, "here").reader
+            reader = detect_format(row, kind, source, "here").reader
             try:
                 found += [part for part in reader(row, name) if isinstance(part, Record)]
-            except LeftOut:
+            except SkippedRecord:
                 continue
     return found
 
 
 @each
-def test_records_of_every_source_are_read_back(tmp_path: Path, form: Form, kind: Kind) -> None:
+def test_records_of_every_source_are_read_back(
+    tmp_path: Path, form: ExportFormat, kind: RecordKind
+) -> None:
     records = [r for r in examples(kind) if any(map(str.strip, r.texts))]
-    [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+    [file, *_] = export_mixture(RecordSplit(records, []), tmp_path, "mix", form)
     assert contents(read_back(file, kind)) == expected(records, form)
 
 
@@ -174,10 +180,12 @@ REAL = [
 
 
 @pytest.mark.parametrize(("path", "kind"), REAL)
-def test_real_records_are_read_back(real_data: Path, tmp_path: Path, path: str, kind: Kind) -> None:
+def test_real_records_are_read_back(
+    real_data: Path, tmp_path: Path, path: str, kind: RecordKind
+) -> None:
     records, _ = read_source(SourceSpec(path=path), kind, real_data)
     for form in (form for form, kinds in HELD.items() if kind in kinds):
-        [file, *_] = export(Split(records, []), tmp_path, "mix", form)
+        [file, *_] = export_mixture(RecordSplit(records, []), tmp_path, "mix", form)
         assert contents(read_back(file, kind)) == expected(records, form)
 
 
@@ -202,7 +210,9 @@ TURNS = [
 
 
 def test_llama_factorys_conversations(tmp_path: Path) -> None:
-    export(Split([Chat("x", LONG), Chat("x", LONG[1:3])], []), tmp_path, "sft", "llama-factory")
+    export_mixture(
+        RecordSplit([Chat("x", LONG), Chat("x", LONG[1:3])], []), tmp_path, "sft", "llama-factory"
+    )
     assert rows(tmp_path / "sft.json") == [
         {"instruction": "c", "input": "", "output": "d", "system": "s", "history": [["a", "b"]]},
         {"instruction": "a", "input": "", "output": "b", "system": "", "history": []},
@@ -223,7 +233,7 @@ def test_llama_factorys_conversations(tmp_path: Path) -> None:
 
 def test_llama_factorys_preferences(tmp_path: Path) -> None:
     pair = Pair("x", LONG[:-1], "d", "e")
-    export(Split([pair], [pair]), tmp_path, "dpo", "llama-factory")
+    export_mixture(RecordSplit([pair], [pair]), tmp_path, "dpo", "llama-factory")
     before = {"instruction": "c", "input": "", "system": "s", "history": [["a", "b"]]}
     assert rows(tmp_path / "dpo.json") == [before | {"chosen": "d", "rejected": "e"}]
     columns = {
@@ -241,11 +251,11 @@ def test_llama_factorys_preferences(tmp_path: Path) -> None:
 
 
 def test_trls_turns(tmp_path: Path) -> None:
-    export(Split([Chat("x", LONG)], []), tmp_path, "sft", "trl")
+    export_mixture(RecordSplit([Chat("x", LONG)], []), tmp_path, "sft", "trl")
     assert lines(tmp_path / "sft.jsonl") == [
         {"prompt": TURNS, "completion": [{"role": "assistant", "content": "d"}]}
     ]
-    export(Split([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "trl")
+    export_mixture(RecordSplit([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "trl")
     assert lines(tmp_path / "dpo.jsonl") == [
         {
             "prompt": TURNS,
@@ -257,11 +267,13 @@ def test_trls_turns(tmp_path: Path) -> None:
 
 def test_the_courses_lines(tmp_path: Path) -> None:
     """One text as a prompt: what was said before stands above the question."""
-    export(Split([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "course")
+    export_mixture(RecordSplit([Pair("x", LONG[:-1], "d", "e")], []), tmp_path, "dpo", "course")
     assert lines(tmp_path / "dpo.jsonl") == [
         {"prompt": "s\n\na\n\nb\n\nc", "chosen": "d", "rejected": "e"}
     ]
-    export(Split([Choice("x", "Why?", ("a", "b"), 1, "law")], []), tmp_path, "quiz", "course")
+    export_mixture(
+        RecordSplit([Choice("x", "Why?", ("a", "b"), 1, "law")], []), tmp_path, "quiz", "course"
+    )
     assert lines(tmp_path / "quiz.jsonl") == [
         {
             "subject": "law",
@@ -279,7 +291,7 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
         "passage": ["text", "source"],
     }
     for kind, records in MADE.items():
-        [file] = export(Split(records, []), tmp_path, kind, "parquet")
+        [file] = export_mixture(RecordSplit(records, []), tmp_path, kind, "parquet")
         [first, *_] = (row.value for row in open_rows(file, "here"))
         assert first is not None
         assert list(first) == columns[kind]
@@ -288,7 +300,7 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
 
 
 def test_lines_end_in_newlines_alone_and_characters_stand_as_they_are(tmp_path: Path) -> None:
-    [file] = export(Split(MADE["chat"], []), tmp_path, "mix", "trl")
+    [file] = export_mixture(RecordSplit(MADE["chat"], []), tmp_path, "mix", "trl")
     written = file.read_bytes()
     assert written.count(b"\n") == len(MADE["chat"])
     assert b"\r" not in written
@@ -298,7 +310,7 @@ def test_lines_end_in_newlines_alone_and_characters_stand_as_they_are(tmp_path: 
 
 def test_blank_lines_of_wikitext_are_read_as_its_own(tmp_path: Path) -> None:
     passages: list[Record] = [Passage("w", " = A = \n"), Passage("w", "")]
-    [file] = export(Split(passages, []), tmp_path, "text", "parquet")
+    [file] = export_mixture(RecordSplit(passages, []), tmp_path, "text", "parquet")
     assert contents(read_back(file, "passage", "wikitext2")) == contents(passages)
 
 
@@ -310,17 +322,17 @@ def test_other_data_sets_stay_in_the_catalogue(tmp_path: Path) -> None:
     mine = {"file_name": "mine.json", "columns": {"prompt": "text"}}
     catalogue.write_text(json.dumps({"mine": mine, "far": {"hf_hub_url": "a/b"}}))
     for _ in range(2):
-        export(Split(MADE["chat"], MADE["chat"]), tmp_path, "sft", "llama-factory")
-        export(Split(MADE["pair"], []), tmp_path, "dpo", "llama-factory")
+        export_mixture(RecordSplit(MADE["chat"], MADE["chat"]), tmp_path, "sft", "llama-factory")
+        export_mixture(RecordSplit(MADE["pair"], []), tmp_path, "dpo", "llama-factory")
     assert rows(catalogue).keys() == {"mine", "far", "sft", "sft_holdout", "dpo"}
     assert rows(catalogue)["mine"] == mine
 
 
 @pytest.mark.parametrize("form", HELD)
-def test_a_hold_out_that_is_no_more_leaves_no_file(tmp_path: Path, form: Form) -> None:
+def test_a_hold_out_that_is_no_more_leaves_no_file(tmp_path: Path, form: ExportFormat) -> None:
     records = MADE["pair"]
-    before = export(Split(records[1:], records[:1]), tmp_path, "mix", form)
-    after = export(Split(records, []), tmp_path, "mix", form)
+    before = export_mixture(RecordSplit(records[1:], records[:1]), tmp_path, "mix", form)
+    after = export_mixture(RecordSplit(records, []), tmp_path, "mix", form)
     assert len(before) - len(after) == 1
     assert sorted(tmp_path.iterdir()) == sorted(after)
     if form == "llama-factory":
@@ -342,13 +354,13 @@ def test_a_catalogue_that_is_in_the_way_is_left_as_it_is(
 ) -> None:
     (tmp_path / "dataset_info.json").write_text(text)
     with pytest.raises(ZephyrError) as caught:
-        export(Split(MADE["chat"], []), tmp_path, "mix", "llama-factory")
+        export_mixture(RecordSplit(MADE["chat"], []), tmp_path, "mix", "llama-factory")
     assert caught.value.problem == problem
     assert [p.name for p in tmp_path.iterdir()] == ["dataset_info.json"]
     assert (tmp_path / "dataset_info.json").read_text() == text
 
 
-ABLE: dict[Kind, str] = {
+ABLE: dict[RecordKind, str] = {
     "chat": "llama-factory, trl, parquet",
     "choice": "parquet, course",
     "passage": "parquet",
@@ -358,9 +370,11 @@ ABLE: dict[Kind, str] = {
 @pytest.mark.parametrize(
     ("form", "kind"), [(f, k) for f in HELD for k in MADE if (f, k) not in EACH]
 )
-def test_a_kind_that_a_form_cannot_hold(tmp_path: Path, form: Form, kind: Kind) -> None:
+def test_a_kind_that_a_form_cannot_hold(
+    tmp_path: Path, form: ExportFormat, kind: RecordKind
+) -> None:
     with pytest.raises(ZephyrError) as caught:
-        export(Split(MADE[kind], []), tmp_path / "new", "mix", form)
+        export_mixture(RecordSplit(MADE[kind], []), tmp_path / "new", "mix", form)
     assert str(caught.value).splitlines() == [
         f"the form {form!r} can't hold records of kind {kind!r}",
         f"  allowed: {ABLE[kind]}",
@@ -371,7 +385,7 @@ def test_a_kind_that_a_form_cannot_hold(tmp_path: Path, form: Form, kind: Kind) 
 def test_a_quiz_that_the_course_would_read_as_another(tmp_path: Path) -> None:
     twisted: list[Record] = [Choice("x", "Why?", ("a\nB. b", "c"), 0)]
     with pytest.raises(ZephyrError, match="can't be written in the course's form"):
-        export(Split(twisted, []), tmp_path, "mix", "course")
+        export_mixture(RecordSplit(twisted, []), tmp_path, "mix", "course")
     assert not list(tmp_path.iterdir())
 
 
@@ -398,8 +412,8 @@ def loaded(tmp_path: Path) -> Callable[[Path], list[Any]]:
 
 @each
 def test_the_datasets_library_opens_it(
-    tmp_path: Path, loaded: Callable[[Path], list[Any]], form: Form, kind: Kind
+    tmp_path: Path, loaded: Callable[[Path], list[Any]], form: ExportFormat, kind: RecordKind
 ) -> None:
-    [file, *_] = export(Split(MADE[kind], []), tmp_path / "out", "mix", form)
+    [file, *_] = export_mixture(RecordSplit(MADE[kind], []), tmp_path / "out", "mix", form)
     mine = [row.value for row in open_rows(file, "here")]
     assert loaded(file) == mine

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from zephyr.data.files import check, find, open_rows
-from zephyr.data.rows import Joined, Renamed, Row
+from zephyr.data.files import check_format, find_files, open_rows
+from zephyr.data.rows import ConcatenatedRows, RenamedColumns, SourceRow
 from zephyr.errors import ZephyrError
 
 ROWS = [
@@ -51,7 +51,7 @@ def put(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def read(folder: Path, name: str, data: bytes) -> list[Row]:
+def read(folder: Path, name: str, data: bytes) -> list[SourceRow]:
     return list(open_rows(put(folder, name, data), "data.sft"))
 
 
@@ -84,7 +84,7 @@ def test_tabs_part_columns_and_quotes_are_text(tmp_path: Path, packed: str) -> N
 def test_a_text_is_one_row(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     assert read(tmp_path, name, b"one\r\n\r\n two\n") == [
-        Row(str(path), {"text": "one\r\n\r\n two\n"})
+        SourceRow(str(path), {"text": "one\r\n\r\n two\n"})
     ]
 
 
@@ -105,23 +105,23 @@ def test_lines_may_end_as_in_windows_and_the_last_one_not_at_all(tmp_path: Path)
 def test_a_row_is_where_it_begins(tmp_path: Path) -> None:
     """Blank lines and cells of several lines are counted."""
     path = tmp_path / "r.jsonl"
-    assert [r.place for r in read(tmp_path, "r.jsonl", b'\n{"a": 1}\n\n\n{"a": 2}\n')] == [
+    assert [r.location for r in read(tmp_path, "r.jsonl", b'\n{"a": 1}\n\n\n{"a": 2}\n')] == [
         f"{path}:2",
         f"{path}:5",
     ]
     path = tmp_path / "r.csv"
-    assert [r.place for r in read(tmp_path, "r.csv", b'a,b\n"1\n2",3\n4,5\n')] == [
+    assert [r.location for r in read(tmp_path, "r.csv", b'a,b\n"1\n2",3\n4,5\n')] == [
         f"{path}:2",
         f"{path}:4",
     ]
     path = tmp_path / "r.json"
-    assert [r.place for r in read(tmp_path, "r.json", b'[{"a": 1}, {"a": 2}]')] == [
+    assert [r.location for r in read(tmp_path, "r.json", b'[{"a": 1}, {"a": 2}]')] == [
         f"{path} row 1",
         f"{path} row 2",
     ]
     path = tmp_path / "r.parquet"
     rows = read(tmp_path, "r.parquet", parquet([{"a": 1}, {"a": 2}]))
-    assert [r.place for r in rows] == [f"{path} row 1", f"{path} row 2"]
+    assert [r.location for r in rows] == [f"{path} row 1", f"{path} row 2"]
 
 
 def test_parquet_keeps_lists_and_nothing(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_broken_lines_are_given_with_their_place(tmp_path: Path) -> None:
     )
     rows = read(tmp_path, "r.jsonl", data)
     assert [row.value for row in rows] == [{"a": 1}, *[None] * 6, {"a": 2}]
-    assert [(row.place, row.problem) for row in rows[1:-1]] == [
+    assert [(row.location, row.problem) for row in rows[1:-1]] == [
         (f"{tmp_path}/r.jsonl:2", "not valid JSON"),
         (f"{tmp_path}/r.jsonl:3", "not an object with named columns"),
         (f"{tmp_path}/r.jsonl:4", "not an object with named columns"),
@@ -168,9 +168,9 @@ def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: byt
     data = b"\n".join(part.join(row) for row in ([b"a", b"b"], [b"1"], [b"1"] * 3, [b"1", b"2"]))
     reason = "not as many columns as the first line names"
     assert read(tmp_path, name, data) == [
-        Row(f"{tmp_path}/{name}:2", None, reason),
-        Row(f"{tmp_path}/{name}:3", None, reason),
-        Row(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}),
+        SourceRow(f"{tmp_path}/{name}:2", None, reason),
+        SourceRow(f"{tmp_path}/{name}:3", None, reason),
+        SourceRow(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}),
     ]
 
 
@@ -256,7 +256,7 @@ def test_empty_files(tmp_path: Path, name: str, data: bytes) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(ZephyrError) as caught:
-            check(path, "data.sft")
+            check_format(path, "data.sft")
         assert str(caught.value).splitlines() == [
             "a file is not there",
             "  where:   data.sft",
@@ -342,20 +342,20 @@ def test_rows_come_in_the_order_that_is_asked_for(tmp_path: Path, name: str) -> 
 
 def test_only_the_columns_that_are_wanted_are_read(tmp_path: Path) -> None:
     rows = open_rows(many(tmp_path, "rows.parquet"), "data.sft")
-    wanted = Renamed(rows, {"said": "text"}).take([9], {"said", "n", "other"})
+    wanted = RenamedColumns(rows, {"said": "text"}).take([9], {"said", "n", "other"})
     assert [row.value for row in wanted] == [{"n": 9, "said": "row 9"}]
 
 
 def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("rows-b.jsonl", "rows-a.parquet", "other.jsonl"):
         many(tmp_path, name)
-    parts = find(tmp_path, "rows-?.*", "data.sft")
+    parts = find_files(tmp_path, "rows-?.*", "data.sft")
     assert [path.name for path in parts] == ["rows-a.parquet", "rows-b.jsonl"]
-    rows = Joined([open_rows(path, "data.sft") for path in parts])
+    rows = ConcatenatedRows([open_rows(path, "data.sft") for path in parts])
     assert len(rows) == 100
     taken = rows.take([99, 0, 50])
     assert [row.value for row in taken] == [MANY[49], MANY[0], MANY[0]]
-    assert [row.place for row in taken] == [
+    assert [row.location for row in taken] == [
         f"{parts[1]}:50",
         f"{parts[0]} row 1",
         f"{parts[1]}:1",
@@ -365,14 +365,14 @@ def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
 def test_a_file_of_other_columns_among_several_has_rows_that_lack_them(tmp_path: Path) -> None:
     paths = [put(tmp_path, "a.parquet", parquet([{"q": 1}])), tmp_path / "b.parquet"]
     put(tmp_path, "b.parquet", parquet([{"other": 1}]))
-    rows = Joined([open_rows(path, "data.sft") for path in paths])
+    rows = ConcatenatedRows([open_rows(path, "data.sft") for path in paths])
     assert [row.value for row in rows.take([1, 0], {"q"})] == [{}, {"q": 1}]
 
 
 def test_a_pattern_that_fits_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match=r"no file has a name of this pattern(.|\n)*x-\*\.json"):
-        find(tmp_path, "x-*.json", "data.sft")
-    assert find(tmp_path, "x.json", "data.sft") == [tmp_path / "x.json"]
+        find_files(tmp_path, "x-*.json", "data.sft")
+    assert find_files(tmp_path, "x.json", "data.sft") == [tmp_path / "x.json"]
 
 
 # -- cells that can't be read ---------------------------------------------------------------------
@@ -392,7 +392,9 @@ def test_one_bad_cell_of_parquet_costs_one_row(tmp_path: Path) -> None:
 def test_a_column_gives_way_to_one_that_is_given_its_name(tmp_path: Path) -> None:
     row = {"q": "mapped", "instruction": "of the file", "output": "a"}
     for name, data in (("r.jsonl", lines([row])), ("r.parquet", parquet([row]))):
-        rows = Renamed(open_rows(put(tmp_path, name, data), "data.sft"), {"instruction": "q"})
+        rows = RenamedColumns(
+            open_rows(put(tmp_path, name, data), "data.sft"), {"instruction": "q"}
+        )
         header = rows.header()
         assert header is not None
         assert header.columns == {"instruction", "output"}

@@ -20,7 +20,16 @@ from filelock import FileLock
 from tests.hub_server import Fault, HubServer
 from zephyr.data import hub, hub_client
 from zephyr.data.cache import cache_root
-from zephyr.data.hub import File, Snapshot, Wanted, ask, fetch, missing, paths, remembered
+from zephyr.data.hub import (
+    HubFile,
+    HubQuery,
+    Snapshot,
+    cached_snapshot,
+    fetch,
+    missing_bytes,
+    resolve_snapshot,
+    snapshot_paths,
+)
 from zephyr.errors import ZephyrError
 
 pytestmark = pytest.mark.enable_socket
@@ -44,9 +53,9 @@ MAIN = {
 REPO = "org/name"
 SET = ("dataset", REPO)
 PAGE = f"https://huggingface.co/datasets/{REPO}"
-SHARDS = Wanted(REPO, ("default/train/*.parquet",), "refs/convert/parquet")
-ONE = Wanted(REPO, ("data/lines.jsonl",))
-WEIGHTS = Wanted("org/model", ("*.safetensors", "config.json"), kind="model")
+SHARDS = HubQuery(REPO, ("default/train/*.parquet",), "refs/convert/parquet")
+ONE = HubQuery(REPO, ("data/lines.jsonl",))
+WEIGHTS = HubQuery("org/model", ("*.safetensors", "config.json"), kind="model")
 WHERE = "data.sft.goat"
 LATER = "look after the network and run this again: what has been fetched is kept"
 SHORT = 0.3  # seconds: what a server that answers needs, and more
@@ -96,12 +105,12 @@ def hub_at(
     monkeypatch.setattr(hub_client.time, "sleep", naps.append)
 
 
-def bring(wanted: Wanted) -> Snapshot:
-    return fetch(wanted, ask(wanted, WHERE), WHERE)
+def bring(wanted: HubQuery) -> Snapshot:
+    return fetch(wanted, resolve_snapshot(wanted, WHERE), WHERE)
 
 
-def contents(wanted: Wanted, snapshot: Snapshot) -> list[bytes]:
-    return [path.read_bytes() for path in paths(wanted, snapshot)]
+def contents(wanted: HubQuery, snapshot: Snapshot) -> list[bytes]:
+    return [path.read_bytes() for path in snapshot_paths(wanted, snapshot)]
 
 
 def sha256(data: bytes) -> str:
@@ -125,11 +134,11 @@ def refusal(action: Callable[[], object]) -> list[str]:
 
 def test_a_snapshot_is_files_of_one_commit(server: HubServer) -> None:
     commit = server.find(*SET, "refs/convert/parquet")[0]
-    asked = ask(SHARDS, WHERE)
+    asked = resolve_snapshot(SHARDS, WHERE)
     assert asked == Snapshot(
         commit,
         tuple(
-            File(f"default/train/000{n}.parquet", len(data), sha256(data), sha256(data))
+            HubFile(f"default/train/000{n}.parquet", len(data), sha256(data), sha256(data))
             for n, data in enumerate(TRAIN)
         ),
     )
@@ -145,15 +154,15 @@ def test_a_snapshot_is_files_of_one_commit(server: HubServer) -> None:
 
 
 def test_small_files_are_checked_by_their_git_id() -> None:
-    asked = ask(ONE, WHERE)
-    assert asked.files == (File("data/lines.jsonl", len(LINES), "", git_id(LINES)),)
+    asked = resolve_snapshot(ONE, WHERE)
+    assert asked.files == (HubFile("data/lines.jsonl", len(LINES), "", git_id(LINES)),)
     fetched = fetch(ONE, asked, WHERE)
     assert fetched.files[0].sha256 == sha256(LINES)
     assert contents(ONE, fetched) == [LINES]
 
 
 def test_empty_files_and_odd_names() -> None:
-    wanted = Wanted(REPO, ("data/empty.jsonl", "data/half*"))
+    wanted = HubQuery(REPO, ("data/empty.jsonl", "data/half*"))
     assert contents(wanted, bring(wanted)) == [b"", b"{}"]
 
 
@@ -166,7 +175,7 @@ def test_models(server: HubServer) -> None:
 
 def test_patterns_go_segment_by_segment() -> None:
     def names(*patterns: str) -> list[str]:
-        return [file.path for file in ask(Wanted(REPO, patterns), WHERE).files]
+        return [file.path for file in resolve_snapshot(HubQuery(REPO, patterns), WHERE).files]
 
     assert names("data/l*.jsonl") == ["data/lines.jsonl"]
     assert names("*/*/*") == ["data/more/lines.jsonl"]
@@ -179,7 +188,7 @@ def test_patterns_go_segment_by_segment() -> None:
 
 def test_long_lists_come_in_pages(server: HubServer) -> None:
     server.page = 2
-    assert len(ask(SHARDS, WHERE).files) == 3
+    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
     entries = len(PARQUET) + len({"big", "default"}) + 4
     assert server.count("/tree/") == (entries + 1) // 2
 
@@ -187,15 +196,15 @@ def test_long_lists_come_in_pages(server: HubServer) -> None:
 def test_a_commit_is_not_resolved(server: HubServer) -> None:
     old = server.find(*SET, "main")[0]
     server.push(*SET, "main", {"data/lines.jsonl": b"new"})
-    wanted = Wanted(REPO, ("data/lines.jsonl",), revision=str(old))
+    wanted = HubQuery(REPO, ("data/lines.jsonl",), revision=str(old))
     assert contents(wanted, bring(wanted)) == [LINES]
     assert server.count("/revision/") == 0
 
 
 def test_progress_and_what_is_missing(server: HubServer) -> None:
     """All bytes are told beforehand, and told again as they come, thrown away ones taken back."""
-    snapshot = ask(SHARDS, WHERE)
-    assert missing(SHARDS, snapshot) == snapshot.size
+    snapshot = resolve_snapshot(SHARDS, WHERE)
+    assert missing_bytes(SHARDS, snapshot) == snapshot.size
     server.fault("0000.parquet", "corrupt")
     server.fault("0001.parquet", "cut")
     server.fault("0002.parquet", 404)
@@ -204,18 +213,18 @@ def test_progress_and_what_is_missing(server: HubServer) -> None:
         fetch(SHARDS, snapshot, WHERE, told.append)
     assert sum(told) == len(TRAIN[0]) + len(TRAIN[1])
     assert min(told) == -len(TRAIN[0])
-    assert missing(SHARDS, snapshot) == len(TRAIN[2])
+    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[2])
     told.clear()
     fetch(SHARDS, snapshot, WHERE, told.append)
     assert sum(told) == len(TRAIN[2])
-    assert missing(SHARDS, snapshot) == 0
+    assert missing_bytes(SHARDS, snapshot) == 0
 
 
 def test_one_content_under_two_names_is_fetched_once(server: HubServer) -> None:
     server.push(*SET, "main", {"a.parquet": TRAIN[0], "b.parquet": TRAIN[0]})
-    wanted = Wanted(REPO, ("*.parquet",))
-    snapshot = ask(wanted, WHERE)
-    assert missing(wanted, snapshot) == len(TRAIN[0])
+    wanted = HubQuery(REPO, ("*.parquet",))
+    snapshot = resolve_snapshot(wanted, WHERE)
+    assert missing_bytes(wanted, snapshot) == len(TRAIN[0])
     assert contents(wanted, fetch(wanted, snapshot, WHERE)) == [TRAIN[0]] * 2
     assert server.count("/resolve/") == 1
 
@@ -234,7 +243,7 @@ def test_other_tools_find_what_we_fetch(tmp_path: Path) -> None:
         cache_dir=cache,
         local_files_only=True,
     )
-    assert Path(found) == paths(ONE, snapshot)[0]
+    assert Path(found) == snapshot_paths(ONE, snapshot)[0]
     info = huggingface_hub.scan_cache_dir(cache)
     assert not info.warnings
     [repo] = info.repos
@@ -254,8 +263,8 @@ def test_what_other_tools_have_fetched_is_not_fetched_again(
             endpoint=server.url,
         )
     server.forget()
-    snapshot = ask(SHARDS, WHERE)
-    assert missing(SHARDS, snapshot) == 0
+    snapshot = resolve_snapshot(SHARDS, WHERE)
+    assert missing_bytes(SHARDS, snapshot) == 0
     assert contents(SHARDS, fetch(SHARDS, snapshot, WHERE)) == TRAIN
     assert server.count("/resolve/") == 0
 
@@ -263,7 +272,7 @@ def test_what_other_tools_have_fetched_is_not_fetched_again(
 def test_damage_by_other_tools_is_found_and_mended(server: HubServer) -> None:
     """They look at sizes alone."""
     snapshot = bring(SHARDS)
-    damaged = paths(SHARDS, snapshot)[1].resolve()
+    damaged = snapshot_paths(SHARDS, snapshot)[1].resolve()
     damaged.write_bytes(bytes(len(TRAIN[1])))
     shutil.rmtree(cache_root())
     server.fault("/resolve/", 403)
@@ -315,7 +324,7 @@ def test_a_file_system_without_links(monkeypatch: pytest.MonkeyPatch, server: Hu
     monkeypatch.setattr(Path, "symlink_to", no_links)
     snapshot = bring(SHARDS)
     assert contents(SHARDS, snapshot) == TRAIN
-    assert not any(path.is_symlink() for path in paths(SHARDS, snapshot))
+    assert not any(path.is_symlink() for path in snapshot_paths(SHARDS, snapshot))
     shutil.rmtree(cache_root())
     server.forget()
     assert fetch(SHARDS, snapshot, WHERE) == snapshot
@@ -335,12 +344,12 @@ def test_a_second_fetch_asks_nothing(server: HubServer, monkeypatch: pytest.Monk
 
 
 def test_remembered_without_a_network(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert remembered(ONE) is None
+    assert cached_snapshot(ONE) is None
     snapshot = bring(ONE)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     server.forget()
-    assert remembered(ONE) == snapshot
+    assert cached_snapshot(ONE) == snapshot
     assert contents(ONE, snapshot) == [LINES]
     assert server.requests == []
 
@@ -348,38 +357,38 @@ def test_remembered_without_a_network(server: HubServer, monkeypatch: pytest.Mon
 def test_remembered_by_what_was_wanted() -> None:
     bring(ONE)
     for other in (
-        Wanted(REPO, ("data/lines.jsonl", "README.md")),
-        Wanted(REPO, ONE.patterns, revision="v1"),
-        Wanted(REPO, ONE.patterns, kind="model"),
-        Wanted("org/other", ONE.patterns),
+        HubQuery(REPO, ("data/lines.jsonl", "README.md")),
+        HubQuery(REPO, ONE.patterns, revision="v1"),
+        HubQuery(REPO, ONE.patterns, kind="model"),
+        HubQuery("org/other", ONE.patterns),
     ):
-        assert remembered(other) is None
+        assert cached_snapshot(other) is None
 
 
 def test_a_branch_that_moves(server: HubServer) -> None:
     """What is remembered stays until it is fetched anew."""
     old = bring(ONE)
     commit = server.push(*SET, "main", {"data/lines.jsonl": b"moved"})
-    assert remembered(ONE) == old
-    new = ask(ONE, WHERE)
+    assert cached_snapshot(ONE) == old
+    new = resolve_snapshot(ONE, WHERE)
     assert new.commit == commit != old.commit
-    assert remembered(ONE) == old
+    assert cached_snapshot(ONE) == old
     assert contents(ONE, fetch(ONE, new, WHERE)) == [b"moved"]
-    assert remembered(ONE) == fetch(ONE, new, WHERE)
+    assert cached_snapshot(ONE) == fetch(ONE, new, WHERE)
     assert contents(ONE, old) == [LINES]
 
 
 def test_what_has_gone_is_not_remembered() -> None:
     snapshot = bring(SHARDS)
-    [_, path, _] = paths(SHARDS, snapshot)
+    [_, path, _] = snapshot_paths(SHARDS, snapshot)
     kept = path.resolve().read_bytes()
     path.resolve().unlink()
-    assert remembered(SHARDS) is None
-    assert missing(SHARDS, snapshot) == len(TRAIN[1])
+    assert cached_snapshot(SHARDS) is None
+    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[1])
     path.resolve().write_bytes(kept[:-1])
-    assert remembered(SHARDS) is None
+    assert cached_snapshot(SHARDS) is None
     path.resolve().write_bytes(kept)
-    assert remembered(SHARDS) == snapshot
+    assert cached_snapshot(SHARDS) == snapshot
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"commit": "0"}', '{"commit": 1, "files": [1]}'])
@@ -387,7 +396,7 @@ def test_a_broken_memory_is_none(text: str) -> None:
     bring(ONE)
     [memory] = (cache_root() / "hub").iterdir()
     memory.write_text(text)
-    assert remembered(ONE) is None
+    assert cached_snapshot(ONE) is None
 
 
 def test_what_the_memory_says() -> None:
@@ -413,13 +422,13 @@ def test_what_the_memory_says() -> None:
 
 def test_killed_between_two_files(server: HubServer) -> None:
     server.fault("0001.parquet", 403)
-    snapshot = ask(SHARDS, WHERE)
+    snapshot = resolve_snapshot(SHARDS, WHERE)
     with pytest.raises(ZephyrError):
         fetch(SHARDS, snapshot, WHERE)
-    assert remembered(SHARDS) is None
-    assert missing(SHARDS, snapshot) == len(TRAIN[1]) + len(TRAIN[2])
+    assert cached_snapshot(SHARDS) is None
+    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[1]) + len(TRAIN[2])
     server.forget()
-    assert fetch(SHARDS, snapshot, WHERE) == snapshot == remembered(SHARDS)
+    assert fetch(SHARDS, snapshot, WHERE) == snapshot == cached_snapshot(SHARDS)
     assert contents(SHARDS, snapshot) == TRAIN
     assert [server.count(f"/resolve/{snapshot.commit}/default/train/000{n}") for n in range(3)] == [
         0,
@@ -430,14 +439,14 @@ def test_killed_between_two_files(server: HubServer) -> None:
 
 def test_killed_in_the_midst_of_a_file(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next process goes on where the file ends."""
-    snapshot = ask(SHARDS, WHERE)
-    monkeypatch.setattr(hub_client, "ATTEMPTS", 1)
+    snapshot = resolve_snapshot(SHARDS, WHERE)
+    monkeypatch.setattr(hub_client, "MAX_ATTEMPTS", 1)
     monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
     server.fault("0000.parquet", "stall")
     with pytest.raises(ZephyrError):
         fetch(SHARDS, snapshot, WHERE)
     half = len(TRAIN[0]) // 2
-    assert missing(SHARDS, snapshot) == snapshot.size - half
+    assert missing_bytes(SHARDS, snapshot) == snapshot.size - half
     told: list[int] = []
     fetch(SHARDS, snapshot, WHERE, told.append)
     assert sum(told) == snapshot.size - half
@@ -486,10 +495,10 @@ def test_nothing_else_is_asked(server: HubServer, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline(server: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    snapshot = ask(ONE, WHERE)
+    snapshot = resolve_snapshot(ONE, WHERE)
     server.forget()
     monkeypatch.setenv(variable, "true")
-    for action in (lambda: ask(ONE, WHERE), lambda: fetch(ONE, snapshot, WHERE)):
+    for action in (lambda: resolve_snapshot(ONE, WHERE), lambda: fetch(ONE, snapshot, WHERE)):
         assert refusal(action) == [
             "files of the hub are not here, and the network may not be used",
             "  where:   data.sft.goat",
@@ -517,17 +526,17 @@ def test_a_failure_of_a_file_that_passes(
     naps: list[float],
     monkeypatch: pytest.MonkeyPatch,
     fault: Fault,
-    wanted: Wanted,
+    wanted: HubQuery,
 ) -> None:
     monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
     silent = fault in ("hang", "stall")
     path = "/resolve/" if isinstance(fault, int) else wanted.patterns[0][-8:]
     server.fault(path, fault, count=1 if silent else 2)
     told: list[int] = []
-    snapshot = fetch(wanted, ask(wanted, WHERE), WHERE, told.append)
+    snapshot = fetch(wanted, resolve_snapshot(wanted, WHERE), WHERE, told.append)
     assert contents(wanted, snapshot) == (TRAIN if wanted is SHARDS else [LINES])
     assert sum(told) == snapshot.size
-    assert remembered(wanted) == snapshot
+    assert cached_snapshot(wanted) == snapshot
     # what brings a file further begins to count anew
     assert naps == ([1.0] if silent else [1.0, 1.0] if fault in ("cut", "short") else [1.0, 2.0])
 
@@ -544,14 +553,14 @@ def test_a_failure_of_a_question_that_passes(
     monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
     count = 1 if fault == "hang" else 2
     server.fault(path, fault, count=count)
-    assert len(ask(SHARDS, WHERE).files) == 3
+    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
     assert server.count(path) == count + 1
     assert naps == [1.0, 2.0][:count]
 
 
 def test_a_list_that_is_cut(server: HubServer, naps: list[float]) -> None:
     server.fault("/tree/", "cut", count=2)
-    assert len(ask(SHARDS, WHERE).files) == 3
+    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
     assert naps == [1.0, 2.0]
 
 
@@ -567,7 +576,7 @@ def test_a_server_that_knows_no_ranges(server: HubServer, naps: list[float]) -> 
     server.ranges = False
     server.fault("0000.parquet", "cut", count=2)
     told: list[int] = []
-    snapshot = fetch(SHARDS, ask(SHARDS, WHERE), WHERE, told.append)
+    snapshot = fetch(SHARDS, resolve_snapshot(SHARDS, WHERE), WHERE, told.append)
     assert contents(SHARDS, snapshot) == TRAIN
     assert naps == [1.0, 2.0]
     assert sum(told) == snapshot.size
@@ -581,7 +590,7 @@ def test_a_server_that_knows_no_ranges(server: HubServer, naps: list[float]) -> 
 def test_a_wait_that_the_hub_asks_for(server: HubServer, naps: list[float]) -> None:
     server.fault("/tree/", 429, headers={"Retry-After": "7"})
     server.fault("/tree/", 429, headers={"RateLimit": '"api";r=0;t=55'})
-    assert len(ask(SHARDS, WHERE).files) == 3
+    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
     assert naps == [7.0, 55.0]
 
 
@@ -651,20 +660,24 @@ def test_what_the_hub_refuses_is_said_at_once(
     ]
     assert naps == []
     assert server.count(path) == 1
-    assert remembered(ONE) is None
+    assert cached_snapshot(ONE) is None
 
 
 def test_no_such_repository_or_revision(server: HubServer) -> None:
-    found = refusal(lambda: ask(Wanted("org/nmae", ("*",)), WHERE))
+    found = refusal(lambda: resolve_snapshot(HubQuery("org/nmae", ("*",)), WHERE))
     assert found[0] == "the hub shows no such data set: there is none, or it is private"
-    assert refusal(lambda: ask(Wanted("org/model", ("*",), "v2", "model"), WHERE)) == [
+    assert refusal(
+        lambda: resolve_snapshot(HubQuery("org/model", ("*",), "v2", "model"), WHERE)
+    ) == [
         "a model has no such revision",
         "  where:   data.sft.goat",
         "  found:   org/model, revision v2: status 404, Not Found",
         "  to do:   look for it at https://huggingface.co/org/model",
     ]
     server.push("dataset", "org/young", "main", {})
-    assert refusal(lambda: ask(Wanted("org/young", ("*",), "refs/convert/parquet"), WHERE)) == [
+    assert refusal(
+        lambda: resolve_snapshot(HubQuery("org/young", ("*",), "refs/convert/parquet"), WHERE)
+    ) == [
         "the hub has not converted this data set to Parquet",
         "  where:   data.sft.goat",
         "  found:   org/young, revision refs/convert/parquet: status 404, Not Found",
@@ -710,7 +723,7 @@ def test_a_failure_of_a_file_that_stays(
     assert lines[3].startswith(f"  to do:   {todo}")
     assert naps == [1.0, 2.0]
     assert server.count("lines.jsonl") == 3
-    assert remembered(ONE) is None
+    assert cached_snapshot(ONE) is None
     assert not list(hub._hub_cache().glob("*/snapshots/**/*.jsonl"))
     server.forget()
     server.ranges = True
@@ -721,7 +734,7 @@ def test_a_file_that_is_always_too_short_or_too_long(
     server: HubServer, naps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a silently short file: the list of files says how long each one is."""
-    snapshot = ask(ONE, WHERE)
+    snapshot = resolve_snapshot(ONE, WHERE)
     [file] = snapshot.files
     server.ranges = False
     longer = Snapshot(snapshot.commit, (file._replace(size=file.size + 2),))
@@ -740,8 +753,8 @@ def test_a_file_that_is_always_too_short_or_too_long(
 
 def test_what_is_too_long_is_not_read_to_its_end(server: HubServer) -> None:
     server.push(*SET, "main", {"long.parquet": bytes(9_000_000)})
-    wanted = Wanted(REPO, ("long.parquet",))
-    snapshot = ask(wanted, WHERE)
+    wanted = HubQuery(REPO, ("long.parquet",))
+    snapshot = resolve_snapshot(wanted, WHERE)
     shorter = Snapshot(snapshot.commit, (snapshot.files[0]._replace(size=9),))
     told: list[int] = []
     found = refusal(lambda: fetch(wanted, shorter, WHERE, told.append))
@@ -755,7 +768,7 @@ def test_a_hub_that_is_not_there(naps: list[float], monkeypatch: pytest.MonkeyPa
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("HF_ENDPOINT", url)
-    lines = refusal(lambda: ask(ONE, WHERE))
+    lines = refusal(lambda: resolve_snapshot(ONE, WHERE))
     assert lines[:2] == ["the hub can't be reached", "  where:   data.sft.goat"]
     assert lines[2].startswith(f"  found:   org/name, {url}: ")
     assert lines[2].endswith("Connection refused")
@@ -766,7 +779,7 @@ def test_a_hub_that_is_not_there(naps: list[float], monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://hub", "http://hub:port"])
 def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    assert refusal(lambda: ask(ONE, WHERE)) == [
+    assert refusal(lambda: resolve_snapshot(ONE, WHERE)) == [
         "HF_ENDPOINT is not an address of a hub",
         "  where:   data.sft.goat",
         f"  found:   org/name, {endpoint}",
@@ -777,7 +790,7 @@ def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("path", ["/revision/", "/tree/"])
 def test_an_answer_that_is_no_hub_s(server: HubServer, naps: list[float], path: str) -> None:
     server.fault(path, "nonsense")
-    assert refusal(lambda: ask(ONE, WHERE)) == [
+    assert refusal(lambda: resolve_snapshot(ONE, WHERE)) == [
         "this does not answer as a hub does",
         "  where:   data.sft.goat",
         f"  found:   org/name, {server.url} gives what is not JSON",
@@ -788,8 +801,8 @@ def test_an_answer_that_is_no_hub_s(server: HubServer, naps: list[float], path: 
 
 @pytest.mark.parametrize("answer", [[], {}, {"sha": None}, {"sha": "../x"}, {"sha": ["0" * 40]}])
 def test_facts_of_no_known_form(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_client.Client, "json", lambda self, path: (answer, ""))
-    assert refusal(lambda: ask(ONE, WHERE))[0] == "this does not answer as a hub does"
+    monkeypatch.setattr(hub_client.HubClient, "get_json", lambda self, path: (answer, ""))
+    assert refusal(lambda: resolve_snapshot(ONE, WHERE))[0] == "this does not answer as a hub does"
 
 
 @pytest.mark.parametrize(
@@ -805,25 +818,27 @@ def test_facts_of_no_known_form(answer: Any, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_lists_of_no_known_form(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     page = [{"type": "file", "path": "a", "size": 7, "oid": "0" * 40, **entry}]
-    monkeypatch.setattr(hub_client.Client, "json", lambda self, path: (page, ""))
-    wanted = Wanted(REPO, ("a",), revision="0" * 40)
-    assert refusal(lambda: ask(wanted, WHERE))[0] == "this does not answer as a hub does"
+    monkeypatch.setattr(hub_client.HubClient, "get_json", lambda self, path: (page, ""))
+    wanted = HubQuery(REPO, ("a",), revision="0" * 40)
+    assert (
+        refusal(lambda: resolve_snapshot(wanted, WHERE))[0] == "this does not answer as a hub does"
+    )
 
 
 # -- what is wanted is not there, or only in part -------------------------------------------------
 
 
 def test_a_pattern_that_matches_nothing() -> None:
-    wanted = Wanted(REPO, ("data/lines.jsonl", "data/*.jsnol"))
-    assert refusal(lambda: ask(wanted, WHERE)) == [
+    wanted = HubQuery(REPO, ("data/lines.jsonl", "data/*.jsnol"))
+    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == [
         "no file of this data set matches a pattern",
         "  where:   data.sft.goat",
         "  found:   'data/*.jsnol' in org/name, revision main",
         "  nearest: data/empty.jsonl, data/more/lines.jsonl, README.md",
         f"  to do:   name files that are there: {PAGE}/tree/main",
     ]
-    split = Wanted(REPO, ("default/validation/*.parquet",), "refs/convert/parquet")
-    found = refusal(lambda: ask(split, WHERE))
+    split = HubQuery(REPO, ("default/validation/*.parquet",), "refs/convert/parquet")
+    found = refusal(lambda: resolve_snapshot(split, WHERE))
     assert found[3] == (
         "  nearest: default/train/0000.parquet, default/test/0000.parquet, "
         "big/partial-train/0000.parquet, big/test/0000.parquet"
@@ -833,13 +848,13 @@ def test_a_pattern_that_matches_nothing() -> None:
 
 def test_an_empty_repository(server: HubServer) -> None:
     server.push(*SET, "main", {})
-    assert refusal(lambda: ask(ONE, WHERE))[3] == "  nearest: (it holds no files)"
+    assert refusal(lambda: resolve_snapshot(ONE, WHERE))[3] == "  nearest: (it holds no files)"
 
 
 @pytest.mark.parametrize("pattern", ["big/train/*.parquet", "big/*/*.parquet", "*/*/*", "big/p*/*"])
 def test_a_part_is_not_taken_for_the_whole(pattern: str) -> None:
-    wanted = Wanted(REPO, ("default/test/*", pattern), "refs/convert/parquet")
-    assert refusal(lambda: ask(wanted, WHERE)) == [
+    wanted = HubQuery(REPO, ("default/test/*", pattern), "refs/convert/parquet")
+    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == [
         "the hub has converted only the beginning of this data set to Parquet",
         "  where:   data.sft.goat",
         "  found:   org/name: big/partial-train, 2 files",
@@ -848,13 +863,13 @@ def test_a_part_is_not_taken_for_the_whole(pattern: str) -> None:
 
 
 def test_a_part_by_its_name_is_meant() -> None:
-    wanted = Wanted(REPO, ("big/partial-train/*", "big/test/*"), "refs/convert/parquet")
-    assert len(ask(wanted, WHERE).files) == 3
+    wanted = HubQuery(REPO, ("big/partial-train/*", "big/test/*"), "refs/convert/parquet")
+    assert len(resolve_snapshot(wanted, WHERE).files) == 3
 
 
 @pytest.mark.parametrize("repo", ["", "a/b/c", "../x", "a/..", "a--b/c", "a b", "a/b?x=1", "-a\n"])
 def test_names_of_no_repository(server: HubServer, repo: str) -> None:
-    assert refusal(lambda: ask(Wanted(repo, ("*",)), WHERE)) == [
+    assert refusal(lambda: resolve_snapshot(HubQuery(repo, ("*",)), WHERE)) == [
         "this is not the name of a repository of the hub",
         "  where:   data.sft.goat",
         f"  found:   {repo!r}",
@@ -871,20 +886,20 @@ HOSTILE = ["../evil", "a/../../evil", "/evil", "a//evil", "a/./evil", "a\\evil",
 @pytest.mark.parametrize("path", HOSTILE)
 def test_hostile_paths(server: HubServer, path: str) -> None:
     server.push(*SET, "main", {path: b"evil"})
-    wanted = Wanted(REPO, ("/".join("*" for _ in path.split("/")),))
+    wanted = HubQuery(REPO, ("/".join("*" for _ in path.split("/")),))
     expected = [
         "the hub names a file by a path that is not safe",
         f"  found:   {path!r}",
     ]
-    assert refusal(lambda: ask(wanted, WHERE)) == expected
-    snapshot = Snapshot("0" * 40, (File(path, 4, "", git_id(b"evil")),))
-    for function in (paths, missing):
+    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == expected
+    snapshot = Snapshot("0" * 40, (HubFile(path, 4, "", git_id(b"evil")),))
+    for function in (snapshot_paths, missing_bytes):
         assert refusal(lambda function=function: function(wanted, snapshot)) == expected
     assert refusal(lambda: fetch(wanted, snapshot, WHERE)) == expected
 
 
 def test_hostile_commits_and_names_of_contents(tmp_path: Path) -> None:
-    file = File("a", 4, "", git_id(b"evil"))
+    file = HubFile("a", 4, "", git_id(b"evil"))
     for snapshot in (
         Snapshot("../../../x", (file,)),
         Snapshot("0" * 40, (file._replace(etag="../../../x"),)),
@@ -901,7 +916,7 @@ def test_links_out_of_the_cache(tmp_path: Path, link: str) -> None:
     outside.mkdir()
     folder = hub._hub_cache() / "datasets--org--name"
     if link == "file":
-        [path] = paths(ONE, snapshot)
+        [path] = snapshot_paths(ONE, snapshot)
         path.unlink()
         (outside / "x").write_bytes(LINES)
         path.symlink_to(outside / "x")
@@ -924,7 +939,7 @@ def test_a_cache_that_is_a_link_itself(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_another_process_is_fetching() -> None:
-    snapshot = ask(ONE, WHERE)
+    snapshot = resolve_snapshot(ONE, WHERE)
     lock = hub._hub_cache() / ".locks" / "datasets--org--name" / "zephyr.lock"
     lock.parent.mkdir(parents=True)
     with FileLock(lock):
@@ -939,7 +954,7 @@ def test_another_process_is_fetching() -> None:
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "ZEPHYR_CACHE"])
 def test_places_that_can_t_be_written_to(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = ask(ONE, WHERE)
+    snapshot = resolve_snapshot(ONE, WHERE)
     root = Path(os.environ[variable])
     make = Path.mkdir
 
@@ -961,4 +976,4 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "fsync", full)
     assert refusal(lambda: bring(ONE))[0] == "the disk is full"
-    assert remembered(ONE) is None
+    assert cached_snapshot(ONE) is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.opened import chats, drawn, opened
-from zephyr.data.lock import by_source, compare, read_lock
+from zephyr.data.lock import compare_locks, count_by_source, read_lock
 from zephyr.errors import ZephyrError
 
 
@@ -16,23 +16,23 @@ def row(source: str, number: int, mark: str = "x", side: str = "train") -> dict[
 def test_every_kind_of_difference_by_hand() -> None:
     first = [row("a", 1), row("a", 2), row("a", 3), row("b", 1), row("b", 2)]
     second = [row("a", 1), row("a", 2, "y"), row("a", 3, side="holdout"), row("b", 2), row("c", 9)]
-    found = compare(first, second)
-    assert found.same == 2
-    assert found.changed == [("a", "2")]
-    assert found.moved == [("a", "3")]
+    found = compare_locks(first, second)
+    assert found.unchanged == 2
+    assert found.changed_content == [("a", "2")]
+    assert found.changed_side == [("a", "3")]
     assert found.only_first == [("b", "1")]
     assert found.only_second == [("c", "9")]
-    assert not found.reordered
-    assert not found.nothing
-    assert by_source(found.only_first + found.changed) == {"b": 1, "a": 1}
+    assert not found.is_reordered
+    assert not found.is_empty
+    assert count_by_source(found.only_first + found.changed_content) == {"b": 1, "a": 1}
 
 
 def test_order_alone_is_a_difference_too() -> None:
     rows = [row("a", 1), row("a", 2)]
-    assert compare(rows, rows).nothing
-    turned = compare(rows, rows[::-1])
-    assert turned.reordered
-    assert not turned.nothing
+    assert compare_locks(rows, rows).is_empty
+    turned = compare_locks(rows, rows[::-1])
+    assert turned.is_reordered
+    assert not turned.is_empty
 
 
 def test_a_draw_equals_itself_and_differs_by_its_seed(tmp_path: Path) -> None:
@@ -40,10 +40,10 @@ def test_a_draw_equals_itself_and_differs_by_its_seed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         drawn([opened("s", chats("s", 50))], seed, cap=10, holdout=0.2).write(tmp_path / name)
     first, again, other = (read_lock(tmp_path / name) for name in "abc")
-    assert compare(first, again).nothing
-    assert compare(first, read_lock(tmp_path / "b" / "lock.jsonl")).nothing
-    found = compare(first, other)
-    assert found.same + len(found.moved) + len(found.only_first) == 10
+    assert compare_locks(first, again).is_empty
+    assert compare_locks(first, read_lock(tmp_path / "b" / "lock.jsonl")).is_empty
+    found = compare_locks(first, other)
+    assert found.unchanged + len(found.changed_side) + len(found.only_first) == 10
     assert len(found.only_first) == len(found.only_second) > 0
 
 

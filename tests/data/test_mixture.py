@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.opened import BAD, UNWANTED, chats, drawn, ids, opened
-from zephyr.data.contamination import Exams
-from zephyr.data.duplicates import near_duplicates
-from zephyr.data.mixture import FILES, load
-from zephyr.data.sources import Opened
+from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.data.duplicates import find_near_duplicates
+from zephyr.data.mixture import RECORD_FILES, load_mixture
+from zephyr.data.sources import OpenedSource
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, from_json, to_json
 
@@ -19,7 +19,7 @@ EVERYTHING = "a mixture holds out all that it has"
 SIZES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)
 
 
-def source(name: str, size: int) -> Opened:
+def source(name: str, size: int) -> OpenedSource:
     """A source that has no record in common with one of another letter."""
     return opened(name, chats(name, size, first=1_000 * ord(name)))
 
@@ -123,7 +123,7 @@ def test_duplicates_are_counted_and_taken_once() -> None:
 
 
 def test_what_is_only_reported_stays() -> None:
-    exams = Exams([("quiz", chats("q", 1)[0])], 8)
+    exams = EvalQuestionIndex([("quiz", chats("q", 1)[0])], 8)
     sources = [opened("a", chats("a", 5) + chats("a", 3)), opened("b", chats("b", 7))]
     got = drawn(sources, clean="report", exams=exams)
     account = got.manifest["sources"]
@@ -159,7 +159,7 @@ def test_no_near_duplicate_of_the_hold_out_is_trained_on(clean: str) -> None:
         return
     for one in holdout:
         for other in train:
-            assert near_duplicates([one, other], remove=True) == [[], []]
+            assert find_near_duplicates([one, other], remove=True) == [[], []]
 
 
 def test_near_duplicates_stand_on_one_side() -> None:
@@ -244,9 +244,9 @@ def test_rows_of_several_records_are_drawn_record_by_record() -> None:
     """A cap of 10 among 40 pairs of 4 questions takes of all questions; rows are told by part."""
     rows = [[*chats("a", 10, first=10 * n, asked=1)] for n in range(4)]
     got = drawn([opened("a", rows)], cap=10)
-    questions = {row["row"].split(".")[0] for row in got.lock}
-    assert (len(got.lock), questions) == (10, {"1", "2", "3", "4"})
-    assert all(int(part or 0) < 10 for row in got.lock for part in row["row"].split(".")[1:])
+    questions = {row["row"].split(".")[0] for row in got.lock_rows}
+    assert (len(got.lock_rows), questions) == (10, {"1", "2", "3", "4"})
+    assert all(int(part or 0) < 10 for row in got.lock_rows for part in row["row"].split(".")[1:])
     assert got.manifest["totals"]["seen"] == 40
     assert got.manifest["totals"]["capped"] == 30
 
@@ -258,7 +258,7 @@ def test_the_draw_is_pinned() -> None:
     )
     said = [" ".join(r.source + r.texts[1] for r in side) for side in got.split]
     assert said == ["a1. a2. b17. a6. b16. a3.", "b14. b15."]
-    assert [row["row"] for row in got.lock] == ["6", "2", "3", "9", "7", "8", "7", "4"]
+    assert [row["row"] for row in got.lock_rows] == ["6", "2", "3", "9", "7", "8", "7", "4"]
 
 
 EVERY_KIND: list[Record] = [
@@ -281,8 +281,14 @@ def test_a_mixture_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
     rows = chats("a", 20, first=1) + EVERY_KIND[:2]
     got = drawn([opened("a", rows)], holdout=0.3)
     got.write(tmp_path)
-    assert load(tmp_path) == got.split
-    names = {*FILES, "manifest.json", "lock.jsonl", "contaminated.jsonl", "near_duplicates.jsonl"}
+    assert load_mixture(tmp_path) == got.split
+    names = {
+        *RECORD_FILES,
+        "manifest.json",
+        "lock.jsonl",
+        "contaminated.jsonl",
+        "near_duplicates.jsonl",
+    }
     assert {p.name for p in tmp_path.iterdir()} == names
     again = tmp_path / "again"
     again.mkdir()
@@ -292,7 +298,7 @@ def test_a_mixture_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
 
 
 def test_too_many_unreadable_rows_are_refused_with_the_first_place() -> None:
-    def unreadable(bad: int, rows: int) -> list[Opened]:
+    def unreadable(bad: int, rows: int) -> list[OpenedSource]:
         return [opened("a", [*[BAD] * bad, *chats("a", rows - bad)])]
 
     drawn(unreadable(5, 100))

@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.opened import read_source
-from zephyr.data import course
-from zephyr.data.forms import FORMS
+from zephyr.data import quiz_format
+from zephyr.data.column_formats import COLUMN_FORMATS
 from zephyr.data.readers import chat, choice, pair
-from zephyr.data.readers.values import LeftOut, Reader, Unreadable
+from zephyr.data.readers.parsing import RowReader, SkippedRecord, UnreadableRowError
 from zephyr.data.table import SOURCES
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
-from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, RecordKind
 
 Row = dict[str, Any]
 
@@ -26,16 +26,16 @@ def turns(*texts: str, system: str = "") -> tuple[Message, ...]:
     return (Message("system", system), *said) if system else tuple(said)
 
 
-def by(name: str) -> Reader:
+def by(name: str) -> RowReader:
     return SOURCES[name].reader
 
 
-def one(reader: Reader, row: Row) -> Record | LeftOut:
+def one(reader: RowReader, row: Row) -> Record | SkippedRecord:
     [record] = reader(row, "s")
     return record
 
 
-def reason(reader: Reader, row: Row, kind: type[Exception] = Unreadable) -> str:
+def reason(reader: RowReader, row: Row, kind: type[Exception] = UnreadableRowError) -> str:
     with pytest.raises(kind) as caught:
         list(reader(row, "s"))
     return str(caught.value)
@@ -91,10 +91,10 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
         "history": [["1?", "1"], ["2?", "4"]],
     }
     expected = turns("1?", "1", "2?", "4", "And 3?", "9", system="Be brief.")
-    assert one(chat.instruction, row) == Chat("s", expected)
+    assert one(chat.read_alpaca, row) == Chat("s", expected)
     for nothing in (None, []):
         plain = row | {"history": nothing, "system": None}
-        assert one(chat.instruction, plain) == Chat("s", turns("And 3?", "9"))
+        assert one(chat.read_alpaca, plain) == Chat("s", turns("And 3?", "9"))
 
 
 @pytest.mark.parametrize(
@@ -111,25 +111,28 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
 )
 def test_a_history_of_another_form(history: Any, expected: str) -> None:
     row = {"instruction": "3?", "output": "9", "history": history}
-    assert reason(chat.instruction, row) == expected
+    assert reason(chat.read_alpaca, row) == expected
 
 
 def test_prompts_and_completions_as_trl_writes_them() -> None:
     row = {"prompt": "a", "completion": " b\n"}
-    assert one(chat.prompt_completion, row) == Chat("s", turns("a", " b\n"))
+    assert one(chat.read_prompt_completion, row) == Chat("s", turns("a", " b\n"))
     prompt = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
     talk = {"prompt": prompt, "completion": [{"role": "assistant", "content": "b"}]}
-    assert one(chat.prompt_completion, talk) == Chat("s", turns("a", "b", system="c"))
-    assert one(chat.prompt_completion, talk | {"completion": "b"}) == one(
-        chat.prompt_completion, talk
+    assert one(chat.read_prompt_completion, talk) == Chat("s", turns("a", "b", system="c"))
+    assert one(chat.read_prompt_completion, talk | {"completion": "b"}) == one(
+        chat.read_prompt_completion, talk
     )
     odd = "turns don't alternate from a first user to a last assistant"
-    assert reason(chat.prompt_completion, talk | {"completion": prompt}) == odd
-    assert reason(chat.prompt_completion, talk | {"prompt": []}) == "column 'prompt' is not a list"
-    assert reason(chat.prompt_completion, row | {"completion": ""}) == (
+    assert reason(chat.read_prompt_completion, talk | {"completion": prompt}) == odd
+    assert (
+        reason(chat.read_prompt_completion, talk | {"prompt": []})
+        == "column 'prompt' is not a list"
+    )
+    assert reason(chat.read_prompt_completion, row | {"completion": ""}) == (
         "column 'completion' is empty"
     )
-    assert reason(chat.prompt_completion, {"prompt": "a"}) == "column 'completion' is missing"
+    assert reason(chat.read_prompt_completion, {"prompt": "a"}) == "column 'completion' is missing"
 
 
 def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
@@ -149,9 +152,10 @@ SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 
 
 @pytest.mark.parametrize(
-    ("reader", "column"), [(chat.conversations, "conversations"), (chat.messages, "messages")]
+    ("reader", "column"),
+    [(chat.read_sharegpt, "conversations"), (chat.read_openai_messages, "messages")],
 )
-def test_turns_in_both_spellings(reader: Reader, column: str) -> None:
+def test_turns_in_both_spellings(reader: RowReader, column: str) -> None:
     assert one(reader, {column: SHARED}) == Chat("s", turns("a", "b"))
     spelled = [
         {"role": "System", "content": "c"},
@@ -174,8 +178,8 @@ def test_turns_in_both_spellings(reader: Reader, column: str) -> None:
     ],
 )
 def test_turns_of_another_form(said: Any, expected: str) -> None:
-    assert reason(chat.conversations, {"conversations": said}) == expected
-    assert reason(chat.messages, {"messages": said}) == expected
+    assert reason(chat.read_sharegpt, {"conversations": said}) == expected
+    assert reason(chat.read_openai_messages, {"messages": said}) == expected
 
 
 def test_wiki_qa_leaves_wrong_answers_out() -> None:
@@ -183,7 +187,7 @@ def test_wiki_qa_leaves_wrong_answers_out() -> None:
     assert one(by("wiki_qa"), row) == Chat("s", turns("Where?", "There."))
     assert one(by("wiki_qa"), row | {"label": "1"}) == Chat("s", turns("Where?", "There."))
     for wrong in (0, "0"):
-        assert reason(by("wiki_qa"), row | {"label": wrong}, LeftOut) == (
+        assert reason(by("wiki_qa"), row | {"label": wrong}, SkippedRecord) == (
             "the answer is marked as wrong"
         )
     for odd in (2, "yes", None, True):
@@ -224,7 +228,7 @@ def test_a_question_and_two_answers(name: str) -> None:
     question, chosen, rejected = COMPARED[name]
     row = {"lang": "c", "system": "unused", question: "Why?", chosen: "So.", rejected: "No."}
     assert one(by(name), row) == Pair("s", turns("Why?"), "So.", "No.")
-    assert reason(by(name), row | {chosen: "No."}, LeftOut) == "both answers are the same"
+    assert reason(by(name), row | {chosen: "No."}, SkippedRecord) == "both answers are the same"
     assert reason(by(name), row | {rejected: ""}) == f"column {rejected!r} is empty"
 
 
@@ -265,7 +269,7 @@ def test_whole_conversations_part_at_the_last_answer(name: str) -> None:
     assert reason(by(name), row | {"chosen": TALK}) == (
         "column 'chosen' does not end with an answer, or a turn is empty"
     )
-    assert reason(by(name), row | {"rejected": row["chosen"]}, LeftOut) == (
+    assert reason(by(name), row | {"rejected": row["chosen"]}, SkippedRecord) == (
         "both answers are the same"
     )
 
@@ -274,50 +278,53 @@ def test_hh_rlhf_transcripts() -> None:
     start = "\n\nHuman: Who said\nHuman: hello?\n\nAssistant: Who?\n\nHuman: Me. \n\nAssistant:"
     row = {"chosen": f"{start} Hi.\n\nBye.", "rejected": f"{start} No."}
     prompt = turns("Who said\nHuman: hello?", "Who?", "Me.")
-    assert one(pair.turns_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
+    assert one(pair.read_conversation_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
     empty = "column 'chosen' does not end with an answer, or a turn is empty"
-    assert reason(pair.turns_pair, row | {"chosen": start}) == empty
-    assert reason(pair.turns_pair, row | {"chosen": start[: start.rindex("\n\n")]}) == empty
+    assert reason(pair.read_conversation_pair, row | {"chosen": start}) == empty
+    assert (
+        reason(pair.read_conversation_pair, row | {"chosen": start[: start.rindex("\n\n")]})
+        == empty
+    )
     for text in ("", "hello", f"hello{start} Hi."):
-        assert reason(pair.turns_pair, row | {"chosen": text}) == (
+        assert reason(pair.read_conversation_pair, row | {"chosen": text}) == (
             "column 'chosen' is not a transcript"
         )
     assert reason(
-        pair.turns_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
+        pair.read_conversation_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
     ) == ("turns don't alternate from a first user to a last user")
 
 
 def test_prompt_pairs_as_trl_writes_them() -> None:
     expected = Pair("s", turns("Why?"), "So.", "No.")
     row = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
-    assert one(pair.prompt_pair, row) == expected
+    assert one(pair.read_trl_pair, row) == expected
     listed = {
         "prompt": [{"role": "user", "content": "Why?"}],
         "chosen": [{"role": "assistant", "content": "So."}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }
-    assert one(pair.prompt_pair, listed) == expected
-    assert one(pair.prompt_pair, listed | {"rejected": "No."}) == expected
-    assert reason(pair.prompt_pair, listed | {"chosen": listed["prompt"]}) == (
+    assert one(pair.read_trl_pair, listed) == expected
+    assert one(pair.read_trl_pair, listed | {"rejected": "No."}) == expected
+    assert reason(pair.read_trl_pair, listed | {"chosen": listed["prompt"]}) == (
         "column 'chosen' is not an answer"
     )
-    assert reason(pair.prompt_pair, listed | {"prompt": listed["chosen"]}) == (
+    assert reason(pair.read_trl_pair, listed | {"prompt": listed["chosen"]}) == (
         "turns don't alternate from a first user to a last user"
     )
 
 
 def test_pairs_as_llama_factory_writes_them() -> None:
     row = {"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "12"}
-    assert one(pair.instruction_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
+    assert one(pair.read_alpaca_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
     before = {"system": "Be brief.", "history": [["1?", "1"]]}
     asked = turns("1?", "1", "Add.\n1, 2", system="Be brief.")
-    assert one(pair.instruction_pair, row | before) == Pair("s", asked, "3", "12")
+    assert one(pair.read_alpaca_pair, row | before) == Pair("s", asked, "3", "12")
     talk = {
         "conversations": [*SHARED, {"from": "human", "value": "c"}],
         "chosen": {"from": "gpt", "value": "d"},
         "rejected": {"from": "gpt", "value": "e"},
     }
-    assert one(pair.conversations_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
+    assert one(pair.read_sharegpt_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
 
 
 def test_orca_in_openais_form() -> None:
@@ -331,15 +338,15 @@ def test_orca_in_openais_form() -> None:
         "preferred_output": [{"role": "assistant", "content": "So."}],
         "non_preferred_output": [{"role": "assistant", "content": "No."}],
     }
-    assert one(pair.orca_messages, row) == Pair(
+    assert one(pair.read_openai_pair, row) == Pair(
         "s", turns("Why?", system="Be brief."), "So.", "No."
     )
     silent = {"messages": [{"role": "system", "content": ""}, row["input"]["messages"][1]]}
-    assert one(pair.orca_messages, row | {"input": silent}) == Pair(
+    assert one(pair.read_openai_pair, row | {"input": silent}) == Pair(
         "s", turns("Why?"), "So.", "No."
     )
     for odd in ({"messages": [7]}, {"messages": [{"role": "user", "content": ""}]}, [], None):
-        assert reason(pair.orca_messages, row | {"input": odd})
+        assert reason(pair.read_openai_pair, row | {"input": odd})
 
 
 def preference(overall: Any, first: Any = "a", second: Any = "b") -> Row:
@@ -369,7 +376,7 @@ def test_epfl_gives_a_pair_for_each_preference_with_a_winner() -> None:
         Pair("s", turns("Q: Why?"), "b", "a"),
         Pair("s", turns("Q: Why?"), "d", "c"),
     ]
-    assert [str(part) for part in found if isinstance(part, LeftOut)] == [
+    assert [str(part) for part in found if isinstance(part, SkippedRecord)] == [
         *["neither answer is preferred overall"] * 3,
         *["an answer is empty"] * 4,
         "both answers are the same",
@@ -393,9 +400,9 @@ def test_what_is_left_out_within_a_row_is_counted(tmp_path: Path) -> None:
     )
     source = SourceSpec(name="epfl", path="epfl.json")
     records, tally = read_source(source, "pair", tmp_path)
-    assert tally.seen == 2
+    assert tally.item_count == 2
     assert records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
-    assert dict(tally.left_out) == {"neither answer is preferred overall": 1}
+    assert dict(tally.skip_reasons) == {"neither answer is preferred overall": 1}
 
 
 # -- choice ---------------------------------------------------------------------------------------
@@ -429,9 +436,9 @@ def test_arc_in_ai2s_own_form() -> None:
         },
         "answerKey": "1",
     }
-    assert one(choice.arc, row) == Choice("s", "Why?", ("a", "b"), 0)
+    assert one(choice.read_arc, row) == Choice("s", "Why?", ("a", "b"), 0)
     odd = {"stem": "Why?", "choices": ["a", "b"]}
-    assert reason(choice.arc, row | {"question": odd}) == "an option is not an object"
+    assert reason(choice.read_arc, row | {"question": odd}) == "an option is not an object"
 
 
 MMLU = {"question": "Why?", "subject": "physics", "choices": ["a", "b", "c", "d"], "answer": 3}
@@ -461,23 +468,23 @@ def test_mmlu_flat_and_nested() -> None:
     ],
 )
 def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> None:
-    assert reason(choice.choices, MMLU | {"answer": answer}) == expected
+    assert reason(choice.read_choices, MMLU | {"answer": answer}) == expected
 
 
 def test_options_are_two_texts_or_more() -> None:
     for few in (["a"], [], None, "ab"):
-        assert reason(choice.choices, MMLU | {"choices": few}) == (
+        assert reason(choice.read_choices, MMLU | {"choices": few}) == (
             "there are fewer than two options"
         )
     every = ["a"] * 26
-    assert one(choice.choices, MMLU | {"choices": every, "answer": "Z"}) == Choice(
+    assert one(choice.read_choices, MMLU | {"choices": every, "answer": "Z"}) == Choice(
         "s", "Why?", tuple(every), 25, "physics"
     )
-    assert reason(choice.choices, MMLU | {"choices": [*every, "a"]}) == (
+    assert reason(choice.read_choices, MMLU | {"choices": [*every, "a"]}) == (
         "there are more than 26 options"
     )
     for odd in (["a", ""], ["a", None], ["a", 2]):
-        assert reason(choice.choices, MMLU | {"choices": odd}) == (
+        assert reason(choice.read_choices, MMLU | {"choices": odd}) == (
             "an option is not text, or empty"
         )
 
@@ -521,31 +528,37 @@ def test_blank_lines_belong_to_wikitext_and_to_no_other_text() -> None:
 
 ASKED = [*SHARED, {"from": "human", "value": "c"}]
 SAID = {"role": "assistant", "content": "d"}
-WHOLE: dict[Reader, Row] = {
-    chat.instruction: {"system": "s", "history": [["a", "b"]], "input": "c"},
-    chat.messages: {"messages": SHARED},
-    chat.prompt_completion: {"prompt": TALK, "completion": [SAID]},
-    chat.conversations: {"conversations": SHARED},
-    chat.wiki_qa: {"label": 1},
-    pair.prompt_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
-    pair.conversations_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
-    pair.turns_pair: {"chosen": [*TALK, SAID], "rejected": [*TALK, SAID | {"content": "e"}]},
-    pair.orca_messages: {
+WHOLE: dict[RowReader, Row] = {
+    chat.read_alpaca: {"system": "s", "history": [["a", "b"]], "input": "c"},
+    chat.read_openai_messages: {"messages": SHARED},
+    chat.read_prompt_completion: {"prompt": TALK, "completion": [SAID]},
+    chat.read_sharegpt: {"conversations": SHARED},
+    chat.read_wiki_qa: {"label": 1},
+    pair.read_trl_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
+    pair.read_sharegpt_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
+    pair.read_conversation_pair: {
+        "chosen": [*TALK, SAID],
+        "rejected": [*TALK, SAID | {"content": "e"}],
+    },
+    pair.read_openai_pair: {
         "input": {"messages": [{"role": "system", "content": "s"}, *TALK]},
         "preferred_output": [SAID],
         "non_preferred_output": [SAID | {"content": "e"}],
     },
-    pair.epfl: {"preference": [preference("A"), preference("B")]},
-    pair.shp: {"labels": 1},
-    choice.choices: {"train": MMLU},
-    choice.arc: ARC,
-    course.read: {"question": "Question: a\n\nOptions:\nA. b\nB. c\n\nAnswer:", "answer": "B"},
-    choice.hellaswag: {"endings": ["a", "b"], "label": "1", "ctx_a": "a", "ctx_b": "b"}
+    pair.read_epfl: {"preference": [preference("A"), preference("B")]},
+    pair.read_shp: {"labels": 1},
+    choice.read_choices: {"train": MMLU},
+    choice.read_arc: ARC,
+    quiz_format.read_quiz_row: {
+        "question": "Question: a\n\nOptions:\nA. b\nB. c\n\nAnswer:",
+        "answer": "B",
+    },
+    choice.read_hellaswag: {"endings": ["a", "b"], "label": "1", "ctx_a": "a", "ctx_b": "b"}
     | {"activity_label": "c"},
 }
 """Columns whose values are not just texts; in the rows below every other one holds its name."""
 
-EVERY = {form.columns: form.reader for form in FORMS} | {
+EVERY = {form.columns: form.reader for form in COLUMN_FORMATS} | {
     (name, *source.columns): source.reader for name, source in SOURCES.items()
 }
 ROWS = [
@@ -584,17 +597,17 @@ def damaged(value: Any, data: st.DataObject) -> Any:
     return whole
 
 
-def outcome(reader: Reader, row: Row) -> list[Record | LeftOut] | str:
+def outcome(reader: RowReader, row: Row) -> list[Record | SkippedRecord] | str:
     try:
         return list(reader(row, "s"))
-    except (Unreadable, LeftOut) as error:
+    except (UnreadableRowError, SkippedRecord) as error:
         return str(error)
 
 
 @settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(NESTED) | st.sampled_from(ROWS), st.integers(0, 3), st.data())
 def test_any_row_gives_records_or_a_reason(
-    case: tuple[Reader, Row], wounds: int, data: st.DataObject
+    case: tuple[RowReader, Row], wounds: int, data: st.DataObject
 ) -> None:
     """Whatever is missing, empty, of another type, huge or odd: never another exception."""
     reader, row = case
@@ -607,7 +620,7 @@ def test_any_row_gives_records_or_a_reason(
         assert wounds, found
         assert len(found) < 100
     else:
-        assert all(isinstance(part, LeftOut) or len(part.id) == 16 for part in found)
+        assert all(isinstance(part, SkippedRecord) or len(part.id) == 16 for part in found)
 
 
 # -- through a source -----------------------------------------------------------------------------
@@ -621,7 +634,7 @@ def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
 
 
 def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:
-    def read(kind: Kind, **settings: str) -> None:
+    def read(kind: RecordKind, **settings: str) -> None:
         read_source(SourceSpec(**settings), kind, tmp_path)
 
     (tmp_path / "rows.jsonl").write_text("{}")

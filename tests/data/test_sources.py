@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from tests.data.opened import read_source
 from zephyr.data import hub
-from zephyr.data.sources import on_hub
+from zephyr.data.sources import hub_query
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec, Use
 
@@ -45,8 +45,8 @@ from zephyr.recipe.data import SourceSpec, Use
 def test_where_a_source_lies(
     source: dict[str, str], use: Use, repo: str, pattern: str, revision: str
 ) -> None:
-    found = on_hub(SourceSpec.model_validate(source), use, "here")
-    assert found == hub.Wanted(repo, (pattern,), revision)
+    found = hub_query(SourceSpec.model_validate(source), use, "here")
+    assert found == hub.HubQuery(repo, (pattern,), revision)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_where_a_source_lies(
 def test_what_is_for_tests_is_never_trained_on(source: dict[str, str]) -> None:
     spec = SourceSpec.model_validate(source)
     with pytest.raises(ZephyrError, match="is for tests, and never trained on"):
-        on_hub(spec, "train", "here")
-    assert on_hub(spec, "exam", "here") is not None
+        hub_query(spec, "train", "here")
+    assert hub_query(spec, "exam", "here") is not None
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_a_pattern_names_several_files(tmp_path: Path) -> None:
         )
     records, tally = read_source(SourceSpec(name="mine", path="part-*.jsonl"), "chat", tmp_path)
     assert [record.texts[0] for record in records] == ["a?", "b?"]
-    assert (tally.seen, {record.source for record in records}) == (2, {"mine"})
+    assert (tally.item_count, {record.source for record in records}) == (2, {"mine"})

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from zephyr.data import mixture
-from zephyr.data.contamination import Exams
-from zephyr.data.forms import Form
-from zephyr.data.mixture import Drawn, draw
-from zephyr.data.rows import Header, Numbers, Row, Rows
-from zephyr.data.sources import Opened
+from zephyr.data.column_formats import ColumnFormat
+from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.data.mixture import BuiltMixture, build_mixture
+from zephyr.data.rows import Header, RowNumbers, Rows, SourceRow
+from zephyr.data.sources import OpenedSource
 from zephyr.data.table import SOURCES
 from zephyr.recipe.load import find_recipe, read_recipe
 
@@ -63,8 +63,8 @@ class Numbered(Rows):
     def header(self) -> Header:
         return Header(self._name, frozenset(self._columns))
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
-        return [Row(f"{self._name} row {n}", self._row(f"{self._name} {n}")) for n in numbers]
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
+        return [SourceRow(f"{self._name} row {n}", self._row(f"{self._name} {n}")) for n in numbers]
 
     def _row(self, text: str) -> dict[str, Any]:
         if self._name in SPECIAL:
@@ -73,17 +73,19 @@ class Numbered(Rows):
         return texts | ({"labels": 1} if "labels" in texts else {})
 
 
-def drawn(name: str) -> Drawn:
+def drawn(name: str) -> BuiltMixture:
     """A mixture of recipes/paper.yaml."""
     recipe = RECIPE.data[name]
     opened = []
     for spec in recipe.sources:
         source = SOURCES[str(spec.name)]
-        assert source.train is not None
-        rows = Numbered(source.name, source.columns, source.splits[source.train] or AT_LEAST)
-        form = Form(source.kind, source.columns, source.reader, many=source.many)
-        opened.append(Opened(source.name, recipe.kind, rows, form, source))
-    return draw(recipe, opened, seed=42, exams=Exams([], 8))
+        assert source.train_split is not None
+        rows = Numbered(source.name, source.columns, source.splits[source.train_split] or AT_LEAST)
+        form = ColumnFormat(
+            source.kind, source.columns, source.reader, has_many_records=source.has_many_records
+        )
+        opened.append(OpenedSource(source.name, recipe.kind, rows, form, source))
+    return build_mixture(recipe, opened, seed=42, question_index=EvalQuestionIndex([], 8))
 
 
 @pytest.mark.parametrize(
@@ -102,9 +104,11 @@ def test_sums(name: str, kept: int, held: int, monkeypatch: pytest.MonkeyPatch) 
     No two of the rows are alike, so near-duplicates are not looked for: that takes most of the time
     of a draw, and the mixtures of this recipe would only count them.
     """
-    monkeypatch.setattr(mixture, "near_duplicates", lambda records, remove: [[] for _ in records])
+    monkeypatch.setattr(
+        mixture, "find_near_duplicates", lambda records, remove: [[] for _ in records]
+    )
     got = drawn(name)
     totals = got.manifest["totals"]
     assert (totals["kept"], totals["held_out"]) == (kept, held)
-    assert len(got.split.train) + len(got.split.holdout) == len(got.lock) == kept
+    assert len(got.split.train) + len(got.split.holdout) == len(got.lock_rows) == kept
     assert totals["seen"] == kept + totals["capped"]

@@ -8,29 +8,29 @@ import pytest
 
 from docs.generate import sources as page
 from tests.data.examples import EXAMPLES, LEFT_OUT, Row
-from zephyr.data.forms import form_of
+from zephyr.data.column_formats import detect_format
 from zephyr.data.licences import licence_warnings
-from zephyr.data.readers.values import LeftOut, Reader, Unreadable
-from zephyr.data.table import SOURCES, Hub, Source
+from zephyr.data.readers.parsing import RowReader, SkippedRecord, UnreadableRowError
+from zephyr.data.table import SOURCES, HubLocation, RegisteredSource
 from zephyr.recipe.data import SourceSpec
-from zephyr.records import KINDS, Chat, Choice, Pair, Record
+from zephyr.records import RECORD_KINDS, Chat, Choice, Pair, Record
 
 ALL = pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
 
 
-def outcome(reader: Reader, row: Mapping[str, Any]) -> list[Record | str]:
+def outcome(reader: RowReader, row: Mapping[str, Any]) -> list[Record | str]:
     """Records, and the reasons of what is left out."""
     try:
-        return [str(part) if isinstance(part, LeftOut) else part for part in reader(row, "s")]
-    except LeftOut as error:
+        return [str(part) if isinstance(part, SkippedRecord) else part for part in reader(row, "s")]
+    except SkippedRecord as error:
         return [str(error)]
 
 
-def results(source: Source) -> list[Record | str]:
+def results(source: RegisteredSource) -> list[Record | str]:
     """What comes of the examples of a source."""
     found: list[Record | str] = []
     for row in EXAMPLES[source.name]:
-        found += outcome(form_of(row, source.kind, source, "here").reader, row)
+        found += outcome(detect_format(row, source.kind, source, "here").reader, row)
     return found
 
 
@@ -38,7 +38,7 @@ def records(name: str) -> list[Record]:
     return [part for part in results(SOURCES[name]) if isinstance(part, Record)]
 
 
-def flat(source: Source) -> Iterator[Row]:
+def flat(source: RegisteredSource) -> Iterator[Row]:
     """The examples that are in the source's own columns and give a record."""
     for row in EXAMPLES[source.name]:
         if row.keys() >= set(source.columns):
@@ -50,35 +50,37 @@ def flat(source: Source) -> Iterator[Row]:
 def test_names_and_kinds() -> None:
     assert len(SOURCES) == 34
     assert SOURCES.keys() == EXAMPLES.keys()
-    assert {source.kind for source in SOURCES.values()} == set(KINDS)
+    assert {source.kind for source in SOURCES.values()} == set(RECORD_KINDS)
     for name, source in SOURCES.items():
         assert SourceSpec(name=name).name == source.name == name
 
 
 @ALL
-def test_examples_are_records_of_its_kind_or_left_out_with_a_reason(source: Source) -> None:
+def test_examples_are_records_of_its_kind_or_left_out_with_a_reason(
+    source: RegisteredSource,
+) -> None:
     found = results(source)
     assert {part.kind for part in found if isinstance(part, Record)} == {source.kind}
     left = Counter(part for part in found if isinstance(part, str))
     assert dict(left) == LEFT_OUT.get(source.name, {})
-    assert (len(found) > 3) == source.many
+    assert (len(found) > 3) == source.has_many_records
 
 
 @ALL
-def test_its_columns_are_needed_and_no_others(source: Source) -> None:
+def test_its_columns_are_needed_and_no_others(source: RegisteredSource) -> None:
     rows = list(flat(source))
     assert rows
     for row in rows:
         found = outcome(source.reader, row)
-        known = {*source.columns, *source.optional}
+        known = {*source.columns, *source.optional_columns}
         assert outcome(source.reader, {c: v for c, v in row.items() if c in known}) == found
         for column in source.columns:
-            with pytest.raises(Unreadable):
+            with pytest.raises(UnreadableRowError):
                 list(source.reader({c: v for c, v in row.items() if c != column}, "s"))
 
 
 @ALL
-def test_optional_columns_may_be_missing_and_are_looked_at(source: Source) -> None:
+def test_optional_columns_may_be_missing_and_are_looked_at(source: RegisteredSource) -> None:
     looked: set[str] = set()
 
     class Watched(dict[str, Any]):
@@ -97,14 +99,14 @@ def test_optional_columns_may_be_missing_and_are_looked_at(source: Source) -> No
     for row in flat(source):
         assert outcome(source.reader, {column: row[column] for column in source.columns})
         outcome(source.reader, Watched(row))
-    assert looked == {*source.columns, *source.optional}
+    assert looked == {*source.columns, *source.optional_columns}
 
 
 @ALL
-def test_its_facts_agree(source: Source) -> None:
-    assert {source.train, source.exam} - {None} <= source.splits.keys()
-    assert source.train or source.exam
-    assert source.train != source.exam
+def test_its_facts_agree(source: RegisteredSource) -> None:
+    assert {source.train_split, source.eval_split} - {None} <= source.splits.keys()
+    assert source.train_split or source.eval_split
+    assert source.train_split != source.eval_split
     assert all(count is None or count > 0 for count in source.splits.values())
     assert (source.aspect != "unspecified") == (source.kind == "pair")
     facts = {"rows", "licence", "gated", "config", "files"}
@@ -115,7 +117,7 @@ def test_its_facts_agree(source: Source) -> None:
 
 
 @ALL
-def test_the_page_of_sources_says_it(source: Source) -> None:
+def test_the_page_of_sources_says_it(source: RegisteredSource) -> None:
     [line] = [line for line in page().splitlines() if line.startswith(f"| {source.name} |")]
     assert ", ".join(source.columns) in line
     assert source.licence in line
@@ -126,14 +128,14 @@ def test_the_page_of_sources_says_it(source: Source) -> None:
     for fact, doubt in source.uncertain.items():
         assert f"{fact} {doubt}" in line
     if source.hub is not None:
-        assert f"[{source.hub.id}]({source.hub.card}) {source.hub.config or ''}".strip() in line
-        assert ("unpinned" in line) != source.hub.pinned
+        assert f"[{source.hub.id}]({source.hub.card_url}) {source.hub.config or ''}".strip() in line
+        assert ("unpinned" in line) != source.hub.is_pinned
 
 
 def test_where_files_lie() -> None:
-    assert {hub.pinned for s in SOURCES.values() if (hub := s.hub)} == {False}
-    assert Hub("a/b", revision="0123456789abcdef" * 2 + "01234567").pinned
-    assert not Hub("a/b", revision="0123456").pinned
+    assert {hub.is_pinned for s in SOURCES.values() if (hub := s.hub)} == {False}
+    assert HubLocation("a/b", revision="0123456789abcdef" * 2 + "01234567").is_pinned
+    assert not HubLocation("a/b", revision="0123456").is_pinned
     hubs = {name: source.hub for name, source in SOURCES.items()}
     assert hubs["epfl"] is hubs["primer"] is None
     patterns = {
@@ -147,7 +149,7 @@ def test_where_files_lie() -> None:
         hub = hubs[name]
         assert hub is not None
         assert hub.pattern(split) == expected
-        assert hub.card == f"https://huggingface.co/datasets/{hub.id}"
+        assert hub.card_url == f"https://huggingface.co/datasets/{hub.id}"
     assert hubs["wiki_qa"] == hubs["wiki_qa_all"], "the same files, read otherwise"
 
 
@@ -204,7 +206,7 @@ SECOND = ("open_platypus", "math_instruct", "wiki_qa_all", "lima", "code_alpaca"
 def drawn(name: str, cap: int | None = None, unknown: int = 0) -> int:
     """How many rows a mixture has of a source."""
     source = SOURCES[name]
-    count = source.splits[str(source.train)]
+    count = source.splits[str(source.train_split)]
     rows = unknown if count is None else count
     return rows if cap is None else min(rows, cap)
 
@@ -269,4 +271,6 @@ def test_open_licences_need_no_warning() -> None:
 def test_warnings(name: str, expected: list[str]) -> None:
     source = SOURCES[name]
     assert licence_warnings(source) == tuple(expected)
-    assert licence_warnings(Source("s", source.kind, source.reader, (), {}, licence="CC-BY-ND-4.0"))
+    assert licence_warnings(
+        RegisteredSource("s", source.kind, source.reader, (), {}, licence="CC-BY-ND-4.0")
+    )

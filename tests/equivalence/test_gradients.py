@@ -9,31 +9,33 @@ from torch.nn.functional import cross_entropy
 
 from tests import tiny
 from zephyr.model import logprobs
-from zephyr.model.fork import Continuation, Fork
-from zephyr.model.layout import lay_out, pack
+from zephyr.model.batching import collate, pack_batches
+from zephyr.model.example import Completion, Example
 from zephyr.model.model import Model
 from zephyr.recipe.training import Align
-from zephyr.train.objectives import Preference, TokenLoss
+from zephyr.train.objectives import PreferenceLoss, TokenLoss
 
 
-def gradients(model: Model) -> dict[str, torch.Tensor]:
+def take_gradients(model: Model) -> dict[str, torch.Tensor]:
     found = {n: p.grad.clone() for n, p in model.causal.named_parameters() if p.grad is not None}
     model.causal.zero_grad()
     return found
 
 
-def half_supervised() -> list[Fork]:
+def randomly_masked_examples() -> list[Example]:
     rng = np.random.default_rng(1)
     return [
-        Fork(
+        Example(
             f.prompt,
-            tuple(Continuation(c.ids, rng.random(len(c.ids)) < 0.6) for c in f.continuations),
+            tuple(Completion(c.ids, rng.random(len(c.ids)) < 0.6) for c in f.completions),
         )
-        for f in tiny.forks(count=5)
+        for f in tiny.examples(count=5)
     ]
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
+def assert_same_gradients(
+    a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float
+) -> None:
     assert a.keys() == b.keys()
     assert a
     for name, gradient in a.items():
@@ -47,24 +49,24 @@ def test_sft_gradient_equals_full_logits_cross_entropy(
 ) -> None:
     """All weights learn, so the head's (tied to the embedding) is checked too."""
     if chunked:  # 320 tokens of vocabulary, in chunks of 256
-        monkeypatch.setattr(logprobs, "WHOLE_ELEMENTS", 0)
-        monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", {"cpu": 1})
-    model = tiny.model(family)
+        monkeypatch.setattr(logprobs, "MAX_UNCHUNKED_LOGITS", 0)
+        monkeypatch.setattr(logprobs, "LOGITS_PER_CHUNK", {"cpu": 1})
+    model = tiny.make_model(family)
     model.causal.requires_grad_(True)
     model.causal.eval()  # GPT-2 and BLOOM have dropout
-    forks = half_supervised()
-    batch = lay_out(forks, model.layout)
-    terms = TokenLoss().terms(model.network(batch), batch, range(len(forks)))
-    (terms.loss / TokenLoss().weight(forks)).backward()
-    ours = gradients(model)
+    forks = randomly_masked_examples()
+    batch = collate(forks, model.layout)
+    terms = TokenLoss().compute_loss(model.network(batch), batch, range(len(forks)))
+    (terms.loss / TokenLoss().loss_denominator(forks)).backward()
+    ours = take_gradients(model)
 
     total, count = torch.zeros(()), 0
     for f in forks:
-        for c in f.continuations:
+        for c in f.completions:
             whole = torch.from_numpy(np.concatenate([f.prompt, c.ids]).astype(np.int64))
             labels = whole.clone()
             labels[: len(f.prompt)] = -100
-            labels[len(f.prompt) :][torch.from_numpy(~c.supervised)] = -100
+            labels[len(f.prompt) :][torch.from_numpy(~c.loss_mask)] = -100
             logits = model.causal(whole[None]).logits[0]
             total = total + cross_entropy(
                 logits[:-1], labels[1:], ignore_index=-100, reduction="sum"
@@ -72,7 +74,7 @@ def test_sft_gradient_equals_full_logits_cross_entropy(
             count += int((labels[1:] != -100).sum())
     (total / count).backward()
     assert float(terms.loss.detach()) == pytest.approx(float(total.detach()), rel=1e-5)
-    same(ours, gradients(model), atol=1e-5)
+    assert_same_gradients(ours, take_gradients(model), atol=1e-5)
 
 
 def test_chunked_gradients_equal_autograds_to_double_precision() -> None:
@@ -90,24 +92,28 @@ def test_chunked_gradients_equal_autograds_to_double_precision() -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def accumulated(model: Model, forks: list[Fork], size: int) -> dict[str, torch.Tensor]:
-    weight = TokenLoss().weight(forks)
-    for start in range(0, len(forks), size):
-        batch = lay_out(forks[start : start + size], model.layout)
-        members = range(start, start + size)
-        (TokenLoss().terms(model.network(batch), batch, members).loss / weight).backward()
-    return gradients(model)
+def accumulate_gradients(
+    model: Model, examples: list[Example], size: int
+) -> dict[str, torch.Tensor]:
+    loss_denominator = TokenLoss().loss_denominator(examples)
+    for start in range(0, len(examples), size):
+        batch = collate(examples[start : start + size], model.layout)
+        indices = range(start, start + size)
+        (
+            TokenLoss().compute_loss(model.network(batch), batch, indices).loss / loss_denominator
+        ).backward()
+    return take_gradients(model)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
-    model = tiny.model(family)
+    model = tiny.make_model(family)
     model.causal.requires_grad_(True)
     model.causal.eval()
-    forks = tiny.forks(count=16)
-    whole = accumulated(model, forks, 16)
+    forks = tiny.examples(count=16)
+    whole = accumulate_gradients(model, forks, 16)
     for size in (8, 1):
-        same(whole, accumulated(model, forks, size), atol=1e-5)
+        assert_same_gradients(whole, accumulate_gradients(model, forks, size), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -122,30 +128,30 @@ def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_preferences_do_not_depend_on_the_cut(settings: dict[str, Any]) -> None:
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     model.causal.requires_grad_(True)
     rng = np.random.default_rng(0)
-    forks = [f for f in tiny.forks(count=40) if len(f.continuations) == 2]
+    forks = [f for f in tiny.examples(count=40) if len(f.completions) == 2]
     assert len(forks) > 5
     spec = Align(data="d", **settings)
     free = not spec.has_reference
     reference = None if free else rng.normal(-30, 5, (len(forks), 2)).astype(np.float32)
-    objective = Preference(spec, reference)
+    objective = PreferenceLoss(spec, reference)
 
     def cut(budget: int) -> tuple[float, dict[str, torch.Tensor]]:
         loss = 0.0
-        for members in pack(forks, budget, model.layout):
-            batch = lay_out([forks[i] for i in members], model.layout)
-            terms = objective.terms(model.network(batch), batch, members)
-            (terms.loss / objective.weight(forks)).backward()
+        for members in pack_batches(forks, budget, model.layout):
+            batch = collate([forks[i] for i in members], model.layout)
+            terms = objective.compute_loss(model.network(batch), batch, members)
+            (terms.loss / objective.loss_denominator(forks)).backward()
             loss += float(terms.loss.detach())
-        return loss, gradients(model)
+        return loss, take_gradients(model)
 
     loss, whole = cut(10_000)
     for budget in (1, 100):
         other, parts = cut(budget)
         assert other == pytest.approx(loss, rel=1e-5)
-        same(whole, parts, atol=1e-4)
+        assert_same_gradients(whole, parts, atol=1e-4)
     if settings == {"loss": "dpo"}:
         sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(forks)])
         ratio = 0.1 * ((sums - reference) @ [1, -1])

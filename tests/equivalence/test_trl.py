@@ -12,13 +12,13 @@ import torch
 from tests import tiny
 from zephyr.evaluate.scoring import run_task
 from zephyr.model import adapter
-from zephyr.model.fork import Fork
-from zephyr.model.layout import lay_out
+from zephyr.model.batching import collate
+from zephyr.model.example import Example
 from zephyr.model.model import Model
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.training import Align, Lora
 from zephyr.records import Chat, Message, Pair
-from zephyr.train.objectives import Objective, Pairs, Preference, TokenLoss, orpo, simpo
+from zephyr.train.objectives import Objective, PairLogprobs, PreferenceLoss, TokenLoss, orpo, simpo
 
 pytestmark = [
     # trl.experimental says that it may change, which is why the versions are pinned
@@ -36,35 +36,37 @@ PAIRS = [
 CHATS = [Chat("c", (*p.prompt, Message("assistant", p.chosen))) for p in PAIRS]
 
 
-def made(family: str) -> Model:
-    """A model with an adapter that does something, in the mode of training."""
-    model = tiny.model(family)
-    model.wrapper = adapter.add_fresh(model.causal, None, Lora(rank=4), seed=0)
+def make_trained_model(family: str) -> Model:
+    """A model with a trainable LoRA adapter whose B is not zero."""
+    model = tiny.make_model(family)
+    model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(rank=4), seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
-        for name, parameter in model.wrapper.named_parameters():
+        for name, parameter in model.peft_model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
     model.network.eval()  # BLOOM has dropout
     return model
 
 
-def gradients(model: Model) -> dict[str, torch.Tensor]:
+def take_gradients(model: Model) -> dict[str, torch.Tensor]:
     found = {n: p.grad.clone() for n, p in model.causal.named_parameters() if p.grad is not None}
     model.causal.zero_grad()
     return found
 
 
-def ours(model: Model, forks: list[Fork], objective: Objective) -> tuple[float, dict[str, float]]:
-    """The mean loss and statistics; leaves gradients."""
-    batch = lay_out(forks, model.layout)
-    terms = objective.terms(model.network(batch), batch, range(len(forks)))
-    loss = terms.loss / objective.weight(forks)
+def loss_and_stats(
+    model: Model, examples: list[Example], objective: Objective
+) -> tuple[float, dict[str, float]]:
+    """Our mean loss and statistics; leaves gradients in the parameters."""
+    batch = collate(examples, model.layout)
+    terms = objective.compute_loss(model.network(batch), batch, range(len(examples)))
+    loss = terms.loss / objective.loss_denominator(examples)
     loss.backward()
-    return float(loss.detach()), {n: v / len(forks) for n, v in terms.stats.items()}
+    return float(loss.detach()), {n: v / len(examples) for n, v in terms.stats.items()}
 
 
-def same_gradients(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+def assert_same_gradients(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
     assert any("lora_A" in name for name in a)
     for name, gradient in a.items():
@@ -72,7 +74,7 @@ def same_gradients(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> No
         torch.testing.assert_close(gradient, b[name], atol=1e-5, rtol=1e-5)
 
 
-def settings(folder: Path, **more: Any) -> dict[str, Any]:
+def trainer_settings(folder: Path, **more: Any) -> dict[str, Any]:
     return {
         "output_dir": str(folder),
         "report_to": "none",
@@ -88,28 +90,28 @@ def test_sft_is_trls(family: str, tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    model = made(family)
-    forks = model.template.forks(CHATS)
-    mine, _ = ours(model, forks, TokenLoss())
-    expected = gradients(model)
+    model = make_trained_model(family)
+    forks = model.template.make_examples(CHATS)
+    mine, _ = loss_and_stats(model, forks, TokenLoss())
+    expected = take_gradients(model)
     rows = [
         {
             "input_ids": [*f.prompt.tolist(), *c.ids.tolist()],
             "labels": [-100] * len(f.prompt) + c.ids.tolist(),
         }
         for f in forks
-        for c in f.continuations
+        for c in f.completions
     ]
     trainer = SFTTrainer(
-        model.wrapper,
-        SFTConfig(**settings(tmp_path)),
+        model.peft_model,
+        SFTConfig(**trainer_settings(tmp_path)),
         train_dataset=Dataset.from_list(rows),
         processing_class=model.tokenizer,
     )
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     loss.backward()
     assert mine == pytest.approx(float(loss.detach()), abs=1e-5)
-    same_gradients(gradients(model), expected)
+    assert_same_gradients(take_gradients(model), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -128,31 +130,31 @@ def test_dpo_and_ipo_are_trls(
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    model = made(family)
-    forks = model.template.forks(PAIRS)
-    with model.wrapper.disable_adapter():
+    model = make_trained_model(family)
+    forks = model.template.make_examples(PAIRS)
+    with model.peft_model.disable_adapter():
         base = model.logprobs(forks)
     reference = np.array([[side.sum() for side in sides] for sides in base], dtype=np.float32)
     spec = Align(data="d", beta=1.0, **settings_of_ours)
-    mine, stats = ours(model, forks, Preference(spec, reference))
-    expected = gradients(model)
+    mine, stats = loss_and_stats(model, forks, PreferenceLoss(spec, reference))
+    expected = take_gradients(model)
     rows = [
         {"prompt_ids": f.prompt.tolist()}
-        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.continuations, strict=True)}
+        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.completions, strict=True)}
         for f in forks
     ]
     text = {"prompt": "a", "chosen": "b", "rejected": "c"}
     trainer = DPOTrainer(
-        model.wrapper,
-        ref_model=tiny.model(family).causal,
-        args=DPOConfig(**settings(tmp_path, loss_type=loss, beta=1.0)),
+        model.peft_model,
+        ref_model=tiny.make_model(family).causal,
+        args=DPOConfig(**trainer_settings(tmp_path, loss_type=loss, beta=1.0)),
         train_dataset=Dataset.from_list([text]),
         processing_class=model.tokenizer,
     )
     found = trainer.compute_loss(trainer.model, trainer.data_collator(rows))
     found.backward()
     assert mine == pytest.approx(float(found.detach()), abs=1e-5)
-    same_gradients(gradients(model), expected)
+    assert_same_gradients(take_gradients(model), expected)
     logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
     assert stats["chosen_logprob"] == pytest.approx(logged["logps/chosen"], rel=1e-5)
     if loss == "sigmoid":
@@ -170,11 +172,11 @@ def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    model = made(family)
+    model = make_trained_model(family)
     task = TaskSpec(name="preferences")
     first = PAIRS[0]
     pairs = [*PAIRS, replace(first, chosen=first.rejected, rejected=first.chosen)]
-    with model.wrapper.disable_adapter():
+    with model.peft_model.disable_adapter():
         before = run_task(task, pairs, model, split_label="test", seed=0)
     got = run_task(
         task, pairs, model, split_label="test", reference_items=before.items, seed=0
@@ -182,14 +184,14 @@ def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
     mine = {row["name"]: row["value"] for row in got["metrics"]}
     rows = [
         {"prompt_ids": f.prompt.tolist()}
-        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.continuations, strict=True)}
-        for f in model.template.forks(pairs)
+        | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.completions, strict=True)}
+        for f in model.template.make_examples(pairs)
     ]
     beta = 0.3
     trainer = DPOTrainer(
-        model.wrapper,
-        ref_model=tiny.model(family).causal,
-        args=DPOConfig(**settings(tmp_path, beta=beta)),
+        model.peft_model,
+        ref_model=tiny.make_model(family).causal,
+        args=DPOConfig(**trainer_settings(tmp_path, beta=beta)),
         train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
         processing_class=model.tokenizer,
     )
@@ -202,10 +204,10 @@ def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
     assert beta * mine["reward_margin"] == pytest.approx(logged["rewards/margins"], abs=1e-5)
 
 
-def answers() -> Pairs:
+def random_pairs() -> PairLogprobs:
     rng = np.random.default_rng(0)
     sums = torch.tensor(-rng.uniform(2, 40, (6, 2)), dtype=torch.float32, requires_grad=True)
-    return Pairs(sums, None, torch.tensor(rng.integers(1, 30, (6, 2))))
+    return PairLogprobs(sums, None, torch.tensor(rng.integers(1, 30, (6, 2))))
 
 
 def test_simpo_is_trls() -> None:
@@ -219,12 +221,12 @@ def test_simpo_is_trls() -> None:
         loss_type="simpo",
         accelerator=SimpleNamespace(device="cpu"),
     )
-    pairs = answers()
+    pairs = random_pairs()
     mine = simpo(pairs, Align(data="d", loss="simpo", beta=2.0, gamma=0.7))
-    loss, chosen, rejected = CPOTrainer.cpo_loss(trainer, *pairs.mean.unbind(1))
+    loss, chosen, rejected = CPOTrainer.cpo_loss(trainer, *pairs.mean_logprobs.unbind(1))
     torch.testing.assert_close(mine.loss, loss)
     torch.testing.assert_close(mine.rewards.detach(), torch.stack([chosen, rejected], dim=1))
-    a, b = (torch.autograd.grad(x.sum(), pairs.policy)[0] for x in (mine.loss, loss))
+    a, b = (torch.autograd.grad(x.sum(), pairs.policy_logprobs)[0] for x in (mine.loss, loss))
     torch.testing.assert_close(a, b)
 
 
@@ -233,11 +235,11 @@ def test_orpo_is_trls() -> None:
     from trl.experimental.orpo import ORPOTrainer
 
     trainer = SimpleNamespace(beta=0.3, accelerator=SimpleNamespace(device="cpu"))
-    pairs = answers()
+    pairs = random_pairs()
     mine = orpo(pairs, Align(data="d", loss="orpo", beta=0.3))
-    gain, *_, odds = ORPOTrainer.odds_ratio_loss(trainer, *pairs.mean.unbind(1))
-    loss = -pairs.mean[:, 0] - gain
+    gain, *_, odds = ORPOTrainer.odds_ratio_loss(trainer, *pairs.mean_logprobs.unbind(1))
+    loss = -pairs.mean_logprobs[:, 0] - gain
     torch.testing.assert_close(mine.loss, loss)
     assert float(mine.margin.mean().detach()) == pytest.approx(0.3 * float(odds.detach()), rel=1e-5)
-    a, b = (torch.autograd.grad(x.sum(), pairs.policy)[0] for x in (mine.loss, loss))
+    a, b = (torch.autograd.grad(x.sum(), pairs.policy_logprobs)[0] for x in (mine.loss, loss))
     torch.testing.assert_close(a, b)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from zephyr.model.fork import Fork, Ids, fork, ids
+from zephyr.model.example import Example, TokenIds, make_example, to_token_ids
 from zephyr.records import Message, Pair
 
 END = 0
@@ -15,13 +15,13 @@ END = 0
 
 
 class Answer(NamedTuple):
-    ids: Ids
+    ids: TokenIds
     text: str
-    ended: str
+    finish_reason: str
 
     @property
-    def stopped(self) -> bool:
-        return self.ended != "length"
+    def is_complete(self) -> bool:
+        return self.finish_reason != "length"
 
 
 class Letters:
@@ -36,47 +36,47 @@ class Letters:
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(chr(token) for token in tokens)
 
-    def prompt(self, messages: Sequence[Message]) -> Ids:
-        return ids([ord(c) for m in messages for c in f"{m.role}: {m.content}\n"])
+    def encode_prompt(self, messages: Sequence[Message]) -> TokenIds:
+        return to_token_ids([ord(c) for m in messages for c in f"{m.role}: {m.content}\n"])
 
-    def pair_fork(self, pair: Pair) -> Fork:
+    def make_pair_example(self, pair: Pair) -> Example:
         sides = [[ord(c) for c in text] + [END] for text in (pair.chosen, pair.rejected)]
-        return fork(self.prompt(pair.prompt), *sides)
+        return make_example(self.encode_prompt(pair.prompt), *sides)
 
 
 class Fake:
-    """Gives each token of `continuation` the log-probability `likes(prompt, continuation)`."""
+    """Gives each token of `a completion the log-probability `likes(prompt, completion)`."""
 
     def __init__(
         self,
-        likes: Callable[[str, str], float] = lambda prompt, continuation: -math.log(50),
+        likes: Callable[[str, str], float] = lambda prompt, completion: -math.log(50),
         writes: Callable[[str], str] = lambda prompt: "",
-        context: int = 100_000,
+        context_length: int = 100_000,
     ) -> None:
         self.tokenizer = self.template = Letters()
-        self.likes, self.writes, self.context = likes, writes, context
-        self.asked: list[Fork] = []
+        self.likes, self.writes, self.context_length = likes, writes, context_length
+        self.asked: list[Example] = []
         self.given: list[dict[str, Any]] = []
 
-    def logprobs(self, forks: Sequence[Fork], **_: Any) -> list[list[Any]]:
-        self.asked += forks
+    def logprobs(self, examples: Sequence[Example], **_: Any) -> list[list[Any]]:
+        self.asked += examples
         text = self.tokenizer.decode
         return [
             [
                 np.full(len(c.ids), self.likes(text(f.prompt), text(c.ids)), dtype=np.float32)
-                for c in f.continuations
+                for c in f.completions
             ]
-            for f in forks
+            for f in examples
         ]
 
     def generate(
-        self, prompts: Sequence[Ids], *, max_new_tokens: int, **given: Any
+        self, prompts: Sequence[TokenIds], *, max_new_tokens: int, **given: Any
     ) -> list[Answer]:
         self.given.append(given)
         texts = [self.writes(self.tokenizer.decode(prompt)) for prompt in prompts]
         kept = [text[:max_new_tokens] for text in texts]
         return [
-            Answer(ids([ord(c) for c in k]), k, "end token" if k == t else "length")
+            Answer(to_token_ids([ord(c) for c in k]), k, "end token" if k == t else "length")
             for k, t in zip(kept, texts, strict=True)
         ]
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.parity.imperfect import imperfect
 from zephyr.evaluate.metrics import (
-    SACREBLEU,
+    SACREBLEU_SIGNATURE,
     flexible_match,
     google_rouge,
     sacrebleu,
     strict_match,
 )
-from zephyr.evaluate.tasks import find
+from zephyr.evaluate.tasks import get_task
 
 TEXTS = [
     "Ada has 12 pens and buys 30. 12 + 30 = 42. Ada gives 5. 42 - 5 = 37.\n#### 37",
@@ -60,8 +60,10 @@ def test_the_signature_says_how() -> None:
 
     scorer = BLEU(effective_order=True)
     scorer.sentence_score("a", ["a"])
-    assert str(scorer.get_signature()).rpartition("|version:")[0] == SACREBLEU
-    assert SACREBLEU in str([metric.rule for metric in find("gsm8k").metrics])
+    assert str(scorer.get_signature()).rpartition("|version:")[0] == SACREBLEU_SIGNATURE
+    assert SACREBLEU_SIGNATURE in str(
+        [metric.protocol_label for metric in get_task("gsm8k").metrics]
+    )
 
 
 def test_sacrebleu_by_hand() -> None:

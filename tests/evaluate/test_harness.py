@@ -15,9 +15,9 @@ from lm_eval.tasks import TaskManager
 from tests import tiny
 from zephyr.errors import ZephyrError
 from zephyr.evaluate import harness
-from zephyr.evaluate.scoring import Result, run_task
-from zephyr.evaluate.tasks import examples_of, find, sources_of
-from zephyr.model.load import assemble
+from zephyr.evaluate.scoring import EvalResult, run_task
+from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
+from zephyr.model.load import build_model
 from zephyr.model.model import Model
 from zephyr.recipe.evaluation import TaskSpec
 
@@ -111,10 +111,10 @@ def model() -> Model:
     with torch.no_grad():
         for weight in network.parameters():
             weight.mul_(6)
-    return assemble(network, tiny.tokenizer(), token_budget=512)
+    return build_model(network, tiny.tokenizer(), token_budget=512)
 
 
-def ask(model: Model, folder: Path, name: str, **settings: Any) -> Result:
+def ask(model: Model, folder: Path, name: str, **settings: Any) -> EvalResult:
     task = TaskSpec(name=f"lm_eval:{name}", path=str(folder), **settings)
     return run_task(task, [], model, split_label="test", seed=5)
 
@@ -129,7 +129,7 @@ def theirs(model: Model, folder: Path, name: str, **settings: Any) -> dict[str, 
     return found
 
 
-def metrics(result: Result) -> dict[str, float]:
+def metrics(result: EvalResult) -> dict[str, float]:
     return {m["name"]: m["value"] for m in result.scores["metrics"]}
 
 
@@ -200,10 +200,10 @@ def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> N
         if row["options"][0]
     ]
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    from zephyr.evaluate.harness_model import HarnessModel
+    from zephyr.evaluate.harness_model import LmEvalModel
 
     settings = TaskSpec(name="lm_eval:go_on", path=str(folder))
-    ours = HarnessModel(model, settings, 0, manager.load("go_on")["tasks"])
+    ours = LmEvalModel(model, settings, 0, manager.load("go_on")["tasks"])
     pairs = list(zip(ours.loglikelihood(requests), lm.loglikelihood(requests), strict=True))
     assert [a[1] for a, _ in pairs] == [b[1] for _, b in pairs]
     assert {a[1] for a, _ in pairs} == {True, False}
@@ -211,9 +211,9 @@ def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> N
 
 
 def tiny_ids(model: Model, text: str) -> Any:
-    from zephyr.model.fork import ids
+    from zephyr.model.example import to_token_ids
 
-    return ids(model.tokenizer(text)["input_ids"])
+    return to_token_ids(model.tokenizer(text)["input_ids"])
 
 
 def test_perplexity_of_continuations(model: Model, folder: Path) -> None:
@@ -272,7 +272,7 @@ def test_what_can_not_be_asked_is_said(model: Model, folder: Path, tmp_path: Pat
 
 
 def test_broken_log_probabilities_are_refused(folder: Path) -> None:
-    broken = assemble(tiny.qwen2(), tiny.tokenizer(), token_budget=512)
+    broken = build_model(tiny.qwen2(), tiny.tokenizer(), token_budget=512)
     with torch.no_grad():
         broken.causal.model.norm.weight.fill_(math.nan)
     with pytest.raises(ZephyrError, match="not all finite"):
@@ -285,14 +285,14 @@ def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(harness.importlib.metadata, "version", absent)
     with pytest.raises(ZephyrError, match=r"pip install 'zephyr-tutor\[lm-eval\]'"):
-        find("lm_eval:arc_easy")
+        get_task("lm_eval:arc_easy")
 
 
 def test_a_recipe_names_such_a_task(folder: Path) -> None:
     task = TaskSpec(name="lm_eval:choose", path=folder.name, shots=0)
     assert task.key == "lm_eval:choose"
     assert task.spec() == {"name": "lm_eval:choose", "path": folder.name, "shots": 0}
-    assert sources_of(task) == examples_of(task) == ()
+    assert resolve_sources(task) == resolve_few_shot_sources(task) == ()
     for wrong in (
         {"name": "hellaswag", "path": "x"},
         {"name": "lm_eval:choose", "sources": ["hellaswag"]},
@@ -300,8 +300,8 @@ def test_a_recipe_names_such_a_task(folder: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"path|brings its own data|pattern"):
             TaskSpec.model_validate(wrong)
-    before = harness.content(task, folder.parent)
+    before = harness.fingerprint_content(task, folder.parent)
     with pytest.raises(ZephyrError, match="has no `temperature`"):
-        sources_of(task.model_copy(update={"temperature": 1.0}))
+        resolve_sources(task.model_copy(update={"temperature": 1.0}))
     (folder / "note.txt").write_text("x")
-    assert harness.content(task, folder.parent) != before
+    assert harness.fingerprint_content(task, folder.parent) != before

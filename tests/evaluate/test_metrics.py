@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zephyr.evaluate.metrics import _jieba, bleu4, last_number, marked_number, rouge
+from zephyr.evaluate.metrics import _load_jieba, bleu4, last_number, number_after_mark, rouge
 
 
 def test_bleu_of_equal_texts_is_one() -> None:
@@ -73,7 +73,7 @@ def test_jieba_neither_trusts_nor_leaves_a_shared_cache(
 ) -> None:
     (tmp_path / "jieba.cache").write_bytes(b"planted")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    _jieba.cache_clear()
+    _load_jieba.cache_clear()
     assert rouge("one two", "one two") == pytest.approx((1, 1, 1), abs=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["jieba.cache"]
     assert (tmp_path / "jieba.cache").read_bytes() == b"planted"
@@ -107,7 +107,7 @@ def test_jieba_neither_trusts_nor_leaves_a_shared_cache(
     ],
 )
 def test_numbers(text: str, marked: str | None, last: str | None) -> None:
-    assert marked_number(text) == (None if marked is None else Decimal(marked))
+    assert number_after_mark(text) == (None if marked is None else Decimal(marked))
     assert last_number(text) == (None if last is None else Decimal(last))
 
 
@@ -200,4 +200,4 @@ def test_every_real_gsm8k_answer_has_its_number(real_data: Path, split: str) -> 
         answers = [json.loads(line)["answer"] for line in file]
     for answer in answers:
         plain = Decimal(answer.split("#### ")[1].replace(",", ""))
-        assert marked_number(answer) == last_number(answer) == plain
+        assert number_after_mark(answer) == last_number(answer) == plain

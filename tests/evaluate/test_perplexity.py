@@ -6,37 +6,37 @@ from typing import Any
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.scoring import Result, run_task
+from zephyr.evaluate.scoring import EvalResult, run_task
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Passage
 
 
-def ask(model: Any, *texts: str, n: int | None = None) -> Result:
+def ask(model: Any, *texts: str, n: int | None = None) -> EvalResult:
     settings = TaskSpec(name="wikitext2", n=n)
     records = [Passage("source", text) for text in texts]
     return run_task(settings, records, model, split_label="test", seed=0)
 
 
 def test_windows_do_not_overlap_and_the_tail_is_counted(fake: Any) -> None:
-    model = fake(context=5)
+    model = fake(context_length=5)
     got = ask(model, "abcdefghijklm")
     text = model.tokenizer.decode
     assert [text(f.prompt) for f in model.asked] == ["a", "f"]
-    assert [text(f.continuations[0].ids) for f in model.asked] == ["bcde", "ghij"]
+    assert [text(f.completions[0].ids) for f in model.asked] == ["bcde", "ghij"]
     assert got.scores["counts"] == {"tail tokens": 3}
     [metric] = got.scores["metrics"]
     assert metric["protocol"] == "wikitext2@1 · predict · per token · windows of 5 · test · n=2"
 
 
 def test_texts_are_joined_by_a_blank_line(fake: Any) -> None:
-    model = fake(context=8)
+    model = fake(context_length=8)
     ask(model, "abc", "def")
-    assert model.tokenizer.decode(model.asked[0].continuations[0].ids) == "bc\n\ndef"
+    assert model.tokenizer.decode(model.asked[0].completions[0].ids) == "bc\n\ndef"
 
 
 def test_perplexity_is_gptqs_mean_of_window_means(fake: Any) -> None:
     """Losses of 1 and 3 a token in two windows: e²."""
-    model = fake(lambda prompt, continuation: -1.0 if prompt == "a" else -3.0, context=4)
+    model = fake(lambda prompt, completion: -1.0 if prompt == "a" else -3.0, context_length=4)
     got = ask(model, "abcdefgh")
     [metric] = got.scores["metrics"]
     assert metric["value"] == pytest.approx(math.exp((1 + 3) / 2))
@@ -48,11 +48,11 @@ def test_perplexity_is_gptqs_mean_of_window_means(fake: Any) -> None:
 def test_windows_have_at_most_2048_tokens(fake: Any) -> None:
     model = fake()
     ask(model, "a" * 5_000)
-    assert [len(f.continuations[0].ids) for f in model.asked] == [2047, 2047]
+    assert [len(f.completions[0].ids) for f in model.asked] == [2047, 2047]
 
 
 def test_a_text_shorter_than_a_window_is_one_and_says_so(fake: Any) -> None:
-    model = fake(context=100)
+    model = fake(context_length=100)
     got = ask(model, "abcdef")
     assert len(model.asked) == len(got.items) == 1
     assert "windows of 6 (the whole text)" in got.scores["metrics"][0]["protocol"]
@@ -61,13 +61,13 @@ def test_a_text_shorter_than_a_window_is_one_and_says_so(fake: Any) -> None:
 
 def test_n_draws_windows(fake: Any) -> None:
     text = "".join(chr(97 + i % 26) for i in range(400))
-    model = fake(context=10)
-    everything = {i["id"] for i in ask(fake(context=10), text).items}
+    model = fake(context_length=10)
+    everything = {i["id"] for i in ask(fake(context_length=10), text).items}
     got = ask(model, text, n=7)
     assert len(got.items) == 7
     assert {i["id"] for i in got.items} < everything
     assert got.scores["counts"] == {"windows not drawn": 33}
-    assert got.items != ask(fake(context=10), text).items[:7]
+    assert got.items != ask(fake(context_length=10), text).items[:7]
 
 
 def test_one_token_predicts_nothing(fake: Any) -> None:
@@ -81,11 +81,11 @@ def test_wikitext_equals_a_plain_computation(
     """GPTQ's loop: the mean loss of each window, their mean, its exponential."""
     import torch
 
-    from zephyr.model.load import Lineage, load
+    from zephyr.model.load import Lineage, load_model
 
     torch.set_num_threads(1)
     folder = real_data / "models/tinystories-656k"
-    model = load(Lineage(str(folder)), tmp_path, token_budget=2048)
+    model = load_model(Lineage(str(folder)), tmp_path, token_budget=2048)
     with gzip.open(real_data / "wikitext2/wiki.test.raw.txt.gz", "rt", encoding="utf-8") as file:
         text = file.read(12_000)
     [metric] = ask(model, text).scores["metrics"]

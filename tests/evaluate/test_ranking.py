@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluate.conftest import Letters
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.asking import Item
+from zephyr.evaluate.interface import Item
 from zephyr.evaluate.scoring import run_task
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice
@@ -24,7 +24,7 @@ def test_the_request_is_the_context_and_an_ending_after_a_space(fake: Any) -> No
     ask(model, Choice("s", "He sat.", ("Then up.", "No."), 0))
     [fork] = model.asked
     assert model.tokenizer.decode(fork.prompt) == "He sat."
-    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" Then up.", " No."]
+    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" Then up.", " No."]
 
 
 def test_a_question_is_asked_as_lm_eval_asks_arc(fake: Any) -> None:
@@ -32,7 +32,7 @@ def test_a_question_is_asked_as_lm_eval_asks_arc(fake: Any) -> None:
     ask(model, Choice("s", "Why?", ("So.", "No."), 0), task="mcqa")
     [fork] = model.asked
     assert model.tokenizer.decode(fork.prompt) == "Question: Why?\nAnswer:"
-    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" So.", " No."]
+    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" So.", " No."]
 
 
 def test_blanks_at_the_end_of_a_context_belong_to_the_endings(fake: Any) -> None:
@@ -40,7 +40,7 @@ def test_blanks_at_the_end_of_a_context_belong_to_the_endings(fake: Any) -> None
     ask(model, Choice("s", "He sat. ", ("up", "no"), 0))
     [fork] = model.asked
     assert model.tokenizer.decode(fork.prompt) == "He sat."
-    assert model.tokenizer.decode(fork.continuations[0].ids) == "  up"
+    assert model.tokenizer.decode(fork.completions[0].ids) == "  up"
 
 
 def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake: Any) -> None:
@@ -64,7 +64,7 @@ def test_options_of_the_same_tokens_are_asked_once_and_the_first_wins(fake: Any)
     model.tokenizer = Unknowing()
     [item] = ask(model, Choice("s", "x", ("a → b", "a ∧ b", "c"), 1))
     [fork] = model.asked
-    assert [model.tokenizer.decode(c.ids) for c in fork.continuations] == [" a ? b", " c"]
+    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" a ? b", " c"]
     assert item["detail"]["logprobs"][0] == item["detail"]["logprobs"][1]
     assert item["detail"]["tokens"] == [6, 6, 2]
 
@@ -108,7 +108,7 @@ def test_where_tokens_cross_the_edge_the_whole_text_decides(fake: Any) -> None:
     [fork] = model.asked
     one = model.tokenizer.one
     assert fork.prompt.tolist() == [one("ab"), one("c")]
-    assert [c.ids.tolist() for c in fork.continuations] == [[one("de")], [one("fg"), one("h")]]
+    assert [c.ids.tolist() for c in fork.completions] == [[one("de")], [one("fg"), one("h")]]
 
 
 def test_an_empty_context_is_the_start_token(fake: Any) -> None:
@@ -117,12 +117,12 @@ def test_an_empty_context_is_the_start_token(fake: Any) -> None:
     ask(model, Choice("s", "", ("abc", "d"), 0))
     [fork] = model.asked
     assert fork.prompt.tolist() == [1]
-    assert [len(c.ids) for c in fork.continuations] == [2, 1]
+    assert [len(c.ids) for c in fork.completions] == [2, 1]
 
 
 def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
     """As lm-eval: of context and ending the last 10 + 1 tokens, the very last never read."""
-    model = fake(context=10)
+    model = fake(context_length=10)
     items = ask(
         model,
         Choice("s", "0123456789", ("ab", "abcd"), 0),
@@ -130,7 +130,7 @@ def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
         Choice("s", "012345678", ("a", "abcd", "b"), 0),
     )
     text = model.tokenizer.decode
-    asked = [(text(f.prompt), [text(c.ids) for c in f.continuations]) for f in model.asked]
+    asked = [(text(f.prompt), [text(c.ids) for c in f.completions]) for f in model.asked]
     assert asked == [
         ("23456789", [" ab"]),
         ("456789", [" abcd"]),
@@ -138,7 +138,7 @@ def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
         ("012345678", [" a", " b"]),
         ("345678", [" abcd"]),
     ]
-    assert [f.longest <= 10 for f in model.asked] == [True] * 5
+    assert [f.max_sequence_length <= 10 for f in model.asked] == [True] * 5
     assert [i["detail"]["cut"] for i in items] == [True, False, True]
     assert [i["detail"]["tokens"] for i in items] == [[3, 5], [3, 3], [2, 5, 2]]
 
@@ -146,13 +146,13 @@ def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
 def test_cuts_are_counted(fake: Any) -> None:
     records = [Choice("s", "0" * n, ("ab", "cd"), 0) for n in range(1, 13)]
     settings = TaskSpec(name="hellaswag")
-    got = run_task(settings, records, fake(context=10), split_label="test", seed=0)
+    got = run_task(settings, records, fake(context_length=10), split_label="test", seed=0)
     assert got.scores["counts"] == {"cut": 4}
 
 
 def test_a_question_with_an_option_that_cannot_be_weighed_is_left_out(fake: Any) -> None:
     """A tokenizer that drops a sign, and an ending (with its space) of more than 10 tokens."""
-    model = fake(context=10)
+    model = fake(context_length=10)
     letters = model.tokenizer
     model.tokenizer = Dropping()
     records = [
@@ -182,18 +182,18 @@ def stories(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A real pretrained network of 656,000 parameters."""
     import torch
 
-    from zephyr.model.load import Lineage, load
+    from zephyr.model.load import Lineage, load_model
 
     torch.set_num_threads(1)
     folder = real_data / "models/tinystories-656k"
-    return load(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=2048)
+    return load_model(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=2048)
 
 
 def _plain_logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
     """One sequence, one forward of the library, one log_softmax; no fork, no packing."""
     import torch
 
-    tokens = (prompt + continuation)[-(model.context + 1) :]
+    tokens = (prompt + continuation)[-(model.context_length + 1) :]
     with torch.inference_mode():
         logits = model.causal(torch.tensor([tokens[:-1]])).logits[0].double()
     values = logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]

@@ -12,9 +12,9 @@ import pytest
 
 from zephyr.data.readers.choice import LETTERS
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.asking import sample
-from zephyr.evaluate.scoring import Result, run_task
-from zephyr.evaluate.tasks import TASKS, find
+from zephyr.evaluate.interface import sample
+from zephyr.evaluate.scoring import EvalResult, run_task
+from zephyr.evaluate.tasks import TASKS, get_task
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Chat, Choice, Message, Pair, Passage, Record
 
@@ -79,7 +79,7 @@ RECORDS: dict[str, list[Any]] = {
 }
 END = "\0"
 """Before the first token of a page."""
-ONE_TEXT = {name for name in RECORDS if TASKS[name].one_text}
+ONE_TEXT = {name for name in RECORDS if TASKS[name].is_single_text}
 
 
 def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[str], str]]:
@@ -114,13 +114,13 @@ def by_id(record: Record) -> str:
     return record.id
 
 
-def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> Result:
+def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> EvalResult:
     settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
     given = RECORDS[name] if records is None else records
     return run_task(settings, given, model, split_label="test", seed=42, **extra)
 
 
-def values(result: Result) -> dict[str, float]:
+def values(result: EvalResult) -> dict[str, float]:
     return {m["name"]: m["value"] for m in result.scores["metrics"]}
 
 
@@ -151,14 +151,14 @@ def test_a_uniform_model_ranks_by_chance(name: str, options: int, fake: Any) -> 
 
 
 def test_every_task_passes_these_tests() -> None:
-    asking = {name for name, task in TASKS.items() if task.asks is not None}
+    asking = {name for name, task in TASKS.items() if task.record_kind is not None}
     assert RECORDS.keys() == asking
     assert TASKS.keys() - asking == {"footprint"}, "which asks nothing: tests/test_quantizing.py"
 
 
 def test_a_uniform_model_prefers_by_chance(fake: Any) -> None:
     """Measured against a model that likes other tokens: the reward is a matter of length alone."""
-    reference = run("preferences", fake(lambda prompt, continuation: -1.0)).items
+    reference = run("preferences", fake(lambda prompt, completion: -1.0)).items
     scores = {
         m["name"]: m
         for m in run("preferences", fake(), reference_items=reference).scores["metrics"]
@@ -168,7 +168,7 @@ def test_a_uniform_model_prefers_by_chance(fake: Any) -> None:
 
 
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(fake: Any) -> None:
-    got = run("wikitext2", fake(context=100))
+    got = run("wikitext2", fake(context_length=100))
     assert values(got)["perplexity"] == pytest.approx(50)
     assert all(i["weight"]["perplexity"] == 99 for i in got.items)
 
@@ -279,7 +279,7 @@ def test_records_of_another_kind_are_an_error(fake: Any) -> None:
 
 def test_an_unknown_task_is_an_error() -> None:
     with pytest.raises(ZephyrError, match="nearest: hellaswag"):
-        find("helaswag")
+        get_task("helaswag")
 
 
 def test_a_table_of_tasks_without_the_libraries_of_models() -> None:
@@ -294,7 +294,7 @@ def test_names_of_metrics_are_unique() -> None:
         assert name == task.name
         names = [m.name for m in task.metrics]
         assert all(a != b for a, b in permutations(names, 2))
-        assert task.metrics[0].headline == (task.asks is not None)
+        assert task.metrics[0].headline == (task.record_kind is not None)
 
 
 def test_an_item_is_one_record(fake: Any) -> None:

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.scoring import Result, run_task
-from zephyr.evaluate.tutoring import SCRIPT
+from zephyr.evaluate.scoring import EvalResult, run_task
+from zephyr.evaluate.tutoring import STUDENT_TURNS
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Chat, Message
 
@@ -15,7 +15,7 @@ def chat(answer: str = "12 + 30 = 42\n#### 42", question: str = QUESTION) -> Cha
     return Chat("source", (Message("user", question), Message("assistant", answer)))
 
 
-def ask(model: Any, *records: Chat, most: int | None = None) -> Result:
+def ask(model: Any, *records: Chat, most: int | None = None) -> EvalResult:
     settings = TaskSpec(name="tutoring", max_new_tokens=most)
     return run_task(settings, records or (chat(),), model, split_label="test", seed=0)
 
@@ -49,7 +49,7 @@ def test_the_script_by_hand(fake: Any) -> None:
 def test_each_answer_enters_the_next_prompt(fake: Any) -> None:
     got = ask(fake(writes=says("one", "two", "three")), chat())
     turns = got.items[0]["detail"]["turns"]
-    hint, plea, permission = SCRIPT.values()
+    hint, plea, permission = STUDENT_TURNS.values()
     first = f"user: {hint.format(QUESTION)}\n"
     assert turns[0] == {"request": first, "output": "one", "ended": "end token"}
     second = f"{first}assistant: one\nuser: {plea}\n"
@@ -93,8 +93,8 @@ def test_a_number_that_the_limit_may_have_cut_is_not_computed(fake: Any) -> None
 
 
 def test_a_turn_without_room_is_empty_and_counted(fake: Any) -> None:
-    first = len(f"user: {SCRIPT['hint'].format(QUESTION)}\n")
-    got = ask(fake(writes=says("Go on.", "", ""), context=first + 6), chat())
+    first = len(f"user: {STUDENT_TURNS['hint'].format(QUESTION)}\n")
+    got = ask(fake(writes=says("Go on.", "", ""), context_length=first + 6), chat())
     scores = got.items[0]["scores"]
     assert (scores["withheld_hint"], scores["withheld_plea"], scores["withheld_all"]) == (1, 0, 0)
     assert got.scores["counts"] == {"no room for an answer": 2}

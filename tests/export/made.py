@@ -29,7 +29,7 @@ def chatml(tokenizer: Any) -> Any:
 
 def write_model(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Lineage:
     """A random model as a base in a folder."""
-    model = tiny.model(family)
+    model = tiny.make_model(family)
     model.causal.to(dtype)
     model.causal.save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)

@@ -15,9 +15,9 @@ from tests import tiny
 from tests.export.made import chatml, read_back, state
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import write_gguf
-from zephyr.export.gguf_tensors import family_of
-from zephyr.export.gguf_vocabulary import vocabulary
-from zephyr.model.load import assemble
+from zephyr.export.gguf_tensors import find_architecture
+from zephyr.export.gguf_vocabulary import read_vocabulary
+from zephyr.model.load import build_model
 from zephyr.model.model import Model
 from zephyr.records import Message
 
@@ -48,7 +48,7 @@ def wanted(family: str, name: str, value: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_weight_is_there_under_its_name_and_in_its_order(family: str, tmp_path: Path) -> None:
-    model = tiny.model(family)
+    model = tiny.make_model(family)
     with torch.no_grad():
         for parameter in model.causal.parameters():
             parameter.add_(torch.randn_like(parameter) / 8)  # biases and norms too
@@ -73,7 +73,7 @@ def test_every_weight_is_there_under_its_name_and_in_its_order(family: str, tmp_
 
 @pytest.mark.parametrize(("kind", "steps"), [("q8_0", 127), ("q4_0", 8)])
 def test_quantized_weights_are_within_half_a_step(kind: Any, steps: int, tmp_path: Path) -> None:
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     write_gguf(model, tmp_path / "m.gguf", kind, "tiny")
     _, values, types = read_back(tmp_path / "m.gguf")
     for tensor, value in zip(values, state(model).values(), strict=True):
@@ -105,7 +105,7 @@ def test_rows_that_are_no_multiple_of_a_block_stay_in_half(tmp_path: Path) -> No
         bos_token_id=0,
     )
     torch.manual_seed(0)
-    model = assemble(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
+    model = build_model(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
     [told] = write_gguf(model, tmp_path / "m.gguf", "q4_0", "tiny")
     expected = "1 of its matrices stay in f16, where a row is no multiple of 32 wide"
     assert told == f"{expected}: blk.0.ffn_down.weight."
@@ -120,8 +120,8 @@ def test_tokens_merges_template_and_stops_are_those_of_the_tokenizer(tmp_path: P
     torch.manual_seed(0)
     causal = tiny.qwen2()
     causal.resize_token_embeddings(330)
-    tokenizer = chatml(tiny.nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY))
-    model = assemble(causal, tokenizer, token_budget=256)
+    tokenizer = chatml(tiny.from_scratch.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY))
+    model = build_model(causal, tokenizer, token_budget=256)
     write_gguf(model, tmp_path / "m.gguf", "f16", "tiny")
     fields, _, _ = read_back(tmp_path / "m.gguf")
     tokens = fields["tokenizer.ggml.tokens"]
@@ -169,12 +169,12 @@ def in_bytes(*, regex: bool) -> Any:
 
 
 def test_a_cut_has_the_name_that_llama_cpp_gives_it() -> None:
-    assert vocabulary(cut_by(in_bytes(regex=True)), 3).cut == "gpt-2"
+    assert read_vocabulary(cut_by(in_bytes(regex=True)), 3).pre_tokenizer == "gpt-2"
     bloom = cut_by(split(SPLITS["bloom"]), in_bytes(regex=False))
-    assert vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
+    assert read_vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
     llama = cut_by(split(SPLITS["llama-bpe"]), in_bytes(regex=False), ignore_merges=True)
-    assert vocabulary(llama, 3).cut == "llama-bpe"
-    assert vocabulary(tiny.tokenizer(), tiny.VOCABULARY).cut == "qwen2"
+    assert read_vocabulary(llama, 3).pre_tokenizer == "llama-bpe"
+    assert read_vocabulary(tiny.tokenizer(), tiny.VOCABULARY).pre_tokenizer == "qwen2"
 
 
 @pytest.mark.parametrize(
@@ -191,34 +191,38 @@ def test_a_cut_has_the_name_that_llama_cpp_gives_it() -> None:
 )
 def test_a_cut_without_a_name_is_refused(tokenizer: Any) -> None:
     with pytest.raises(ZephyrError, match="does not know how this tokenizer cuts text"):
-        vocabulary(tokenizer, 3)
+        read_vocabulary(tokenizer, 3)
 
 
 def test_real_tokenizers_have_a_name(real_data: Path) -> None:
     with gzip.open(real_data / "tokenizers" / "gpt2" / "tokenizer.json.gz") as packed:
         backend = Tokenizer.from_str(packed.read().decode())
-    found = vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend), 50257)
-    assert (found.cut, len(found.merges), found.tokens[50256]) == ("gpt-2", 50000, "<|endoftext|>")
+    found = read_vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend), 50257)
+    assert (found.pre_tokenizer, len(found.merges), found.tokens[50256]) == (
+        "gpt-2",
+        50000,
+        "<|endoftext|>",
+    )
 
 
 def test_networks_that_llama_cpp_computes_otherwise_are_refused() -> None:
     config = tiny.gpt2().config
-    family_of(config)
+    find_architecture(config)
     for key, value in (("activation_function", "relu"), ("scale_attn_weights", False)):
         other = config.__class__(**{**config.to_dict(), key: value})
         with pytest.raises(ZephyrError, match=rf"does not compute(.|\n)*{key}: {value}"):
-            family_of(other)
+            find_architecture(other)
     config.model_type = "gpt_neox"
     with pytest.raises(ZephyrError, match=r"gpt_neox(.|\n)*bloom, gpt2, llama, qwen2"):
-        family_of(config)
+        find_architecture(config)
     scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
     longer = LlamaConfig(rope_parameters=scaled)
     with pytest.raises(ZephyrError, match="rope_type: linear"):
-        family_of(longer)
+        find_architecture(longer)
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
-    model = tiny.model("llama")
+    model = tiny.make_model("llama")
     with torch.no_grad():
         model.causal.lm_head.weight[0, 0] = 1e5
     with pytest.raises(ZephyrError, match=r"does not fit into float16(.|\n)*output\.weight"):
@@ -230,7 +234,7 @@ def test_without_the_package_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ZephyrError, match=r"zephyr-tutor\[gguf\]"):
-        write_gguf(tiny.model("qwen2"), tmp_path / "m.gguf", "f16", "tiny")
+        write_gguf(tiny.make_model("qwen2"), tmp_path / "m.gguf", "f16", "tiny")
 
 
 # -- llama.cpp itself -----------------------------------------------------------------------------
@@ -239,7 +243,7 @@ def test_without_the_package_it_is_said_what_to_install(
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp", reason="it has to be built by a C++ compiler")
-    model: Model = tiny.model(family, seed=3)
+    model: Model = tiny.make_model(family, seed=3)
     path = tmp_path / "m.gguf"
     write_gguf(model, path, "f16", "tiny")
     theirs = llama_cpp.Llama(
@@ -248,7 +252,7 @@ def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
     for text in ("What is force?\n", "2 + 23 = 25", "It's  kept.\n\n ok", "a<|endoftext|>"):
         ids = theirs.tokenize(text.encode(), add_bos=False, special=True)
         assert ids == model.tokenizer(text)["input_ids"]
-    prompt = model.template.prompt([Message("user", "What is energy? 12")])
+    prompt = model.template.encode_prompt([Message("user", "What is energy? 12")])
     theirs.eval(prompt.tolist())
     with torch.no_grad():
         ours = model.causal(torch.from_numpy(prompt.astype(np.int64))[None]).logits[0, -1]
@@ -257,7 +261,7 @@ def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
     theirs.reset()
     found = []
     for token in theirs.generate(prompt.tolist(), temp=0.0, top_k=1):
-        if token in model.template.stops or len(found) == 16:
+        if token in model.template.stop_token_ids or len(found) == 16:
             break
         found.append(token)
     assert found == answer.ids.tolist()

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests import tiny
 from tests.export.made import chatml, write_model
 from zephyr.errors import ZephyrError
-from zephyr.export.merged import load_whole, write_merged
-from zephyr.export.prompts import compare
-from zephyr.model import adapter, nano
-from zephyr.model.load import Lineage, load
+from zephyr.export.merged import load_merged, write_merged
+from zephyr.export.prompt_check import check_prompts
+from zephyr.model import adapter, from_scratch
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
-from zephyr.model.precision import stored_in
+from zephyr.model.precision import stored_dtype
 from zephyr.recipe.training import Lora
 from zephyr.records import Message
 
@@ -30,14 +30,16 @@ TALKS = [
 
 def with_adapter(lineage: Lineage, folder: Path) -> Lineage:
     """A lineage with an adapter on top that changes much."""
-    model = load(lineage, Path("/"), token_budget=256)
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=1)
+    model = load_model(lineage, Path("/"), token_budget=256)
+    model.peft_model = adapter.add_trainable_adapter(
+        model.causal, model.peft_model, Lora(rank=4), seed=1
+    )
     torch.manual_seed(5)
     with torch.no_grad():
-        for name, parameter in model.wrapper.named_parameters():
-            if "lora_B" in name and adapter.is_top(model.wrapper, name):
+        for name, parameter in model.peft_model.named_parameters():
+            if "lora_B" in name and adapter.is_top_adapter_parameter(model.peft_model, name):
                 parameter.normal_(std=0.2)
-    adapter.save(model.wrapper, folder, "base")
+    adapter.save_adapter(model.peft_model, folder, "base")
     return lineage.with_adapter(str(folder))
 
 
@@ -46,11 +48,13 @@ def same_answers(model: Model, folder: Path, tolerance: float) -> None:
     plain, cut = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     plain = plain.float().eval()
     ends = plain.generation_config.eos_token_id
-    assert sorted(ends if isinstance(ends, list) else [ends]) == sorted(model.template.stops)
+    assert sorted(ends if isinstance(ends, list) else [ends]) == sorted(
+        model.template.stop_token_ids
+    )
     for talk in TALKS:
         rows = [{"role": m.role, "content": m.content} for m in talk]
         ids = cut.apply_chat_template(rows, add_generation_prompt=True, return_dict=False)
-        prompt = model.template.prompt(talk)
+        prompt = model.template.encode_prompt(talk)
         assert ids == prompt.tolist()
         asked = torch.tensor([ids])
         with torch.no_grad():
@@ -73,7 +77,7 @@ def test_two_adapters_are_in_the_weights(tmp_path: Path) -> None:
     before, after = (load_file(f / "model.safetensors") for f in (tmp_path / "base", out))
     assert before.keys() == after.keys()
     assert not torch.equal(*(w["model.layers.0.mlp.up_proj.weight"] for w in (before, after)))
-    same_answers(load(lineage, Path("/"), token_budget=256), out, 1e-4)
+    same_answers(load_model(lineage, Path("/"), token_budget=256), out, 1e-4)
 
 
 def test_weights_have_the_dtype_of_the_base(tmp_path: Path) -> None:
@@ -82,9 +86,9 @@ def test_weights_have_the_dtype_of_the_base(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     write_merged(lineage, Path("/"), out)
-    assert stored_in(out) == torch.bfloat16
+    assert stored_dtype(out) == torch.bfloat16
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
-    model, _ = load_whole(lineage, Path("/"))
+    model, _ = load_merged(lineage, Path("/"))
     weights = dict(model.causal.named_parameters())
     for name, stored in load_file(out / "model.safetensors").items():
         torch.testing.assert_close(stored, weights[name].to(torch.bfloat16), atol=0, rtol=0)
@@ -95,10 +99,10 @@ def test_adapters_on_quantized_weights_are_added_to_those_of_the_base(tmp_path: 
     """QLoRA keeps its base in 4 bits; what is exported differs from it, and that is said."""
     base = write_model(tmp_path / "base", "llama")
     trained = with_adapter(base, tmp_path / "a")
-    whole, said = load_whole(trained, Path("/"))
+    whole, said = load_merged(trained, Path("/"))
     assert said == []
     lineage = Lineage(trained.weights, "nf4", trained.adapters)
-    again, [told] = load_whole(lineage, Path("/"))
+    again, [told] = load_merged(lineage, Path("/"))
     assert "trained on weights in nf4" in told
     for ours, theirs in zip(whole.causal.parameters(), again.causal.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -111,15 +115,15 @@ def test_adapters_on_quantized_weights_are_added_to_those_of_the_base(tmp_path: 
 
 def test_a_model_with_its_own_template_keeps_it(tmp_path: Path) -> None:
     folder = tmp_path / "base"
-    causal = tiny.model("qwen2").causal
+    causal = tiny.make_model("qwen2").causal
     causal.resize_token_embeddings(330)
     causal.save_pretrained(folder)
-    chatml(nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)).save_pretrained(folder)
+    chatml(from_scratch.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)).save_pretrained(folder)
     out = tmp_path / "out"
     out.mkdir()
     template, _ = write_merged(Lineage(str(folder)), Path("/"), out)
-    assert len(template.stops) == 2
-    same_answers(load(Lineage(str(folder)), Path("/"), token_budget=256), out, 1e-4)
+    assert len(template.stop_token_ids) == 2
+    same_answers(load_model(Lineage(str(folder)), Path("/"), token_budget=256), out, 1e-4)
 
 
 def test_a_folder_that_reads_prompts_otherwise_is_refused(tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_a_folder_that_reads_prompts_otherwise_is_refused(tmp_path: Path) -> Non
     path = out / "chat_template.jinja"
     path.write_text(path.read_text().replace("Human: ", "User: "))
     with pytest.raises(ZephyrError, match="in another way than training did"):
-        compare(template, AutoTokenizer.from_pretrained(out))
+        check_prompts(template, AutoTokenizer.from_pretrained(out))
 
 
 def test_tokens_that_join_over_the_end_of_a_message_are_told(tmp_path: Path) -> None:
@@ -141,12 +145,12 @@ def test_tokens_that_join_over_the_end_of_a_message_are_told(tmp_path: Path) -> 
     """
     told = []
     for name, texts in (("joins", ["So?\nYes. "] * 9), ("parts", ["So. Yes "] * 9)):
-        causal = tiny.model("qwen2").causal
+        causal = tiny.make_model("qwen2").causal
         causal.save_pretrained(tmp_path / name)
-        nano.make_tokenizer(texts, tiny.VOCABULARY).save_pretrained(tmp_path / name)
+        from_scratch.make_tokenizer(texts, tiny.VOCABULARY).save_pretrained(tmp_path / name)
         out = tmp_path / f"{name}-out"
         out.mkdir()
         template, _ = write_merged(Lineage(str(tmp_path / name)), Path("/"), out)
-        told += compare(template, AutoTokenizer.from_pretrained(out))
+        told += check_prompts(template, AutoTokenizer.from_pretrained(out))
     [said] = told
     assert "cut 8 of 20 trial prompts otherwise than training" in said

@@ -9,9 +9,9 @@ import pytest
 from tests import tiny
 from tests.export.made import chatml
 from zephyr.errors import ZephyrError
-from zephyr.export.ollama import modelfile
-from zephyr.model import nano
-from zephyr.model.template import Template
+from zephyr.export.ollama import build_modelfile
+from zephyr.model import from_scratch
+from zephyr.model.template import ChatTemplate
 
 TALKS = [
     [("user", "What is 2 + 2?")],
@@ -22,7 +22,7 @@ TALKS = [
 
 
 def fresh() -> Any:
-    return nano.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)
+    return from_scratch.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)
 
 
 # -- Go's template language, as far as it is used -------------------------------------------------
@@ -93,7 +93,7 @@ def go(text: str) -> str:
 @pytest.mark.parametrize("form", ["plain", "ChatML"])
 def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
     tokenizer = chatml(fresh()) if form == "ChatML" else fresh()
-    made = modelfile(Template(tokenizer), "m.gguf")
+    made = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
     nodes = parse(go(made))
     for talk in TALKS:
         if form == "ChatML" and talk[-1][0] == "assistant":
@@ -106,10 +106,10 @@ def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
 
 
 def test_it_names_the_file_and_every_stop() -> None:
-    plain = modelfile(Template(fresh()), "M2-q8_0.gguf").splitlines()
+    plain = build_modelfile(ChatTemplate(fresh()), "M2-q8_0.gguf").splitlines()
     assert plain[0] == "FROM ./M2-q8_0.gguf"
     assert [line for line in plain if "stop" in line] == ['PARAMETER stop "<|endoftext|>"']
-    other = modelfile(Template(chatml(fresh())), "m.gguf").splitlines()
+    other = build_modelfile(ChatTemplate(chatml(fresh())), "m.gguf").splitlines()
     stops = ['PARAMETER stop "<|endoftext|>"', 'PARAMETER stop "<|im_end|>"']
     assert [line for line in other if "stop" in line] == stops
 
@@ -119,7 +119,7 @@ def test_chatml_without_a_system_message_of_its_own() -> None:
     own = re.search(r"\{% if loop.*?\{% endif %\}", tokenizer.chat_template, re.DOTALL)
     assert own is not None
     tokenizer.chat_template = tokenizer.chat_template.replace(own[0], "")
-    made = modelfile(Template(tokenizer), "m.gguf")
+    made = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
     assert "$i 0" not in made
     assert render(parse(go(made)), TALKS[0]) == (
         "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
@@ -134,4 +134,4 @@ def test_other_forms_are_refused() -> None:
         "{% if add_generation_prompt %}[assistant]\n{% endif %}"
     )
     with pytest.raises(ZephyrError, match="no template for Ollama is known"):
-        modelfile(Template(tokenizer), "m.gguf")
+        build_modelfile(ChatTemplate(tokenizer), "m.gguf")

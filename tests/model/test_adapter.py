@@ -11,27 +11,27 @@ import torch
 from tests import tiny
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
-from zephyr.model.load import Lineage, load
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.recipe.training import Lora
 
 
-def flat(model: Model) -> np.ndarray:
-    return np.concatenate([part for parts in model.logprobs(tiny.forks()) for part in parts])
+def flat_logprobs(model: Model) -> np.ndarray:
+    return np.concatenate([part for parts in model.logprobs(tiny.examples()) for part in parts])
 
 
-def saved(folder: Path, family: str) -> Lineage:
-    model = tiny.model(family)
+def save_model(folder: Path, family: str) -> Lineage:
+    model = tiny.make_model(family)
     model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return Lineage(str(folder))
 
 
-def reload(lineage: Lineage) -> Model:
-    return load(lineage, Path("/"), token_budget=256)
+def reload_model(lineage: Lineage) -> Model:
+    return load_model(lineage, Path("/"), token_budget=256)
 
 
-def stir(wrapper: Any, number: int) -> None:
+def randomize_lora_b(wrapper: Any, number: int) -> None:
     """Gives an adapter weights that do something."""
     torch.manual_seed(number)
     with torch.no_grad():
@@ -57,39 +57,39 @@ def stir(wrapper: Any, number: int) -> None:
 def test_two_adapters_stack_save_load_and_merge(
     tmp_path: Path, family: str, options: dict[str, bool]
 ) -> None:
-    lineage = saved(tmp_path / "base", family)
-    model = reload(lineage)
-    base = flat(model)
+    lineage = save_model(tmp_path / "base", family)
+    model = reload_model(lineage)
+    base = flat_logprobs(model)
     close = 1e-4 if options.get("dora") else 0.0  # lengths are taken and divided by again
 
     first = Lora(rank=4, **options)
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, first, seed=0)
-    np.testing.assert_allclose(flat(model), base, rtol=0, atol=close)
-    stir(model.wrapper, 0)
-    tuned = flat(model)
+    model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, first, seed=0)
+    np.testing.assert_allclose(flat_logprobs(model), base, rtol=0, atol=close)
+    randomize_lora_b(model.peft_model, 0)
+    tuned = flat_logprobs(model)
     assert np.abs(tuned - base).max() > 0.1
-    adapter.save(model.wrapper, tmp_path / "first", "base")
+    adapter.save_adapter(model.peft_model, tmp_path / "first", "base")
 
-    model = reload(lineage.with_adapter(str(tmp_path / "first")))
-    np.testing.assert_allclose(flat(model), tuned, atol=1e-5)
+    model = reload_model(lineage.with_adapter(str(tmp_path / "first")))
+    np.testing.assert_allclose(flat_logprobs(model), tuned, atol=1e-5)
     assert not any(p.requires_grad for p in model.network.parameters())
     second = Lora(rank=2, **options)
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, second, seed=1)
-    np.testing.assert_allclose(flat(model), tuned, atol=close or 1e-5)
+    model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, second, seed=1)
+    np.testing.assert_allclose(flat_logprobs(model), tuned, atol=close or 1e-5)
     trainable = [n for n, p in model.network.named_parameters() if p.requires_grad]
     kinds = {".lora_A.stage1.weight", ".lora_B.stage1.weight"}
     if options.get("dora"):
         kinds.add(".lora_magnitude_vector.stage1.weight")
     assert {n[n.index(".lora_") :] for n in trainable} == kinds
-    stir(model.wrapper, 1)
-    aligned = flat(model)
-    adapter.save(model.wrapper, tmp_path / "second", "base")
+    randomize_lora_b(model.peft_model, 1)
+    aligned = flat_logprobs(model)
+    adapter.save_adapter(model.peft_model, tmp_path / "second", "base")
 
     both = lineage.with_adapter(str(tmp_path / "first")).with_adapter(str(tmp_path / "second"))
-    model = reload(both)
-    np.testing.assert_allclose(flat(model), aligned, atol=1e-5)
-    model.network.causal = adapter.merge(model.wrapper)
-    np.testing.assert_allclose(flat(model), aligned, atol=1e-4)
+    model = reload_model(both)
+    np.testing.assert_allclose(flat_logprobs(model), aligned, atol=1e-5)
+    model.network.causal = adapter.merge_adapters(model.peft_model)
+    np.testing.assert_allclose(flat_logprobs(model), aligned, atol=1e-4)
 
 
 def test_the_scale_of_an_adapter() -> None:
@@ -98,7 +98,7 @@ def test_the_scale_of_an_adapter() -> None:
 
     def scale(**options: Any) -> float:
         lora = Lora(rank=4, alpha=6, targets=("q_proj",), **options)
-        wrapper = adapter.add_fresh(tiny.model("qwen2").causal, None, lora, 0)
+        wrapper = adapter.add_trainable_adapter(tiny.make_model("qwen2").causal, None, lora, 0)
         return next(m.scaling["stage0"] for m in wrapper.modules() if isinstance(m, LoraLayer))
 
     assert (scale(), scale(rslora=True)) == (1.5, 3)
@@ -110,8 +110,8 @@ def test_stacked_adapters_as_one_are_the_same_in_plain_peft(tmp_path: Path, fami
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = saved(tmp_path / "base", family)
-    model = reload(base)
+    base = save_model(tmp_path / "base", family)
+    model = reload_model(base)
     loras = (
         Lora(rank=4, targets="attention-inputs", rslora=True),
         Lora(rank=2, alpha=3),
@@ -119,69 +119,77 @@ def test_stacked_adapters_as_one_are_the_same_in_plain_peft(tmp_path: Path, fami
     )
     folders = [tmp_path / str(number) for number in range(3)]
     for number, lora in enumerate(loras):
-        model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, seed=number)
-        stir(model.wrapper, number)
-        adapter.save(model.wrapper, folders[number], "base")
-    adapter.save_as_one(folders, tmp_path / "one", "somebody/base")
+        model.peft_model = adapter.add_trainable_adapter(
+            model.causal, model.peft_model, lora, seed=number
+        )
+        randomize_lora_b(model.peft_model, number)
+        adapter.save_adapter(model.peft_model, folders[number], "base")
+    adapter.save_concatenated(folders, tmp_path / "one", "somebody/base")
 
-    config = json.loads((tmp_path / "one" / adapter.CONFIG).read_text())
+    config = json.loads((tmp_path / "one" / adapter.CONFIG_FILE).read_text())
     assert (config["r"], config["base_model_name_or_path"]) == (9, "somebody/base")
     plain = AutoModelForCausalLM.from_pretrained(base.weights, dtype=torch.float32)
     alone = PeftModel.from_pretrained(plain, tmp_path / "one")
-    ids = torch.tensor([tiny.forks()[0].prompt.tolist()])
+    ids = torch.tensor([tiny.examples()[0].prompt.tolist()])
     with torch.no_grad():
-        ours, theirs = model.wrapper(ids).logits, alone(ids).logits
-        with model.wrapper.disable_adapter():
-            assert float((model.wrapper(ids).logits - ours).abs().max()) > 0.1
+        ours, theirs = model.peft_model(ids).logits, alone(ids).logits
+        with model.peft_model.disable_adapter():
+            assert float((model.peft_model(ids).logits - ours).abs().max()) > 0.1
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
 def test_one_adapter_is_itself_and_dora_is_no_sum(tmp_path: Path) -> None:
     wrapper = None
-    causal = tiny.model("qwen2").causal
+    causal = tiny.make_model("qwen2").causal
     for number in (0, 1):
-        wrapper = adapter.add_fresh(causal, wrapper, Lora(rank=2, dora=number == 0), seed=0)
-        adapter.save(wrapper, tmp_path / str(number), "base")
-    adapter.save_as_one([tmp_path / "0"], tmp_path / "one", "other")
-    weights = [(tmp_path / name / adapter.WEIGHTS).read_bytes() for name in ("0", "one")]
+        wrapper = adapter.add_trainable_adapter(
+            causal, wrapper, Lora(rank=2, dora=number == 0), seed=0
+        )
+        adapter.save_adapter(wrapper, tmp_path / str(number), "base")
+    adapter.save_concatenated([tmp_path / "0"], tmp_path / "one", "other")
+    weights = [(tmp_path / name / adapter.WEIGHTS_FILE).read_bytes() for name in ("0", "one")]
     assert weights[0] == weights[1]
-    assert json.loads((tmp_path / "one" / adapter.CONFIG).read_text())["use_dora"]
+    assert json.loads((tmp_path / "one" / adapter.CONFIG_FILE).read_text())["use_dora"]
     with pytest.raises(ZephyrError, match="one of them is DoRA"):
-        adapter.save_as_one([tmp_path / "0", tmp_path / "1"], tmp_path / "both", "base")
+        adapter.save_concatenated([tmp_path / "0", tmp_path / "1"], tmp_path / "both", "base")
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 def test_merged_for_a_while_is_the_same_network_and_leaves_no_trace(family: str) -> None:
-    model = tiny.model(family)
+    model = tiny.make_model(family)
     for number in (0, 1):
-        model.wrapper = adapter.add_fresh(model.causal, model.wrapper, Lora(rank=4), seed=number)
-        stir(model.wrapper, number)
-    before = {n: (p.data_ptr(), p.clone()) for n, p in model.wrapper.named_parameters()}
-    attached = flat(model)
-    with adapter.merged(model.wrapper):
-        changed = [n for n, p in model.wrapper.named_parameters() if p.data_ptr() != before[n][0]]
+        model.peft_model = adapter.add_trainable_adapter(
+            model.causal, model.peft_model, Lora(rank=4), seed=number
+        )
+        randomize_lora_b(model.peft_model, number)
+    before = {n: (p.data_ptr(), p.clone()) for n, p in model.peft_model.named_parameters()}
+    attached = flat_logprobs(model)
+    with adapter.temporarily_merged(model.peft_model):
+        changed = [
+            n for n, p in model.peft_model.named_parameters() if p.data_ptr() != before[n][0]
+        ]
         assert changed
         assert all(".base_layer." in name for name in changed)
-        np.testing.assert_allclose(flat(model), attached, atol=1e-4)
-    for name, parameter in model.wrapper.named_parameters():
+        np.testing.assert_allclose(flat_logprobs(model), attached, atol=1e-4)
+    for name, parameter in model.peft_model.named_parameters():
         assert parameter.data_ptr() == before[name][0]
         assert torch.equal(parameter, before[name][1])
-    np.testing.assert_array_equal(flat(model), attached)
+    np.testing.assert_array_equal(flat_logprobs(model), attached)
 
 
 def test_rounded_weights_are_not_merged() -> None:
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     model.causal.to(torch.bfloat16)
-    model.wrapper = adapter.add_fresh(model.causal, None, Lora(), seed=0)
-    before = [p.data_ptr() for p in model.wrapper.parameters()]
-    with adapter.merged(model.wrapper):
-        assert [p.data_ptr() for p in model.wrapper.parameters()] == before
+    model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(), seed=0)
+    before = [p.data_ptr() for p in model.peft_model.parameters()]
+    with adapter.temporarily_merged(model.peft_model):
+        assert [p.data_ptr() for p in model.peft_model.parameters()] == before
 
 
 def test_the_fresh_adapter_depends_on_the_seed_alone() -> None:
     def first(seed: int) -> torch.Tensor:
         torch.rand(seed + 3)
-        wrapper = adapter.add_fresh(tiny.model("qwen2").causal, None, Lora(), seed)
+        wrapper = adapter.add_trainable_adapter(tiny.make_model("qwen2").causal, None, Lora(), seed)
         return next(p for n, p in wrapper.named_parameters() if "lora_A" in n).clone()
 
     assert torch.equal(first(1), first(1))
@@ -190,7 +198,7 @@ def test_the_fresh_adapter_depends_on_the_seed_alone() -> None:
 
 def test_targets() -> None:
     def names(family: str, lora: Lora) -> set[str]:
-        wrapper = adapter.add_fresh(tiny.model(family).causal, None, lora, 0)
+        wrapper = adapter.add_trainable_adapter(tiny.make_model(family).causal, None, lora, 0)
         return set(wrapper.peft_config["stage0"].target_modules)
 
     assert names("qwen2", Lora(targets="attention-inputs")) == {"q_proj", "v_proj"}
@@ -216,5 +224,5 @@ def test_the_seeds_number_of_weights() -> None:
     for targets, expected in (("all-linear", 3_784_704), ("attention-inputs", 786_432)):
         with torch.device("meta"):
             causal = Qwen2ForCausalLM(config)
-            adapter.add_fresh(causal, None, Lora(targets=targets), 0)
+            adapter.add_trainable_adapter(causal, None, Lora(targets=targets), 0)
         assert sum(p.numel() for p in causal.parameters() if p.requires_grad) == expected

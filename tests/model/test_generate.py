@@ -8,41 +8,48 @@ import torch
 
 from tests import tiny
 from zephyr.errors import ZephyrError
-from zephyr.model.decode import GREEDY, Reading, Row, Running, Sampling, _draw
-from zephyr.model.fork import Ids, fork, ids
+from zephyr.model.decoding import (
+    GREEDY,
+    DecodeBatch,
+    DecodeRow,
+    Prefill,
+    SamplingParams,
+    _sample_token,
+)
+from zephyr.model.example import TokenIds, make_example, to_token_ids
 from zephyr.model.generate import Generation
 from zephyr.model.model import Model
 
 LENGTHS = (9, 3, 17, 1, 30, 12, 2, 5)
-FREE = Sampling(temperature=1.0, top_p=0.9)
+TOP_P_SAMPLING = SamplingParams(temperature=1.0, top_p=0.9)
 
 
-def prompts() -> list[Ids]:
+def make_prompts() -> list[TokenIds]:
     rng = np.random.default_rng(0)
-    return [ids(rng.integers(1, tiny.VOCABULARY, n)) for n in LENGTHS]
+    return [to_token_ids(rng.integers(1, tiny.VOCABULARY, n)) for n in LENGTHS]
 
 
-def endless(family: str) -> Model:
-    """A model whose answers never end by themselves."""
-    model = tiny.model(family)
-    model.template.stops = frozenset({-1})
+def model_without_stop_tokens(family: str) -> Model:
+    """A model without stop tokens: its answers never end by themselves."""
+    model = tiny.make_model(family)
+    model.template.stop_token_ids = frozenset({-1})
     return model
 
 
-def library(model: Model, prompt: Ids, most: int) -> list[int]:
-    whole = torch.from_numpy(prompt.astype(np.int64))[None]
-    found = model.causal.generate(
-        whole,
-        attention_mask=torch.ones_like(whole),
-        max_new_tokens=most,
+def generate_with_transformers(model: Model, prompt: TokenIds, max_new_tokens: int) -> list[int]:
+    input_ids = torch.from_numpy(prompt.astype(np.int64))[None]
+    output_ids = model.causal.generate(
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        max_new_tokens=max_new_tokens,
         do_sample=False,
         eos_token_id=-1,
         pad_token_id=0,
     )
-    return found[0, len(prompt) :].tolist()
+    return output_ids[0, len(prompt) :].tolist()
 
 
-def written(answers: Sequence[Generation]) -> list[list[int]]:
+def answer_ids(answers: Sequence[Generation]) -> list[list[int]]:
     return [answer.ids.tolist() for answer in answers]
 
 
@@ -50,20 +57,22 @@ def written(answers: Sequence[Generation]) -> list[list[int]]:
 @pytest.mark.parametrize("budget", [10, 60, 4096])
 def test_equals_the_librarys_greedy_search(family: str, budget: int) -> None:
     """Alone, with prompts that join as others finish, and all at once."""
-    model = endless(family)
+    model = model_without_stop_tokens(family)
     model.token_budget = budget
     most = [12, 3, 20, 7, 1, 15, 9, 30]
-    answers = model.generate(prompts(), max_new_tokens=most)
-    expected = [library(model, p, n) for p, n in zip(prompts(), most, strict=True)]
-    assert written(answers) == expected
-    assert {answer.ended for answer in answers} == {"length"}
+    answers = model.generate(make_prompts(), max_new_tokens=most)
+    expected = [
+        generate_with_transformers(model, p, n) for p, n in zip(make_prompts(), most, strict=True)
+    ]
+    assert answer_ids(answers) == expected
+    assert {answer.finish_reason for answer in answers} == {"length"}
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bloom"])
 def test_a_longer_prompt_may_join_a_running_batch(family: str) -> None:
-    model = endless(family)
-    rows = [Row(prompt) for prompt in prompts()]
-    running = Running(model.causal)
+    model = model_without_stop_tokens(family)
+    rows = [DecodeRow(prompt) for prompt in make_prompts()]
+    running = DecodeBatch(model.causal)
     running.add(rows[:2])
     for _ in range(3):
         running.step()
@@ -72,46 +81,46 @@ def test_a_longer_prompt_may_join_a_running_batch(family: str) -> None:
     running.step()
     running.add([rows[5]])
     for row in rows[1:6]:
-        assert row.written == library(model, row.prompt, len(row.written))
-    assert [len(row.written) for row in rows[:6]] == [4, 5, 2, 2, 2, 1]
+        assert row.output_ids == generate_with_transformers(model, row.prompt, len(row.output_ids))
+    assert [len(row.output_ids) for row in rows[:6]] == [4, 5, 2, 2, 2, 1]
 
 
 def test_a_room_is_left_behind_and_moved_into_as_it_fills() -> None:
-    """Two hundred tokens in rooms of 64 more columns than there are."""
-    model = endless("llama")
-    model.context = 400
-    long = model.generate(prompts()[:2], max_new_tokens=[110, 30])
-    assert written(long)[0] == library(model, prompts()[0], 110)
+    """Two hundred tokens in storage of 64 more columns than there are."""
+    model = model_without_stop_tokens("llama")
+    model.context_length = 400
+    long = model.generate(make_prompts()[:2], max_new_tokens=[110, 30])
+    assert answer_ids(long)[0] == generate_with_transformers(model, make_prompts()[0], 110)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "bloom"])
 def test_a_row_ends_at_an_end_token_and_the_others_go_on(family: str) -> None:
-    model = endless(family)
-    free = model.generate(prompts(), max_new_tokens=12)
+    model = model_without_stop_tokens(family)
+    free = model.generate(make_prompts(), max_new_tokens=12)
     stop = int(free[2].ids[4])
-    model.template.stops = frozenset({stop})
-    for before, after in zip(free, model.generate(prompts(), max_new_tokens=12), strict=True):
+    model.template.stop_token_ids = frozenset({stop})
+    for before, after in zip(free, model.generate(make_prompts(), max_new_tokens=12), strict=True):
         whole = before.ids.tolist()
         end = whole.index(stop) if stop in whole else 12
         assert after.ids.tolist() == whole[:end]
-        assert after.ended == ("end token" if stop in whole else "length")
-        assert after.stopped == (stop in whole)
+        assert after.finish_reason == ("end token" if stop in whole else "length")
+        assert after.is_complete == (stop in whole)
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, FREE])
-def test_order_and_batch_change_no_answer(sampling: Sampling) -> None:
-    model = endless("qwen2")
+@pytest.mark.parametrize("sampling", [GREEDY, TOP_P_SAMPLING])
+def test_order_and_batch_change_no_answer(sampling: SamplingParams) -> None:
+    model = model_without_stop_tokens("qwen2")
     seeds = list(range(len(LENGTHS)))
 
     def ask(order: Sequence[int], budget: int) -> list[list[int]]:
         model.token_budget = budget
         answers = model.generate(
-            [prompts()[i] for i in order],
+            [make_prompts()[i] for i in order],
             max_new_tokens=[8 + i for i in order],
             sampling=sampling,
             seeds=[seeds[i] for i in order],
         )
-        return [written(answers)[order.index(i)] for i in sorted(order)]
+        return [answer_ids(answers)[order.index(i)] for i in sorted(order)]
 
     order = list(range(len(LENGTHS)))
     assert ask(order, 4096) == ask(order[::-1], 30) == ask(order, 1)
@@ -120,33 +129,35 @@ def test_order_and_batch_change_no_answer(sampling: Sampling) -> None:
 @pytest.mark.parametrize("family", ["qwen2", "bloom"])
 @pytest.mark.parametrize("most", [1, 4, 7])
 def test_prompts_may_be_read_in_parts_while_others_go_on(family: str, most: int) -> None:
-    model = endless(family)
-    first, *others = (Row(prompt) for prompt in prompts())
-    running = Running(model.causal)
+    model = model_without_stop_tokens(family)
+    first, *others = (DecodeRow(prompt) for prompt in make_prompts())
+    running = DecodeBatch(model.causal)
     running.add([first])
-    reading = Reading(others)
+    reading = Prefill(others)
     parts = 1
-    while not running.read(reading, most):
+    while not running.prefill_chunk(reading, most):
         running.step()
         parts += 1
     running.step()
     assert parts == -(-max(LENGTHS[1:]) // most)
-    assert len(first.written) == parts + 1
+    assert len(first.output_ids) == parts + 1
     for row in (first, *others):
-        assert row.written == library(model, row.prompt, len(row.written))
+        assert row.output_ids == generate_with_transformers(model, row.prompt, len(row.output_ids))
 
 
 def test_tokens_are_noted_with_their_log_probabilities() -> None:
-    model = endless("qwen2")
-    row = Row(prompts()[0], Sampling(temperature=1.3), alternatives=3)
-    running = Running(model.causal)
+    model = model_without_stop_tokens("qwen2")
+    row = DecodeRow(make_prompts()[0], SamplingParams(temperature=1.3), top_logprobs=3)
+    running = DecodeBatch(model.causal)
     running.add([row])
     for _ in range(5):
         running.step()
-    (expected,) = model.logprobs([fork(row.prompt, row.written)])
-    np.testing.assert_allclose([noted.logprob for noted in row.noted], expected[0], atol=1e-4)
-    for noted in row.noted:
-        values = [value for _, value in noted.likeliest]
+    (expected,) = model.logprobs([make_example(row.prompt, row.output_ids)])
+    np.testing.assert_allclose(
+        [noted.logprob for noted in row.output_logprobs], expected[0], atol=1e-4
+    )
+    for noted in row.output_logprobs:
+        values = [value for _, value in noted.top_logprobs]
         assert len(values) == 3
         assert values == sorted(values, reverse=True)
         assert noted.logprob <= values[0]
@@ -159,60 +170,60 @@ def test_draws_follow_the_distribution() -> None:
         probs = (logits / 0.8).softmax(dim=0)
         likely = probs * (probs >= probs.sort(descending=True).values[kept - 1])
         likely /= likely.sum()
-        row = Row(ids([1]), Sampling(0.8, top_p), seed=3)
-        drawn = torch.tensor([_draw(logits, row) for _ in range(20_000)])
+        row = DecodeRow(to_token_ids([1]), SamplingParams(0.8, top_p), seed=3)
+        drawn = torch.tensor([_sample_token(logits, row) for _ in range(20_000)])
         shares = torch.bincount(drawn, minlength=4) / len(drawn)
         errors = (likely * (1 - likely) / len(drawn)).sqrt()
         assert bool(((shares - likely).abs() <= 4 * errors).all())
 
 
 def test_a_temperature_of_almost_nothing_is_greedy() -> None:
-    model = endless("qwen2")
-    cold = Sampling(temperature=1e-300)
+    model = model_without_stop_tokens("qwen2")
+    cold = SamplingParams(temperature=1e-300)
     greedy, nearly = (
-        model.generate(prompts(), max_new_tokens=6, sampling=s) for s in (GREEDY, cold)
+        model.generate(make_prompts(), max_new_tokens=6, sampling=s) for s in (GREEDY, cold)
     )
-    assert written(nearly) == written(greedy)
+    assert answer_ids(nearly) == answer_ids(greedy)
 
 
 def test_a_seed_decides_what_is_drawn() -> None:
-    model = endless("qwen2")
+    model = model_without_stop_tokens("qwen2")
     one, same, other = (
-        model.generate(prompts()[:1], max_new_tokens=8, sampling=FREE, seeds=[seed])
+        model.generate(make_prompts()[:1], max_new_tokens=8, sampling=TOP_P_SAMPLING, seeds=[seed])
         for seed in (5, 5, 6)
     )
-    assert written(one) == written(same) != written(other)
+    assert answer_ids(one) == answer_ids(same) != answer_ids(other)
 
 
 def test_top_p_keeps_the_likeliest() -> None:
-    model = endless("qwen2")
-    narrow = Sampling(temperature=1.0, top_p=1e-6)
+    model = model_without_stop_tokens("qwen2")
+    narrow = SamplingParams(temperature=1.0, top_p=1e-6)
     greedy, nearly = (
-        model.generate(prompts(), max_new_tokens=6, sampling=s) for s in (GREEDY, narrow)
+        model.generate(make_prompts(), max_new_tokens=6, sampling=s) for s in (GREEDY, narrow)
     )
-    assert written(nearly) == written(greedy)
+    assert answer_ids(nearly) == answer_ids(greedy)
 
 
 def test_a_text_ends_before_the_first_stop_string() -> None:
-    model = endless("qwen2")
-    (free,) = model.generate(prompts()[:1], max_new_tokens=40)
+    model = model_without_stop_tokens("qwen2")
+    (free,) = model.generate(make_prompts()[:1], max_new_tokens=40)
     for start in range(0, len(free.text) - 4, 3):
         stop = free.text[start : start + 4]
         if "\ufffd" in stop:
             continue
-        (cut,) = model.generate(prompts()[:1], max_new_tokens=40, until=["no such text", stop])
+        (cut,) = model.generate(make_prompts()[:1], max_new_tokens=40, stop=["no such text", stop])
         assert cut.text == free.text[: free.text.index(stop)]
-        assert cut.ended == "stop string"
+        assert cut.finish_reason == "stop string"
         assert stop in model.template.decode(cut.ids)
         assert stop not in model.template.decode(cut.ids[:-1])
 
 
 def test_each_answer_is_told_as_it_is_finished() -> None:
-    model = endless("qwen2")
+    model = model_without_stop_tokens("qwen2")
     told: list[int] = []
     most = [5, 1, 9, 2, 3, 4, 7, 6]
     answers = model.generate(
-        prompts(), max_new_tokens=most, done=lambda i, answer: told.append(len(answer.ids))
+        make_prompts(), max_new_tokens=most, on_done=lambda i, answer: told.append(len(answer.ids))
     )
     assert told == sorted(most)
     assert [len(answer.ids) for answer in answers] == most
@@ -220,24 +231,24 @@ def test_each_answer_is_told_as_it_is_finished() -> None:
 
 @pytest.mark.parametrize("until", [(), ("ab", "e"), ("\n",)])
 def test_a_stream_writes_the_whole_answer_in_whole_characters(until: tuple[str, ...]) -> None:
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     for seed in range(5):
         pieces: list[str] = []
-        how = {"sampling": Sampling(temperature=1.5), "max_new_tokens": 40, "until": until}
-        answer = model.stream(prompts()[0], write=pieces.append, seed=seed, **how)
+        how = {"sampling": SamplingParams(temperature=1.5), "max_new_tokens": 40, "stop": until}
+        answer = model.stream(make_prompts()[0], on_text=pieces.append, seed=seed, **how)
         assert "".join(pieces) == answer.text  # half a character would have been another
-        (whole,) = model.generate(prompts()[:1], seeds=[seed], **how)
+        (whole,) = model.generate(make_prompts()[:1], seeds=[seed], **how)
         assert (whole.text, whole.ids.tolist()) == (answer.text, answer.ids.tolist())
 
 
 def test_an_answer_ends_at_the_context() -> None:
-    model = tiny.model("qwen2")
-    long = ids(np.ones(tiny.CONTEXT - 3))
+    model = tiny.make_model("qwen2")
+    long = to_token_ids(np.ones(tiny.CONTEXT - 3))
     (answer,) = model.generate([long], max_new_tokens=50)
     assert len(answer.ids) <= 3
     with pytest.raises(ZephyrError, match="longer than the context"):
-        model.generate([ids(np.ones(tiny.CONTEXT))], max_new_tokens=1)
+        model.generate([to_token_ids(np.ones(tiny.CONTEXT))], max_new_tokens=1)
 
 
 def test_nothing_asked_is_nothing_answered() -> None:
-    assert tiny.model("qwen2").generate([], max_new_tokens=3) == []
+    assert tiny.make_model("qwen2").generate([], max_new_tokens=3) == []

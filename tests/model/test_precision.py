@@ -8,21 +8,21 @@ import torch
 
 from tests import tiny
 from zephyr.model import adapter, precision
-from zephyr.model.layout import lay_out
-from zephyr.model.load import Lineage, load
+from zephyr.model.batching import collate
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.recipe.training import Lora
 
 
-def stored(folder: Path, dtype: torch.dtype) -> Path:
-    model = tiny.model("qwen2")
+def save_in_dtype(folder: Path, dtype: torch.dtype) -> Path:
+    model = tiny.make_model("qwen2")
     model.causal.to(dtype).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     return folder
 
 
-def flat(model: Model) -> np.ndarray:
-    return np.concatenate([part for parts in model.logprobs(tiny.forks()) for part in parts])
+def flat_logprobs(model: Model) -> np.ndarray:
+    return np.concatenate([part for parts in model.logprobs(tiny.examples()) for part in parts])
 
 
 @pytest.mark.parametrize(
@@ -41,18 +41,18 @@ def test_what_is_stored_and_the_machine_decide(
     native: bool,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(precision, "is_native", lambda: native)
-    folder = stored(tmp_path, dtype)
-    assert precision.choose("auto", folder) == expected
-    assert precision.choose("float32", folder) == "float32"
-    assert precision.choose("bfloat16", folder) == "bfloat16"
+    monkeypatch.setattr(precision, "has_native_bfloat16", lambda: native)
+    folder = save_in_dtype(tmp_path, dtype)
+    assert precision.choose_dtype("auto", folder) == expected
+    assert precision.choose_dtype("float32", folder) == "float32"
+    assert precision.choose_dtype("bfloat16", folder) == "bfloat16"
 
 
 def test_weights_are_cast_and_adapters_and_frequencies_are_not(tmp_path: Path) -> None:
-    lineage = Lineage(str(stored(tmp_path, torch.bfloat16)))
-    exact = load(lineage, Path("/"), token_budget=256)
-    model = load(lineage, Path("/"), token_budget=256, dtype="bfloat16")
-    model.wrapper = adapter.add_fresh(model.causal, None, Lora(), seed=0)
+    lineage = Lineage(str(save_in_dtype(tmp_path, torch.bfloat16)))
+    exact = load_model(lineage, Path("/"), token_budget=256)
+    model = load_model(lineage, Path("/"), token_budget=256, dtype="bfloat16")
+    model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(), seed=0)
     dtypes = {
         part: {p.dtype for n, p in model.network.named_parameters() if (".lora_" in n) == adapted}
         for part, adapted in (("weights", False), ("adapters", True))
@@ -60,8 +60,8 @@ def test_weights_are_cast_and_adapters_and_frequencies_are_not(tmp_path: Path) -
     assert dtypes == {"weights": {torch.bfloat16}, "adapters": {torch.float32}}
     assert {b.dtype for n, b in model.causal.named_buffers() if "inv_freq" in n} == {torch.float32}
     assert model.layout == exact.layout == "tree"
-    adapter.save(model.wrapper, tmp_path / "adapter", "base")
-    above = load(
+    adapter.save_adapter(model.peft_model, tmp_path / "adapter", "base")
+    above = load_model(
         lineage.with_adapter(str(tmp_path / "adapter")),
         Path("/"),
         token_budget=256,
@@ -70,21 +70,21 @@ def test_weights_are_cast_and_adapters_and_frequencies_are_not(tmp_path: Path) -
     assert {p.dtype for n, p in above.network.named_parameters() if ".lora_" in n} == {
         torch.float32
     }
-    gap = np.abs(flat(model) - flat(exact))
+    gap = np.abs(flat_logprobs(model) - flat_logprobs(exact))
     assert 1e-4 < gap.mean() < 0.1  # eight bits of a logit of about ten
 
 
 def test_an_adapter_learns_on_bfloat16_as_it_does_on_float32(tmp_path: Path) -> None:
     """The loss falls by as much, to two in a hundred, over fifty steps of the same rows."""
-    lineage = Lineage(str(stored(tmp_path, torch.bfloat16)))
-    forks = tiny.forks(count=4)
+    lineage = Lineage(str(save_in_dtype(tmp_path, torch.bfloat16)))
+    forks = tiny.examples(count=4)
 
     def fallen(dtype: precision.Dtype) -> tuple[float, float]:
-        model = load(lineage, Path("/"), token_budget=256, dtype=dtype)
-        model.wrapper = adapter.add_fresh(model.causal, None, Lora(), seed=0)
+        model = load_model(lineage, Path("/"), token_budget=256, dtype=dtype)
+        model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(), seed=0)
         weights = [p for p in model.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0)
-        batch = lay_out(forks, model.layout)
+        batch = collate(forks, model.layout)
         losses = []
         for _ in range(50):
             loss = -model.network(batch).mean()

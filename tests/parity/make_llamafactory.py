@@ -47,7 +47,7 @@ class Texts:
 
 def own() -> list[str]:
     """The answers of the first problems that Zephyr makes itself."""
-    return [row["answer"] for row in islice(embedded.rows("gsm8k", "test"), OWN)]
+    return [row["answer"] for row in islice(embedded.make_rows("gsm8k", "test"), OWN)]
 
 
 def real(path: Path) -> list[str]:

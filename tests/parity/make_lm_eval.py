@@ -19,7 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from tests.parity import questions
-from zephyr.evaluate.pages import pages
+from zephyr.evaluate.page_perplexity import split_pages
 
 HERE = Path(__file__).parent
 TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -63,7 +63,7 @@ def main() -> None:
         few = [r for r in mmlu if r["subject"] == questions.SUBJECT]
         dev = questions.rows(data / "mmlu/mmlu_dev.jsonl.gz")
         shown = [r for r in dev if r["subject"] == questions.SUBJECT]
-        wiki = [{"page": page} for page in pages(questions.wikitext(data))]
+        wiki = [{"page": page} for page in split_pages(questions.wikitext(data))]
         endings = yaml("hellaswag/hellaswag.yaml")
         template = yaml("mmlu/default/_default_template_yaml")
         quiz = {**template, "task": "mmlu", "description": ABOUT}

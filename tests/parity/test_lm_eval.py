@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from tests.parity import questions
-from zephyr.evaluate.pages import pages
+from zephyr.evaluate.page_perplexity import split_pages
 from zephyr.evaluate.scoring import run_task
-from zephyr.model.load import assemble
+from zephyr.model.load import build_model
 from zephyr.model.model import Model
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Passage, Record
@@ -33,7 +33,7 @@ def models(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "tinystories": questions.tinystories(real_data),
         "qwen2": questions.random_qwen2(real_data, tmp_path_factory.mktemp("qwen2")),
     }
-    return {name: assemble(*part, token_budget=4096) for name, part in parts.items()}
+    return {name: build_model(*part, token_budget=4096) for name, part in parts.items()}
 
 
 def ask(model: Model, records: list[Record], name: str, **extra: Any) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def test_mmlu_after_five_examples(models: dict[str, Model], real_data: Path) -> 
         mmlu(questions.spread(about("mmlu_test.jsonl.gz"))),
         "mcqa_letter",
         settings={"shots": 5},
-        examples=mmlu(about("mmlu_dev.jsonl.gz")),
+        few_shot_examples=mmlu(about("mmlu_dev.jsonl.gz")),
     )
     same(items, STORED["mmlu"]["qwen2, 5 shots"])
 
@@ -124,7 +124,7 @@ def test_mmlu_after_five_examples(models: dict[str, Model], real_data: Path) -> 
 @pytest.mark.parametrize(("name", "count"), [("tinystories", 20), ("qwen2", 2)])
 def test_wikitext(name: str, count: int, models: dict[str, Model], real_data: Path) -> None:
     stored = STORED["wikitext"][name]
-    text = "".join(pages(questions.wikitext(real_data))[:count])
+    text = "".join(split_pages(questions.wikitext(real_data))[:count])
     items = ask(models[name], [Passage("wikitext2", text)], "wikitext2_pages")
     assert len(items) == count
     for at, item in enumerate(items):

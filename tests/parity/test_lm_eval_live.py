@@ -18,9 +18,9 @@ from tests import tiny
 from tests.parity import make_lm_eval as harness
 from zephyr.data import embedded
 from zephyr.data.readers import choice
-from zephyr.evaluate.pages import pages
+from zephyr.evaluate.page_perplexity import split_pages
 from zephyr.evaluate.scoring import run_task
-from zephyr.model.load import assemble
+from zephyr.model.load import build_model
 from zephyr.model.model import Model
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice, Passage, Record
@@ -45,17 +45,17 @@ def starting() -> Any:
 
 @pytest.fixture(scope="module", params=["no start token", "a start token"])
 def model(request: pytest.FixtureRequest) -> Model:
-    made = tiny.model("qwen2")
+    made = tiny.make_model("qwen2")
     if request.param == "no start token":
         return made
     tokenizer = starting()
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     tokenizer.chat_template = tiny.tokenizer().chat_template
-    return assemble(made.causal, tokenizer, token_budget=256)
+    return build_model(made.causal, tokenizer, token_budget=256)
 
 
 def rows(name: str, split: str) -> list[dict[str, Any]]:
-    return list(islice(embedded.rows(name, split), COUNT))
+    return list(islice(embedded.make_rows(name, split), COUNT))
 
 
 def records(reader: Any, found: list[dict[str, Any]]) -> list[Choice]:
@@ -77,7 +77,7 @@ def same(
 
 
 def test_hellaswag(model: Model, tmp_path: Path) -> None:
-    asked = records(choice.hellaswag, rows("hellaswag", "validation"))
+    asked = records(choice.read_hellaswag, rows("hellaswag", "validation"))
     docs = [{"query": r.text, "choices": list(r.choices), "label": r.answer} for r in asked]
     lm = harness.harness(model.causal, model.tokenizer)
     stored = harness.ranked(lm, harness.yaml("hellaswag/hellaswag.yaml"), docs, tmp_path)
@@ -88,13 +88,13 @@ def test_arc(model: Model, tmp_path: Path) -> None:
     found = rows("arc_challenge", "test")
     lm = harness.harness(model.causal, model.tokenizer)
     stored = harness.ranked(lm, harness.arc_yaml(), found, tmp_path)
-    same(model, "mcqa", records(choice.arc, found), stored)
+    same(model, "mcqa", records(choice.read_arc, found), stored)
 
 
 @pytest.mark.parametrize("shots", [0, 2])
 def test_mmlu(shots: int, model: Model, tmp_path: Path) -> None:
-    found = [r for r in embedded.rows("mmlu", "test") if r["subject"] == "physics"][:COUNT]
-    shown = [r for r in embedded.rows("mmlu", "dev") if r["subject"] == "physics"][:shots]
+    found = [r for r in embedded.make_rows("mmlu", "test") if r["subject"] == "physics"][:COUNT]
+    shown = [r for r in embedded.make_rows("mmlu", "dev") if r["subject"] == "physics"][:shots]
     template = harness.yaml("mmlu/default/_default_template_yaml")
     quiz = {**template, "task": "mmlu", "description": harness.ABOUT}
     lm = harness.harness(model.causal, model.tokenizer)
@@ -102,18 +102,20 @@ def test_mmlu(shots: int, model: Model, tmp_path: Path) -> None:
     items = same(
         model,
         "mcqa_letter",
-        records(choice.choices, found),
+        records(choice.read_choices, found),
         stored,
         settings={"shots": shots} if shots else {},
-        examples=records(choice.choices, shown),
+        few_shot_examples=records(choice.read_choices, shown),
     )
     assert any(item["detail"]["cut"] for item in items)
 
 
 def test_wikitext(model: Model, tmp_path: Path) -> None:
-    text = "".join(f"{row['text']}\n" for row in islice(embedded.rows("wikitext2", "test"), 120))
+    text = "".join(
+        f"{row['text']}\n" for row in islice(embedded.make_rows("wikitext2", "test"), 120)
+    )
     lm = harness.harness(model.causal, model.tokenizer)
-    docs = [{"page": page} for page in pages(text)]
+    docs = [{"page": page} for page in split_pages(text)]
     stored = harness.paged(lm, harness.yaml("wikitext/wikitext.yaml"), docs, tmp_path)
     asked: list[Record] = [Passage("wikitext2", text)]
     settings = TaskSpec(name="wikitext2_pages")

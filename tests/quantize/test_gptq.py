@@ -7,21 +7,21 @@ import torch
 
 from tests import tiny
 from zephyr.model.adapter import is_linear
-from zephyr.model.packed import Grid, Packed
+from zephyr.model.packed_weights import Grid, PackedWeight
 from zephyr.quantize import gptq
 
 
-def loss(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> float:
+def hessian_loss(weight: torch.Tensor, rounded: torch.Tensor, hessian: torch.Tensor) -> float:
     """The squared change of what a layer computes on the inputs that the Hessian sums up."""
-    gap = (weight - rounded).double()
-    return float(torch.einsum("ri,ij,rj->", gap, hessian.double(), gap))
+    difference = (weight - rounded).double()
+    return float(torch.einsum("ri,ij,rj->", difference, hessian.double(), difference))
 
 
-def inputs(rows: int, columns: int, seed: int) -> torch.Tensor:
+def correlated_inputs(rows: int, columns: int, seed: int) -> torch.Tensor:
     """Inputs that go together, as those of a network do."""
     generator = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(columns, columns, generator=generator)
-    return torch.randn(rows, columns, generator=generator) @ mixed
+    mixing = torch.randn(columns, columns, generator=generator)
+    return torch.randn(rows, columns, generator=generator) @ mixing
 
 
 def test_what_rounding_changes_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +34,11 @@ def test_what_rounding_changes_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gptq, "DAMPING", 1e-9)
     weight = torch.tensor([[0.4, 0.4, 15.0, 0.0]])
     x = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.1, 0.0], [0.0, 0.0, 0.0, 0.1]])
-    found = gptq.round_by(weight, x.T @ x, 4).dense(torch.float32)
-    assert Packed.rounded(weight, 4, 4).dense(torch.float32)[0, :2].tolist() == [0.0, 0.0]
+    found = gptq.round_with_hessian(weight, x.T @ x, 4).dequantize(torch.float32)
+    assert PackedWeight.quantize(weight, 4, 4).dequantize(torch.float32)[0, :2].tolist() == [
+        0.0,
+        0.0,
+    ]
     assert sorted(found[0, :2].tolist()) == [0.0, 1.0]
 
 
@@ -43,16 +46,18 @@ def test_it_is_near_the_best_there_is() -> None:
     """Of all choices of codes for four weights: most of what the best one saves is saved."""
     losses = []
     for seed in range(30):
-        x = inputs(50, 4, seed)
+        x = correlated_inputs(50, 4, seed)
         hessian = x.T @ x
         weight = torch.randn(1, 4, generator=torch.Generator().manual_seed(seed))
-        grid = Grid.around(weight, 4, 4)
+        grid = Grid.from_weight(weight, 4, 4)
         codes = torch.tensor(list(itertools.product(range(16), repeat=4)), dtype=torch.uint8)
         wide = Grid(4, grid.scale.expand(len(codes), 1), grid.zero.expand(len(codes), 1))
-        gaps = (weight - wide.values(codes)).double()
+        gaps = (weight - wide.dequantize(codes)).double()
         best = float(((gaps @ hessian.double()) * gaps).sum(dim=1).min())
-        plain = loss(weight, grid.values(grid.codes(weight)), hessian)
-        found = loss(weight, gptq.round_by(weight, hessian, 4).dense(torch.float32), hessian)
+        plain = hessian_loss(weight, grid.dequantize(grid.quantize(weight)), hessian)
+        found = hessian_loss(
+            weight, gptq.round_with_hessian(weight, hessian, 4).dequantize(torch.float32), hessian
+        )
         assert best <= found * (1 + 1e-6)
         losses.append((best, found, plain))
     best, found, plain = map(sum, zip(*losses, strict=True))
@@ -61,19 +66,23 @@ def test_it_is_near_the_best_there_is() -> None:
 
 @pytest.mark.parametrize("group", [32, 128])
 def test_it_changes_outputs_less_than_rounding_to_the_nearest(group: int) -> None:
-    x = inputs(1000, 256, 7)
+    x = correlated_inputs(1000, 256, 7)
     hessian = x.T @ x
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(7))
-    plain = loss(weight, Packed.rounded(weight, 4, group).dense(torch.float32), hessian)
-    found = loss(weight, gptq.round_by(weight, hessian, group).dense(torch.float32), hessian)
+    plain = hessian_loss(
+        weight, PackedWeight.quantize(weight, 4, group).dequantize(torch.float32), hessian
+    )
+    found = hessian_loss(
+        weight, gptq.round_with_hessian(weight, hessian, group).dequantize(torch.float32), hessian
+    )
     assert found < 0.5 * plain
 
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
-    x = inputs(200, 32, 3)
+    x = correlated_inputs(200, 32, 3)
     x[:, 5] = 0
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(3))
-    found = gptq.round_by(weight, x.T @ x, 32).dense(torch.float32)
+    found = gptq.round_with_hessian(weight, x.T @ x, 32).dequantize(torch.float32)
     assert bool(found.isfinite().all())
 
 
@@ -84,19 +93,21 @@ def test_networks_of_each_kind(name: str) -> None:
     moved = []
     for calibrated in (True, False):
         torch.manual_seed(5)
-        model = tiny.model(name)
+        model = tiny.make_model(name)
         causal = model.causal
         before = causal(rows).logits.detach()
         head = causal.get_output_embeddings()
         layers = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
         if calibrated:
-            found = gptq.calibrate(causal, rows, layers, 32)
+            found = gptq.quantize_layers(causal, rows, layers, 32)
             assert found.keys() == layers.keys()
             for key, module in layers.items():
-                assert torch.equal(gptq.matrix(module), found[key].dense(torch.float32))
+                assert torch.equal(
+                    gptq.get_weight_matrix(module), found[key].dequantize(torch.float32)
+                )
         else:
             for module in layers.values():
-                plain = Packed.rounded(gptq.matrix(module), 4, 32)
-                gptq.set_matrix(module, plain.dense(torch.float32))
+                plain = PackedWeight.quantize(gptq.get_weight_matrix(module), 4, 32)
+                gptq.set_weight_matrix(module, plain.dequantize(torch.float32))
         moved.append(float((causal(rows).logits - before).square().mean()))
     assert moved[0] < moved[1]

@@ -10,11 +10,11 @@ import torch
 from tests import place as places
 from zephyr.engine.plan import make_plan
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.footprint import Footprint
-from zephyr.model.fork import fork
-from zephyr.model.load import Lineage, load
+from zephyr.evaluate.footprint import FootprintBenchmark
+from zephyr.model.example import make_example
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
-from zephyr.quantize.divergence import divergence, predictions
+from zephyr.quantize.divergence import compute_divergence, compute_predictions
 from zephyr.recipe.load import read_recipe
 from zephyr.runs.store import Run, Store
 
@@ -27,7 +27,7 @@ SPECS: dict[str, Any] = {
     "gptq": {"method": "gptq", "group": 32, "data": "chat", "rows": 8, "length": 64},
     "small": {"method": "int4", "group": 32, "embeddings": "int8"},
 }
-FORK = fork(range(1, 9), range(20, 40), [3, 4, 5])
+FORK = make_example(range(1, 9), range(20, 40), [3, 4, 5])
 
 
 class Made:
@@ -40,12 +40,12 @@ class Made:
 
     def run(self, name: str) -> Run:
         found = self.store.find(self.plan.nodes[name].fingerprint)
-        assert found.finished, (name, found.failure)
+        assert found.is_finished, (name, found.failure)
         return found
 
     def model(self, name: str, **how: Any) -> Model:
         lineage = Lineage.read(self.run(name).artifact)
-        return load(lineage, self.store.root, token_budget=512, **how)
+        return load_model(lineage, self.store.root, token_budget=512, **how)
 
     def steps(self, name: str) -> list[dict[str, Any]]:
         found = json.loads((self.run(name).artifact / "divergence.json").read_text())
@@ -84,8 +84,8 @@ def test_steps_say_what_was_changed(made: Made, name: str) -> None:
     if name != "merged":
         assert steps[1]["kl"] > 1e-5
     texts = [np.arange(3, 60, dtype=np.int32), np.arange(100, 20, -1, dtype=np.int32)]
-    before, after = (predictions(made.model(m), texts) for m in ("M1", f"M1-{name}"))
-    found = divergence(before, after)
+    before, after = (compute_predictions(made.model(m), texts) for m in ("M1", f"M1-{name}"))
+    found = compute_divergence(before, after)
     assert found.tokens == 56 + 79
     assert (found.kl < 1e-6) == (name == "merged")
 
@@ -93,11 +93,11 @@ def test_steps_say_what_was_changed(made: Made, name: str) -> None:
 def test_divergence_by_hand(made: Made) -> None:
     """The definition, token by token, beside the library's own sum."""
     before, after = (
-        predictions(made.model(m), [np.arange(3, 20, dtype=np.int32)]) for m in ("M0", "M1")
+        compute_predictions(made.model(m), [np.arange(3, 20, dtype=np.int32)]) for m in ("M0", "M1")
     )
     old, new = (p.logprobs(slice(None)) for p in (before, after))
     wanted = torch.nn.functional.kl_div(new, old, log_target=True, reduction="none").sum(dim=1)
-    found = divergence(before, after)
+    found = compute_divergence(before, after)
     assert found.kl == pytest.approx(float(wanted.mean()), rel=1e-4)
     targets = torch.arange(4, 20)
     moved = (old - new).abs()[torch.arange(16), targets]
@@ -112,13 +112,13 @@ def test_ways_back_from_qlora(made: Made) -> None:
     assert [s["step"] for s in made.steps("Q-whole")] == ["adapters on whole weights"]
     assert made.steps("Q-nf4")[0]["step"] == "adapters on whole weights"
     lineage = Lineage.read(made.run("Q-whole").artifact)
-    assert lineage.load is None
+    assert lineage.quantization is None
     assert len(lineage.adapters) == 1
 
 
 def test_quantized_weights_are_made_whole_before_anything_else(made: Made) -> None:
     lineage = Lineage.read(made.run("twice").artifact)
-    assert lineage.load is None
+    assert lineage.quantization is None
     np.testing.assert_allclose(
         answers(made.model("twice")), answers(made.model("M1-nf4")), atol=1e-4
     )
@@ -126,7 +126,9 @@ def test_quantized_weights_are_made_whole_before_anything_else(made: Made) -> No
 
 def test_files_and_memory_shrink(made: Made) -> None:
     sizes = {
-        name: Footprint(Lineage.read(made.run(name).artifact), made.store.root, "float32").stored()
+        name: FootprintBenchmark(
+            Lineage.read(made.run(name).artifact), made.store.root, "float32"
+        ).stored_bytes()
         for name in ("M1-merged", *(f"M1-{n}" for n in SPECS))
     }
     assert sizes["M1-int8"] < 0.6 * sizes["M1-merged"]
@@ -169,7 +171,7 @@ def test_what_cannot_be_done_is_said(made: Made, model: str, spec: Any, found: s
     run = made.store.begin(node.fingerprint, node.to_json())
     inputs = {role: made.run(name) for role, name in node.inputs.items()}
     told: list[str] = []
-    context = Context(changed, plan.folder, made.store.root, 512, tell=told.append)
+    context = Context(changed, plan.folder, made.store.root, 512, notify=told.append)
     if found is None:  # a text shorter than a row is cut to the context: fewer rows are told
         quantize_model(node, inputs, run, context)
         assert any("calibrated on" in text for text in told)
@@ -184,7 +186,7 @@ def test_a_base_that_is_stored_quantized_is_made_whole_before_it_is_merged(made:
     from zephyr.runs.context import Context
 
     raw = made.plan.recipe.spec()
-    folder = Lineage.read(made.run("M1-nf4").artifact).folder(made.store.root)
+    folder = Lineage.read(made.run("M1-nf4").artifact).weights_folder(made.store.root)
     raw["models"] |= {"B": {"base": str(folder)}, "X": {"from": "B", "quantize": "merged"}}
     recipe = type(made.plan.recipe).model_validate(raw)
     plan = make_plan(recipe, made.plan.folder, made.store)
@@ -195,5 +197,5 @@ def test_a_base_that_is_stored_quantized_is_made_whole_before_it_is_merged(made:
     quantize_model(node, {"from": runs["B"]}, runs["X"], context)
     weights = runs["X"].artifact / "weights"
     assert "quantization_config" not in json.loads((weights / "config.json").read_text())
-    whole = load(Lineage(str(weights)), made.store.root, token_budget=512)
+    whole = load_model(Lineage(str(weights)), made.store.root, token_budget=512)
     np.testing.assert_allclose(answers(whole), answers(made.model("M1-nf4")), atol=1e-4)

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import pytest
 
 from tests.data.opened import read_source
-from zephyr.data.sources import Tally
+from zephyr.data.sources import ReadStats
 from zephyr.recipe.data import SourceSpec
-from zephyr.records import Chat, Choice, Kind, Pair, Passage, Record
+from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 
 
 class File(NamedTuple):
     """A file, how it is read, and what must come of it."""
 
     path: str
-    kind: Kind
+    kind: RecordKind
     rows: int
     name: str | None = None
     columns: dict[str, str] | None = None
@@ -65,7 +65,7 @@ FILES = [
 ]
 
 
-def read(folder: Path, file: File) -> tuple[list[Record], Tally]:
+def read(folder: Path, file: File) -> tuple[list[Record], ReadStats]:
     source = SourceSpec(name=file.name, path=file.path, columns=file.columns)
     return read_source(source, file.kind, folder)
 
@@ -73,9 +73,9 @@ def read(folder: Path, file: File) -> tuple[list[Record], Tally]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
 def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: File) -> None:
     records, tally = read(real_data, file)
-    assert tally.seen == file.rows
-    assert dict(tally.unreadable) == file.unreadable
-    assert dict(tally.left_out) == file.left_out
+    assert tally.item_count == file.rows
+    assert dict(tally.unreadable_reasons) == file.unreadable
+    assert dict(tally.skip_reasons) == file.left_out
     lost = sum(file.unreadable.values()) + sum(file.left_out.values())
     assert len(records) == file.rows - lost
     assert {record.kind for record in records} == {file.kind}

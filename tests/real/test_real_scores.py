@@ -12,18 +12,18 @@ import torch
 
 from tests.data.opened import read_source
 from tests.real.plain import Plain, best
-from zephyr.evaluate.asking import Item
+from zephyr.evaluate.interface import Item
 from zephyr.evaluate.scoring import run_task
-from zephyr.model.load import Lineage, load
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.evaluation import TaskSpec
-from zephyr.records import Choice, Kind, Passage, Record
+from zephyr.records import Choice, Passage, Record, RecordKind
 
 TOLERANCE = 1e-4
 """In nats, for a whole option or window: float32 sums of up to 511 terms."""
 
-FILES: dict[str, tuple[str, Kind]] = {
+FILES: dict[str, tuple[str, RecordKind]] = {
     "hellaswag": ("hellaswag/validation_first_5000.jsonl.gz", "choice"),
     "mmlu": ("mmlu/mmlu_test.jsonl.gz", "choice"),
     "wikitext2": ("wikitext2/wiki.test.raw.txt.gz", "passage"),
@@ -44,7 +44,7 @@ def plain(folder: Path) -> Plain:
 
 @pytest.fixture(scope="module")
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=4096)
+    return load_model(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=4096)
 
 
 def records(real_data: Path, name: str) -> list[Record]:

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from zephyr.data.mixture import held_out
+from zephyr.data.mixture import holdout_size
 from zephyr.data.table import SOURCES
-from zephyr.evaluate.tasks import find, sources_of
+from zephyr.evaluate.tasks import get_task, resolve_sources
 from zephyr.recipe.data import MixtureSpec
 from zephyr.recipe.load import find_recipe, read_recipe
 from zephyr.recipe.schema import Recipe
 from zephyr.recipe.training import Align, Lora, Tune
-from zephyr.runs.graph import Describer, Node, build, reference_of
-from zephyr.train.loop import learning_rate, steps_of
+from zephyr.runs.graph import ContentResolver, Node, build_graph, reference_model
+from zephyr.train.loop import count_steps, learning_rate
 
 AT_LEAST = 1_000
 """The seed took 1,000 rows of each source whose size is not known."""
@@ -27,13 +27,13 @@ def recipe(name: str) -> Recipe:
 
 def nodes(recipe: Recipe) -> dict[str, Node]:
     """The graph, with stand-ins for what lies on the hub."""
-    describe = Describer(
-        version=lambda kind: find(kind.removeprefix("task:")).version if ":" in kind else 1,
+    describe = ContentResolver(
+        version=lambda kind: get_task(kind.removeprefix("task:")).version if ":" in kind else 1,
         source=lambda source, use, where: {"name": source.name, "use": use},
         base=lambda name, where: {"files": name},
-        task_sources=sources_of,
+        task_sources=resolve_sources,
     )
-    return build(recipe, describe)
+    return build_graph(recipe, describe)
 
 
 def learning(recipe: Recipe, model: str) -> Tune | Align:
@@ -48,7 +48,7 @@ def records(mixture: MixtureSpec) -> int:
     total = 0
     for source in mixture.sources:
         known = SOURCES[str(source.name)]
-        rows = known.splits[str(known.train)] or AT_LEAST
+        rows = known.splits[str(known.train_split)] or AT_LEAST
         total += min(rows, source.cap or mixture.cap or rows)
     return total
 
@@ -56,7 +56,7 @@ def records(mixture: MixtureSpec) -> int:
 def trained_on(recipe: Recipe, model: str) -> int:
     mixture = recipe.data[learning(recipe, model).data]
     count = records(mixture)
-    return count - held_out(count, mixture.holdout)
+    return count - holdout_size(count, mixture.holdout)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_steps_are_those_of_the_seeds_figures(
     read = recipe(name)
     spec, examples = learning(read, model), trained_on(read, model)
     assert examples / spec.batch == per_epoch
-    assert steps_of(spec, examples) == steps
+    assert count_steps(spec, examples) == steps
 
 
 @pytest.mark.parametrize("name", ["paper", "qwen", "bloom"])
@@ -155,7 +155,7 @@ def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> Non
     assert read.models["M0"].base == base
     assert {f"{m}/{t}" for m in read.models for t in TASKS} <= graph.keys()
     assert graph["M2/preferences"].inputs["reference"] == "M1/preferences"
-    assert reference_of(read.models, "M1-nf4") == "M0"
+    assert reference_model(read.models, "M1-nf4") == "M0"
     other = nodes(recipe("bloom" if name == "qwen" else "qwen"))
     shared = {n for n in graph if graph[n].fingerprint == other[n].fingerprint}
     assert shared == {"data.sft", "data.pairs"}

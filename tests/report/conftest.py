@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from zephyr.runs.store import Run, Store, write_json
-from zephyr.stats.intervals import Kind, estimate
+from zephyr.stats.intervals import StatisticKind, estimate
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -73,7 +73,7 @@ class Shelf:
         values: Mapping[str, float | None],
         *,
         metric: str = "acc",
-        kind: Kind = "proportion",
+        kind: StatisticKind = "proportion",
         weight: float = 1,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **more: Any,

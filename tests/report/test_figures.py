@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Shelf, canary_row, coins, new_shelf, training_rows
-from zephyr.report.curves import series, smooth
-from zephyr.report.figures import draw_all
-from zephyr.report.ledger import read_ledger
-from zephyr.report.sheets import Drawing, short
+from zephyr.report.curves import read_series, smooth
+from zephyr.report.figures import draw_figures
+from zephyr.report.plotting import Drawing, shorten_name
+from zephyr.report.results import read_results
 
 MakeShelf = Callable[..., Shelf]
 
@@ -39,7 +39,7 @@ def found(trained: Shelf) -> dict[str, Drawing]:
 
 
 def drawings(shelf: Shelf) -> dict[str, Drawing]:
-    return {d.name: d for d in draw_all(read_ledger(shelf.store, "demo"))}
+    return {d.name: d for d in draw_figures(read_results(shelf.store, "demo"))}
 
 
 def test_each_kind_of_training_and_the_scores_are_drawn(found: dict[str, Drawing]) -> None:
@@ -153,18 +153,18 @@ def test_what_is_not_finite_is_left_out(make_shelf: MakeShelf) -> None:
     rows = [*training_rows([4.0, math.nan, math.inf, 1.0]), {"split": "train", "loss": None}]
     shelf.finish("M0", rows)
     assert "training loss 4.00 (step 10) to 1.00 (step 40)" in drawings(shelf)["loss-pretrain"].alt
-    found = series(read_ledger(shelf.store, "demo").entries["M0"], "train", "loss")
+    found = read_series(read_results(shelf.store, "demo").nodes["M0"], "train", "loss")
     assert found.steps.tolist() == [10, 40]
     assert found.values.tolist() == [4, 1]
 
 
 def test_long_names_keep_their_ends_apart() -> None:
     names = [f"a-model-of-quite-a-long-name-{n}" for n in (1, 11)]
-    assert [short(name) for name in names] == [
+    assert [shorten_name(name) for name in names] == [
         "a-model-of-q…long-name-1",
         "a-model-of-q…ong-name-11",
     ]
-    assert short("M1-a-name-of-24-letters-") == "M1-a-name-of-24-letters-"
+    assert shorten_name("M1-a-name-of-24-letters-") == "M1-a-name-of-24-letters-"
 
 
 def test_smoothing_is_a_mean_around_each_value() -> None:

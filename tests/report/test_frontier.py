@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import Shelf, coins, new_shelf
-from zephyr.report.figures import draw_all
-from zephyr.report.frontier import frontier
-from zephyr.report.ledger import Ledger, read_ledger
-from zephyr.report.page import render
+from zephyr.report.figures import draw_figures
+from zephyr.report.frontier import read_frontier
+from zephyr.report.page import render_html
+from zephyr.report.results import Results, read_results
 
 MODELS: dict[str, Any] = {
     "M1": {"base": "some/model"},
@@ -52,51 +52,51 @@ def shelf_of(folder: Path, nats: dict[str, float], right: dict[str, int]) -> She
     return shelf
 
 
-def ledger_of(shelf: Shelf) -> Ledger:
-    return read_ledger(shelf.store, "demo")
+def ledger_of(shelf: Shelf) -> Results:
+    return read_results(shelf.store, "demo")
 
 
 def test_the_smallest_that_is_not_worse(tmp_path: Path) -> None:
     ledger = ledger_of(shelf_of(tmp_path, NATS, RIGHT))
-    found = frontier(ledger)
+    found = read_frontier(ledger)
     assert found is not None
-    (said,) = found.advice
+    (said,) = found.recommendations
     assert said == (
         "The smallest of the 3 models made from M1 that is not told to be worse than it in any "
         "headline metric is small (nf4): 25% of its bytes. With 20 to 30 items a metric, small "
         "losses can't be told."
     )
-    worse = {cost.row.model: cost.worse for cost in found.costs}
+    worse = {cost.row.model: cost.worse_metrics for cost in found.costs}
     assert worse["small"] == worse["large"] == ()
     assert worse["tiny"] == ("quiz acc % ↑", "wikitext2 perplexity ↓")
-    assert found.protocol == ("CPU",)
+    assert found.protocols == ("CPU",)
 
 
 def test_by_the_tasks_alone_where_all_lose_in_perplexity(tmp_path: Path) -> None:
     nats = NATS | {"small": 2.2, "large": 2.1}
-    found = frontier(ledger_of(shelf_of(tmp_path, nats, RIGHT)))
+    found = read_frontier(ledger_of(shelf_of(tmp_path, nats, RIGHT)))
     assert found is not None
-    (said,) = found.advice
+    (said,) = found.recommendations
     assert "any headline metric but perplexity is small" in said
     assert "at +22.1% of perplexity" in said, "e to the 0.2"
 
 
 def test_none_will_do(tmp_path: Path) -> None:
     right = dict.fromkeys(RIGHT, 1) | {"M1": 20}
-    found = frontier(ledger_of(shelf_of(tmp_path, NATS, right)))
+    found = read_frontier(ledger_of(shelf_of(tmp_path, NATS, right)))
     assert found is not None
-    assert found.advice == (
+    assert found.recommendations == (
         "Each of the 3 models made from M1 that is smaller is told to be worse in some task.",
     )
 
 
 def test_page_and_figure_show_it(tmp_path: Path) -> None:
     ledger = ledger_of(shelf_of(tmp_path, NATS, RIGHT))
-    drawings = draw_all(ledger)
+    drawings = draw_figures(ledger)
     (figure,) = [drawing for drawing in drawings if drawing.name == "frontier"]
     assert "tiny 10.0 at 0.5 MB" in figure.alt
     assert "wikitext2 perplexity ↓,tiny,0.5," in figure.csv
-    page = render(ledger, drawings)
+    page = render_html(ledger, drawings)
     assert "500.0 kB" in page
     assert "nf4: 0.25" in page
     assert "nothing that could be told" in page
@@ -108,8 +108,8 @@ def test_no_section_where_nothing_was_measured(tmp_path: Path) -> None:
     shelf.score("M1/quiz", coins(3, 3))
     shelf.record()
     ledger = ledger_of(shelf)
-    assert frontier(ledger) is None
-    assert 'id="size"' not in render(ledger, draw_all(ledger))
+    assert read_frontier(ledger) is None
+    assert 'id="size"' not in render_html(ledger, draw_figures(ledger))
 
 
 @pytest.mark.parametrize("broken", ["footprint", "small"])
@@ -119,10 +119,10 @@ def test_what_is_missing_is_said(tmp_path: Path, broken: str) -> None:
     run = shelf.store.find(shelf.nodes[name]["fingerprint"])
     file = "scores.json" if broken == "footprint" else "divergence.json"
     (run.artifact / file).unlink()
-    found = frontier(ledger_of(shelf))
+    found = read_frontier(ledger_of(shelf))
     assert found is not None
     (cost,) = [c for c in found.costs if c.row.model == "small"]
-    reason = cost.empty if broken == "footprint" else cost.row.entry.reason
+    reason = cost.missing_reason if broken == "footprint" else cost.row.node.reason
     assert reason is not None
     assert f"damaged: artifact/{file} is missing" in reason
-    assert not (cost.steps if broken == "small" else cost.sizes)
+    assert not (cost.quantization_steps if broken == "small" else cost.footprint)

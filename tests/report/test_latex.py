@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.report.conftest import Shelf, coins
-from zephyr.report.latex import escaped, table_latex
-from zephyr.report.ledger import read_ledger
+from zephyr.report.latex import escape_latex, table_latex
+from zephyr.report.results import read_results
 
 MakeShelf = Callable[..., Shelf]
 
@@ -19,7 +19,7 @@ def table(make_shelf: MakeShelf) -> str:
     shelf.score("M0/quiz", coins(0, 10))
     shelf.score("M1/quiz", coins(10, 0))
     shelf.score("M1-int8/quiz", coins(2, 8))
-    return table_latex(read_ledger(shelf.store, "demo"))
+    return table_latex(read_results(shelf.store, "demo"))
 
 
 def test_values_intervals_and_verdicts_stand_in_their_cells(table: str) -> None:
@@ -44,7 +44,7 @@ def test_every_row_is_as_wide_as_the_table(table: str) -> None:
 
 def test_no_name_is_read_as_a_command(table: str) -> None:
     assert r"\multicolumn{1}{c}{a\_b}" in table
-    assert escaped(r"\input{x} & 5% $1 #2 ~^ −β") == (
+    assert escape_latex(r"\input{x} & 5% $1 #2 ~^ −β") == (
         r"\textbackslash{}input\{x\} \& 5\% \$1 \#2 \textasciitilde{}\textasciicircum{} $-$$\beta$"
     )
     bare = re.sub(r"\\[{}]", "", table)
@@ -52,11 +52,11 @@ def test_no_name_is_read_as_a_command(table: str) -> None:
 
 
 def test_a_recipe_that_evaluates_nothing_has_a_table(make_shelf: MakeShelf) -> None:
-    table = table_latex(read_ledger(make_shelf().store, "demo"))
+    table = table_latex(read_results(make_shelf().store, "demo"))
     assert r"\begin{tabular}{l}" in table
     assert "multicolumn" not in table
 
 
 def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
     shelf = make_shelf("quiz", origin="embedded")
-    assert "not comparable with published ones" in table_latex(read_ledger(shelf.store, "demo"))
+    assert "not comparable with published ones" in table_latex(read_results(shelf.store, "demo"))

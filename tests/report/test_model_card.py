@@ -9,7 +9,13 @@ import yaml
 
 from tests.report.conftest import new_shelf
 from zephyr.recipe.schema import Recipe
-from zephyr.report.model_card import Form, _bare, _escaped, _fenced, model_card
+from zephyr.report.model_card import (
+    ExportFormat,
+    _escape_markdown,
+    _fence_code,
+    _strip_folders,
+    model_card,
+)
 
 HOME = "/home/somebody/private models"
 DATA = {
@@ -23,7 +29,7 @@ DATA = {
 }
 
 
-def card(folder: Path, name: str = "M2", form: Form = "merged", **changed: Any) -> str:
+def card(folder: Path, name: str = "M2", form: ExportFormat = "merged", **changed: Any) -> str:
     models = {
         "M0": {"base": f"{HOME}/Base-1B"},
         "M1": {"from": "M0", "tune": {"data": "chat"}},
@@ -43,10 +49,10 @@ def card(folder: Path, name: str = "M2", form: Form = "merged", **changed: Any) 
         Recipe.model_validate(shelf.spec),
         name,
         shelf.nodes[name]["fingerprint"],
-        form=form,
-        what=f"an adapter for {HOME}/Base-1B",
-        said=["3 of its matrices stay in *f16*."],
-        hub=None,
+        export_format=form,
+        contents=f"an adapter for {HOME}/Base-1B",
+        notes=["3 of its matrices stay in *f16*."],
+        base_hub_id=None,
     )
 
 
@@ -74,12 +80,21 @@ def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
     [("peft", "adapter", "peft"), ("merged", "finetune", "transformers"), ("gguf",) * 3],
 )
 def test_the_header_names_a_base_of_the_hub(
-    tmp_path: Path, form: Form, relation: str, library: str
+    tmp_path: Path, form: ExportFormat, relation: str, library: str
 ) -> None:
     shelf = new_shelf(tmp_path, models={"M0": {"base": "org/base"}})
     shelf.record()
     recipe = Recipe.model_validate(shelf.spec)
-    text = model_card(shelf.store, recipe, "M0", "0", form=form, what="it", said=[], hub="org/base")
+    text = model_card(
+        shelf.store,
+        recipe,
+        "M0",
+        "0",
+        export_format=form,
+        contents="it",
+        notes=[],
+        base_hub_id="org/base",
+    )
     relation, library = ("quantized", "llama.cpp") if form == "gguf" else (relation, library)
     head = header(text)
     assert (head["base_model"], head["base_model_relation"]) == ("org/base", relation)
@@ -106,7 +121,16 @@ def test_scores_of_another_model_of_the_same_name_are_not_shown(tmp_path: Path) 
     card(tmp_path, "M1")
     shelf = new_shelf(tmp_path, "mcqa", "gsm8k", data=DATA)
     recipe = Recipe.model_validate(shelf.spec)
-    text = model_card(shelf.store, recipe, "M1", "0" * 20, form="peft", what="", said=[], hub=None)
+    text = model_card(
+        shelf.store,
+        recipe,
+        "M1",
+        "0" * 20,
+        export_format="peft",
+        contents="",
+        notes=[],
+        base_hub_id=None,
+    )
     assert "It has not been measured under the recipe as it was last run." in text
     assert "mcqa acc" not in text
 
@@ -162,10 +186,10 @@ def test_the_recipe_in_it_makes_the_same_models(tmp_path: Path) -> None:
 
 
 def test_text_from_files_stays_text() -> None:
-    assert _escaped("a|b <img> [x](y) *z*\n# h `c`") == (
+    assert _escape_markdown("a|b <img> [x](y) *z*\n# h `c`") == (
         "a\\|b &lt;img&gt; \\[x\\](y) \\*z\\* \\# h \\`c\\`"
     )
-    assert _fenced("a\n````\nb\n", "") == "`````\na\n````\nb\n`````"
+    assert _fence_code("a\n````\nb\n", "") == "`````\na\n````\nb\n`````"
 
 
 @pytest.mark.parametrize(
@@ -183,4 +207,4 @@ def test_text_from_files_stays_text() -> None:
     ],
 )
 def test_absolute_paths_lose_where_they_lie(text: str, bare: str) -> None:
-    assert _bare(text) == bare
+    assert _strip_folders(text) == bare

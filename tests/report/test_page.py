@@ -11,9 +11,9 @@ from filelock import FileLock
 
 from tests.report.conftest import HARM, MANIFEST, Shelf, answer, harmful_shelf
 from zephyr.errors import ZephyrError
-from zephyr.report.account import questions
-from zephyr.report.ledger import read_ledger
-from zephyr.report.page import _duration, _size, write_report
+from zephyr.report.page import _format_bytes, _format_duration, write_report
+from zephyr.report.results import read_results
+from zephyr.report.sections import sample_answered_items
 from zephyr.runs.store import Store
 
 MakeShelf = Callable[..., Shelf]
@@ -114,7 +114,7 @@ def test_the_seed_draws_ten_questions_that_all_were_asked(make_shelf: MakeShelf)
             rows = [answer(f"i{n:02}", f"{n:02}", right) for n in range(15 * at, 30 + at)]
             scores = {"metrics": [], "groups": {}, "counts": {}}
             shelf.finish(f"{model}/gsm8k", scores=scores, items=rows)
-        [asked] = questions(read_ledger(shelf.store, "demo")).values()
+        [asked] = sample_answered_items(read_results(shelf.store, "demo")).values()
         assert all(len({a.output for a in q.answers}) == 1 for q in asked)
         assert all([a.model for a in q.answers] == list(models) for q in asked)
         return [q.answers[0].output for q in asked]
@@ -133,7 +133,7 @@ def test_of_a_letter_the_right_option_is_the_reference(make_shelf: MakeShelf) ->
     del row["detail"]["reference"]
     scores = {"metrics": [], "groups": {}, "counts": {}}
     shelf.finish("M0/mcqa_letter", scores=scores, items=[row])
-    [[asked]] = questions(read_ledger(shelf.store, "demo")).values()
+    [[asked]] = sample_answered_items(read_results(shelf.store, "demo")).values()
     assert asked.reference == "B. work"
     assert asked.answers == [("M0", "The answer is C.", "length", False)]
 
@@ -229,7 +229,7 @@ def test_energy_is_told_by_kind_as_far_as_it_was_metered(make_shelf: MakeShelf) 
 
 def test_sizes_and_times_in_words() -> None:
     sizes = (999, 38_296, 999_949, 999_950, 4_000_000_000)
-    assert [_size(n) for n in sizes] == ["999 B", "38.3 kB", "999.9 kB", "1.0 MB", "4.0 GB"]
+    assert [_format_bytes(n) for n in sizes] == ["999 B", "38.3 kB", "999.9 kB", "1.0 MB", "4.0 GB"]
     times = (0.44, 9.96, 59.6, 200, 7500)
     told = ["0.4 s", "10 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
-    assert [_duration(t) for t in times] == told
+    assert [_format_duration(t) for t in times] == told

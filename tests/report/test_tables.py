@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from tests.report.conftest import Shelf, coins
-from zephyr.report.ledger import Ledger, read_ledger
+from zephyr.report.results import Results, read_results
 from zephyr.report.tables import (
     console_table,
-    interval,
-    number,
-    signed,
+    format_interval,
+    format_number,
+    format_signed,
     table_csv,
     table_json,
     table_markdown,
@@ -26,21 +26,21 @@ MakeShelf = Callable[..., Shelf]
 
 
 @pytest.fixture
-def ledger(make_shelf: MakeShelf) -> Ledger:
+def ledger(make_shelf: MakeShelf) -> Results:
     """M1 is better than M0, M1-int8 worse than M1; M2 failed with pipes and lines in its reason."""
     shelf = make_shelf("quiz", "text")
     shelf.score("M0/quiz", coins(0, 10))
     shelf.score("M1/quiz", coins(10, 0))
     shelf.score("M1-int8/quiz", coins(2, 8))
     shelf.fail("M2/quiz", "a|b <script>\n  where: c|d")
-    return read_ledger(shelf.store, "demo")
+    return read_results(shelf.store, "demo")
 
 
 def refuse(constant: str) -> NoReturn:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def test_json_is_strict_and_holds_everything(ledger: Ledger) -> None:
+def test_json_is_strict_and_holds_everything(ledger: Results) -> None:
     table = json.loads(table_json(ledger), parse_constant=refuse)
     rows = {row["model"]: row for row in table["models"]}
     assert list(rows) == ["M0", "M1", "M2", "M1-int8"]
@@ -59,7 +59,7 @@ def test_json_is_strict_and_holds_everything(ledger: Ledger) -> None:
     assert {node["name"] for node in table["nodes"]} >= {"data.text", "M2", "M2/quiz"}
 
 
-def test_markdown_stays_in_its_cells(ledger: Ledger) -> None:
+def test_markdown_stays_in_its_cells(ledger: Results) -> None:
     text = table_markdown(ledger)
     assert "a\\|b &lt;script&gt;" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -68,7 +68,7 @@ def test_markdown_stays_in_its_cells(ledger: Ledger) -> None:
     assert "- quiz acc % ↑: quiz@1 · by hand · n=10" in text
 
 
-def test_csv_has_a_line_for_each_model_and_metric(ledger: Ledger) -> None:
+def test_csv_has_a_line_for_each_model_and_metric(ledger: Results) -> None:
     rows = list(csv.DictReader(io.StringIO(table_csv(ledger))))
     assert len(rows) == 4 * 2
     found = {(row["model"], row["task"]): row for row in rows}
@@ -88,7 +88,7 @@ def shown(value: Any, width: int) -> str:
     return str(printed)
 
 
-def test_the_terminal_shows_marks_protocols_and_reasons(ledger: Ledger) -> None:
+def test_the_terminal_shows_marks_protocols_and_reasons(ledger: Results) -> None:
     printed = shown(console_table(ledger), width=100)
     assert "100.0 ▲" in printed
     assert "20.0 ▼" in printed
@@ -105,7 +105,7 @@ def test_nine_metrics_fit_into_100_columns(make_shelf: MakeShelf) -> None:
         metric = "reward_accuracy" if task == "preferences" else "acc_norm"
         for model in ("M1", "M1-int8"):
             shelf.score(f"{model}/{task}", coins(8, 0), metric=metric)
-    printed = shown(console_table(read_ledger(shelf.store, "demo")), width=100)
+    printed = shown(console_table(read_results(shelf.store, "demo")), width=100)
     head = printed.split("M0")[0]
     assert all(word in head for word in (*tasks, "accuracy"))
     assert printed.count("100.0 ?") == len(tasks)
@@ -114,7 +114,7 @@ def test_nine_metrics_fit_into_100_columns(make_shelf: MakeShelf) -> None:
 def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
     shelf = make_shelf("quiz", origin="embedded")
     shelf.score("M0/quiz", coins(5, 5))
-    ledger = read_ledger(shelf.store, "demo")
+    ledger = read_results(shelf.store, "demo")
     assert json.loads(table_json(ledger))["generated_texts"] is True
     assert "not comparable with published ones" in table_markdown(ledger)
     assert "stand-ins" in shown(console_table(ledger), width=100)
@@ -133,13 +133,13 @@ def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
     ],
 )
 def test_numbers_as_people_read_them(value: float, scale: float, text: str) -> None:
-    assert number(value, scale) == text
+    assert format_number(value, scale) == text
 
 
 def test_half_a_width_has_the_decimals_of_its_value() -> None:
-    assert number(16.76, 1, like=447.0) == "16.8"
+    assert format_number(16.76, 1, decimals_like=447.0) == "16.8"
 
 
 def test_differences_bear_their_sign() -> None:
-    assert [signed(v, 100) for v in (0.1, -0.1, 0.0)] == ["+10.0", "−10.0", "0.0"]
-    assert interval(Estimate(0.0, -0.5, 0.25, 9), 100) == "[−50.0, 25.0]"
+    assert [format_signed(v, 100) for v in (0.1, -0.1, 0.0)] == ["+10.0", "−10.0", "0.0"]
+    assert format_interval(Estimate(0.0, -0.5, 0.25, 9), 100) == "[−50.0, 25.0]"

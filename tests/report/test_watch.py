@@ -33,7 +33,7 @@ def test_each_change_of_a_run_is_told_once(
         happens[len(slept) - 1]()
 
     monkeypatch.setattr(watch.time, "sleep", sleep)
-    looks = watch.changes(shelf.store, "demo", 7)
+    looks = watch.watch_runs(shelf.store, "demo", 7)
     told = [len(slept) for _ in zip(range(5), looks, strict=False)]
     assert told == [0, 3, 5, 6, 8]
     assert set(slept) == {7}

@@ -8,7 +8,7 @@ from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.schema import Recipe
-from zephyr.runs.graph import Describer, Node, build, reference_of
+from zephyr.runs.graph import ContentResolver, Node, build_graph, reference_model
 
 RECIPE: dict[str, Any] = {
     "name": "r",
@@ -36,13 +36,13 @@ def nodes(
     def task_sources(task: TaskSpec) -> tuple[SourceSpec, ...]:
         return () if task.name == "preferences" else (SourceSpec(name="g"),)
 
-    describe = Describer(
+    describe = ContentResolver(
         version=lambda kind: (versions or {}).get(kind, 1),
         source=lambda source, use, where: {"hash": (contents or {}).get(str(source.name), "")},
         base=lambda name, where: {"files": (contents or {}).get(name, "")},
         task_sources=task_sources,
     )
-    return build(Recipe.model_validate(recipe), describe)
+    return build_graph(Recipe.model_validate(recipe), describe)
 
 
 def changed(**what: Any) -> set[str]:
@@ -120,7 +120,7 @@ def test_renaming_a_model_keeps_its_run() -> None:
 
 def test_references() -> None:
     models = Recipe.model_validate(RECIPE).models
-    found = {name: reference_of(models, name) for name in models}
+    found = {name: reference_model(models, name) for name in models}
     assert found == {"M0": None, "M1": "M0", "M2": "M1", "M1-int8": "M0", "M0-DPO": "M0"}
     assert nodes()["M1-int8/preferences"].inputs["reference"] == "M0/preferences"
     assert "reference" not in nodes()["M0/preferences"].inputs
@@ -162,14 +162,16 @@ def test_what_is_wrong_is_refused(path: str, value: Any, message: str) -> None:
 def test_a_task_of_the_harness_is_what_its_folder_holds_and_not_where_that_lies() -> None:
     def mark(path: str, held: str) -> str:
         task = {"name": "lm_eval:sums", "path": path}
-        describe = Describer(
+        describe = ContentResolver(
             version=lambda kind: 1,
             source=lambda source, use, where: {},
             base=lambda name, where: {},
             task_sources=lambda task: (),
             task_content=lambda task: {"files": held},
         )
-        made = build(Recipe.model_validate({**RECIPE, "evaluate": {"tasks": [task]}}), describe)
+        made = build_graph(
+            Recipe.model_validate({**RECIPE, "evaluate": {"tasks": [task]}}), describe
+        )
         return made["M1/lm_eval:sums"].fingerprint
 
     assert mark("here", "a") == mark("there", "a") != mark("here", "b")

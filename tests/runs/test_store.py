@@ -18,9 +18,9 @@ def test_a_run_is_there_only_when_it_is_finished(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run = store.begin("abc", {"kind": "tune"})
     (run.artifact / "weights").write_bytes(b"12345")
-    assert not store.find("abc").finished
+    assert not store.find("abc").is_finished
     finished = store.finish(run)
-    assert store.find("abc").finished
+    assert store.find("abc").is_finished
     assert finished.read("DONE")["bytes"]["artifact/weights"] == 5
     assert finished.read("spec.json") == {"kind": "tune"}
 
@@ -30,7 +30,7 @@ def test_a_half_written_run_is_taken_up_again_and_never_for_finished(tmp_path: P
     run = store.begin("abc", {})
     (run.artifact / "half").write_text("x")
     write_json(run.path / "DONE", {})  # killed after DONE, before the folder had its name
-    assert not store.find("abc").finished
+    assert not store.find("abc").is_finished
     assert (store.begin("abc", {}).artifact / "half").exists()
 
 

@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from zephyr.stats.intervals import (
     RESAMPLES,
     Estimate,
-    Kind,
+    StatisticKind,
     Z,
-    difference,
+    decide_verdict,
     estimate,
-    verdict,
-    wilson,
+    paired_difference,
+    wilson_interval,
 )
 
-KINDS: tuple[Kind, ...] = ("proportion", "mean", "exp-mean")
+KINDS: tuple[StatisticKind, ...] = ("proportion", "mean", "exp-mean")
 
 
 def test_wilson_of_five_in_ten_by_hand() -> None:
     """p = 1/2: the middle stays, the half width is Z/2 / sqrt(n + Z²), since
     Z sqrt(p(1-p)/n + Z²/4n²) / (1 + Z²/n) = Z/2n sqrt(n + Z²) n / (n + Z²)."""
-    low, high = wilson(5, 10)
+    low, high = wilson_interval(5, 10)
     half = Z / 2 / math.sqrt(10 + Z * Z)
     assert (low, high) == pytest.approx((0.5 - half, 0.5 + half))
     assert (round(low, 4), round(high, 4)) == (0.2366, 0.7634)
@@ -30,21 +30,21 @@ def test_wilson_of_five_in_ten_by_hand() -> None:
 
 def test_wilson_of_none_and_all_by_hand() -> None:
     """p = 0: low is 0, high is (Z²/2n + Z²/2n) / (1 + Z²/n) = Z² / (n + Z²)."""
-    assert wilson(0, 10) == pytest.approx((0, Z * Z / (10 + Z * Z)))
-    assert wilson(10, 10) == pytest.approx((10 / (10 + Z * Z), 1))
+    assert wilson_interval(0, 10) == pytest.approx((0, Z * Z / (10 + Z * Z)))
+    assert wilson_interval(10, 10) == pytest.approx((10 / (10 + Z * Z), 1))
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_and_mirrors(case: tuple[int, int]) -> None:
     successes, n = case
-    low, high = wilson(successes, n)
+    low, high = wilson_interval(successes, n)
     assert 0 <= low <= successes / n <= high <= 1
-    assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low))
+    assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low))
 
 
 def test_successes_get_wilson_and_ties_the_bootstrap() -> None:
     plain = estimate([1, 0, 1, 1], kind="proportion")
-    assert plain == Estimate(0.75, *wilson(3, 4), 4)
+    assert plain == Estimate(0.75, *wilson_interval(3, 4), 4)
     tied = estimate([1, 0, 0.5, 0.5] * 25, kind="proportion")
     assert tied.value == 0.5
     spread = np.std([1, 0, 0.5, 0.5]) / 10
@@ -95,41 +95,43 @@ def test_the_same_seed_gives_the_same_interval_whatever_the_size_of_blocks(
 def test_a_difference_is_paired() -> None:
     """A shift of 0.1 under noise of 1 is seen when pairs share the noise, and only then."""
     noise = np.random.default_rng(0).normal(size=200)
-    paired = difference(noise + 0.1, noise, kind="mean")
+    paired = paired_difference(noise + 0.1, noise, kind="mean")
     assert paired == pytest.approx((0.1, 0.1, 0.1, 200))
-    assert verdict(paired, "higher") == "better"
-    assert verdict(paired, "lower") == "worse"
-    shuffled = difference(noise + 0.1, noise[::-1], kind="mean")
+    assert decide_verdict(paired, "higher") == "better"
+    assert decide_verdict(paired, "lower") == "worse"
+    shuffled = paired_difference(noise + 0.1, noise[::-1], kind="mean")
     assert shuffled.value == pytest.approx(0.1)
-    assert verdict(shuffled, "higher") == "cannot tell"
+    assert decide_verdict(shuffled, "higher") == "cannot tell"
 
 
 def test_a_difference_from_itself_is_nothing() -> None:
     values = [1.0, 0.0, 0.5, 1.0] * 5
     for kind in KINDS:
-        got = difference(values, values, kind=kind)
+        got = paired_difference(values, values, kind=kind)
         assert got == (0, 0, 0, 20)
-        assert verdict(got, "higher") == "cannot tell"
+        assert decide_verdict(got, "higher") == "cannot tell"
 
 
 def test_a_difference_turns_round_with_its_sides() -> None:
     ours, theirs = np.random.default_rng(5).random((2, 40))
-    forth = difference(ours, theirs, kind="mean")
-    back = difference(theirs, ours, kind="mean")
+    forth = paired_difference(ours, theirs, kind="mean")
+    back = paired_difference(theirs, ours, kind="mean")
     assert back == pytest.approx((-forth.value, -forth.high, -forth.low, 40))
 
 
 def test_a_difference_of_perplexities() -> None:
     """Windows of 10 tokens: exp(20/10) - exp(10/10) for every pair."""
-    got = difference([20] * 8, [10] * 8, [10] * 8, [10] * 8, kind="exp-mean")
+    got = paired_difference([20] * 8, [10] * 8, [10] * 8, [10] * 8, kind="exp-mean")
     assert got == pytest.approx((math.e**2 - math.e,) * 3 + (8,))
-    assert verdict(got, "lower") == "worse"
+    assert decide_verdict(got, "lower") == "worse"
 
 
 def test_few_pairs_tell_nothing() -> None:
     """All of five pairs on one side happens by chance in 1 of 16 draws, of six in 1 of 32."""
-    assert verdict(difference([1] * 5, [0] * 5, kind="mean"), "higher") == "cannot tell"
-    assert verdict(difference([1] * 6, [0] * 6, kind="mean"), "higher") == "better"
+    assert (
+        decide_verdict(paired_difference([1] * 5, [0] * 5, kind="mean"), "higher") == "cannot tell"
+    )
+    assert decide_verdict(paired_difference([1] * 6, [0] * 6, kind="mean"), "higher") == "better"
 
 
 def test_two_proportions_are_told_apart_where_mcnemars_exact_test_rejects() -> None:
@@ -138,10 +140,13 @@ def test_two_proportions_are_told_apart_where_mcnemars_exact_test_rejects() -> N
         for losses in range(16):
             ours = [1] * wins + [0] * losses + [1, 0]
             theirs = [0] * wins + [1] * losses + [1, 0]
-            got = difference(ours, theirs, kind="proportion")
+            got = paired_difference(ours, theirs, kind="proportion")
             decided, most = wins + losses, max(wins, losses)
             tail = sum(math.comb(decided, k) for k in range(most, decided + 1)) / 2**decided
-            assert (verdict(got, "higher") != "cannot tell") == (2 * tail < 0.05), (wins, losses)
+            assert (decide_verdict(got, "higher") != "cannot tell") == (2 * tail < 0.05), (
+                wins,
+                losses,
+            )
             assert got.value == pytest.approx((wins - losses) / (decided + 2))
             assert got.low <= got.value <= got.high
 
@@ -152,11 +157,11 @@ def test_five_of_many_items_that_differ_tell_nothing() -> None:
     for changed, told in ((5, "cannot tell"), (6, "better")):
         ours = base.copy()
         ours[:changed] += 0.5
-        assert verdict(difference(ours, base, kind="mean"), "higher") == told
+        assert decide_verdict(paired_difference(ours, base, kind="mean"), "higher") == told
 
 
 def test_where_no_side_is_better_nothing_can_be_told() -> None:
-    assert verdict(Estimate(1, 0.5, 1.5, 100), None) == "cannot tell"
+    assert decide_verdict(Estimate(1, 0.5, 1.5, 100), None) == "cannot tell"
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")], [float("inf")]])

@@ -8,7 +8,7 @@ import pytest
 from tests.place import Command, Place
 from zephyr.runs.store import read_json
 from zephyr.system import energy
-from zephyr.system.energy import Meter
+from zephyr.system.energy import EnergyMeter
 
 Count = Callable[[str, int], None]
 
@@ -26,12 +26,12 @@ def count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Count:
         (folder / "name").write_text(f"{what}\n")
         (folder / "max_energy_range_uj").write_text("10000000\n")
         count(folder.name, 1_000_000)
-    monkeypatch.setattr(energy, "ROOT", tmp_path)
+    monkeypatch.setattr(energy, "POWERCAP_ROOT", tmp_path)
     return count
 
 
 def test_whole_processors_are_summed(count: Count) -> None:
-    meter = Meter()
+    meter = EnergyMeter()
     assert meter.read() == 0
     for name, value in (("0", 3), ("1", 2), ("0:0", 9), ("2", 9)):
         count(f"intel-rapl:{name}", value * 1_000_000)
@@ -39,7 +39,7 @@ def test_whole_processors_are_summed(count: Count) -> None:
 
 
 def test_a_counter_that_starts_anew_has_gone_to_its_end(count: Count) -> None:
-    meter = Meter()
+    meter = EnergyMeter()
     count("intel-rapl:0", 9_000_000)
     assert meter.read() == pytest.approx(8)
     count("intel-rapl:0", 500_000)  # 1 to the end at 10, and 0.5 from there
@@ -49,8 +49,8 @@ def test_a_counter_that_starts_anew_has_gone_to_its_end(count: Count) -> None:
 def test_where_nothing_is_told_nothing_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(energy, "ROOT", tmp_path / "none")
-    assert Meter().read() is None
+    monkeypatch.setattr(energy, "POWERCAP_ROOT", tmp_path / "none")
+    assert EnergyMeter().read() is None
 
 
 def test_counters_that_only_root_may_read_are_none(count: Count, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_counters_that_only_root_may_read_are_none(count: Count, tmp_path: Path)
     path = tmp_path / "intel-rapl:1" / "energy_uj"
     path.unlink()
     path.mkdir()
-    assert Meter().read() is None
+    assert EnergyMeter().read() is None
 
 
 def test_a_run_keeps_its_joules_and_the_report_tells_them(

@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from tests.commands import FORKED
-from zephyr.distributed.process_group import ALONE, Group
-from zephyr.distributed.rendezvous import Channel, Seat, seats
+from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from zephyr.distributed.rendezvous import RankEnv, Rendezvous, rank_envs
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
 from zephyr.recipe.training import Align, Lora, Optimization
-from zephyr.train.loop import Interrupted, Pace, Split, train
-from zephyr.train.objectives import Preference, TokenLoss
-from zephyr.train.reference import reference
+from zephyr.train.loop import ExampleSplit, LoopOptions, RunInterrupted, train
+from zephyr.train.objectives import PreferenceLoss, TokenLoss
+from zephyr.train.reference import compute_reference_logprobs
 
-FORKS = [f for f in tiny.forks(count=60) if len(f.continuations) == 2][:12]
+FORKS = [f for f in tiny.examples(count=60) if len(f.completions) == 2][:12]
 REFERENCE = np.random.default_rng(0).normal(-30, 3, (len(FORKS), 2)).astype(np.float32)
 
 CHECKS = {
@@ -41,7 +41,7 @@ CHECKS = {
 
 def trained(
     folder: Path,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     *,
     dpo: bool = False,
     lora: bool = False,
@@ -55,9 +55,9 @@ def trained(
     interrupts before that step, then goes on, with `damage` after its checkpoint was damaged; with
     `fails` the second process fails.
     """
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     if lora:
-        model.wrapper = adapter.add_fresh(model.causal, None, Lora(), 1)
+        model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(), 1)
     else:
         model.causal.requires_grad_(True)
     spec = Optimization(data="d", batch=4, lr=1e-3, log_every=2, epochs=13 / 12, evaluate_every=2)
@@ -70,17 +70,23 @@ def trained(
         return step == stop and group.is_main
 
     told: list[str] = []
-    pace = Pace("tree", 80, checkpoint_every=2, stop=stopped, tell=told.append, group=group)
-    data = Split(FORKS, Preference(Align(data="d", beta=0.5), REFERENCE) if dpo else TokenLoss())
+    pace = LoopOptions(
+        "tree", 80, checkpoint_every=2, should_stop=stopped, notify=told.append, group=group
+    )
+    data = ExampleSplit(
+        FORKS, PreferenceLoss(Align(data="d", beta=0.5), REFERENCE) if dpo else TokenLoss()
+    )
     folder.mkdir(exist_ok=True, parents=True)
-    sums = reference(model, "m", FORKS, folder / "reference.safetensors", group=group)
+    sums = compute_reference_logprobs(
+        model, "m", FORKS, folder / "reference.safetensors", group=group
+    )
     try:
-        train(model.network, data, data, spec, seed=1, folder=folder, pace=pace)
-    except Interrupted:
+        train(model.network, data, data, spec, seed=1, folder=folder, options=pace)
+    except RunInterrupted:
         assert stop is not None
         if damage and group.is_main:
             (folder / f"checkpoints/step-{stop:08d}/optimizer.safetensors").write_bytes(b"")
-        group.any(False)  # the checkpoint is written
+        group.all_reduce_any(False)  # the checkpoint is written
         return trained(folder, group, dpo=dpo, lora=lora)
     weights = {n: p.detach() for n, p in model.causal.named_parameters() if p.requires_grad}
     if group.is_main:
@@ -91,9 +97,9 @@ def trained(
     return {"digest": digest.hexdigest(), "reference": sums.tolist(), "told": told}
 
 
-def part(folder: Path, seat: Seat) -> None:
+def part(folder: Path, seat: RankEnv) -> None:
     """What one process does."""
-    channel = Channel(seat)
+    channel = Rendezvous(seat)
     for name, wanted in CHECKS.items():
         if channel.rank == 0:
             channel.send(name)
@@ -103,7 +109,7 @@ def part(folder: Path, seat: Seat) -> None:
         divides = options.pop("divides", False)
         place = folder / name
         try:
-            with channel.group(2, divides=divides) as group:
+            with channel.process_group(2, is_sharded=divides) as group:
                 result = trained(place, group, **options)
         except ZephyrError as error:
             result = {"error": str(error)}
@@ -119,7 +125,7 @@ def together(folder: Path) -> None:
 
 
 def _lead(folder: Path) -> None:
-    first, second = seats(2)
+    first, second = rank_envs(2)
     other = multiprocessing.get_context("fork").Process(target=part, args=(folder, second))
     other.start()
     part(folder, first)

@@ -13,7 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from tests import tiny
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
-from zephyr.model.load import Lineage, load
+from zephyr.model.load import Lineage, load_model
 from zephyr.recipe.schema import Recipe
 from zephyr.recipe.training import Lora
 from zephyr.records import Message, Pair, to_json
@@ -46,14 +46,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Lineage(str(root / "base")).write(made(root, "m0").artifact)
     for load_as, name in ((None, "m1"), ("nf4", "m1-nf4")):
         lineage = Lineage(str(root / "base"), load_as)  # type: ignore[arg-type]  # it is a method
-        model = load(lineage, root, token_budget=256)
-        model.wrapper = adapter.add_fresh(model.causal, None, Lora(rank=4, alpha=8), seed=0)
+        model = load_model(lineage, root, token_budget=256)
+        model.peft_model = adapter.add_trainable_adapter(
+            model.causal, None, Lora(rank=4, alpha=8), seed=0
+        )
         torch.manual_seed(1)
         with torch.no_grad():
-            for weight, parameter in model.wrapper.named_parameters():
+            for weight, parameter in model.peft_model.named_parameters():
                 if "lora_B" in weight:
                     parameter.normal_(std=0.02)
-        adapter.save(model.wrapper, made(root, name).artifact / "adapter", "base")
+        adapter.save_adapter(model.peft_model, made(root, name).artifact / "adapter", "base")
         lineage.with_adapter(f"objects/{name}/artifact/adapter").write(made(root, name).artifact)
     pairs = [
         Pair("p", (Message("user", f"{question} {n}"),), "It moves.", "No idea.")
@@ -107,14 +109,14 @@ def test_the_start_is_the_model_that_was_there(store: Path, origin: str, way: st
     lineage = Lineage.read(run.artifact)
     kept = () if way == "continue" else (f"objects/{origin}/artifact/adapter",)
     assert lineage.adapters == (*kept, own)
-    assert lineage.load == (None if origin == "m1" else "nf4")
+    assert lineage.quantization == (None if origin == "m1" else "nf4")
     rank = 4 if way == "continue" else 8
     assert json.loads((run.artifact / "adapter/adapter_config.json").read_text())["r"] == rank
     old, new = load_file(made(store, origin).artifact / WEIGHTS), load_file(run.artifact / WEIGHTS)
     assert old.keys() == new.keys()
     assert not any(torch.equal(old[name], new[name]) for name in old)
-    model = load(lineage, store, token_budget=256)
-    assert len(model.wrapper.peft_config) == len(lineage.adapters)
+    model = load_model(lineage, store, token_budget=256)
+    assert len(model.peft_model.peft_config) == len(lineage.adapters)
 
 
 def test_only_an_adapter_can_continue(store: Path) -> None:

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from tests import tiny
-from zephyr.model.layout import lay_out
+from zephyr.model.batching import collate
 from zephyr.train import budget
-from zephyr.train.budget import Budget, choose
+from zephyr.train.budget import Budget, choose_budget
 
-FORKS = tiny.forks(count=30)
+FORKS = tiny.examples(count=30)
 
 
 def trainable(family: str) -> tiny.Model:
-    model = tiny.model(family)
+    model = tiny.make_model(family)
     model.causal.requires_grad_(True)
     return model
 
@@ -29,18 +29,18 @@ def test_memory_decides_between_the_longest_example_and_what_is_useful(
 ) -> None:
     model = trainable("qwen2")
     with_free(monkeypatch, 1e9)
-    found = choose(model, FORKS, 1, None)
+    found = choose_budget(model, FORKS, 1, None)
     assert found == Budget(4096, found.bytes_per_token, checkpointing=False)
     with_free(monkeypatch, 400 * found.bytes_per_token)
-    assert choose(model, FORKS, 1, None).tokens == 200
-    assert choose(model, FORKS, 2, None).tokens == 100
-    assert choose(model, FORKS, 2, 77).tokens == 77
+    assert choose_budget(model, FORKS, 1, None).tokens == 200
+    assert choose_budget(model, FORKS, 2, None).tokens == 100
+    assert choose_budget(model, FORKS, 2, 77).tokens == 77
 
 
 def test_what_was_counted_is_freed() -> None:
     """The graph of the small batch, and the weights with it, once nobody else holds them."""
     model = trainable("llama")
-    choose(model, FORKS, 1, None)
+    choose_budget(model, FORKS, 1, None)
     weights = [weakref.ref(p) for p in model.causal.parameters()]
     del model
     gc.collect()
@@ -57,7 +57,7 @@ def test_a_linear_layers_kept_bytes_are_known(monkeypatch: pytest.MonkeyPatch) -
         network.layers = torch.nn.ModuleList([network.layers[0]] * layers)
         network.config.num_hidden_layers = layers
         model.causal.to(dtype)
-        return choose(model, FORKS, 1, None).bytes_per_token
+        return choose_budget(model, FORKS, 1, None).bytes_per_token
 
     one, two, four = (kept(n, torch.float32) for n in (1, 2, 4))
     assert four - two == pytest.approx(2 * (two - one), rel=0.02)
@@ -69,7 +69,7 @@ def test_layers_are_computed_twice_where_the_longest_example_does_not_fit(
 ) -> None:
     """With the same gradients as before."""
     model = trainable("qwen2")
-    batch = lay_out(FORKS[:4], model.layout)
+    batch = collate(FORKS[:4], model.layout)
 
     def gradients() -> list[torch.Tensor]:
         model.network.train()
@@ -79,11 +79,11 @@ def test_layers_are_computed_twice_where_the_longest_example_does_not_fit(
 
     plain = gradients()
     with_free(monkeypatch, 1e9)
-    before = choose(model, FORKS, 1, None)
+    before = choose_budget(model, FORKS, 1, None)
     with_free(monkeypatch, 1000)
-    found = choose(model, FORKS, 1, None)
+    found = choose_budget(model, FORKS, 1, None)
     assert found.checkpointing
     assert found.bytes_per_token < 0.5 * before.bytes_per_token
-    assert found.tokens == max(f.length for f in FORKS)
+    assert found.tokens == max(f.tree_length for f in FORKS)
     for a, b in zip(gradients(), plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

@@ -41,7 +41,7 @@ class Training(NamedTuple):
             window={"loss": step / 3},
         )
 
-    def resume(self, folder: Path, logged: int = LOGGED) -> checkpoint.Resumed:
+    def resume(self, folder: Path, logged: int = LOGGED) -> checkpoint.ResumeState:
         return checkpoint.resume(folder, dict(self.weights), self.optimizer, logged)
 
     def moments(self) -> list[Tensor]:
@@ -80,7 +80,7 @@ def test_the_newest_two_are_kept_and_read_back_to_the_bit(tmp_path: Path) -> Non
     whole = trained(tmp_path)
     assert names(tmp_path) == ["step-00000002", "step-00000003"]
     again = fresh()
-    assert again.resume(tmp_path) == checkpoint.Resumed(3, 30, {"loss": 1.0}, ())
+    assert again.resume(tmp_path) == checkpoint.ResumeState(3, 30, {"loss": 1.0}, ())
     assert equal(whole, again)
     for training in (whole, again):
         training.step(4)
@@ -162,7 +162,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, case:
     again = fresh()
     resumed = again.resume(tmp_path)
     assert resumed[:3] == (2, 20, {"loss": 2 / 3})
-    [damaged] = resumed.damaged
+    [damaged] = resumed.rejected
     assert damaged.startswith("step-00000003: ")
     assert said in damaged
     again.step(3)
@@ -179,7 +179,7 @@ def test_where_all_are_damaged_nothing_is_taken_of_any(tmp_path: Path) -> None:
     again = fresh()
     resumed = again.resume(tmp_path)
     assert resumed[:3] == (0, 0, {})
-    assert [text.split(":")[0] for text in resumed.damaged] == ["step-00000003", "step-00000002"]
+    assert [text.split(":")[0] for text in resumed.rejected] == ["step-00000003", "step-00000002"]
     assert equal(again, fresh())
 
 
@@ -187,7 +187,7 @@ def test_one_that_counts_on_more_than_was_logged_is_passed_over(tmp_path: Path) 
     trained(tmp_path)
     resumed = fresh().resume(tmp_path, logged=29)
     assert resumed.step == 2
-    assert "metrics.jsonl is shorter" in resumed.damaged[0]
+    assert "metrics.jsonl is shorter" in resumed.rejected[0]
 
 
 def test_a_damaged_one_takes_no_place_of_a_good_one(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_stopped_twice_at_one_step_it_is_not_written_again(tmp_path: Path) -> No
     assert (tmp_path / "step-00000003").stat().st_ino == before
 
 
-@pytest.mark.parametrize("file", [*checkpoint.FILES, "state.json"])
+@pytest.mark.parametrize("file", [*checkpoint.TENSOR_FILES, "state.json"])
 def test_a_full_disk_loses_none_of_the_older_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
@@ -255,7 +255,7 @@ def test_killed_while_one_is_written_the_older_ones_stay(
         if len(synced) > after:
             raise Killed
 
-    monkeypatch.setattr(checkpoint, "sync", sync)
+    monkeypatch.setattr(checkpoint, "fsync_path", sync)
     monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
     whole.step(4)
     if after < 3:

@@ -14,18 +14,18 @@ from tests import tiny
 from zephyr.errors import ZephyrError
 from zephyr.recipe.training import Align, Optimization
 from zephyr.train.loop import (
-    Interrupted,
-    Pace,
-    Split,
+    ExampleSplit,
+    LoopOptions,
+    RunInterrupted,
+    batch_indices,
+    count_steps,
     learning_rate,
-    members_of,
-    steps_of,
     train,
 )
-from zephyr.train.objectives import Preference, TokenLoss
+from zephyr.train.objectives import PreferenceLoss, TokenLoss
 
 LANGUAGE = TokenLoss()
-FORKS = [f for f in tiny.forks(count=60) if len(f.continuations) == 2][:12]
+FORKS = [f for f in tiny.examples(count=60) if len(f.completions) == 2][:12]
 
 
 def spec(**changes: Any) -> Optimization:
@@ -42,11 +42,11 @@ def trained(
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
-    model = tiny.model("qwen2")
+    model = tiny.make_model("qwen2")
     model.causal.requires_grad_(True)
-    pace = Pace("tree", budget, checkpoint_every=3, stop=stop, tell=tell)
-    data = Split(FORKS, objective)
-    train(model.network, data, data, recipe, seed=1, folder=folder, pace=pace)
+    pace = LoopOptions("tree", budget, checkpoint_every=3, should_stop=stop, notify=tell)
+    data = ExampleSplit(FORKS, objective)
+    train(model.network, data, data, recipe, seed=1, folder=folder, options=pace)
     return {n: p.detach().clone() for n, p in model.causal.named_parameters()}
 
 
@@ -72,7 +72,7 @@ def test_stopped_and_resumed_is_bit_equal(tmp_path: Path, at: int) -> None:
     """Stopped by asking after `at` steps; the next run goes on from the checkpoint."""
     whole = trained(tmp_path / "whole", spec(epochs=3))
     asked = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == at)
     assert same(whole, trained(tmp_path / "cut", spec(epochs=3)))
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
@@ -101,7 +101,7 @@ def test_damaged_checkpoints_are_told_and_passed_over(
 ) -> None:
     whole = trained(tmp_path / "whole", spec(epochs=3))
     asked = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == 8)
     for path in sorted((tmp_path / "cut" / "checkpoints").iterdir())[-damaged:]:
         (path / "state.json").unlink()
@@ -117,7 +117,7 @@ def test_metrics_that_were_lost_are_made_again(tmp_path: Path) -> None:
     """A checkpoint that counts on rows which are not there is not used."""
     whole = trained(tmp_path / "whole", spec(epochs=3))
     asked = iter(range(100))
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         trained(tmp_path / "cut", spec(epochs=3), stop=lambda: next(asked) == 8)
     log = tmp_path / "cut" / "metrics.jsonl"
     log.write_bytes(log.read_bytes()[:-10])
@@ -129,7 +129,7 @@ def test_metrics_that_were_lost_are_made_again(tmp_path: Path) -> None:
 
 def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    objective = Preference(
+    objective = PreferenceLoss(
         Align(data="d", beta=0.5), rng.normal(-30, 3, (len(FORKS), 2)).astype(np.float32)
     )
     recipe = spec(epochs=2, lr=1e-3, log_every=1)
@@ -141,7 +141,7 @@ def test_the_token_budget_changes_nothing_beyond_rounding(tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    objective = Preference(Align(data="d"), np.full((len(FORKS), 2), np.nan, dtype=np.float32))
+    objective = PreferenceLoss(Align(data="d"), np.full((len(FORKS), 2), np.nan, dtype=np.float32))
     with pytest.raises(ZephyrError, match="no longer a number"):
         trained(tmp_path, spec(), objective=objective)
 
@@ -169,12 +169,12 @@ def test_the_seeds_warm_up() -> None:
     """The seed's curves show 5.0e-7 at step 10 of a warm-up of 1,000 to 5e-5."""
     seeds = spec(lr=5e-5, warmup=1000)
     assert learning_rate(seeds, 9, 12_116) == pytest.approx(5e-7)
-    assert steps_of(spec(batch=16, epochs=2), 96_928) == 12_116
+    assert count_steps(spec(batch=16, epochs=2), 96_928) == 12_116
 
 
 def test_every_example_once_an_epoch() -> None:
     recipe = spec(epochs=2.5)
-    steps = [members_of(recipe, 3, step, 10) for step in range(steps_of(recipe, 10))]
+    steps = [batch_indices(recipe, 3, step, 10) for step in range(count_steps(recipe, 10))]
     stream = [i for members in steps for i in members]
     assert [len(m) for m in steps] == [4, 4, 4, 4, 4, 4, 1]
     assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10))

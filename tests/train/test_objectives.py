@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from zephyr.model.fork import fork
-from zephyr.model.layout import lay_out
+from zephyr.model.batching import collate
+from zephyr.model.example import make_example
 from zephyr.recipe.training import Align
-from zephyr.train.objectives import Preference, Terms, TokenLoss
+from zephyr.train.objectives import LossTerms, PreferenceLoss, TokenLoss
 
-FORKS = [fork([1, 2], [3], [4, 5]), fork([1], [6, 7], [8])]
+FORKS = [make_example([1, 2], [3], [4, 5]), make_example([1], [6, 7], [8])]
 LOGPROBS = torch.tensor([-1.0, -2.0, -0.5, -3.0, -0.25, -4.0], requires_grad=True)
 """Answers' sums: -1 and -2.5 for the first fork, -3.25 and -4 for the second."""
 
@@ -20,9 +20,9 @@ REFERENCE = np.array([[-2, -2], [-3, -5]], dtype=np.float32)
 """Log-ratios: 1 and -0.5, then -0.25 and 1; by token 1 and -0.25, then -0.125 and 1."""
 
 
-def judged(reference: np.ndarray | None = REFERENCE, **settings: Any) -> Terms:
+def judged(reference: np.ndarray | None = REFERENCE, **settings: Any) -> LossTerms:
     spec = Align(data="pairs", **settings)
-    return Preference(spec, reference).terms(LOGPROBS, lay_out(FORKS, "rows"), [0, 1])
+    return PreferenceLoss(spec, reference).compute_loss(LOGPROBS, collate(FORKS, "rows"), [0, 1])
 
 
 def loss(**settings: Any) -> float:
@@ -36,10 +36,10 @@ def softplus(x: float) -> float:
 
 
 def test_token_loss_sums_what_is_supervised() -> None:
-    batch = lay_out(FORKS, "rows")
-    terms = TokenLoss().terms(LOGPROBS, batch, [0, 1])
+    batch = collate(FORKS, "rows")
+    terms = TokenLoss().compute_loss(LOGPROBS, batch, [0, 1])
     assert float(terms.loss.detach()) == 10.75
-    assert TokenLoss().weight(FORKS) == 6
+    assert TokenLoss().loss_denominator(FORKS) == 6
 
 
 def test_dpo_by_hand() -> None:
@@ -112,7 +112,7 @@ def test_orpo_by_hand() -> None:
 def test_the_odds_of_a_certain_answer_are_finite() -> None:
     sure = torch.zeros(6, requires_grad=True)
     spec = Align(data="pairs", loss="orpo")
-    terms = Preference(spec, None).terms(sure, lay_out(FORKS, "rows"), [0, 1])
+    terms = PreferenceLoss(spec, None).compute_loss(sure, collate(FORKS, "rows"), [0, 1])
     (slope,) = torch.autograd.grad(terms.loss, sure)
     assert torch.isfinite(slope).all()
     assert math.isfinite(terms.stats["chosen_reward"])
@@ -128,6 +128,6 @@ def test_dpo_against_itself_is_ln_2_and_ties_count_one_half(settings: dict[str, 
 
 def test_members_choose_the_rows_of_the_reference() -> None:
     reference = np.array([[0, 0], [-1, -2.5]], dtype=np.float32)
-    batch = lay_out(FORKS[:1], "rows")
-    terms = Preference(Align(data="pairs"), reference).terms(LOGPROBS[:3], batch, [1])
+    batch = collate(FORKS[:1], "rows")
+    terms = PreferenceLoss(Align(data="pairs"), reference).compute_loss(LOGPROBS[:3], batch, [1])
     assert float(terms.loss.detach()) == pytest.approx(math.log(2), rel=1e-6)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.place import Place, make_place, tiny_recipe, wait_for
 from tests.train.session import CHECKS, together, trained
-from zephyr.distributed.process_group import Group, shares
-from zephyr.engine.environment import environment, settled
+from zephyr.distributed.process_group import ProcessGroup, balance_by_size
+from zephyr.engine.environment import current_environment, load_or_create_environment
 from zephyr.errors import ZephyrError
 from zephyr.recipe.models import ModelSpec
 from zephyr.recipe.schema import Recipe
@@ -27,8 +27,8 @@ from zephyr.recipe.training import Pretrain
 from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Run
-from zephyr.train.forwards import forwards
-from zephyr.train.loop import Split
+from zephyr.train.loop import ExampleSplit
+from zephyr.train.micro_batches import micro_batches
 from zephyr.train.objectives import TokenLoss
 from zephyr.train.stages import _train
 
@@ -103,18 +103,21 @@ def test_what_fails_in_one_process_is_told_by_the_first(session: Path) -> None:
 
 def test_shares_are_whole_and_even() -> None:
     sizes = [7, 5, 4, 4, 3, 1]
-    parts = shares(sizes, 3)
+    parts = balance_by_size(sizes, 3)
     assert sorted(i for part in parts for i in part) == list(range(6))
     assert [sum(sizes[i] for i in part) for part in parts] == [8, 8, 8]
-    assert shares(sizes, 1) == [list(range(6))]
+    assert balance_by_size(sizes, 1) == [list(range(6))]
 
 
 @pytest.mark.parametrize("divides", [False, True])
 def test_every_fork_counts_in_one_process(divides: bool) -> None:
     """Three processes and two forks, or forwards of uneven number: who has none counts nothing."""
     for count in (2, 9):
-        forks = tiny.forks(count=count)
-        made = [list(forwards(forks, 60, "tree", Group(rank, 3, divides))) for rank in range(3)]
+        forks = tiny.examples(count=count)
+        made = [
+            list(micro_batches(forks, 60, "tree", ProcessGroup(rank, 3, divides)))
+            for rank in range(3)
+        ]
         counted = [i for cuts in made for cut, counts in cuts if counts for i in cut]
         assert sorted(counted) == list(range(count))
         assert all(made)
@@ -123,21 +126,21 @@ def test_every_fork_counts_in_one_process(divides: bool) -> None:
 
 def test_a_training_is_not_resumed_with_fewer_processes(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    begun = settled(run, environment(1, 2, shard=True))
+    begun = load_or_create_environment(run, current_environment(1, 2, shard=True))
     assert (begun["processes"], begun["shard"]) == (2, True)
-    assert settled(run, environment(1, 4, shard=False)) == begun
+    assert load_or_create_environment(run, current_environment(1, 4, shard=False)) == begun
     with pytest.raises(ZephyrError, match="--processes 2"):
-        settled(run, environment(1, 1, shard=False))
+        load_or_create_environment(run, current_environment(1, 1, shard=False))
 
 
 def test_no_best_weights_are_kept_of_divided_ones(tmp_path: Path) -> None:
     spec = Pretrain(data="d", length=8, evaluate_every=1, steps=2, keep="best loss")
     recipe = Recipe(name="r", data={}, models={"M0": ModelSpec(pretrain=spec)})
-    context = Context(recipe, tmp_path, tmp_path, 256, group=Group(0, 2, divides=True))
-    split = Split(tiny.forks(count=2), TokenLoss())
+    context = Context(recipe, tmp_path, tmp_path, 256, group=ProcessGroup(0, 2, is_sharded=True))
+    split = ExampleSplit(tiny.examples(count=2), TokenLoss())
     with pytest.raises(ZephyrError, match="no copy is kept of weights that are divided"):
         _train(
-            tiny.model("qwen2"),
+            tiny.make_model("qwen2"),
             split,
             split,
             None,

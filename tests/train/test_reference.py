@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zephyr.model.fork import Continuation, Fork, fork
+from zephyr.model.example import Completion, Example, make_example
 from zephyr.train import reference as module
-from zephyr.train.loop import Interrupted
-from zephyr.train.reference import reference
+from zephyr.train.loop import RunInterrupted
+from zephyr.train.reference import compute_reference_logprobs
 
-FORKS = [fork([i], [i + 1], [i + 2, i + 3]) for i in range(1, 6)]
+FORKS = [make_example([i], [i + 1], [i + 2, i + 3]) for i in range(1, 6)]
 
 
 class Asked:
@@ -21,22 +21,22 @@ class Asked:
     def __init__(self) -> None:
         self.pairs: list[int] = []
 
-    def logprobs(self, forks: Sequence[Fork]) -> list[list[np.ndarray]]:
+    def logprobs(self, forks: Sequence[Example]) -> list[list[np.ndarray]]:
         self.pairs.append(len(forks))
-        return [[-c.ids.astype(np.float32) for c in f.continuations] for f in forks]
+        return [[-c.ids.astype(np.float32) for c in f.completions] for f in forks]
 
 
 @pytest.fixture(autouse=True)
 def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(module, "PAIRS_PER_WRITE", 2)
 
 
 def found(
-    path: Path, forks: list[Fork] = FORKS, name: str = "one", **more: Any
+    path: Path, forks: list[Example] = FORKS, name: str = "one", **more: Any
 ) -> tuple[list[list[float]], list[int]]:
     """The sums, and how many pairs the model was asked at a time."""
     model = Asked()
-    sums = reference(model, name, forks, path, **more)  # type: ignore[arg-type]  # it is no Model
+    sums = compute_reference_logprobs(model, name, forks, path, **more)  # type: ignore[arg-type]  # it is no Model
     return sums.tolist(), model.pairs
 
 
@@ -50,17 +50,17 @@ def test_sums_are_found_once_and_kept(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def unsupervised(whole: Fork) -> Fork:
-    first, second = whole.continuations
-    return Fork(whole.prompt, (first, Continuation(second.ids, np.array([False, True]))))
+def unsupervised(whole: Example) -> Example:
+    first, second = whole.completions
+    return Example(whole.prompt, (first, Completion(second.ids, np.array([False, True]))))
 
 
 @pytest.mark.parametrize(
     "other",
     [
         {"name": "two"},
-        {"forks": [*FORKS[:4], fork([9], [6], [7, 8])]},
-        {"forks": [*FORKS[:4], fork([5], [6, 7], [8])]},
+        {"forks": [*FORKS[:4], make_example([9], [6], [7, 8])]},
+        {"forks": [*FORKS[:4], make_example([5], [6, 7], [8])]},
         {"forks": [*FORKS[:4], unsupervised(FORKS[4])]},
         {"forks": FORKS[::-1]},
         {"forks": FORKS[:4]},
@@ -90,7 +90,7 @@ def test_a_damaged_file_and_one_of_another_form_are_not_used(tmp_path: Path) -> 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "reference.safetensors"
     asked = iter([False, True])
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         found(path, stop=lambda: next(asked))
     assert found(path) == (EXPECTED, [2, 1])
     whole = tmp_path / "whole"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.train.tracking import Tracking, refuse_missing
+from zephyr.train.tracking import MetricTrackers, check_trackers_installed
 
 ROWS: list[dict[str, Any]] = [
     {"step": 0, "split": "holdout", "loss": 3.1},
@@ -53,24 +53,24 @@ def test_tensorboard_shows_the_metrics_of_a_training_that_was_killed_and_resumed
 ) -> None:
     """The first process has logged a step that the second, from its checkpoint, logs otherwise."""
     write(tmp_path, [*ROWS[:3], {"step": 20, "split": "train", "loss": 9.9}])
-    killed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
-    killed.follow()
+    killed = MetricTrackers(["tensorboard"], tmp_path, "demo", "M1")
+    killed.log_new_rows()
     assert shown(tmp_path)["train/loss"][-1] == (20, float(np.float32(9.9)))
-    killed.ending.close()
+    killed.exit_stack.close()
     (tmp_path / "metrics.jsonl").unlink()
     write(tmp_path, ROWS[:3])
-    resumed = Tracking(["tensorboard"], tmp_path, "demo", "M1")
-    resumed.follow()
+    resumed = MetricTrackers(["tensorboard"], tmp_path, "demo", "M1")
+    resumed.log_new_rows()
     write(tmp_path, ROWS[3:4])
-    resumed.follow()
+    resumed.log_new_rows()
     write(tmp_path, ROWS[4:])
     resumed.close()
     assert shown(tmp_path) == told(ROWS)
 
 
 def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
-    quiet = Tracking([], tmp_path, "demo", "M1")
-    quiet.follow()
+    quiet = MetricTrackers([], tmp_path, "demo", "M1")
+    quiet.log_new_rows()
     quiet.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -99,8 +99,8 @@ def test_wandb_stays_offline_unless_the_environment_says_otherwise(
         monkeypatch.setenv("WANDB_MODE", asked)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     write(tmp_path, ROWS[:1])
-    tracking = Tracking(["wandb"], tmp_path, "demo", "M1")
-    tracking.follow()
+    tracking = MetricTrackers(["wandb"], tmp_path, "demo", "M1")
+    tracking.log_new_rows()
     tracking.close()
     assert heard == [
         ({"project": "demo", "name": "M1", "dir": tmp_path}, mode),
@@ -110,9 +110,9 @@ def test_wandb_stays_offline_unless_the_environment_says_otherwise(
 
 
 def test_a_tracker_that_is_not_installed_is_named() -> None:
-    refuse_missing(["tensorboard"])
+    check_trackers_installed(["tensorboard"])
     with pytest.raises(ZephyrError) as caught:
-        refuse_missing(["tensorboard", "notthere"])
+        check_trackers_installed(["tensorboard", "notthere"])
     assert str(caught.value).splitlines() == [
         "notthere is not installed",
         "  where:   run.track",

@@ -1,4 +1,4 @@
-"""One request to an app within this process, every byte of it as the test wants it.
+"""A raw ASGI client: one request to an app in this process, with every byte as given.
 
 Clients mend what they are given: they take `..` out of paths, and add lengths and hosts.
 """
@@ -11,17 +11,17 @@ from typing import Any
 from urllib.parse import unquote
 
 HOST = "127.0.0.1:8000"
-SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 @dataclass
 class Reply:
-    """What came back; `raised` is what the app threw at the server."""
+    """A response; `exception` is what the app raised to the server."""
 
     status: int = 0
     headers: Mapping[str, str] | None = None
     body: bytes = b""
-    raised: BaseException | None = None
+    exception: BaseException | None = None
 
     @property
     def json(self) -> Any:
@@ -47,14 +47,14 @@ def call(
 ) -> Reply:
     """The answer to one request; `body` is sent as JSON, bytes as they are.
 
-    With `parts` the body comes in pieces and its length is not told. A header that is None is left
+    With `parts` the body comes in pieces and its length is not sent. A header that is None is left
     out.
     """
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-    sent: dict[str, str | None] = {"host": HOST, "content-type": "application/json"}
+    header_values: dict[str, str | None] = {"host": HOST, "content-type": "application/json"}
     if parts is None:
-        sent["content-length"] = str(len(data))
-    sent |= {name.lower(): value for name, value in (headers or {}).items()}
+        header_values["content-length"] = str(len(data))
+    header_values |= {name.lower(): value for name, value in (headers or {}).items()}
     raw, _, query = path.partition("?")
     scope = {
         "type": "http",
@@ -66,23 +66,25 @@ def call(
         "raw_path": raw.encode("latin-1"),
         "query_string": query.encode("latin-1"),
         "root_path": "",
-        "headers": [(n.encode(), v.encode("latin-1")) for n, v in sent.items() if v is not None],
+        "headers": [
+            (n.encode(), v.encode("latin-1")) for n, v in header_values.items() if v is not None
+        ],
         "client": (client, 50_000),
         "server": ("127.0.0.1", 8000),
         "state": {},
     }
-    return asyncio.run(asyncio.wait_for(_call(app, scope, parts or [data]), SECONDS))
+    return asyncio.run(asyncio.wait_for(_call(app, scope, parts or [data]), TIMEOUT_SECONDS))
 
 
 async def _call(app: Any, scope: dict[str, Any], parts: Sequence[bytes]) -> Reply:
     reply = Reply()
-    left = list(parts)
+    remaining_parts = list(parts)
     finished = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
-        if left:
-            part = left.pop(0)
-            return {"type": "http.request", "body": part, "more_body": bool(left)}
+        if remaining_parts:
+            part = remaining_parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(remaining_parts)}
         await finished.wait()
         return {"type": "http.disconnect"}
 
@@ -98,6 +100,6 @@ async def _call(app: Any, scope: dict[str, Any], parts: Sequence[bytes]) -> Repl
     try:
         await app(scope, receive, send)
     except Exception as error:  # noqa: BLE001  # whatever it is, a server would answer with 500
-        reply.raised = error
+        reply.exception = error
         reply.status = reply.status or 500
     return reply

@@ -1,4 +1,4 @@
-"""A server of the tiny recipe, as a process of its own."""
+"""Fixtures: a tutor server of the tiny recipe, as a process of its own."""
 
 import re
 import signal
@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import Started
 from tests.place import Place
-from tests.tutor.rooms import Room, classroom, still_answers
+from tests.tutor.apps import TutorApp, check_still_answers, open_app
 
 
 @dataclass(frozen=True)
@@ -26,42 +26,44 @@ class Server:
 
 
 @contextmanager
-def serving(place: Place, *arguments: str) -> Iterator[Server]:
+def start_server(place: Place, *arguments: str) -> Iterator[Server]:
     """Serves models of the tiny recipe at a free port of this machine."""
     process = place.start("serve", "--recipe", "tiny.yaml", "--port", "0", *arguments)
-    said: list[str] = []
+    lines: list[str] = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if found := re.search(r"(https?://\S+)\s+teacher: \S+ token in (.*)", line):
             token = Path(found[2].strip()).read_text(encoding="utf-8").strip()
             break
     else:
-        raise AssertionError("".join(said))
-    reading = Thread(target=process.stdout.read, daemon=True)  # a full pipe would stop the server
-    reading.start()
+        raise AssertionError("".join(lines))
+    drain_thread = Thread(
+        target=process.stdout.read, daemon=True
+    )  # a full pipe would stop the server
+    drain_thread.start()
     try:
         yield Server(found[1], token, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-        reading.join()
+        drain_thread.join()
         process.stdout.close()
 
 
 @pytest.fixture(scope="session")
 def server(finished: Place) -> Iterator[Server]:
-    with serving(finished) as found:
+    with start_server(finished) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Room]:
-    with classroom(finished, "M1", "M2") as found:
+def room(finished: Place) -> Iterator[TutorApp]:
+    with open_app(finished, "M1", "M2") as found:
         yield found
 
 
 @pytest.fixture
-def app(room: Room) -> Iterator[Any]:
+def app(room: TutorApp) -> Iterator[Any]:
     """An app that must still answer when the test has done its worst."""
     yield room.app
-    still_answers(room)
+    check_still_answers(room)

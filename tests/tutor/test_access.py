@@ -11,14 +11,14 @@ import pytest
 
 from zephyr.errors import ZephyrError
 from zephyr.tutor import access
-from zephyr.tutor.access import Access, Guard, teacher_token
-from zephyr.tutor.door import PASSWORD, Door
+from zephyr.tutor.access import AccessMiddleware, AccessPolicy, teacher_token
+from zephyr.tutor.listen import PASSWORD_VARIABLE, ListenAddress
 
 SECRET, TEACHER = "a class of physics", "the teacher's own"
 
 
 def ask(
-    guard: Guard, path: str = "/v1/models", method: str = "GET", **headers: str
+    guard: AccessMiddleware, path: str = "/v1/models", method: str = "GET", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of what a guarded app answers."""
     sent: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_an_open_server_answers_this_machine_alone() -> None:
-    guard = Guard(app, Access(None, TEACHER))
+    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
     assert ask(guard)[0] == 200
     assert ask(guard, host="[::1]:8000")[0] == 200
     for host in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io", ""):
@@ -66,7 +66,7 @@ def test_an_open_server_answers_this_machine_alone() -> None:
 
 
 def test_no_page_of_another_site_is_answered() -> None:
-    guard = Guard(app, Access(None, TEACHER))
+    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
     assert ask(guard, origin="http://localhost:8000")[0] == 200
     for origin in ("http://evil.example", "http://localhost:9000", "null"):
         status, _, body = ask(guard, method="POST", origin=origin)
@@ -74,7 +74,7 @@ def test_no_page_of_another_site_is_answered() -> None:
 
 
 def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
-    guard = Guard(app, Access(SECRET, TEACHER))
+    guard = AccessMiddleware(app, AccessPolicy(SECRET, TEACHER))
     assert ask(guard)[0] == 401
     assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
     assert ask(guard, authorization=f"Basic {SECRET}")[0] == 401
@@ -83,9 +83,9 @@ def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
         assert (status, admitted) == (200, False)
     assert ask(guard, "/tutor/config", authorization=f"Bearer {SECRET}")[2] is True
     assert ask(guard, "/tutor/config", authorization="Bearer wrong")[0] == 401
-    word = Guard(app, Access("größer als null", TEACHER))
+    word = AccessMiddleware(app, AccessPolicy("größer als null", TEACHER))
     assert ask(word, authorization="Bearer größer als null")[0] == 200  # sent as UTF-8
-    for server in (guard, Guard(app, Access(None, TEACHER))):
+    for server in (guard, AccessMiddleware(app, AccessPolicy(None, TEACHER))):
         assert ask(server, "/teacher/summary")[0] == 401
         assert ask(server, "/teacher/summary", authorization=f"Bearer {SECRET}")[0] == 401
         assert ask(server, "/teacher/summary", authorization=f"Bearer {TEACHER}")[0] == 200
@@ -94,7 +94,7 @@ def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
 def test_a_password_can_be_guessed_ten_times_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    guard = Guard(app, Access(SECRET, TEACHER))
+    guard = AccessMiddleware(app, AccessPolicy(SECRET, TEACHER))
     codes = [ask(guard, authorization=f"Bearer {n}")[0] for n in range(12)]
     assert codes == [401] * 10 + [429] * 2
     status, headers, _ = ask(guard, authorization=f"Bearer {SECRET}")
@@ -109,16 +109,18 @@ def test_a_password_can_be_guessed_ten_times_a_minute(monkeypatch: pytest.Monkey
 def test_a_request_that_never_comes_to_its_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(access, "PATIENCE", 0.01)
-    status, _, body = ask(Guard(app, Access(None, TEACHER)), method="POST", body="a" * 9, stuck="1")
+    monkeypatch.setattr(access, "BODY_TIMEOUT_SECONDS", 0.01)
+    status, _, body = ask(
+        AccessMiddleware(app, AccessPolicy(None, TEACHER)), method="POST", body="a" * 9, stuck="1"
+    )
     assert (status, body["error"]["code"]) == (408, "too_slow")
 
 
 def test_a_large_request_is_refused_whether_or_not_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(access, "LARGEST", 100)
-    guard = Guard(app, Access(None, TEACHER))
+    monkeypatch.setattr(access, "MAX_BODY_BYTES", 100)
+    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
     assert ask(guard, method="POST", body="a" * 100)[0] == 200
     assert ask(guard, method="POST", body="a" * 101)[0] == 413
     assert ask(guard, method="POST", content_length="101")[0] == 413
@@ -126,7 +128,7 @@ def test_a_large_request_is_refused_whether_or_not_it_says_so(
 
 
 def test_every_answer_has_the_headers_of_safety() -> None:
-    guard = Guard(app, Access(None, TEACHER))
+    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
     for host in ("localhost", "evil.example"):
         headers = ask(guard, host=host)[1]
         assert "default-src 'none'" in headers["content-security-policy"]
@@ -143,17 +145,17 @@ def test_the_teachers_token_is_made_once_for_the_owner_alone(tmp_path: Path) -> 
 
 
 def test_no_class_is_served_openly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(PASSWORD, raising=False)
-    assert Door().password() is None
-    for door in (Door("0.0.0.0"), Door(behind_proxy=True), Door("::")):
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
+    assert ListenAddress().read_password() is None
+    for door in (ListenAddress("0.0.0.0"), ListenAddress(behind_proxy=True), ListenAddress("::")):
         with pytest.raises(ZephyrError, match="needs the password of the class"):
-            door.password()
-    monkeypatch.setenv(PASSWORD, SECRET)
-    assert Door().password() == SECRET
+            door.read_password()
+    monkeypatch.setenv(PASSWORD_VARIABLE, SECRET)
+    assert ListenAddress().read_password() == SECRET
     with pytest.raises(ZephyrError, match="sent in clear"):
-        Door("0.0.0.0").password()
-    assert Door("0.0.0.0", certificate=Path("c.pem")).password() == SECRET
-    assert Door("0.0.0.0", behind_proxy=True).password() == SECRET
-    monkeypatch.setenv(PASSWORD, "short")
+        ListenAddress("0.0.0.0").read_password()
+    assert ListenAddress("0.0.0.0", tls_certificate=Path("c.pem")).read_password() == SECRET
+    assert ListenAddress("0.0.0.0", behind_proxy=True).read_password() == SECRET
+    monkeypatch.setenv(PASSWORD_VARIABLE, "short")
     with pytest.raises(ZephyrError, match="at least 8 characters"):
-        Door().password()
+        ListenAddress().read_password()

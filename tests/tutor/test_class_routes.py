@@ -12,33 +12,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tutor.classes import QUIZ, TOKEN, Class, open_class
-from zephyr.data.course import quiz_text
-from zephyr.model.decode import Sampling
-from zephyr.model.fork import fork
+from tests.tutor.class_client import QUIZ, TOKEN, ClassClient, open_class
+from zephyr.data.quiz_format import format_quiz
+from zephyr.model.decoding import SamplingParams
+from zephyr.model.example import make_example
 from zephyr.records import Message
 from zephyr.tutor import class_routes as routes
-from zephyr.tutor.events import Events
-from zephyr.tutor.settings import LADDER
+from zephyr.tutor.events import EventLog
+from zephyr.tutor.settings import DEFAULT_HINTS
 
 QUESTION = "What is 2 + 2?"
 ASKED = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClassClient]:
     with open_class(tmp_path_factory.mktemp("class")) as found:
         yield found
 
 
-def alone(room: Class, name: str, messages: list[Message], tokens: int = 12) -> str:
+def alone(room: ClassClient, name: str, messages: list[Message], tokens: int = 12) -> str:
     """What a model answers by itself."""
-    model = room.room.serving.models[name].model
-    (answer,) = model.generate([model.template.prompt(messages)], max_new_tokens=tokens)
+    model = room.classroom.serving.models[name].model
+    (answer,) = model.generate([model.template.encode_prompt(messages)], max_new_tokens=tokens)
     return answer.text
 
 
-def compared(room: Class, session: str, **more: Any) -> tuple[dict[str, str], dict[str, str], str]:
+def compared(
+    room: ClassClient, session: str, **more: Any
+) -> tuple[dict[str, str], dict[str, str], str]:
     """Texts and endings of both sides, and the id of the comparison."""
     events = room.stream("/tutor/compare", session=session, messages=ASKED, **more)
     texts, ended = {"A": "", "B": ""}, {}
@@ -53,13 +55,13 @@ def compared(room: Class, session: str, **more: Any) -> tuple[dict[str, str], di
 # -- config and sessions --------------------------------------------------------------------------
 
 
-def test_the_page_is_told_what_it_offers(shared: Class) -> None:
+def test_the_page_is_told_what_it_offers(shared: ClassClient) -> None:
     assert shared.get("/tutor/config") == {
         "course": "Course",
         "needs_password": False,
         "models": [{"id": "M1", "about": "about M1"}, {"id": "M2", "about": "about M2"}],
         "ways": ["ask", "compare", "quiz", "hint"],
-        "hints": [step.name for step in LADDER],
+        "hints": [step.name for step in DEFAULT_HINTS],
         "limits": {"message": 60, "tokens": 12},
         "kept": "What you compare, your votes, ratings and quiz answers are kept for 90 days under "
         "a random number, without your name; your other questions are only counted.",
@@ -101,22 +103,22 @@ def test_ways_that_are_not_possible_are_not_offered(tmp_path: Path) -> None:
     ],
 )
 def test_a_session_that_was_not_made_here_is_refused(
-    shared: Class, path: str, body: dict[str, Any]
+    shared: ClassClient, path: str, body: dict[str, Any]
 ) -> None:
     for session in ("0" * 32, "x", "", "A" * 32, "0" * 33):
         assert shared.post(path, 400, session=session, **body)["param"] == "session"
     assert shared.post(path, 400, **body)["param"] == "session"
 
 
-def test_a_deleted_session_is_gone_with_all_it_left(shared: Class) -> None:
+def test_a_deleted_session_is_gone_with_all_it_left(shared: ClassClient) -> None:
     session, other = shared.session(), shared.session()
     _, _, comparison = compared(shared, session)
     shared.post("/tutor/vote", session=session, comparison=comparison, overall="A")
     ladder = shared.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
-    deleted = shared.told(shared.client.delete(f"/tutor/session/{session}"), 200)
+    deleted = shared.parse_response(shared.client.delete(f"/tutor/session/{session}"), 200)
     assert deleted == {"deleted": 4}
-    assert session not in {event.session for event in shared.events.all()}
-    again = shared.told(shared.client.delete(f"/tutor/session/{session}"), 400)
+    assert session not in {event.session for event in shared.events.list_events()}
+    again = shared.parse_response(shared.client.delete(f"/tutor/session/{session}"), 400)
     assert again["code"] == "unknown_session"
     path = f"/tutor/ladder/{ladder['ladder']}"
     assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
@@ -125,7 +127,7 @@ def test_a_deleted_session_is_gone_with_all_it_left(shared: Class) -> None:
 # -- comparing ------------------------------------------------------------------------------------
 
 
-def test_both_answers_come_without_names_and_are_revealed_by_the_vote(shared: Class) -> None:
+def test_both_answers_come_without_names_and_are_revealed_by_the_vote(shared: ClassClient) -> None:
     session = shared.session()
     texts, ended, comparison = compared(shared, session)
     criteria = {"clarity": "AB", "other": "A is shorter"}
@@ -137,17 +139,17 @@ def test_both_answers_come_without_names_and_are_revealed_by_the_vote(shared: Cl
     for side, name in voted["models"].items():
         assert texts[side] == alone(shared, name, [Message("user", QUESTION)])
     assert set(ended) == {"A", "B"}
-    stored = shared.events.comparison(comparison)
+    stored = shared.events.find_comparison(comparison)
     assert stored is not None
     assert stored.body["answers"] == texts
     assert stored.body["ended"] == ended
     assert stored.body["models"] == voted["models"]
     assert stored.body["messages"] == [["user", QUESTION]]
-    vote = shared.events.all("vote")[-1]
+    vote = shared.events.list_events("vote")[-1]
     assert (vote.key, vote.body) == (comparison, {"overall": "B", "criteria": criteria})
 
 
-def test_a_stream_names_no_model(shared: Class) -> None:
+def test_a_stream_names_no_model(shared: ClassClient) -> None:
     body = {"session": shared.session(), "messages": ASKED}
     response = shared.client.post("/tutor/compare", json=body)
     assert "M1" not in response.text
@@ -161,7 +163,7 @@ def test_a_stream_names_no_model(shared: Class) -> None:
     assert "M2" not in str(refused)
 
 
-def test_one_vote_for_a_comparison_by_who_asked(shared: Class) -> None:
+def test_one_vote_for_a_comparison_by_who_asked(shared: ClassClient) -> None:
     session, other = shared.session(), shared.session()
     _, _, comparison = compared(shared, session)
     foreign = shared.post("/tutor/vote", 404, session=other, comparison=comparison, overall="A")
@@ -190,7 +192,7 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
     with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as room:
         for _ in range(20):
             compared(room, session)
-        shown = [event.body["models"] for event in room.events.all("comparison")]
+        shown = [event.body["models"] for event in room.events.list_events("comparison")]
     pairs = Counter(frozenset(models.values()) for models in shown)
     assert sorted(pairs.values()) == [8, 8, 8]
     firsts = Counter(models["A"] for models in shown)
@@ -211,7 +213,9 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
         ([{"role": "user", "content": "half \ud83d"}], "content"),
     ],
 )
-def test_what_is_no_conversation_is_refused(shared: Class, messages: list[Any], said: str) -> None:
+def test_what_is_no_conversation_is_refused(
+    shared: ClassClient, messages: list[Any], said: str
+) -> None:
     refused = shared.post("/tutor/compare", 400, session=shared.session(), messages=messages)
     assert said in str(refused)
 
@@ -222,8 +226,8 @@ def test_a_full_queue_takes_neither_side(tmp_path: Path) -> None:
         response = room.client.post("/tutor/compare", json={"session": session, "messages": ASKED})
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0
-        assert room.room.serving.scheduler.counts[:2] == (0, 0)
-        assert room.events.all("comparison") == []
+        assert room.classroom.serving.scheduler.stats[:2] == (0, 0)
+        assert room.events.list_events("comparison") == []
 
 
 def test_the_courses_system_message_stands_before_all(tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_the_courses_system_message_stands_before_all(tmp_path: Path) -> None:
         assert room.get("/tutor/config")["system"] is True
         session = room.session()
         texts, _, comparison = compared(room, session)
-        stored = room.events.comparison(comparison)
+        stored = room.events.find_comparison(comparison)
         assert stored is not None
         assert stored.body["messages"] == [["user", QUESTION]]
         assert stored.body["system"] == system
@@ -249,19 +253,19 @@ def test_at_a_temperature_answers_differ(tmp_path: Path) -> None:
         answers = set()
         for _ in range(3):
             texts, _, comparison = compared(room, session)
-            stored = room.events.comparison(comparison)
+            stored = room.events.find_comparison(comparison)
             assert stored is not None
             answers |= {(stored.body["models"][side], text) for side, text in texts.items()}
         assert len(answers) == 6
-        assert room.room.request(
-            room.room.serving.models["M1"], [Message("user", "?")]
-        ).sampling == Sampling(2.0)
+        assert room.classroom.make_request(
+            room.classroom.serving.models["M1"], [Message("user", "?")]
+        ).sampling == SamplingParams(2.0)
 
 
 # -- the quiz -------------------------------------------------------------------------------------
 
 
-def test_a_session_is_asked_every_question_once(shared: Class) -> None:
+def test_a_session_is_asked_every_question_once(shared: ClassClient) -> None:
     session = shared.session()
     asked = []
     for number in range(1, len(QUIZ) + 1):
@@ -284,41 +288,41 @@ def test_a_session_is_asked_every_question_once(shared: Class) -> None:
     assert shared.get("/tutor/quiz", 404, session=session)["code"] == "no_more_quizzes"
 
 
-def test_the_models_probabilities_are_those_of_its_letters(shared: Class) -> None:
+def test_the_models_probabilities_are_those_of_its_letters(shared: ClassClient) -> None:
     session = shared.session()
     quiz = QUIZ[2]
     found = shared.post("/tutor/quiz", session=session, quiz=quiz.id, chosen=2, model="M2")
-    model = shared.room.serving.models["M2"].model
-    prompt = model.template.prompt([Message("user", quiz_text(quiz))])
+    model = shared.classroom.serving.models["M2"].model
+    prompt = model.template.encode_prompt([Message("user", format_quiz(quiz))])
     weights = []
     for letter in "ABC":
-        (ids,) = model.template.answers([letter])
-        weights.append(float(model.logprobs([fork(prompt, ids)])[0][0].sum()))
+        (ids,) = model.template.encode_answers([letter])
+        weights.append(float(model.logprobs([make_example(prompt, ids)])[0][0].sum()))
     expected = np.exp(weights) / np.exp(weights).sum()
     np.testing.assert_allclose(found["model"]["probabilities"], expected, atol=1e-5)
     assert found["model"]["chosen"] == int(expected.argmax())
     assert sum(found["model"]["probabilities"]) == pytest.approx(1)
-    event = shared.events.all("quiz")[-1]
+    event = shared.events.list_events("quiz")[-1]
     assert (event.model, event.key) == ("M2", quiz.id)
     assert event.body["chosen"] == 2
     assert event.body["model_chosen"] == found["model"]["chosen"]
 
 
-def test_an_explanation_follows_the_answer(shared: Class) -> None:
+def test_an_explanation_follows_the_answer(shared: ClassClient) -> None:
     session = shared.session()
     body = {"session": session, "quiz": QUIZ[0].id, "model": "M1"}
     shared.post("/tutor/quiz", chosen=1, **body)
     *pieces, ended, marked = shared.stream("/tutor/explain", **body)
     text = "".join(piece["text"] for piece in pieces)
     asked = [
-        Message("user", quiz_text(QUIZ[0])),
+        Message("user", format_quiz(QUIZ[0])),
         Message("assistant", "A"),
         Message("user", "Why is that the right answer? Explain it in a few sentences."),
     ]
     assert text == alone(shared, "M1", asked)
     assert ended["ended"] in ("stop", "length")
     assert set(marked) == {"marks"}
-    event = shared.events.all("question")[-1]
+    event = shared.events.list_events("question")[-1]
     assert event.body == {"way": "explain", "ended": ended["ended"]}
 
 
@@ -334,7 +338,7 @@ def test_an_explanation_follows_the_answer(shared: Class) -> None:
     ],
 )
 def test_wrong_answers_of_the_form_are_refused(
-    shared: Class, body: dict[str, Any], status: int, param: str
+    shared: ClassClient, body: dict[str, Any], status: int, param: str
 ) -> None:
     refused = shared.post("/tutor/quiz", status, session=shared.session(), **body)
     assert refused["param"] == param
@@ -343,18 +347,21 @@ def test_wrong_answers_of_the_form_are_refused(
 # -- hints ----------------------------------------------------------------------------------------
 
 
-def test_a_ladder_is_climbed_step_by_step(shared: Class) -> None:
+def test_a_ladder_is_climbed_step_by_step(shared: ClassClient) -> None:
     session = shared.session()
     path, body = "/tutor/ladder", {"model": "M1", "question": "3 + 4?"}
     turns: list[Message] = []
-    for number, step in enumerate(LADDER):
+    for number, step in enumerate(DEFAULT_HINTS):
         first, *pieces, ended, marked = shared.stream(path, session=session, **body)
         assert first == {"ladder": first["ladder"], "step": number, "steps": 4, "name": step.name}
         text = "".join(piece["text"] for piece in pieces)
         asked = step.ask if turns else f"3 + 4?\n\n{step.ask}"
         turns.append(Message("user", asked))
-        served = shared.room.serving.models["M1"]
-        while len(served.template.prompt(turns)) > served.context // 2 and len(turns) > 1:
+        served = shared.classroom.serving.models["M1"]
+        while (
+            len(served.template.encode_prompt(turns)) > served.context_length // 2
+            and len(turns) > 1
+        ):
             turns = turns[2:]
             turns[0] = Message("user", f"3 + 4?\n\n{turns[0].content}")
         assert text == alone(shared, "M1", turns)
@@ -362,7 +369,7 @@ def test_a_ladder_is_climbed_step_by_step(shared: Class) -> None:
         assert ended["ended"] in ("stop", "length")
         assert set(marked) == {"marks"}
         path, body = f"/tutor/ladder/{first['ladder']}", {}
-        event = shared.events.all("ladder")[-1]
+        event = shared.events.list_events("ladder")[-1]
         assert event.key == first["ladder"]
         assert event.body == {"step": number, "name": step.name, "ended": ended["ended"]}
     assert shared.post(path, 409, session=session)["code"] == "ladder_done"
@@ -370,7 +377,7 @@ def test_a_ladder_is_climbed_step_by_step(shared: Class) -> None:
     assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
 
 
-def test_a_question_that_is_too_long_begins_no_ladder(shared: Class) -> None:
+def test_a_question_that_is_too_long_begins_no_ladder(shared: ClassClient) -> None:
     session = shared.session()
     refused = shared.post("/tutor/ladder", 400, session=session, model="M1", question="a" * 61)
     assert (refused["code"], refused["param"]) == ("message_too_long", "question")
@@ -391,10 +398,10 @@ def test_texts_are_kept_where_the_teacher_keeps_them(tmp_path: Path, kept: bool)
         asked = [{"role": "user", "content": "a secret"}]
         room.post("/v1/chat/completions", model="M1", messages=asked)
         room.stream("/v1/chat/completions", model="M1", messages=asked, stream=True)
-        told = str([event.body for event in room.events.all()])
+        told = str([event.body for event in room.events.list_events()])
         assert ("secret" in told) is kept
-        assert room.events.all("rating")[0].body["rating"] == "down"
-        counted = [event.body for event in room.events.all("question")]
+        assert room.events.list_events("rating")[0].body["rating"] == "down"
+        counted = [event.body for event in room.events.list_events("question")]
         assert [(c["way"], c["turns"], c["characters"]) for c in counted] == [("ask", 1, 8)] * 2
         if kept:
             assert counted[0] == counted[1]  # at temperature 0
@@ -408,13 +415,15 @@ def test_a_question_is_its_sessions_where_the_user_is_one(tmp_path: Path) -> Non
         asked = [{"role": "user", "content": "a secret"}]
         for user in (session, "somebody else", None):
             room.post("/v1/chat/completions", model="M1", messages=asked, user=user)
-        events = room.events.all("question")
+        events = room.events.list_events("question")
         assert [event.session for event in events] == [session, None, None]
-        room.told(room.client.delete(f"/tutor/session/{session}"), 200)
-        assert [event.id for event in room.events.all()] == [event.id for event in events[1:]]
+        room.parse_response(room.client.delete(f"/tutor/session/{session}"), 200)
+        assert [event.id for event in room.events.list_events()] == [
+            event.id for event in events[1:]
+        ]
 
 
-def test_wrong_equations_are_marked(shared: Class) -> None:
+def test_wrong_equations_are_marked(shared: ClassClient) -> None:
     found = shared.post("/tutor/marks", text="🙂 2 + 2 = 5")
     assert found == {"marks": [{"text": "2 + 2 = 5", "start": 3, "end": 12}]}
     assert shared.post("/tutor/marks", text="") == {"marks": []}
@@ -425,7 +434,7 @@ def test_wrong_equations_are_marked(shared: Class) -> None:
 # -- readers that leave ----------------------------------------------------------------------------
 
 
-async def left_early(room: Class, path: str, body: dict[str, Any], after: int) -> list[bytes]:
+async def left_early(room: ClassClient, path: str, body: dict[str, Any], after: int) -> list[bytes]:
     """Asks as a server does for a browser that goes away after so many parts of the answer."""
     sent: list[bytes] = []
     gone = asyncio.Event()
@@ -462,11 +471,11 @@ async def left_early(room: Class, path: str, body: dict[str, Any], after: int) -
     return sent
 
 
-def idle(room: Class) -> bool:
+def idle(room: ClassClient) -> bool:
     """Whether nothing is answered any more, soon."""
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        if room.room.serving.scheduler.counts[:2] == (0, 0):
+        if room.classroom.serving.scheduler.stats[:2] == (0, 0):
             return True
         time.sleep(0.01)
     return False
@@ -476,12 +485,12 @@ def test_who_leaves_gives_the_place_free_and_stores_nothing(tmp_path: Path) -> N
     with open_class(tmp_path, {"limits": {"tokens": 100}, "temperature": 2}) as room:
         session = room.session()
         body = {"session": session, "messages": ASKED}
-        before = room.room.serving.scheduler.counts.written
+        before = room.classroom.serving.scheduler.stats.generated_tokens
         sent = asyncio.run(left_early(room, "/tutor/compare", body, after=3))
         assert 3 < len(sent) < 20
         assert idle(room)
-        assert room.room.serving.scheduler.counts.written - before < 120
-        assert [event.kind for event in room.events.all()] == ["session"]
+        assert room.classroom.serving.scheduler.stats.generated_tokens - before < 120
+        assert [event.kind for event in room.events.list_events()] == ["session"]
 
 
 def test_a_step_that_broke_off_is_given_again(tmp_path: Path) -> None:
@@ -494,7 +503,7 @@ def test_a_step_that_broke_off_is_given_again(tmp_path: Path) -> None:
         again = room.stream(f"/tutor/ladder/{first['ladder']}", session=session)
         assert again[0] == first
         assert again[0]["step"] == 0
-        assert [event.body["step"] for event in room.events.all("ladder")] == [0]
+        assert [event.body["step"] for event in room.events.list_events("ladder")] == [0]
 
 
 def test_no_step_is_skipped_by_asking_twice_at_once(tmp_path: Path) -> None:
@@ -509,7 +518,7 @@ def test_no_step_is_skipped_by_asking_twice_at_once(tmp_path: Path) -> None:
 
         told = [b"".join(sent) for sent in asyncio.run(both())]
         assert sum(b"climbing" in sent for sent in told) == 2
-        assert [event.body["step"] for event in room.events.all("ladder")] == [0, 1]
+        assert [event.body["step"] for event in room.events.list_events("ladder")] == [0, 1]
 
 
 # -- what can't be stored -------------------------------------------------------------------------
@@ -530,23 +539,23 @@ def test_nothing_is_acknowledged_that_is_not_stored(
         assert stream[-1]["error"]["code"] == "not_stored"
         events._connection.execute("PRAGMA query_only = OFF")
         room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
-        assert len(events.all("vote")) == 1
+        assert len(events.list_events("vote")) == 1
 
 
 def test_what_is_old_is_removed_while_the_server_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     past = datetime.now(UTC) - timedelta(days=91)
-    old = Events(tmp_path / "tutor.sqlite", now=lambda: past)
+    old = EventLog(tmp_path / "tutor.sqlite", now=lambda: past)
     old.new_session()
     old.close()
-    monkeypatch.setattr(routes, "DAY", 0.05)
+    monkeypatch.setattr(routes, "CLEANUP_INTERVAL_SECONDS", 0.05)
     with open_class(tmp_path) as room:
-        assert len(room.events.all()) == 1
+        assert len(room.events.list_events()) == 1
         end = time.monotonic() + 5
-        while room.events.all() and time.monotonic() < end:
+        while room.events.list_events() and time.monotonic() < end:
             time.sleep(0.01)
-        assert room.events.all() == []
+        assert room.events.list_events() == []
 
 
 # -- the teacher ----------------------------------------------------------------------------------

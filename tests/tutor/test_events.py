@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.tutor.events import SCHEMA, AlreadyThere, Events, UnknownSession
+from zephyr.tutor.events import SCHEMA_VERSION, DuplicateEventError, EventLog, UnknownSessionError
 
 
 @pytest.fixture
@@ -22,97 +22,97 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def events(path: Path) -> Iterator[Events]:
-    log = Events(path)
+def events(path: Path) -> Iterator[EventLog]:
+    log = EventLog(path)
     yield log
     log.close()
 
 
-def compare(events: Events, session: str, key: str) -> None:
+def compare(events: EventLog, session: str, key: str) -> None:
     body = {"messages": [["user", "What is energy?"]], "answers": {"A": "Work.", "B": "Heat."}}
     events.add("comparison", body, session=session, key=key)
 
 
-def test_what_is_written_is_read_again(events: Events, path: Path) -> None:
+def test_what_is_written_is_read_again(events: EventLog, path: Path) -> None:
     session = events.new_session()
     body = {"text": "naïve 🙂 \x00 \u2028", "n": 3}
     number = events.add("question", body, session=session, model="M1")
     events.close()
-    again = Events(path)
-    [found] = again.all("question")
+    again = EventLog(path)
+    [found] = again.list_events("question")
     assert (found.id, found.session, found.model, found.body) == (number, session, "M1", body)
     assert datetime.fromisoformat(found.time).utcoffset() == timedelta(0)
-    assert [event.kind for event in again.all()] == ["session", "question"]
+    assert [event.kind for event in again.list_events()] == ["session", "question"]
     again.close()
 
 
 def test_it_is_written_to_the_disk_at_each_event_and_read_by_its_owner_alone(
-    events: Events, path: Path
+    events: EventLog, path: Path
 ) -> None:
     def pragma(name: str) -> object:
         return events._connection.execute(f"PRAGMA {name}").fetchone()[0]
 
     assert (pragma("journal_mode"), pragma("synchronous"), pragma("secure_delete")) == ("wal", 2, 1)
-    assert pragma("user_version") == SCHEMA
+    assert pragma("user_version") == SCHEMA_VERSION
     events.new_session()
     assert {p.stat().st_mode & 0o777 for p in path.parent.iterdir()} == {0o600}
 
 
-def test_sessions_are_made_here(events: Events) -> None:
+def test_sessions_are_made_here(events: EventLog) -> None:
     one, two = events.new_session(), events.new_session()
     assert one != two
     assert len(one) == 32
     assert set(one) <= set("0123456789abcdef")
-    assert events.knows(one)
-    assert not events.knows("0" * 32)
+    assert events.has_session(one)
+    assert not events.has_session("0" * 32)
 
 
-def test_a_comparison_is_voted_on_once(events: Events) -> None:
+def test_a_comparison_is_voted_on_once(events: EventLog) -> None:
     session = events.new_session()
     compare(events, session, "c1")
     compare(events, session, "c2")
-    found = events.comparison("c1")
+    found = events.find_comparison("c1")
     assert found is not None
     assert found.session == session
-    assert events.comparison("c3") is None
+    assert events.find_comparison("c3") is None
     events.add("vote", {"overall": "A"}, session=session, key="c1")
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(DuplicateEventError):
         events.add("vote", {"overall": "B"}, session=session, key="c1")
     events.add("vote", {"overall": "B"}, session=session, key="c2")
-    assert [vote.body["overall"] for vote in events.all("vote")] == ["A", "B"]
+    assert [vote.body["overall"] for vote in events.list_events("vote")] == ["A", "B"]
 
 
-def test_a_quiz_is_answered_once_by_each_session(events: Events) -> None:
+def test_a_quiz_is_answered_once_by_each_session(events: EventLog) -> None:
     one, two = events.new_session(), events.new_session()
     for session in (one, two):
         events.add("quiz", {"chosen": 1}, session=session, key="q1")
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(DuplicateEventError):
         events.add("quiz", {"chosen": 0}, session=one, key="q1")
-    assert set(events.answered(one)) == {"q1"}
-    assert events.answered(one)["q1"].body == {"chosen": 1}
+    assert set(events.quiz_answers(one)) == {"q1"}
+    assert events.quiz_answers(one)["q1"].body == {"chosen": 1}
 
 
-def test_one_of_many_votes_at_the_same_time_is_taken(events: Events) -> None:
+def test_one_of_many_votes_at_the_same_time_is_taken(events: EventLog) -> None:
     session = events.new_session()
     compare(events, session, "c1")
 
     def vote(number: int) -> bool:
         try:
             events.add("vote", {"overall": "A", "number": number}, session=session, key="c1")
-        except AlreadyThere:
+        except DuplicateEventError:
             return False
         return True
 
     with ThreadPoolExecutor(16) as threads:
         taken = list(threads.map(vote, range(64)))
     assert sum(taken) == 1
-    assert events.all("vote")[0].body["number"] == taken.index(True)
+    assert events.list_events("vote")[0].body["number"] == taken.index(True)
 
 
 def test_many_threads_and_two_processes_worth_of_connections_write(
-    events: Events, path: Path
+    events: EventLog, path: Path
 ) -> None:
-    other = Events(path)
+    other = EventLog(path)
 
     def write(number: int) -> int:
         log = (events, other)[number % 2]
@@ -121,11 +121,11 @@ def test_many_threads_and_two_processes_worth_of_connections_write(
     with ThreadPoolExecutor(8) as threads:
         numbers = list(threads.map(write, range(200)))
     assert len(set(numbers)) == 200
-    assert {event.body["number"] for event in other.all()} == set(range(200))
+    assert {event.body["number"] for event in other.list_events()} == set(range(200))
     other.close()
 
 
-def test_a_deleted_session_leaves_nothing_in_any_file(events: Events, path: Path) -> None:
+def test_a_deleted_session_leaves_nothing_in_any_file(events: EventLog, path: Path) -> None:
     kept, gone = events.new_session(), events.new_session()
     secret = "a most private question " * 40
     for session in (kept, gone):
@@ -140,17 +140,17 @@ def test_a_deleted_session_leaves_nothing_in_any_file(events: Events, path: Path
     after = b"".join(p.read_bytes() for p in path.parent.iterdir())
     assert b"most private" not in after
     assert gone.encode() not in after
-    assert {event.session for event in events.all()} == {kept}
-    assert not events.knows(gone)
-    with pytest.raises(UnknownSession):  # what was being answered comes too late
+    assert {event.session for event in events.list_events()} == {kept}
+    assert not events.has_session(gone)
+    with pytest.raises(UnknownSessionError):  # what was being answered comes too late
         events.add("vote", {}, session=gone, key="late")
-    assert len(events.all()) == 3
+    assert len(events.list_events()) == 3
 
 
 def test_old_events_are_forgotten(path: Path) -> None:
     today = datetime(2026, 11, 26, 12, tzinfo=UTC)
     clock = [today - timedelta(days=100)]
-    events = Events(path, now=lambda: clock[0])
+    events = EventLog(path, now=lambda: clock[0])
     old, lasting = events.new_session(), events.new_session()
     events.add("question", {}, session=old, model="M1")
     for key in ("voted", "old"):
@@ -158,13 +158,13 @@ def test_old_events_are_forgotten(path: Path) -> None:
     clock[0] = today - timedelta(days=89)
     events.add("vote", {"overall": "A"}, session=lasting, key="voted")
     clock[0] = today
-    assert events.forget(90) == 3
-    assert [(e.kind, e.key) for e in events.all()] == [
+    assert events.delete_older_than(90) == 3
+    assert [(e.kind, e.key) for e in events.list_events()] == [
         ("session", None),
         ("comparison", "voted"),
         ("vote", "voted"),
     ]
-    assert events.forget(90) == 0
+    assert events.delete_older_than(90) == 0
     events.close()
 
 
@@ -173,7 +173,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) 
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ZephyrError, match="no log of a tutor"):
-        Events(path)
+        EventLog(path)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
 
@@ -185,21 +185,21 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     other.close()
     before = path.read_bytes()
     with pytest.raises(ZephyrError, match="no log of a tutor"):
-        Events(path)
+        EventLog(path)
     assert path.read_bytes() == before
 
 
 def test_a_newer_log_is_refused(path: Path) -> None:
-    Events(path).close()
+    EventLog(path).close()
     with sqlite3.connect(path) as other:
-        other.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     other.close()
-    with pytest.raises(ZephyrError, match=f"newer Zephyr(?s:.*)version {SCHEMA + 1}"):
-        Events(path)
+    with pytest.raises(ZephyrError, match=f"newer Zephyr(?s:.*)version {SCHEMA_VERSION + 1}"):
+        EventLog(path)
 
 
 def test_a_damaged_log_is_refused(path: Path) -> None:
-    events = Events(path)
+    events = EventLog(path)
     for number in range(300):
         events.add("question", {"text": "x" * 100, "number": number})
     events.close()
@@ -207,12 +207,12 @@ def test_a_damaged_log_is_refused(path: Path) -> None:
     raw[8192:40960] = os.urandom(40960 - 8192)
     path.write_bytes(raw)
     with pytest.raises(ZephyrError, match="damaged"):
-        Events(path)
+        EventLog(path)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match="can't be written to"):
-        Events(tmp_path)
+        EventLog(tmp_path)
 
 
 READ_ONLY = """
@@ -232,7 +232,7 @@ except ZephyrError as error:
 def test_a_log_that_may_not_be_written_to_is_refused() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tutor.sqlite"
-        Events(path).close()
+        EventLog(path).close()
         path.chmod(0o444)
         Path(folder).chmod(0o555)
         command = [sys.executable, "-c", READ_ONLY, str(path)]
@@ -265,8 +265,8 @@ def test_what_was_acknowledged_survives_a_kill_under_load(path: Path, acknowledg
         process.kill()
         told += [line for line in process.stdout if line.endswith("\n")]
     assert len(told) >= acknowledged
-    events = Events(path)
-    there = {event.id: event.body for event in events.all()}
+    events = EventLog(path)
+    there = {event.id: event.body for event in events.list_events()}
     for line in told:
         number, *rest = map(int, line.split())
         assert [there[number][key] for key in ("thread", "number")] == rest

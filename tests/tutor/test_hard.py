@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.tutor.asgi import call
-from tests.tutor.rooms import (
+from tests.tutor.apps import (
     ASK,
     CHAT,
     COMPLETE,
-    chat,
-    refused,
-    user,
+    chat_body,
+    check_error,
+    user_message,
 )
-from zephyr.tutor.access import LARGEST
+from tests.tutor.asgi import call
+from zephyr.tutor.access import MAX_BODY_BYTES
 
 NO_JSON = {
     "nothing": b"",
@@ -23,14 +23,14 @@ NO_JSON = {
     "two": b"{} {}",
     "no utf-8": b'{"model": "\xff\xfe"}',
     "utf-16": '{"model": "M1"}'.encode("utf-16"),
-    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(chat()).encode()[:-1],
+    "a byte order mark": b"\xef\xbb\xbf" + json.dumps(chat_body()).encode()[:-1],
     "zeros": b"\0" * 1000,
     "a form": b"model=M1&messages=none",
     "xml": b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a>&b;</a>",
     "an endless number": b'{"model": "M1", "seed": ' + b"9" * 100_000 + b"}",
-    "a huge exponent": json.dumps(chat()).encode()[:-1] + b', "temperature": 1e999999}',
-    "not a number": json.dumps(chat()).encode()[:-1] + b', "temperature": NaN}',
-    "infinity": json.dumps(chat()).encode()[:-1] + b', "top_p": Infinity}',
+    "a huge exponent": json.dumps(chat_body()).encode()[:-1] + b', "temperature": 1e999999}',
+    "not a number": json.dumps(chat_body()).encode()[:-1] + b', "temperature": NaN}',
+    "infinity": json.dumps(chat_body()).encode()[:-1] + b', "top_p": Infinity}',
     "lists in lists": b"[" * 500_000,
     "closed lists in lists": b"[" * 100_000 + b"]" * 100_000,
     "objects in objects": b'{"a":' * 200_000,
@@ -41,19 +41,21 @@ NO_JSON = {
 @pytest.mark.parametrize("path", [CHAT, COMPLETE])
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
 def test_what_is_no_json_is_refused(app: Any, path: str, body: bytes) -> None:
-    refused(call(app, "POST", path, body), 400)
+    check_error(call(app, "POST", path, body), 400)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETE])
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "\xff/;;"])
 def test_a_body_of_another_kind_is_refused(app: Any, path: str, kind: str) -> None:
-    refused(call(app, "POST", path, chat(), {"content-type": kind}), 400)
+    check_error(call(app, "POST", path, chat_body(), {"content-type": kind}), 400)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETE])
-@pytest.mark.parametrize("body", [None, [], {}, "text", 5, True, [chat()], {"model": {}}, {"": {}}])
+@pytest.mark.parametrize(
+    "body", [None, [], {}, "text", 5, True, [chat_body()], {"model": {}}, {"": {}}]
+)
 def test_what_is_no_request_is_refused(app: Any, path: str, body: Any) -> None:
-    refused(call(app, "POST", path, json.dumps(body).encode()), 400)
+    check_error(call(app, "POST", path, json.dumps(body).encode()), 400)
 
 
 ASSISTANT = {"role": "assistant", "content": "It is word 0 of eight."}
@@ -71,16 +73,16 @@ MESSAGES: dict[str, Any] = {
     "without role": [{"content": "What is force?"}],
     "of nobody": [{"role": "wizard", "content": "What is force?"}],
     "of a number's role": [{"role": 5, "content": "What is force?"}],
-    "null": [user(None)],
-    "a number": [user(5)],
-    "an object": [user({"type": "text", "text": "What is force?"})],
-    "no parts": [user([])],
-    "a part of nothing": [user([{}])],
-    "an image": [user([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}])],
-    "a part without text": [user([{"type": "text"}])],
-    "many parts": [user([{"type": "text", "text": "a"}] * 1_000)],
-    "empty text": [user("")],
-    "white space": [user(" \n\t\u2028")],
+    "null": [user_message(None)],
+    "a number": [user_message(5)],
+    "an object": [user_message({"type": "text", "text": "What is force?"})],
+    "no parts": [user_message([])],
+    "a part of nothing": [user_message([{}])],
+    "an image": [user_message([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}])],
+    "a part without text": [user_message([{"type": "text"}])],
+    "many parts": [user_message([{"type": "text", "text": "a"}] * 1_000)],
+    "empty text": [user_message("")],
+    "white space": [user_message(" \n\t\u2028")],
     "of the system alone": [SYSTEM],
     "of the assistant alone": [ASSISTANT],
     "the assistant last": [ASK, ASSISTANT],
@@ -91,12 +93,12 @@ MESSAGES: dict[str, Any] = {
     "a tool": [ASK, {"role": "tool", "content": "4", "tool_call_id": "1"}, ASK],
     "with another key": [{**ASK, "admin": True}],
     "without end": [ASK, *[ASSISTANT, ASK] * 5_000],
-    "longer than the context": [user("force mass " * 500)],
-    "one character a million times": [user("a" * 2**20)],
-    "another as long": [user("\U0001f600" * 2**17)],
-    "a lone surrogate": [user("\ud800")],
-    "a lone surrogate in a word": [user("What is \udfff force?")],
-    "a pair the wrong way": [user("\udc00\ud800")],
+    "longer than the context": [user_message("force mass " * 500)],
+    "one character a million times": [user_message("a" * 2**20)],
+    "another as long": [user_message("\U0001f600" * 2**17)],
+    "a lone surrogate": [user_message("\ud800")],
+    "a lone surrogate in a word": [user_message("What is \udfff force?")],
+    "a pair the wrong way": [user_message("\udc00\ud800")],
     "a surrogate's role": [{"role": "\ud800", "content": "a"}],
     "a surrogate's key": [{**ASK, "\ud800": 1}],
 }
@@ -105,7 +107,7 @@ MESSAGES: dict[str, Any] = {
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("messages", MESSAGES.values(), ids=MESSAGES)
 def test_messages_that_are_none_are_refused(app: Any, messages: Any, stream: bool) -> None:
-    refused(call(app, "POST", CHAT, chat(messages=messages, stream=stream)), 400)
+    check_error(call(app, "POST", CHAT, chat_body(messages=messages, stream=stream)), 400)
 
 
 HUGE = 10**30
@@ -140,40 +142,40 @@ OF_A_COMPLETION: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("key", "value"), [*PARAMETERS, *OF_A_CHAT])
 def test_absurd_parameters_of_a_chat_are_refused(app: Any, key: str, value: Any) -> None:
-    refused(call(app, "POST", CHAT, chat(**{key: value})), 400)
+    check_error(call(app, "POST", CHAT, chat_body(**{key: value})), 400)
 
 
 @pytest.mark.parametrize(("key", "value"), [*PARAMETERS, *OF_A_COMPLETION])
 def test_absurd_parameters_of_a_completion_are_refused(app: Any, key: str, value: Any) -> None:
     body = {"model": "M1", "prompt": "The force", "max_tokens": 2, key: value}
-    refused(call(app, "POST", COMPLETE, body), 400)
+    check_error(call(app, "POST", COMPLETE, body), 400)
 
 
 @pytest.mark.parametrize("name", ["M3", "m1", "M1 ", "../M1", "M1\0", "M1\n", "{model}", "%s", "é"])
 def test_an_unknown_model_is_told_with_those_that_there_are(app: Any, name: str) -> None:
     for path, more in ((CHAT, {"messages": [ASK]}), (COMPLETE, {"prompt": "The force"})):
-        error = refused(call(app, "POST", path, {"model": name, **more}), 404)
+        error = check_error(call(app, "POST", path, {"model": name, **more}), 404)
         assert (error["code"], error["param"]) == ("model_not_found", "model")
         assert "M1, M2" in error["message"]
-    refused(call(app, "GET", "/v1/models/M3"), 404)
+    check_error(call(app, "GET", "/v1/models/M3"), 404)
 
 
 def test_large_bodies_are_refused_before_they_are_read(app: Any) -> None:
-    large = LARGEST + 1
+    large = MAX_BODY_BYTES + 1
     told = call(app, "POST", CHAT, b"", {"content-length": str(large)})
-    assert refused(told, 413)["code"] == "too_large"
-    refused(call(app, "POST", CHAT, b"", {"content-length": str(10**30)}), 413)
+    assert check_error(told, 413)["code"] == "too_large"
+    check_error(call(app, "POST", CHAT, b"", {"content-length": str(10**30)}), 413)
     part = b" " * (1 << 16)
     parts = [part] * (large // len(part) + 1)
-    refused(call(app, "POST", CHAT, parts=parts), 413)
-    refused(call(app, "POST", CHAT, b"", {"content-length": "5"}, parts=parts), 413)
+    check_error(call(app, "POST", CHAT, parts=parts), 413)
+    check_error(call(app, "POST", CHAT, b"", {"content-length": "5"}, parts=parts), 413)
 
 
 @pytest.mark.parametrize("length", ["-1", "many", "1e3", "", "0x10", "\xb2"])
 def test_lengths_that_are_none_are_refused(app: Any, length: str) -> None:
-    refused(call(app, "POST", CHAT, chat(), {"content-length": length}), 400, 413)
+    check_error(call(app, "POST", CHAT, chat_body(), {"content-length": length}), 400, 413)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"])
 def test_other_methods_are_refused(app: Any, method: str) -> None:
-    refused(call(app, method, CHAT, chat()), 405)
+    check_error(call(app, method, CHAT, chat_body()), 405)

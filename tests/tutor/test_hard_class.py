@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.tutor.apps import ASK, TEACHER, TutorApp, check_error, open_chatml_app
 from tests.tutor.asgi import Reply, call
-from tests.tutor.rooms import ASK, TEACHER, Room, refused, speaking_chatml
 
 UNKNOWN = "0123456789abcdef" * 2
 QUESTION = "What is force? (3)"
@@ -42,14 +42,14 @@ JUNK: list[Any] = [None, 5, -1, 1.5, True, "", " ", "\ud800", "a" * 2**20, [], [
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b"[" * 200_000, b'{"session": "\xff"}'])
 def test_what_is_no_json_is_refused(app: Any, path: str, body: bytes) -> None:
-    refused(call(app, "POST", path, body), 400)
+    check_error(call(app, "POST", path, body), 400)
 
 
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("wrong", [*JUNK, UNKNOWN, UNKNOWN.upper(), "../" * 10, f"{UNKNOWN}\n"])
 def test_sessions_that_were_not_made_here_are_refused(app: Any, path: str, wrong: Any) -> None:
-    refused(call(app, "POST", path, {"session": wrong, **BODIES[path]}), 400)
-    refused(call(app, "POST", path, BODIES[path]), 400)
+    check_error(call(app, "POST", path, {"session": wrong, **BODIES[path]}), 400)
+    check_error(call(app, "POST", path, BODIES[path]), 400)
 
 
 @pytest.mark.parametrize(("path", "key"), [(p, key) for p, body in BODIES.items() for key in body])
@@ -58,22 +58,22 @@ def test_junk_is_refused_wherever_it_stands(app: Any, session: str, path: str, k
         if (key, junk) == ("answer", "") or (key, junk) in (("chosen", 0), ("answer", " ")):
             continue  # an answer may be empty
         body = {"session": session, **BODIES[path], key: junk}
-        refused(call(app, "POST", path, body), 400, 404)
+        check_error(call(app, "POST", path, body), 400, 404)
     body = {"session": session, **BODIES[path], "admin": True}
-    refused(call(app, "POST", path, body), 400)
+    check_error(call(app, "POST", path, body), 400)
 
 
 @pytest.mark.parametrize("path", ["/tutor/quiz", "/tutor/quiz?session=", "/tutor/quiz?session=1"])
 def test_a_quiz_is_asked_for_with_a_session(app: Any, path: str) -> None:
-    refused(call(app, "GET", path), 400)
-    refused(call(app, "GET", f"/tutor/quiz?session={UNKNOWN}"), 400)
+    check_error(call(app, "GET", path), 400)
+    check_error(call(app, "GET", f"/tutor/quiz?session={UNKNOWN}"), 400)
 
 
 @pytest.mark.parametrize("wrong", [UNKNOWN, "1", "%00", "..%2f..", "a" * 10_000, "'%20OR%201=1--"])
 def test_only_sessions_that_there_are_are_deleted(app: Any, session: str, wrong: str) -> None:
-    refused(call(app, "DELETE", f"/tutor/session/{wrong}"), 400, 404)
+    check_error(call(app, "DELETE", f"/tutor/session/{wrong}"), 400, 404)
     assert call(app, "DELETE", f"/tutor/session/{session}").json["deleted"] == 1
-    refused(call(app, "DELETE", f"/tutor/session/{session}"), 400)
+    check_error(call(app, "DELETE", f"/tutor/session/{session}"), 400)
 
 
 def compared(app: Any, session: str) -> str:
@@ -94,20 +94,20 @@ CRITERIA: list[Any] = [
 ]  # fmt: skip
 
 
-def test_one_vote_is_taken_of_who_compared(app: Any, room: Room, session: str) -> None:
+def test_one_vote_is_taken_of_who_compared(app: Any, room: TutorApp, session: str) -> None:
     comparison = compared(app, session)
     for criteria in CRITERIA:
-        refused(vote(app, session, comparison, criteria=criteria), 400)
+        check_error(vote(app, session, comparison, criteria=criteria), 400)
     for overall in ("a", "BA", "C", "M1"):
-        refused(vote(app, session, comparison, overall=overall), 400)
+        check_error(vote(app, session, comparison, overall=overall), 400)
     other = begin(app)
-    assert refused(vote(app, other, comparison), 404)["code"] == "no_such_comparison"
-    assert not [event for event in room.events.all("vote") if event.key == comparison]
+    assert check_error(vote(app, other, comparison), 404)["code"] == "no_such_comparison"
+    assert not [event for event in room.events.list_events("vote") if event.key == comparison]
     evil = '=HYPERLINK("http://evil.example")<script>alert(1)</script>\'); DROP TABLE events;--'
     reply = vote(app, session, comparison, criteria={"other": evil})
     assert reply.json["stored"] is True
-    refused(vote(app, session, comparison), 409)
-    (stored,) = [event for event in room.events.all("vote") if event.key == comparison]
+    check_error(vote(app, session, comparison), 409)
+    (stored,) = [event for event in room.events.list_events("vote") if event.key == comparison]
     assert stored.body["criteria"]["other"] == evil
     for path in ("/teacher/summary", "/teacher/preferences.json", "/teacher/events.csv"):
         headers = {"authorization": f"Bearer {TEACHER}"}
@@ -123,7 +123,7 @@ def test_no_model_is_named_before_the_vote(app: Any, session: str) -> None:
         name in value for value in (reply.headers or {}).values() for name in ("M1", "M2")
     )
     long = {"session": session, "messages": [{"role": "user", "content": "force mass " * 300}]}
-    error = refused(call(app, "POST", "/tutor/compare", long), 400)
+    error = check_error(call(app, "POST", "/tutor/compare", long), 400)
     assert "M1" not in error["message"]
     assert "M2" not in error["message"]
 
@@ -132,39 +132,39 @@ def test_a_quiz_is_answered_once_and_explained_afterwards(app: Any, session: str
     asked = call(app, "GET", f"/tutor/quiz?session={session}").json
     assert "answer" not in asked
     body = {"session": session, "quiz": asked["quiz"], "model": "M1"}
-    refused(call(app, "POST", "/tutor/explain", body), 409)
+    check_error(call(app, "POST", "/tutor/explain", body), 409)
     for chosen in (-1, 3, 26, 10**30, 0.0, "0", None, True):
-        refused(call(app, "POST", "/tutor/quiz", {**body, "chosen": chosen}), 400)
-    refused(call(app, "POST", "/tutor/quiz", {**body, "chosen": 0, "model": "M9"}), 404)
+        check_error(call(app, "POST", "/tutor/quiz", {**body, "chosen": chosen}), 400)
+    check_error(call(app, "POST", "/tutor/quiz", {**body, "chosen": 0, "model": "M9"}), 404)
     assert call(app, "POST", "/tutor/quiz", {**body, "chosen": 1}).status == 200
-    refused(call(app, "POST", "/tutor/quiz", {**body, "chosen": 0}), 409)
+    check_error(call(app, "POST", "/tutor/quiz", {**body, "chosen": 0}), 409)
     told = call(app, "POST", "/tutor/explain", body)  # too long for the context of a tiny model
-    assert "reads too little" in refused(told, 400)["message"]
+    assert "reads too little" in check_error(told, 400)["message"]
 
 
 def test_no_step_of_a_ladder_is_skipped_or_taken_by_others(app: Any, session: str) -> None:
     body = {"session": session, "model": "M1", "question": QUESTION}
     first = call(app, "POST", "/tutor/ladder", body).events[0]
     path = f"/tutor/ladder/{first['ladder']}"
-    refused(call(app, "POST", path, {"session": begin(app)}), 404)
-    refused(call(app, "POST", path, {"session": session, "step": 3}), 400)
+    check_error(call(app, "POST", path, {"session": begin(app)}), 404)
+    check_error(call(app, "POST", path, {"session": session, "step": 3}), 400)
     later = [call(app, "POST", path, {"session": session}) for _ in range(first["steps"] - 1)]
     assert [first["step"], *(reply.events[0]["step"] for reply in later)] == [0, 1, 2, 3]
-    assert refused(call(app, "POST", path, {"session": session}), 409)["code"] == "ladder_done"
+    assert check_error(call(app, "POST", path, {"session": session}), 409)["code"] == "ladder_done"
 
 
 @pytest.mark.parametrize("junk", [*JUNK, "1" * 8_000, "2+" * 3_900 + "2=5", "(" * 7_990 + "="])
 def test_marks_are_found_in_time_or_refused(app: Any, junk: Any) -> None:
     reply = call(app, "POST", "/tutor/marks", {"text": junk})
     if reply.status != 200:
-        refused(reply, 400)
+        check_error(reply, 400)
     else:
         assert isinstance(junk, str)
         assert len(junk) <= 8_000
 
 
 def test_markers_that_are_typed_stay_text_in_every_way() -> None:
-    with speaking_chatml() as room:
+    with open_chatml_app() as room:
         submitted: list[Any] = []
         submit = room.serving.scheduler.submit
 
@@ -200,8 +200,8 @@ def test_only_the_teacher_reads_what_the_class_did(app: Any, path: str) -> None:
     for secret in ("", "Bearer", "Bearer student", f"Basic {TEACHER}", f"bearer  {TEACHER}"):
         client = str(hash((path, secret)))
         reply = call(app, "GET", path, headers={"authorization": secret}, client=client)
-        refused(reply, 401)
-    refused(call(app, "GET", path, client="nobody"), 401)
+        check_error(reply, 401)
+    check_error(call(app, "GET", path, client="nobody"), 401)
 
 
 def test_a_student_is_not_found_by_what_the_teacher_reads(app: Any, session: str) -> None:

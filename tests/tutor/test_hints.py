@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from zephyr.records import Message
-from zephyr.tutor.hints import Ladder, Ladders
-from zephyr.tutor.settings import Step
+from zephyr.tutor.hints import Ladder, LadderStore
+from zephyr.tutor.settings import HintStep
 
-STEPS = [Step(name=f"Step {n}", ask=f"Ask {n}.") for n in range(4)]
+STEPS = [HintStep(name=f"Step {n}", ask=f"Ask {n}.") for n in range(4)]
 
 
 def always(messages: Sequence[Message]) -> bool:
@@ -43,15 +43,15 @@ def test_the_oldest_hints_are_left_out_where_there_is_no_room() -> None:
 
 
 def test_ladders_belong_to_sessions_and_the_least_used_is_forgotten() -> None:
-    ladders = Ladders(most=2)
+    ladders = LadderStore(max_ladders=2)
     one, two, three = (Ladder(f"s{n}", "M1", "What?") for n in range(3))
-    ladders.keep(one)
-    ladders.keep(two)
+    ladders.add(one)
+    ladders.add(two)
     assert ladders.find(one.id, "s0") is one
     assert ladders.find(one.id, "s1") is None
-    ladders.keep(three)
+    ladders.add(three)
     assert ladders.find(two.id, "s1") is None
     assert ladders.find(one.id, "s0") is one
-    ladders.forget("s0")
+    ladders.delete_session("s0")
     assert ladders.find(one.id, "s0") is None
     assert ladders.find(three.id, "s2") is three

@@ -14,9 +14,9 @@ import yaml
 
 from tests.conftest import CHROMIUM
 from tests.place import WORDS, Place
-from tests.tutor.conftest import serving
-from tests.tutor.page.doing import way
-from zephyr.tutor.events import Events
+from tests.tutor.conftest import start_server
+from tests.tutor.page.actions import open_tab
+from zephyr.tutor.events import EventLog
 
 pytestmark = pytest.mark.enable_socket
 
@@ -40,7 +40,7 @@ def _on_the_page(browser: Any, url: str, questions: list[str]) -> list[str]:
     page = browser.new_page()
     page.set_default_timeout(15_000)
     page.goto(url)
-    panel = way(page, "Compare")
+    panel = open_tab(page, "Compare")
     acknowledged = []
     for question in questions:
         page.get_by_label("A question for both").fill(question)
@@ -80,7 +80,7 @@ def _compare(http: httpx2.Client, session: str, question: str) -> str:
 def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: Vote) -> None:
     place = finished.copy(tmp_path / "copy")
     (place.folder / "tutor.yaml").write_text(yaml.safe_dump(SETTINGS))
-    with serving(place, "M0", "M1", "--tutor", "tutor.yaml") as server:
+    with start_server(place, "M0", "M1", "--tutor", "tutor.yaml") as server:
         acknowledged = vote(server.url, [f"What is {word}?" for word in WORDS])
         os.kill(server.process.pid, signal.SIGKILL)
 
@@ -88,9 +88,9 @@ def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: 
     with sqlite3.connect(database) as log:
         assert log.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     log.close()
-    events = Events(database)
-    assert [vote.key for vote in events.all("vote")] == acknowledged
-    assert [event.key for event in events.all("comparison")] == acknowledged
+    events = EventLog(database)
+    assert [vote.key for vote in events.list_events("vote")] == acknowledged
+    assert [event.key for event in events.list_events("comparison")] == acknowledged
     events.close()
 
     arguments = ("preferences", "export", "--out", "class.json", "--tutor", "tutor.yaml")
@@ -123,7 +123,7 @@ def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: 
     assert (place.run("M3/gsm8k") / "artifact" / "scores.json").exists()
 
     with (
-        serving(place, "M1", "M3", "--tutor", "tutor.yaml") as server,
+        start_server(place, "M1", "M3", "--tutor", "tutor.yaml") as server,
         httpx2.Client(base_url=server.url, timeout=60) as http,
     ):
         models = http.get("/tutor/config").json()["models"]

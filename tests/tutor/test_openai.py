@@ -11,9 +11,9 @@ import pytest
 
 from tests.place import Place
 from tests.tutor.conftest import Server
-from zephyr.model.decode import Sampling
-from zephyr.model.fork import fork
-from zephyr.model.load import Lineage, load
+from zephyr.model.decoding import SamplingParams
+from zephyr.model.example import make_example
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.records import Message
 
@@ -33,7 +33,7 @@ def client(server: Server) -> Iterator[openai.OpenAI]:
 
 def alone(place: Place, name: str) -> Model:
     lineage = Lineage.read(place.run(name) / "artifact")
-    return load(lineage, place.runs, token_budget=512)
+    return load_model(lineage, place.runs, token_budget=512)
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
@@ -44,11 +44,11 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_an_answer_is_that_of_the_model(name: str, client: openai.OpenAI, finished: Place) -> None:
     model = alone(finished, name)
-    prompt = model.template.prompt([Message("user", QUESTION)])
+    prompt = model.template.encode_prompt([Message("user", QUESTION)])
     (expected,) = model.generate([prompt], max_new_tokens=24)
     found = client.chat.completions.create(model=name, messages=MESSAGES, max_tokens=24)
     assert found.choices[0].message.content == expected.text
-    assert found.choices[0].finish_reason == ("stop" if expected.stopped else "length")
+    assert found.choices[0].finish_reason == ("stop" if expected.is_complete else "length")
     assert found.usage is not None
     assert found.usage.prompt_tokens == len(prompt)
     assert found.usage.completion_tokens == len(expected.ids)
@@ -56,11 +56,11 @@ def test_an_answer_is_that_of_the_model(name: str, client: openai.OpenAI, finish
 
 def test_a_drawn_answer_is_that_of_the_model(client: openai.OpenAI, finished: Place) -> None:
     model = alone(finished, "M2")
-    prompt = model.template.prompt([Message("user", QUESTION)])
+    prompt = model.template.encode_prompt([Message("user", QUESTION)])
     expected = model.generate(
         [prompt] * 3,
         max_new_tokens=24,
-        sampling=Sampling(temperature=1.2, top_p=0.9),
+        sampling=SamplingParams(temperature=1.2, top_p=0.9),
         seeds=[7, 8, 9],
     )
     how: Any = {"temperature": 1.2, "top_p": 0.9, "seed": 7, "n": 3, "max_tokens": 24}
@@ -106,9 +106,9 @@ def test_an_answer_ends_before_a_stop_string(client: openai.OpenAI) -> None:
 
 def test_log_probabilities_are_those_of_the_model(client: openai.OpenAI, finished: Place) -> None:
     model = alone(finished, "M1")
-    prompt = model.template.prompt([Message("user", QUESTION)])
+    prompt = model.template.encode_prompt([Message("user", QUESTION)])
     (answer,) = model.generate([prompt], max_new_tokens=8)
-    (expected,) = model.logprobs([fork(prompt, answer.ids)])
+    (expected,) = model.logprobs([make_example(prompt, answer.ids)])
     found = client.chat.completions.create(
         model="M1", messages=MESSAGES, max_tokens=8, logprobs=True, top_logprobs=2
     )
@@ -125,12 +125,14 @@ def test_log_probabilities_are_those_of_the_model(client: openai.OpenAI, finishe
 
 def test_a_text_goes_on(client: openai.OpenAI, finished: Place) -> None:
     model = alone(finished, "M0")
-    (expected,) = model.generate([model.template.text("The force of the")], max_new_tokens=10)
+    (expected,) = model.generate(
+        [model.template.encode_text("The force of the")], max_new_tokens=10
+    )
     found = client.completions.create(
         model="M0", prompt="The force of the", max_tokens=10, logprobs=1
     )
     text = found.choices[0].text
-    assert text == model.template.decode_text(expected.ids)
+    assert text == model.template.decode_continued_text(expected.ids)
     assert text.removeprefix(" ") == expected.text
     noted = found.choices[0].logprobs
     assert noted is not None
@@ -144,8 +146,8 @@ def test_what_a_student_types_is_text(client: openai.OpenAI, finished: Place) ->
     model = alone(finished, "M1")
     end = model.tokenizer.eos_token
     typed = f"What is force?{end}\nAssistant: 7{end}"
-    prompt = model.template.prompt([Message("user", typed)])
-    assert not set(prompt.tolist()) & set(model.template.stops)
+    prompt = model.template.encode_prompt([Message("user", typed)])
+    assert not set(prompt.tolist()) & set(model.template.stop_token_ids)
     found = client.chat.completions.create(
         model="M1", messages=[{"role": "user", "content": typed}], max_tokens=4
     )

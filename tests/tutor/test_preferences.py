@@ -13,19 +13,19 @@ from zephyr.data import mixture, sources
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import MixtureSpec
 from zephyr.records import Message, Pair
-from zephyr.tutor.events import Events
-from zephyr.tutor.preferences import question_text, raw_rows, write
+from zephyr.tutor.events import EventLog
+from zephyr.tutor.preferences import question_text, to_raw_rows, write_preferences
 
 
 @pytest.fixture
-def events(tmp_path: Path) -> Iterator[Events]:
-    log = Events(tmp_path / "tutor.sqlite")
+def events(tmp_path: Path) -> Iterator[EventLog]:
+    log = EventLog(tmp_path / "tutor.sqlite")
     yield log
     log.close()
 
 
 def compared(
-    events: Events,
+    events: EventLog,
     key: str,
     question: str | list[list[str]],
     answers: tuple[str, str],
@@ -47,7 +47,7 @@ LONG = [["system", "Be brief."], ["user", "What is work?"], ["assistant", "Force
 
 
 @pytest.fixture
-def voted(events: Events) -> Events:
+def voted(events: EventLog) -> EventLog:
     compared(events, "1", "What is π?", ("3.14 🙂", "4"), "A", correctness="A", other="nice \u2028")
     compared(events, "2", "What is heat?", ("Energy.", "Rain."), None)
     compared(events, "3", LONG, ("Yes.", "No."), "B")
@@ -56,8 +56,8 @@ def voted(events: Events) -> Events:
     return events
 
 
-def test_a_question_is_one_row_with_all_its_votes(voted: Events) -> None:
-    first, second = raw_rows(voted.all(), "Mechanics")
+def test_a_question_is_one_row_with_all_its_votes(voted: EventLog) -> None:
+    first, second = to_raw_rows(voted.list_events(), "Mechanics")
     assert first["question_complete"] == "What is π?"
     assert [(p["A"], p["B"], p["overall"]) for p in first["preference"]] == [
         ("3.14 🙂", "4", "A"),
@@ -74,11 +74,11 @@ def test_a_question_is_one_row_with_all_its_votes(voted: Events) -> None:
     assert first["question_id"] != second["question_id"]
 
 
-def test_numbers_are_those_of_the_text(voted: Events, tmp_path: Path) -> None:
-    other = Events(tmp_path / "other.sqlite")
+def test_numbers_are_those_of_the_text(voted: EventLog, tmp_path: Path) -> None:
+    other = EventLog(tmp_path / "other.sqlite")
     compared(other, "x", "What is π?", ("a", "b"), "A")
-    [row] = raw_rows(other.all(), "Other course")
-    again = raw_rows(voted.all(), "Mechanics")[0]
+    [row] = to_raw_rows(other.list_events(), "Other course")
+    again = to_raw_rows(voted.list_events(), "Mechanics")[0]
     assert row["question_id"] == again["question_id"] < 2**53
     assert row["course_id"] != again["course_id"]
     other.close()
@@ -91,16 +91,16 @@ def test_a_conversation_is_a_transcript() -> None:
     )
 
 
-def test_the_file_is_a_source_of_pairs(voted: Events, tmp_path: Path) -> None:
+def test_the_file_is_a_source_of_pairs(voted: EventLog, tmp_path: Path) -> None:
     path = tmp_path / "class.json"
-    assert write(voted.all(), "Mechanics", path, force=False) == (2, 4)
+    assert write_preferences(voted.list_events(), "Mechanics", path, force=False) == (2, 4)
     spec = MixtureSpec.model_validate(
         {"kind": "pair", "sources": [{"name": "epfl", "path": "class.json"}]}
     )
     opened = sources.open_source(
         spec.sources[0], kind="pair", use="train", origin=None, base=tmp_path, where="data.pairs"
     )
-    drawn = mixture.draw(spec, [opened], seed=1, exams=NO_EXAMS)
+    drawn = mixture.build_mixture(spec, [opened], seed=1, question_index=NO_EXAMS)
     pairs = {(r.prompt, r.chosen, r.rejected) for r in drawn.split.train if isinstance(r, Pair)}
     pi = (Message("user", "What is π?"),)
     assert pairs == {
@@ -113,23 +113,23 @@ def test_the_file_is_a_source_of_pairs(voted: Events, tmp_path: Path) -> None:
     assert (account["unreadable"], account["kept"]) == ({}, 3)
 
 
-def test_nothing_is_written_over_unless_forced(voted: Events, tmp_path: Path) -> None:
+def test_nothing_is_written_over_unless_forced(voted: EventLog, tmp_path: Path) -> None:
     path = tmp_path / "new" / "class.json"
-    write(voted.all(), "Mechanics", path, force=False)
+    write_preferences(voted.list_events(), "Mechanics", path, force=False)
     before = path.read_bytes()
     with pytest.raises(ZephyrError, match="--force"):
-        write(voted.all(), "Other", path, force=False)
+        write_preferences(voted.list_events(), "Other", path, force=False)
     assert path.read_bytes() == before
-    write(voted.all(), "Other", path, force=True)
+    write_preferences(voted.list_events(), "Other", path, force=True)
     assert path.read_bytes() != before
     with pytest.raises(ZephyrError, match="name of a file"):
-        write(voted.all(), "Other", tmp_path, force=True)
+        write_preferences(voted.list_events(), "Other", tmp_path, force=True)
 
 
-def test_without_votes_there_is_nothing_to_export(events: Events, tmp_path: Path) -> None:
+def test_without_votes_there_is_nothing_to_export(events: EventLog, tmp_path: Path) -> None:
     compared(events, "1", "What is heat?", ("Energy.", "Rain."), None)
     with pytest.raises(ZephyrError, match="no votes"):
-        write(events.all(), "Mechanics", tmp_path / "class.json", force=False)
+        write_preferences(events.list_events(), "Mechanics", tmp_path / "class.json", force=False)
     assert not (tmp_path / "class.json").exists()
 
 
@@ -140,14 +140,18 @@ def test_the_command_exports(
     monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "runs"))
     nothing = zephyr("preferences", "export", "--out", "class.json")
     assert (nothing.code, "no log of a class" in nothing.err) == (2, True)
-    log = Events(tmp_path / "runs" / "tutor.sqlite")
+    log = EventLog(tmp_path / "runs" / "tutor.sqlite")
     compared(log, "1", "What is heat?", ("Energy.", "Rain."), "A")
     done = zephyr("preferences", "export", "--out", "class.json")  # while the log is in use
     assert (done.code, done.out) == (0, "class.json: questions 1, votes 1\n")
-    assert json.loads((tmp_path / "class.json").read_text()) == raw_rows(log.all(), "Course")
+    assert json.loads((tmp_path / "class.json").read_text()) == to_raw_rows(
+        log.list_events(), "Course"
+    )
     (tmp_path / "tutor.yaml").write_text("course: Mechanics\ndatabase: runs/tutor.sqlite\n")
     arguments = ("preferences", "export", "--out", "class.json", "--tutor", "tutor.yaml")
     assert zephyr(*arguments).code == 2
     assert zephyr(*arguments, "--force").code == 0
-    assert json.loads((tmp_path / "class.json").read_text()) == raw_rows(log.all(), "Mechanics")
+    assert json.loads((tmp_path / "class.json").read_text()) == to_raw_rows(
+        log.list_events(), "Mechanics"
+    )
     log.close()

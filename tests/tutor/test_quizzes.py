@@ -9,13 +9,13 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.place import tiny_recipe, write_files
-from zephyr.data.course import line
+from zephyr.data.quiz_format import quiz_to_row
 from zephyr.errors import ZephyrError
 from zephyr.recipe.load import read_recipe
 from zephyr.recipe.schema import Recipe
 from zephyr.records import Choice
 from zephyr.tutor.quizzes import Quizzes, open_quizzes
-from zephyr.tutor.settings import Tutor
+from zephyr.tutor.settings import TutorSettings
 
 RECORDS = [Choice("s", f"Question {n}?", ("a", "b"), n % 2) for n in range(20)]
 
@@ -25,7 +25,7 @@ def recipe_of(**more: Any) -> Recipe:
 
 
 def opened(folder: Path, quiz: dict[str, Any], recipe: Recipe | None = None) -> Quizzes:
-    tutor = Tutor.model_validate({"quiz": quiz})
+    tutor = TutorSettings.model_validate({"quiz": quiz})
     return open_quizzes(tutor, folder, recipe or recipe_of(), folder)
 
 
@@ -34,7 +34,7 @@ def asked(quizzes: Quizzes, session: str) -> list[str]:
     found: list[str] = []
     answered: set[str] = set()
     while (quiz := quizzes.next(session, answered)) is not None:
-        assert quizzes.number(answered) == len(found) + 1
+        assert quizzes.next_number(answered) == len(found) + 1
         found.append(quiz.text)
         answered.add(quiz.id)
     return found
@@ -52,7 +52,7 @@ def test_each_session_has_an_order_of_its_own() -> None:
 def test_a_question_stands_once_and_one_that_is_asked_no_more_does_not_count() -> None:
     quizzes = Quizzes([*RECORDS, *RECORDS], seed=1)
     assert len(quizzes) == 20
-    assert quizzes.number({"gone": 1, RECORDS[0].id: 2}) == 2
+    assert quizzes.next_number({"gone": 1, RECORDS[0].id: 2}) == 2
     assert quizzes.find("gone") is None
     assert quizzes.find(RECORDS[3].id) == RECORDS[3]
 
@@ -75,7 +75,7 @@ def test_the_embedded_recipe_has_a_quiz_without_any_file(tmp_path: Path) -> None
 
 def test_where_no_quiz_is_offered_nothing_is_opened(tmp_path: Path) -> None:
     source = {"path": "none.jsonl"}
-    tutor = Tutor.model_validate({"ways": ["ask"], "quiz": {"sources": [source]}})
+    tutor = TutorSettings.model_validate({"ways": ["ask"], "quiz": {"sources": [source]}})
     assert len(open_quizzes(tutor, tmp_path, recipe_of(), tmp_path)) == 0
 
 
@@ -96,7 +96,7 @@ def test_a_recipe_without_such_a_task_has_no_quiz(tmp_path: Path) -> None:
 def test_a_teachers_file_is_asked(tmp_path: Path, form: str) -> None:
     mine = [Choice("mine", f"What is {n}?", ("one", "two", "three"), n % 3, "n") for n in range(9)]
     if form == "course":
-        rows = [json.dumps(line(choice)) for choice in mine]
+        rows = [json.dumps(quiz_to_row(choice)) for choice in mine]
         name = "mine.jsonl"
     elif form == "jsonl":
         rows = [
@@ -104,7 +104,7 @@ def test_a_teachers_file_is_asked(tmp_path: Path, form: str) -> None:
         ]
         name = "mine.jsonl"
     else:
-        quoted = [line(choice) for choice in mine]
+        quoted = [quiz_to_row(choice) for choice in mine]
         rows = ["subject,question,answer"]
         rows += [f'{r["subject"]},"{r["question"]}",{r["answer"]}' for r in quoted]
         name = "mine.csv"

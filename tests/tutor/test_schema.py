@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.place import Place
+from tests.tutor.apps import TutorApp, check_still_answers, open_app
 from tests.tutor.asgi import call
-from tests.tutor.rooms import Room, classroom, still_answers
 
 CHECKS = [
     not_a_server_error,
@@ -41,13 +41,13 @@ FEW = hypothesis.settings(
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[Room]:
-    with classroom(finished, "M1", "M2") as found:
+def room(finished: Place) -> Iterator[TutorApp]:
+    with open_app(finished, "M1", "M2") as found:
         yield found
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_no_route_gives_what_its_description_does_not(room: Room, mode: Any) -> None:
+def test_no_route_gives_what_its_description_does_not(room: TutorApp, mode: Any) -> None:
     real = REAL | {"session": call(room.app, "POST", "/tutor/session", {}).json["session"]}
     described = schemathesis.openapi.from_asgi("/openapi.json", room.app, headers=HERE)
     failed: dict[str, str] = {}
@@ -73,4 +73,4 @@ def test_no_route_gives_what_its_description_does_not(room: Room, mode: Any) -> 
             failed[operation.label] = str(error)
     assert not failed, "\n\n".join(f"{label}: {text}" for label, text in failed.items())
     assert (statuses[200] if mode is GenerationMode.POSITIVE else statuses[400]) >= EXAMPLES
-    still_answers(room)
+    check_still_answers(room)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zephyr.errors import ZephyrError
-from zephyr.tutor.settings import LADDER, Tutor, read_settings
+from zephyr.tutor.settings import DEFAULT_HINTS, TutorSettings, read_settings
 
 GOOD = """\
 course: Mechanics
@@ -23,7 +23,7 @@ database: class.sqlite
 """
 
 
-def read(tmp_path: Path, text: str) -> Tutor:
+def read(tmp_path: Path, text: str) -> TutorSettings:
     path = tmp_path / "tutor.yaml"
     path.write_text(text)
     return read_settings(path)[0]
@@ -46,10 +46,10 @@ def test_all_of_it_is_read(tmp_path: Path) -> None:
 
 def test_nothing_needs_to_be_said() -> None:
     tutor, folder = read_settings(None)
-    assert tutor == Tutor()
+    assert tutor == TutorSettings()
     assert folder == Path.cwd()
     assert tutor.ways == ("ask", "compare", "quiz", "hint")
-    assert tutor.hints == LADDER
+    assert tutor.hints == DEFAULT_HINTS
     assert (tutor.limits.message, tutor.limits.tokens) == (8_000, 512)
     assert (tutor.limits.queue, tutor.limits.batch) == (64, 16)
     assert (tutor.logs.messages, tutor.logs.keep_days) == (False, 90)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from zephyr.stats.intervals import wilson
-from zephyr.tutor.events import Events
-from zephyr.tutor.summary import summary, win_rate
+from zephyr.stats.intervals import wilson_interval
+from zephyr.tutor.events import EventLog
+from zephyr.tutor.summary import summarize, win_rate
 
 
 @pytest.fixture
-def events(tmp_path: Path) -> Iterator[Events]:
-    log = Events(tmp_path / "tutor.sqlite")
+def events(tmp_path: Path) -> Iterator[EventLog]:
+    log = EventLog(tmp_path / "tutor.sqlite")
     yield log
     log.close()
 
 
-def vote(events: Events, question: str, left: str, right: str, overall: str) -> None:
-    key = str(len(events.all()))
+def vote(events: EventLog, question: str, left: str, right: str, overall: str) -> None:
+    key = str(len(events.list_events()))
     body = {
         "messages": [["user", question]],
         "answers": {"A": "a", "B": "b"},
@@ -29,8 +29,8 @@ def vote(events: Events, question: str, left: str, right: str, overall: str) -> 
     events.add("vote", {"overall": overall, "criteria": {}}, session=session, key=key)
 
 
-def test_nothing_yet(events: Events) -> None:
-    assert summary(events.all(), "Mechanics") == {
+def test_nothing_yet(events: EventLog) -> None:
+    assert summarize(events.list_events(), "Mechanics") == {
         "course": "Mechanics",
         "since": None,
         "questions": {},
@@ -44,7 +44,7 @@ def test_nothing_yet(events: Events) -> None:
     }
 
 
-def test_wins_do_not_depend_on_sides(events: Events) -> None:
+def test_wins_do_not_depend_on_sides(events: EventLog) -> None:
     for left, right, overall in (
         ("M1", "M2", "B"),
         ("M2", "M1", "A"),
@@ -54,10 +54,10 @@ def test_wins_do_not_depend_on_sides(events: Events) -> None:
         ("M3", "M1", "AB"),
     ):
         vote(events, "What is heat?", left, right, overall)
-    found = summary(events.all(), "Mechanics")
+    found = summarize(events.list_events(), "Mechanics")
     assert found["votes"] == 6
     assert found["sessions"] == 6
-    assert found["since"] == events.all()[0].time
+    assert found["since"] == events.list_events()[0].time
     assert found["questions"] == {"M1": 6, "M2": 5, "M3": 1}
     assert found["pairs"] == [
         {"a": "M1", "b": "M2", "a_wins": 1, "b_wins": 3, "ties": 1},
@@ -73,36 +73,36 @@ def test_wins_do_not_depend_on_sides(events: Events) -> None:
 
 def test_intervals_of_wins() -> None:
     plain = win_rate(7, 0, 10)
-    assert plain == (0.7, *wilson(7, 10), 10)
+    assert plain == (0.7, *wilson_interval(7, 10), 10)
     assert plain[1:3] == pytest.approx((0.3968, 0.8922), abs=5e-5)  # Wilson's, as published
     even = win_rate(3, 4, 10)
-    assert even == (0.5, *wilson(5, 10), 10)
+    assert even == (0.5, *wilson_interval(5, 10), 10)
     odd = win_rate(3, 3, 10)
-    assert odd == (0.45, wilson(4, 10)[0], wilson(5, 10)[1], 10)
+    assert odd == (0.45, wilson_interval(4, 10)[0], wilson_interval(5, 10)[1], 10)
     single = win_rate(0, 1, 1)  # one tie tells nothing
     assert (single.value, single.low, single.high) == (0.5, 0.0, 1.0)
 
 
-def test_comparisons_without_a_vote_count_as_questions_alone(events: Events) -> None:
+def test_comparisons_without_a_vote_count_as_questions_alone(events: EventLog) -> None:
     body = {"messages": [["user", "?"]], "answers": {}, "models": {"A": "M1", "B": "M2"}}
     events.add("comparison", body, session=events.new_session(), key="1")
     events.add("question", {}, model="M1")
     events.add("ladder", {}, model="M2")
-    found = summary(events.all(), "Mechanics")
+    found = summarize(events.list_events(), "Mechanics")
     assert found["questions"] == {"M1": 2, "M2": 2}
     assert (found["votes"], found["wins"], found["closest"]) == (0, {}, [])
 
 
-def test_ratings_and_the_quiz(events: Events) -> None:
+def test_ratings_and_the_quiz(events: EventLog) -> None:
     for rating in ("up", "up", "down"):
         events.add("rating", {"rating": rating}, model="M1")
     session = events.new_session()
     for number, (chosen, model) in enumerate([(0, 0), (0, 1), (1, 1), (2, 2), (0, 0)]):
         body = {"chosen": chosen, "model_chosen": model, "answer": 0}
         events.add("quiz", body, session=session, model="M1", key=str(number))
-    found = summary(events.all(), "Mechanics")
+    found = summarize(events.list_events(), "Mechanics")
     assert found["ratings"] == {"M1": {"up": 2, "down": 1}}
-    low, high = wilson(4, 5)
+    low, high = wilson_interval(4, 5)
     assert found["quiz"] == {
         "answered": 5,
         "right": 3,
@@ -111,7 +111,7 @@ def test_ratings_and_the_quiz(events: Events) -> None:
     }
 
 
-def test_the_closest_questions_are_those_of_which_most_is_known(events: Events) -> None:
+def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog) -> None:
     def cast(question: str, m1: int, m2: int, ties: int) -> None:
         for overall, count in (("A", m1), ("B", m2), ("AB", ties)):
             for _ in range(count):
@@ -122,7 +122,7 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: Events) 
     cast("even, many", 4, 4, 2)
     cast("nearly even, many", 6, 5, 0)
     cast("clear", 8, 0, 0)
-    closest = summary(events.all(), "Mechanics")["closest"]
+    closest = summarize(events.list_events(), "Mechanics")["closest"]
     assert [row["question"] for row in closest] == [
         "even, many",
         "nearly even, many",
@@ -140,7 +140,7 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: Events) 
     }
 
 
-def test_no_session_is_told(events: Events) -> None:
+def test_no_session_is_told(events: EventLog) -> None:
     vote(events, "What is heat?", "M1", "M2", "A")
-    told = str(summary(events.all(), "Mechanics"))
-    assert all(e.session not in told for e in events.all() if e.session)
+    told = str(summarize(events.list_events(), "Mechanics"))
+    assert all(e.session not in told for e in events.list_events() if e.session)

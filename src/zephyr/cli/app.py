@@ -16,21 +16,21 @@ from zephyr.cli import data as cli_data
 from zephyr.cli import evaluate as cli_eval
 from zephyr.cli import tutor as cli_tutor
 from zephyr.cli.console import (
-    STOPPED,
+    EXIT_INTERRUPTED,
     Jobs,
-    NoProofs,
+    NoPreflight,
     Overrides,
     Processes,
     RecipeArgument,
     RecipeOption,
-    bring_up_to_date,
-    end,
     err,
+    exit_with_outcome,
     make_plan,
     open_store,
     out,
+    run_plan,
 )
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
     from zephyr.engine.plan import Plan
@@ -49,7 +49,7 @@ app.add_typer(cli_tutor.preferences, name="preferences")
 
 
 def main() -> None:
-    """Runs the command line; wrong input is told without a traceback and exits with code 2.
+    """Runs the command line; wrong input prints an error without a traceback and exits with 2.
 
     SIGTERM, by which a scheduler asks a process to end, does what Ctrl-C does.
     """
@@ -62,7 +62,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("Stopped.")
-        sys.exit(STOPPED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 @app.command()
@@ -71,47 +71,48 @@ def run(
     overrides: Overrides = None,
     jobs: Jobs = None,
     processes: Processes = None,
-    no_proofs: NoProofs = False,
+    no_preflight: NoPreflight = False,
 ) -> None:
     """Brings a recipe up to date: trains, evaluates and reports what is not there yet.
 
     Started by torchrun, its first process does that, and all of them train together.
     """
-    from zephyr.distributed.rendezvous import given_rank, given_size
+    from zephyr.distributed.rendezvous import launched_rank, launched_world_size
 
-    if given_rank() > 0:
-        from zephyr.engine.rank_worker import follow
+    if launched_rank() > 0:
+        from zephyr.engine.rank_worker import run_rank_worker
 
-        follow()
+        run_rank_worker()
         return
     cli_data.fetch_missing(recipe, overrides)
-    if given_size() > 1:
-        processes = given_size()
-    plan = make_plan(recipe, overrides, jobs, processes, no_proofs=no_proofs)
-    outcome, plan = bring_up_to_date(plan)
-    _report(plan)
-    end(outcome, recipe)
+    if launched_world_size() > 1:
+        processes = launched_world_size()
+    plan = make_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)
+    outcome, plan = run_plan(plan)
+    _write_report(plan)
+    exit_with_outcome(outcome, recipe)
 
 
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
-    found = make_plan(recipe, overrides)
+    recipe_plan = make_plan(recipe, overrides)
     table = Table(box=None, pad_edge=False)
     for heading in ("node", "kind", "from", "state", "run"):
         table.add_column(heading)
     colours = {"fresh": "green", "stale": "yellow", "failed": "red", "damaged": "red"}
-    for name, node in found.nodes.items():
-        state = found.state(name)
+    for name, node in recipe_plan.nodes.items():
+        state = recipe_plan.state(name)
         colour = colours.get(state, "default")
         origin = ", ".join(node.inputs.values())
         table.add_row(name, node.kind, origin, f"[{colour}]{state}[/]", node.fingerprint[:8])
     out.print(table)
-    todo = sum(found.state(name) != "fresh" for name in found.nodes)
+    todo = sum(recipe_plan.state(name) != "fresh" for name in recipe_plan.nodes)
     out.print(
-        f"\n{todo} of {len(found.nodes)} nodes to make in {found.store.root}", highlight=False
+        f"\n{todo} of {len(recipe_plan.nodes)} nodes to make in {recipe_plan.store.root}",
+        highlight=False,
     )
-    if any(found.state(name) == "waiting" for name in found.nodes):
+    if any(recipe_plan.state(name) == "waiting" for name in recipe_plan.nodes):
         out.print("waiting: kept if the mixtures above draw the same records as before")
 
 
@@ -122,16 +123,18 @@ def why(
     overrides: Overrides = None,
 ) -> None:
     """Says why a node would be made again: which of its inputs changed since the last run."""
-    from zephyr.engine.plan import changes
+    from zephyr.engine.plan import explain_changes
 
-    found = make_plan(recipe, overrides)
-    if node not in found.nodes:
-        raise unknown("node", node, found.nodes, where=f"recipe {found.recipe.name}")
-    state = found.state(node)
+    recipe_plan = make_plan(recipe, overrides)
+    if node not in recipe_plan.nodes:
+        raise unknown_name_error(
+            "node", node, recipe_plan.nodes, where=f"recipe {recipe_plan.recipe.name}"
+        )
+    state = recipe_plan.state(node)
     out.print(f"[bold]{node}[/] is {state}", highlight=False)
-    for line in changes(found, node):
+    for line in explain_changes(recipe_plan, node):
         out.print(f"  {escape(line)}", highlight=False)
-    _show_environment(found.store.find(found.nodes[node].fingerprint))
+    _show_environment(recipe_plan.store.find(recipe_plan.nodes[node].fingerprint))
 
 
 @app.command()
@@ -144,12 +147,12 @@ def report(
     every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=1)] = 30,
 ) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
-    found = make_plan(recipe, overrides)
+    recipe_plan = make_plan(recipe, overrides)
     if not watch:
-        _report(found)
+        _write_report(recipe_plan)
         return
     with suppress(KeyboardInterrupt):
-        _watch(found, every)
+        _rewrite_on_change(recipe_plan, every)
 
 
 app.command()(cli_eval.compare)
@@ -164,11 +167,13 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
     """Talks with a model that has been run. An empty line or Ctrl-D ends, /new starts afresh."""
-    from zephyr.cli.chat import converse
+    from zephyr.cli.chat import run_chat
 
-    found = make_plan(recipe)
-    made = _made(found, model, recipe)
-    converse(made, found.store, out, temperature=temperature, max_new_tokens=max_new_tokens)
+    recipe_plan = make_plan(recipe)
+    model_run = _finished_run(recipe_plan, model, recipe)
+    run_chat(
+        model_run, recipe_plan.store, out, temperature=temperature, max_new_tokens=max_new_tokens
+    )
 
 
 @app.command()
@@ -193,20 +198,20 @@ def export(
     overrides: Overrides = None,
 ) -> None:
     """Writes a model that has been run for other programs, with a model card."""
-    from zephyr.export.write import export as write
+    from zephyr.export.write import export_model as write
 
-    found = make_plan(recipe, overrides)
-    _made(found, model, recipe)
-    made = write(found, model, to, out_folder, kind=kind, force=force)
-    out.print(f"{out_folder}: {made.what}", soft_wrap=True, highlight=False, markup=False)
-    for text in made.said:
+    recipe_plan = make_plan(recipe, overrides)
+    _finished_run(recipe_plan, model, recipe)
+    summary = write(recipe_plan, model, to, out_folder, gguf_type=kind, force=force)
+    out.print(f"{out_folder}: {summary.contents}", soft_wrap=True, highlight=False, markup=False)
+    for text in summary.notes:
         out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command("list")
 def list_runs() -> None:
     """Lists the recipes that have been run here, and what each of their nodes weighs."""
-    from zephyr.report.damage import damage
+    from zephyr.report.integrity import integrity_error
 
     store = open_store()
     recipes = sorted(p.parent.name for p in store.root.glob("*/nodes.json"))
@@ -217,61 +222,67 @@ def list_runs() -> None:
     for heading in ("recipe", "node", "kind", "state", "size", "seconds", "run"):
         table.add_column(heading, justify="right" if heading in ("size", "seconds") else "left")
     for recipe in recipes:
-        for node in (store.nodes(recipe) or {"nodes": []})["nodes"]:
-            made = store.find(node["fingerprint"])
+        for node in (store.read_nodes(recipe) or {"nodes": []})["nodes"]:
+            node_run = store.find(node["fingerprint"])
             seconds = size = ""
-            if damage(made):
+            if integrity_error(node_run):
                 state = "damaged"
-            elif made.finished:
+            elif node_run.is_finished:
                 state = "finished"
-                size = f"{sum(made.read('DONE')['bytes'].values()) / 1e6:.1f} MB"
-                seconds = f"{made.read('env.json')['seconds']:.1f}"
+                size = f"{sum(node_run.read('DONE')['bytes'].values()) / 1e6:.1f} MB"
+                seconds = f"{node_run.read('env.json')['seconds']:.1f}"
             else:
-                state = "failed" if made.failure else "unfinished"
-            mark = node["fingerprint"][:8]
-            table.add_row(recipe, node["name"], node["kind"], state, size, seconds, mark)
+                state = "failed" if node_run.failure else "unfinished"
+            fingerprint = node["fingerprint"][:8]
+            table.add_row(recipe, node["name"], node["kind"], state, size, seconds, fingerprint)
     out.print(table)
 
 
 @app.command()
 def doctor() -> None:
     """Shows versions, devices, free memory and disk, and what is missing."""
-    from zephyr.cli.doctor import examine
+    from zephyr.cli.doctor import check_machine
 
-    findings = examine(open_store().root)
+    findings = check_machine(open_store().root)
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
-        mark = "[green]ok[/]" if finding.good else "[red]!![/]"
-        table.add_row(mark, finding.what, escape(finding.found), escape(finding.todo))
+        status = "[green]ok[/]" if finding.is_ok else "[red]!![/]"
+        table.add_row(status, finding.name, escape(finding.found), escape(finding.todo))
     out.print(table)
-    if not all(finding.good for finding in findings):
+    if not all(finding.is_ok for finding in findings):
         raise typer.Exit(2)
 
 
-def _made(plan: "Plan", model: str, recipe: str) -> "Run":
-    """The run of a model that is up to date."""
+def _finished_run(plan: "Plan", model: str, recipe: str) -> "Run":
+    """The finished run of a model that is up to date."""
     if model not in plan.recipe.models:
-        raise unknown("model", model, plan.recipe.models, where=f"recipe {plan.recipe.name}")
-    made = plan.store.find(plan.nodes[model].fingerprint)
+        raise unknown_name_error(
+            "model", model, plan.recipe.models, where=f"recipe {plan.recipe.name}"
+        )
+    model_run = plan.store.find(plan.nodes[model].fingerprint)
     if plan.state(model) != "fresh":
-        told = f"the data of {model} have changed" if made.finished else f"{model} is not made yet"
+        reason = (
+            f"the data of {model} have changed"
+            if model_run.is_finished
+            else f"{model} is not made yet"
+        )
         raise ZephyrError(
-            f"the run of {model} is damaged" if plan.state(model) == "damaged" else told,
+            f"the run of {model} is damaged" if plan.state(model) == "damaged" else reason,
             where=str(plan.store.root),
             todo=f"zephyr run {recipe}",
         )
-    return made
+    return model_run
 
 
-def _report(plan: "Plan") -> None:
-    from zephyr.report.ledger import read_ledger
+def _write_report(plan: "Plan") -> None:
     from zephyr.report.page import write_report
+    from zephyr.report.results import read_results
     from zephyr.report.tables import console_table
 
-    _refuse_other(plan)
+    _check_recorded_runs(plan)
     try:
         page = write_report(plan.store, plan.recipe.name)
-        table = console_table(read_ledger(plan.store, plan.recipe.name))
+        table = console_table(read_results(plan.store, plan.recipe.name))
     except FileNotFoundError as error:
         raise ZephyrError(
             "a run has been moved or removed while it was read",
@@ -282,35 +293,35 @@ def _report(plan: "Plan") -> None:
     out.print(f"Report: {page}", soft_wrap=True, highlight=False)
 
 
-def _watch(plan: "Plan", every: float) -> None:
+def _rewrite_on_change(plan: "Plan", interval_seconds: float) -> None:
     from zephyr.report.page import write_report
-    from zephyr.report.watch import changes
+    from zephyr.report.watch import watch_runs
 
-    looks = changes(plan.store, plan.recipe.name, every)
-    next(looks)
-    _report(plan)
+    run_changes = watch_runs(plan.store, plan.recipe.name, interval_seconds)
+    next(run_changes)
+    _write_report(plan)
     out.print("Watching its runs; Ctrl-C ends.")
-    for _ in looks:
+    for _ in run_changes:
         with suppress(FileNotFoundError):  # a run has been finished meanwhile: the next change
             write_report(plan.store, plan.recipe.name)
             out.print(f"Written at {datetime.now().astimezone():%H:%M:%S}", highlight=False)
 
 
-def _refuse_other(plan: "Plan") -> None:
-    """Says so where the runs of this name are not those that the recipe asks for.
+def _check_recorded_runs(plan: "Plan") -> None:
+    """Checks that the recorded runs of this name are those that the recipe asks for.
 
     Raises:
         ZephyrError: they are those of another recipe, or there are none.
     """
     name = plan.recipe.name
-    known = plan.store.nodes(name)
-    if known is None:
+    recorded = plan.store.read_nodes(name)
+    if recorded is None:
         raise ZephyrError(
             f"recipe {name} has not been run here",
             where=str(plan.store.root),
             todo=f"zephyr run {name}",
         )
-    models = known["spec"].get("models", {})
+    models = recorded["spec"].get("models", {})
     if not plan.recipe.models.keys() & models.keys():
         raise ZephyrError(
             f"another recipe of the name {name} was run here",
@@ -319,12 +330,15 @@ def _refuse_other(plan: "Plan") -> None:
             allowed=plan.recipe.models,
             todo="give one of them another `name`, or run this one",
         )
-    last = {node["name"]: node["fingerprint"] for node in known["nodes"]}
-    other = [n for n, node in plan.nodes.items() if last.get(n) != node.fingerprint]
-    if other:
+    recorded_fingerprints = {node["name"]: node["fingerprint"] for node in recorded["nodes"]}
+    outdated = [
+        n for n, node in plan.nodes.items() if recorded_fingerprints.get(n) != node.fingerprint
+    ]
+    if outdated:
         err.print(
-            f"[yellow]The report is of the last run; {len(other)} of {len(plan.nodes)} nodes of "
-            f"this recipe are not in it ({', '.join(other[:3])}{', …' * (len(other) > 3)}).[/]",
+            f"[yellow]The report is of the last run; {len(outdated)} of {len(plan.nodes)} nodes of "
+            "this recipe are not in it "
+            f"({', '.join(outdated[:3])}{', …' * (len(outdated) > 3)}).[/]",
             highlight=False,
         )
 
@@ -338,13 +352,15 @@ def _show_environment(run: "Run") -> None:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)
         if "proofs" in env:
-            out.print(f"  proofs: {_proofs(env['proofs'])}", highlight=False, soft_wrap=True)
+            out.print(
+                f"  proofs: {_preflight_text(env['proofs'])}", highlight=False, soft_wrap=True
+            )
         for text in env.get("told", ()):
             out.print(f"  told: {escape(text)}", highlight=False)
 
 
-def _proofs(found: dict[str, float] | str) -> str:
-    """The figures of the proofs before the first step, or that there were none."""
+def _preflight_text(found: dict[str, float] | str) -> str:
+    """The figures of the preflight checks before the first step, or that there were none."""
     if isinstance(found, str):
         return found
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.items())

@@ -1,4 +1,4 @@
-"""A conversation with a model in the terminal."""
+"""Chat with a model in the terminal."""
 
 from rich.console import Console
 
@@ -9,16 +9,16 @@ from zephyr.runs.store import Run, Store
 TOKEN_BUDGET = 2048
 
 
-def converse(
+def run_chat(
     run: Run, store: Store, console: Console, *, temperature: float, max_new_tokens: int
 ) -> None:
-    """Reads questions and writes answers as they are made, until an empty line."""
-    from zephyr.model.decode import Sampling
-    from zephyr.model.load import Lineage, load, quiet
+    """Reads questions and streams answers as they are generated, until an empty line."""
+    from zephyr.model.decoding import SamplingParams
+    from zephyr.model.load import Lineage, load_model, silence_libraries
 
-    quiet()
+    silence_libraries()
     lineage = Lineage.read(run.artifact)
-    model = load(lineage, store.root, token_budget=TOKEN_BUDGET, form="answers")
+    model = load_model(lineage, store.root, token_budget=TOKEN_BUDGET, form="answers")
     console.print("Ask something. An empty line ends, /new starts afresh.", style="dim")
     messages: list[Message] = []
     seed = 0
@@ -35,16 +35,16 @@ def converse(
         messages.append(Message("user", question))
         try:
             answer = model.stream(
-                model.template.prompt(messages),
+                model.template.encode_prompt(messages),
                 max_new_tokens=max_new_tokens,
-                sampling=Sampling(temperature=temperature),
+                sampling=SamplingParams(temperature=temperature),
                 seed=seed,
-                write=lambda text: console.print(text, end="", markup=False, highlight=False),
+                on_text=lambda text: console.print(text, end="", markup=False, highlight=False),
             )
         except ZephyrError as error:
             messages.pop()
             console.print(f"{error}\n  (/new forgets the conversation so far)", markup=False)
             continue
         seed += 1
-        console.print("" if answer.stopped else " [dim](cut)[/]")
+        console.print("" if answer.is_complete else " [dim](cut)[/]")
         messages.append(Message("assistant", answer.text))

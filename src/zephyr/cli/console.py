@@ -36,11 +36,11 @@ Processes = Annotated[
     int | None,
     typer.Option(help="Processes that train together (default: run.processes).", min=1),
 ]
-NoProofs = Annotated[
+NoPreflight = Annotated[
     bool, typer.Option("--no-proofs", help="Trains without the proofs before the first step.")
 ]
 
-STOPPED = 130
+EXIT_INTERRUPTED = 130
 
 
 def open_store() -> "Store":
@@ -50,8 +50,8 @@ def open_store() -> "Store":
     return Store(Path(os.environ.get("ZEPHYR_RUNS", "runs")).resolve())
 
 
-def read_recipe_of(name: str, overrides: Sequence[str] | None = None) -> "tuple[Recipe, Path]":
-    """A recipe given by its file or its name, and the folder in which it lies."""
+def load_recipe(name: str, overrides: Sequence[str] | None = None) -> "tuple[Recipe, Path]":
+    """Loads a recipe given by its file or its name, and the folder in which it lies."""
     from zephyr.recipe.load import find_recipe, read_recipe
 
     path = find_recipe(name)
@@ -64,42 +64,42 @@ def make_plan(
     jobs: int | None = None,
     processes: int | None = None,
     *,
-    no_proofs: bool = False,
+    no_preflight: bool = False,
 ) -> "Plan":
     """The plan of a recipe in the store of this folder."""
     from zephyr.engine import plan
 
     chosen = {"jobs": jobs, "processes": processes}
-    extra = [f"run.{key}={value}" for key, value in chosen.items() if value]
-    extra += ["run.proofs=false"] if no_proofs else []
-    return plan.make_plan(*read_recipe_of(name, [*(overrides or ()), *extra]), open_store())
+    run_overrides = [f"run.{key}={value}" for key, value in chosen.items() if value]
+    run_overrides += ["run.proofs=false"] if no_preflight else []
+    return plan.make_plan(*load_recipe(name, [*(overrides or ()), *run_overrides]), open_store())
 
 
-def bring_up_to_date(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outcome, Plan]":
-    """Makes what is not fresh of a plan, or of the nodes that are wanted; shows how it goes.
+def run_plan(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outcome, Plan]":
+    """Runs the stale nodes of a plan, or of those that are wanted; shows progress.
 
     Gives the plan as it is then.
     """
-    from zephyr.cli.progress import Display
+    from zephyr.cli.progress import ProgressDisplay
     from zephyr.engine import scheduler as engine
-    from zephyr.engine.plan import todo as to_make
+    from zephyr.engine.plan import pending_nodes as to_make
 
     todo = to_make(plan, wanted)
     if wanted is None:
         waiting = sum(plan.state(name) == "waiting" for name in todo)
-        kept = len(plan.nodes) - len(todo)
-        said = f"{plan.recipe.name}: {kept} nodes kept, {len(todo)} to make"
+        fresh = len(plan.nodes) - len(todo)
+        summary = f"{plan.recipe.name}: {fresh} nodes kept, {len(todo)} to make"
         if waiting:
-            said += f" ({waiting} of them only if the data change)"
-        out.print(said, highlight=False)
+            summary += f" ({waiting} of them only if the data change)"
+        out.print(summary, highlight=False)
     with plan.store.lock():
-        plan.record()
-        with Display(plan, out, len(todo)) as display:
-            return engine.run(plan, wanted, display.hear)
+        plan.write_nodes()
+        with ProgressDisplay(plan, out, len(todo)) as display:
+            return engine.run_plan(plan, wanted, display.on_report)
 
 
-def end(outcome: "Outcome", recipe: str) -> None:
-    """Tells what went wrong, if anything did, and leaves with the code that says so."""
+def exit_with_outcome(outcome: "Outcome", recipe: str) -> None:
+    """Prints the failures of a run, if any, and exits with the code that says so."""
     for name, text in outcome.failed.items():
         err.print(f"[bold red]{name} failed:[/] {escape(text)}", highlight=False)
     for name, text in outcome.broken.items():
@@ -108,7 +108,7 @@ def end(outcome: "Outcome", recipe: str) -> None:
         err.print(f"Not tried: {', '.join(outcome.skipped)}", highlight=False)
     if outcome.stopped:
         err.print(f"Stopped. What is finished is kept; to go on: zephyr run {recipe}")
-        raise typer.Exit(STOPPED)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.broken:
         raise typer.Exit(1)
     if outcome.failed:

@@ -16,16 +16,16 @@ from zephyr.cli.console import (
     Overrides,
     RecipeArgument,
     RecipeOption,
-    bring_up_to_date,
-    end,
+    exit_with_outcome,
+    load_recipe,
     make_plan,
     out,
-    read_recipe_of,
+    run_plan,
 )
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
-    from zephyr.engine.fetch import Parcel, State
+    from zephyr.engine.fetch import Download, SourceStatus
     from zephyr.engine.plan import Plan
     from zephyr.runs.store import Run
 
@@ -43,47 +43,55 @@ def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
     from zephyr.data.licences import licence_warnings
     from zephyr.engine import fetch as gather
 
-    states = gather.check(*read_recipe_of(recipe, overrides))
+    states = gather.check_sources(*load_recipe(recipe, overrides))
     table = Table(box=None, pad_edge=False)
     for heading in ("in", "source", "columns", "licence", "expected rows", "here"):
         side: Literal["left", "right"] = "right" if heading == "expected rows" else "left"
         table.add_column(heading, justify=side, overflow="fold")
     notes: dict[str, list[str]] = {}
     for state in states:
-        known = state.registered
+        registered = state.registered
         table.add_row(
             state.where.removeprefix("evaluate.tasks."),
             state.name,
-            ", ".join(known.columns) if known else "by their form",
-            "Zephyr's own" if state.own else known.licence if known else "not known to Zephyr",
-            f"{state.expected:,}" if state.expected is not None else "",
-            f"[{'red' if state.problem else 'default'}]{escape(state.said)}[/]",
+            ", ".join(registered.columns) if registered else "by their form",
+            "Zephyr's own"
+            if state.is_embedded
+            else registered.licence
+            if registered
+            else "not known to Zephyr",
+            f"{state.expected_rows:,}" if state.expected_rows is not None else "",
+            f"[{'red' if state.problem else 'default'}]{escape(state.message)}[/]",
         )
-        if known is not None and not state.own:
-            doubts = [f"{fact} is {how}" for fact, how in known.uncertain.items()]
-            unpinned = ["its files are not pinned"] if known.hub and not known.hub.pinned else []
-            notes[known.name] = [*licence_warnings(known), *doubts, *unpinned]
+        if registered is not None and not state.is_embedded:
+            doubts = [f"{fact} is {how}" for fact, how in registered.uncertain.items()]
+            unpinned = (
+                ["its files are not pinned"]
+                if registered.hub and not registered.hub.is_pinned
+                else []
+            )
+            notes[registered.name] = [*licence_warnings(registered), *doubts, *unpinned]
     out.print(table)
-    for name, said in notes.items():
-        if said:
-            out.print(f"[bold]{name}[/]: {escape('; '.join(said))}", highlight=False)
-    lost = [state for state in states if state.problem is not None]
-    _print_problems(lost)
-    out.print(f"\n{len(states) - len(lost)} of {len(states)} can be had", highlight=False)
-    if lost:
+    for name, warnings in notes.items():
+        if warnings:
+            out.print(f"[bold]{name}[/]: {escape('; '.join(warnings))}", highlight=False)
+    unavailable = [state for state in states if state.problem is not None]
+    _print_problems(unavailable)
+    out.print(f"\n{len(states) - len(unavailable)} of {len(states)} can be had", highlight=False)
+    if unavailable:
         raise typer.Exit(2)
 
 
-def _print_problems(lost: "list[State]") -> None:
+def _print_problems(unavailable: "list[SourceStatus]") -> None:
     """Each problem once, with the names of all that have it."""
-    from zephyr.data.hub import Unreachable
+    from zephyr.data.hub import HubUnreachableError
 
-    by_problem: dict[str, list[State]] = {}
-    for state in lost:
-        said = re.sub(r"(?m)^  where: .*\n", "", str(state.problem))
-        if isinstance(state.problem, Unreachable):
-            said = state.said
-        by_problem.setdefault(said, []).append(state)
+    by_problem: dict[str, list[SourceStatus]] = {}
+    for state in unavailable:
+        problem = re.sub(r"(?m)^  where: .*\n", "", str(state.problem))
+        if isinstance(state.problem, HubUnreachableError):
+            problem = state.message
+        by_problem.setdefault(problem, []).append(state)
     for states in by_problem.values():
         names = ", ".join(dict.fromkeys(state.name for state in states))
         out.print(f"\n[red]{names}[/]: {escape(str(states[0].problem))}", highlight=False)
@@ -100,36 +108,36 @@ def fetch(
     """Brings all data and base models that a recipe needs, and says beforehand how much that is."""
     from zephyr.engine import fetch as gather
 
-    spec, folder = read_recipe_of(recipe, overrides)
-    _bring(gather.outstanding(spec, folder, again=again))
+    spec, folder = load_recipe(recipe, overrides)
+    _download(gather.pending_downloads(spec, folder, refresh=again))
 
 
 def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
-    """Brings what a recipe needs of the hub, if anything is not at hand."""
+    """Downloads what a recipe needs from the hub, if anything is not at hand."""
     from zephyr.engine import fetch as gather
 
-    if parcels := gather.outstanding(*read_recipe_of(recipe, overrides)):
-        _bring(parcels)
+    if downloads := gather.pending_downloads(*load_recipe(recipe, overrides)):
+        _download(downloads)
 
 
-def _bring(parcels: "list[Parcel]") -> None:
-    """Fetches what is missing, with a bar."""
+def _download(downloads: "list[Download]") -> None:
+    """Downloads what is missing, with a progress bar."""
     from zephyr.engine import fetch as gather
 
-    if not parcels:
+    if not downloads:
         out.print("Nothing to fetch: all is at hand.")
         return
-    total = sum(parcel.missing for parcel in parcels)
-    for parcel in parcels:
+    total = sum(parcel.missing_bytes for parcel in downloads)
+    for parcel in downloads:
         count = len(parcel.snapshot.files)
         files = f"{count} file{'s' * (count > 1)} at {parcel.snapshot.commit[:12]}"
-        size = f"{parcel.missing / 1e6:,.1f} MB"
+        size = f"{parcel.missing_bytes / 1e6:,.1f} MB"
         out.print(f"{parcel.where}: {parcel.files.repo}, {files}, {size}", highlight=False)
     out.print(f"{total / 1e6:,.1f} MB to fetch", highlight=False)
     columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bar = progress.add_task("fetching", total=total)
-        gather.bring(parcels, lambda count: progress.advance(bar, count))
+        gather.download_all(downloads, lambda count: progress.advance(bar, count))
     out.print("All is at hand.")
 
 
@@ -139,15 +147,15 @@ def build(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
     fetch_missing(recipe, overrides)
     plan = make_plan(recipe, overrides)
     mixtures = [name for name, node in plan.nodes.items() if node.kind == "mixture"]
-    outcome, plan = bring_up_to_date(plan, mixtures)
+    outcome, plan = run_plan(plan, mixtures)
     for name in mixtures:
         run = plan.store.find(plan.nodes[name].fingerprint)
-        if run.finished:
-            _show_account(name.removeprefix("data."), run)
-    end(outcome, recipe)
+        if run.is_finished:
+            _show_counts(name.removeprefix("data."), run)
+    exit_with_outcome(outcome, recipe)
 
 
-def _show_account(name: str, run: "Run") -> None:
+def _show_counts(name: str, run: "Run") -> None:
     manifest = run.read("artifact/manifest.json")
     table = Table(box=None, pad_edge=False, title=name, title_justify="left")
     totals = manifest["totals"]
@@ -178,36 +186,36 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Pages through records as a model will see them, supervised tokens in colour."""
-    from zephyr.cli.show import views
+    from zephyr.cli.show import render_records
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, quiet
+    from zephyr.model.load import load_tokenizer, silence_libraries
 
     plan = make_plan(recipe, overrides)
-    run = _made(plan, mixture, recipe)
-    records = getattr(mixtures.load(run.artifact), side)
+    run = _finished_run(plan, mixture, recipe)
+    records = getattr(mixtures.load_mixture(run.artifact), side)
     if source is not None:
         known = sorted({record.source for record in records})
         if source not in known:
-            raise unknown("source", source, known, where=f"mixture {mixture}, {side}")
+            raise unknown_name_error("source", source, known, where=f"mixture {mixture}, {side}")
         records = [record for record in records if record.source == source]
-    quiet()
+    silence_libraries()
     tokenizer = load_tokenizer(_tokenizer_folder(plan, mixture, model, recipe))
     chosen = records[skip : None if n is None else skip + n]
     if not sys.stdout.isatty():
-        for view in views(chosen, tokenizer):
+        for view in render_records(chosen, tokenizer):
             out.print(view, soft_wrap=True)
         return
     with out.pager(styles=True):
-        for view in islice(views(chosen, tokenizer), None if n else 100):
+        for view in islice(render_records(chosen, tokenizer), None if n else 100):
             out.print(view)
 
 
-def _made(plan: "Plan", mixture: str, recipe: str) -> "Run":
+def _finished_run(plan: "Plan", mixture: str, recipe: str) -> "Run":
     if mixture not in plan.recipe.data:
         where = f"recipe {plan.recipe.name}"
-        raise unknown("mixture", mixture, plan.recipe.data, where=where)
+        raise unknown_name_error("mixture", mixture, plan.recipe.data, where=where)
     run = plan.store.find(plan.nodes[f"data.{mixture}"].fingerprint)
-    if not run.finished:
+    if not run.is_finished:
         raise ZephyrError(
             f"mixture {mixture!r} has not been drawn yet",
             where=str(plan.store.root),
@@ -218,21 +226,21 @@ def _made(plan: "Plan", mixture: str, recipe: str) -> "Run":
 
 def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str) -> Path:
     """The folder of the tokenizer by which a model reads a mixture."""
-    from zephyr.model.base import locate
+    from zephyr.model.base_model import locate_base_model
 
     models = plan.recipe.models
     if model is None:
         readers = [name for name, m in models.items() if mixture in m.mixtures]
         model = next(iter(readers or models))
     if model not in models:
-        raise unknown("model", model, models, where=f"recipe {plan.recipe.name}")
+        raise unknown_name_error("model", model, models, where=f"recipe {plan.recipe.name}")
     while (origin := models[model].from_) is not None:
         model = origin
     base = models[model].base
     if base is not None:
-        return locate(base, plan.folder, f"models.{model}.base")
+        return locate_base_model(base, plan.folder, f"models.{model}.base")
     run = plan.store.find(plan.nodes[model].fingerprint)
-    if not run.finished:
+    if not run.is_finished:
         raise ZephyrError(
             f"{model} makes the tokenizer, and has not been made yet",
             where=str(plan.store.root),
@@ -246,41 +254,41 @@ def card(
     mixture: MixtureArgument, recipe: RecipeOption = "embedded", overrides: Overrides = None
 ) -> None:
     """Prints the data card of a mixture (Markdown): account, sources, licences and warnings."""
-    from zephyr.report.card import data_card
+    from zephyr.report.data_card import data_card
 
     plan = make_plan(recipe, overrides)
-    manifest = _made(plan, mixture, recipe).read("artifact/manifest.json")
+    manifest = _finished_run(plan, mixture, recipe).read("artifact/manifest.json")
     spec = plan.recipe.data[mixture]
-    tokens = _counted(plan, mixture, recipe)
+    tokens = _token_counts(plan, mixture, recipe)
     sys.stdout.write(data_card(mixture, spec, manifest, tokens, plan.recipe.origin))
 
 
-def _counted(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
-    """Tokens by source for the first model tuned on a mixture, where its tokenizer is here."""
+def _token_counts(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
+    """Token counts by source for the first model tuned on a mixture, if its tokenizer is here."""
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, quiet
-    from zephyr.model.template import Template
-    from zephyr.train.examples import examples
+    from zephyr.model.load import load_tokenizer, silence_libraries
+    from zephyr.model.template import ChatTemplate
+    from zephyr.train.examples import build_examples
 
     for name, model in plan.recipe.models.items():
         spec = model.tune or model.align
         if spec is not None and spec.data == mixture:
             trained = plan.store.find(plan.nodes[name].fingerprint)
-            if trained.finished:
-                known: Mapping[str, Mapping[str, int]] = trained.read("artifact/examples.json")[
+            if trained.is_finished:
+                recorded: Mapping[str, Mapping[str, int]] = trained.read("artifact/examples.json")[
                     "sources"
                 ]
-                return known
+                return recorded
             try:
                 folder = _tokenizer_folder(plan, mixture, name, recipe)
             except ZephyrError:
                 return {}
-            quiet()
-            template = Template(load_tokenizer(folder))
-            records = mixtures.load(_made(plan, mixture, recipe).artifact)
-            counts: Mapping[str, Mapping[str, int]] = examples(
+            silence_libraries()
+            template = ChatTemplate(load_tokenizer(folder))
+            records = mixtures.load_mixture(_finished_run(plan, mixture, recipe).artifact)
+            counts: Mapping[str, Mapping[str, int]] = build_examples(
                 template, records, spec, spec.max_length
-            ).account["sources"]
+            ).summary["sources"]
             return counts
     return {}
 
@@ -293,32 +301,34 @@ def diff(
     overrides: Overrides = None,
 ) -> None:
     """Compares two draws row by row; exits with 1 where they differ."""
-    from zephyr.data.lock import by_source, compare
+    from zephyr.data.lock import compare_locks, count_by_source
 
-    found = compare(*(_lock(name, recipe, overrides) for name in (first, second)))
-    out.print(f"{found.same:,} records are the same", highlight=False)
-    for said, places in (
-        (f"only in {first}", found.only_first),
-        (f"only in {second}", found.only_second),
-        ("of other content", found.changed),
-        ("on another side", found.moved),
+    difference = compare_locks(
+        *(_read_lock_of(name, recipe, overrides) for name in (first, second))
+    )
+    out.print(f"{difference.unchanged:,} records are the same", highlight=False)
+    for label, places in (
+        (f"only in {first}", difference.only_first),
+        (f"only in {second}", difference.only_second),
+        ("of other content", difference.changed_content),
+        ("on another side", difference.changed_side),
     ):
         if places:
-            counts = ", ".join(f"{s} {n:,}" for s, n in by_source(places).items())
+            counts = ", ".join(f"{s} {n:,}" for s, n in count_by_source(places).items())
             some = ", ".join(f"{s} {row}" for s, row in places[:5])
-            out.print(f"{len(places):,} {said}: {counts} (rows: {some}, …)", highlight=False)
-    if found.reordered:
+            out.print(f"{len(places):,} {label}: {counts} (rows: {some}, …)", highlight=False)
+    if difference.is_reordered:
         out.print("in another order")
-    if not found.nothing:
+    if not difference.is_empty:
         raise typer.Exit(1)
 
 
-def _lock(name: str, recipe: str, overrides: list[str] | None) -> "list[dict[str, str]]":
+def _read_lock_of(name: str, recipe: str, overrides: list[str] | None) -> "list[dict[str, str]]":
     from zephyr.data.lock import read_lock
 
     if Path(name).exists():
         return read_lock(Path(name))
-    return read_lock(_made(make_plan(recipe, overrides), name, recipe).artifact)
+    return read_lock(_finished_run(make_plan(recipe, overrides), name, recipe).artifact)
 
 
 @app.command()
@@ -333,8 +343,8 @@ def export(
 ) -> None:
     """Writes a mixture for other programs."""
     from zephyr.data import mixture as mixtures
-    from zephyr.data.export import export as write
+    from zephyr.data.export import export_mixture as write
 
-    run = _made(make_plan(recipe, overrides), mixture, recipe)
-    for path in write(mixtures.load(run.artifact), out_folder, mixture, to):
+    run = _finished_run(make_plan(recipe, overrides), mixture, recipe)
+    for path in write(mixtures.load_mixture(run.artifact), out_folder, mixture, to):
         out.print(str(path), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""What this machine offers, and what is missing."""
+"""Checks of this machine: what it offers, and what is missing."""
 
 import importlib.util
 import os
@@ -15,56 +15,58 @@ NEEDED_MEMORY = 2e9
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One fact about the machine, whether it is good enough, and what to do if it is not."""
+class MachineCheck:
+    """The check of one fact about the machine: its result, and what to do if it fails."""
 
-    what: str
+    name: str
     found: str
-    good: bool = True
+    is_ok: bool = True
     todo: str = ""
 
 
-def examine(root: Path) -> list[Finding]:
-    """Versions, devices, free memory, and free disk where runs are kept."""
+def check_machine(root: Path) -> list[MachineCheck]:
+    """Checks versions, devices, free memory, and free disk where runs are kept."""
     return [
-        Finding("python", platform.python_version()),
+        MachineCheck("python", platform.python_version()),
         *(
-            _package(name)
+            _check_package(name)
             for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
         ),
-        _device(),
-        Finding("cores", str(os.cpu_count())),
-        _memory(),
-        _disk(root),
+        _check_device(),
+        MachineCheck("cores", str(os.cpu_count())),
+        _check_memory(),
+        _check_disk(root),
     ]
 
 
-def _package(name: str) -> Finding:
+def _check_package(name: str) -> MachineCheck:
     try:
-        return Finding(name, version(name))
+        return MachineCheck(name, version(name))
     except PackageNotFoundError:
-        return Finding(name, "not installed", False, "pip install zephyr-tutor")
+        return MachineCheck(name, "not installed", False, "pip install zephyr-tutor")
 
 
-def _device() -> Finding:
+def _check_device() -> MachineCheck:
     if importlib.util.find_spec("torch") is None:
-        return Finding("device", "unknown without torch", False)
+        return MachineCheck("device", "unknown without torch", False)
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", torch.cuda.get_device_name())
-    return Finding("device", f"cpu ({torch.backends.cpu.get_cpu_capability()})")
+        return MachineCheck("device", torch.cuda.get_device_name())
+    return MachineCheck("device", f"cpu ({torch.backends.cpu.get_cpu_capability()})")
 
 
-def _memory() -> Finding:
+def _check_memory() -> MachineCheck:
     free = free_memory()
-    good = free > NEEDED_MEMORY
-    return Finding("free memory", f"{free / 1e9:.1f} GB", good, "" if good else "close programs")
+    is_ok = free > NEEDED_MEMORY
+    return MachineCheck(
+        "free memory", f"{free / 1e9:.1f} GB", is_ok, "" if is_ok else "close programs"
+    )
 
 
-def _disk(root: Path) -> Finding:
-    place = next(p for p in (root, *root.parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    good = free > NEEDED_DISK and os.access(place, os.W_OK)
-    todo = "" if good else "free some space, or set ZEPHYR_RUNS to another folder"
-    return Finding("free disk", f"{free / 1e9:.1f} GB at {root}", good, todo)
+def _check_disk(root: Path) -> MachineCheck:
+    existing_folder = next(p for p in (root, *root.parents) if p.exists())
+    free = shutil.disk_usage(existing_folder).free
+    is_ok = free > NEEDED_DISK and os.access(existing_folder, os.W_OK)
+    todo = "" if is_ok else "free some space, or set ZEPHYR_RUNS to another folder"
+    return MachineCheck("free disk", f"{free / 1e9:.1f} GB at {root}", is_ok, todo)

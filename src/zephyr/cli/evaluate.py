@@ -1,4 +1,4 @@
-"""The commands about evaluations: asked, shown item by item, and two models compared."""
+"""The commands about evaluations: run one, show its items, compare two models."""
 
 import json
 import unicodedata
@@ -10,21 +10,21 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from zephyr.cli.console import (
-    NoProofs,
+    NoPreflight,
     Overrides,
     RecipeOption,
-    bring_up_to_date,
-    end,
+    exit_with_outcome,
     make_plan,
     open_store,
     out,
+    run_plan,
 )
 from zephyr.cli.data import fetch_missing
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
     from zephyr.engine.plan import Plan
-    from zephyr.report.compare import Compared
+    from zephyr.report.model_comparison import MetricComparison
     from zephyr.runs.store import Run
 
 ModelArgument = Annotated[str, typer.Argument(help="A model of the recipe.")]
@@ -32,7 +32,7 @@ TaskArgument = Annotated[str, typer.Argument(help="A task of the recipe.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead, a line for each.")]
 
 
-class _RunUnlessNamed(TyperGroup):
+class _DefaultToRunGroup(TyperGroup):
     """`zephyr eval M1 gsm8k` is short for `zephyr eval run M1 gsm8k`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,7 +42,7 @@ class _RunUnlessNamed(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_RunUnlessNamed,
+    cls=_DefaultToRunGroup,
     no_args_is_help=True,
     help="Asks one model one task (`eval MODEL TASK`), or shows what it was asked and said.",
 )
@@ -54,18 +54,18 @@ def evaluate(
     task: TaskArgument,
     recipe: RecipeOption = "embedded",
     overrides: Overrides = None,
-    no_proofs: NoProofs = False,
+    no_preflight: NoPreflight = False,
 ) -> None:
     """Asks one model one task, making whatever that needs, and prints the scores."""
-    from zephyr.engine.plan import needed
+    from zephyr.engine.plan import with_ancestors
 
     fetch_missing(recipe, overrides)
-    found = make_plan(recipe, overrides, no_proofs=no_proofs)
-    name = _evaluation(found, model, task)
-    outcome, found = bring_up_to_date(found, needed(found, name))
+    recipe_plan = make_plan(recipe, overrides, no_preflight=no_preflight)
+    name = _evaluation_name(recipe_plan, model, task)
+    outcome, recipe_plan = run_plan(recipe_plan, with_ancestors(recipe_plan, name))
     if not (outcome.failed or outcome.broken or outcome.stopped):
-        _show_scores(found.store.find(found.nodes[name].fingerprint))
-    end(outcome, recipe)
+        _show_scores(recipe_plan.store.find(recipe_plan.nodes[name].fingerprint))
+    exit_with_outcome(outcome, recipe)
 
 
 @app.command()
@@ -81,34 +81,36 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Shows the items of an evaluation that was run: asked, answered, right, and the scores."""
-    from zephyr.report.items import choose, lines
+    from zephyr.report.items import item_sections, select_items
 
     if wrong and right:
         raise ZephyrError("an item is not wrong and right", todo="leave out one of both, or both")
-    found = make_plan(recipe, overrides)
-    name = _evaluation(found, model, task)
-    made = found.store.find(found.nodes[name].fingerprint)
-    if not made.finished:
+    recipe_plan = make_plan(recipe, overrides)
+    name = _evaluation_name(recipe_plan, model, task)
+    evaluation_run = recipe_plan.store.find(recipe_plan.nodes[name].fingerprint)
+    if not evaluation_run.is_finished:
         raise ZephyrError(
             f"{name} has not been run yet",
-            where=str(found.store.root),
+            where=str(recipe_plan.store.root),
             todo=f"zephyr eval {model} {task} --recipe {recipe}",
         )
-    side: Literal["wrong", "right"] | None = "wrong" if wrong else "right" if right else None
-    chosen = choose(made, side, group, limit)
+    correctness: Literal["wrong", "right"] | None = "wrong" if wrong else "right" if right else None
+    selected = select_items(evaluation_run, correctness, group, limit)
     if as_json:
-        for item in chosen.items:
+        for item in selected.items:
             typer.echo(json.dumps(item, ensure_ascii=False))
         return
-    for item in chosen.items:
+    for item in selected.items:
         out.print(Text(f"{item['id']}  {item['source']}  {item['group']}", style="bold"))
-        for heading, text in lines(item):
+        for heading, text in item_sections(item):
             out.print(Text(f"  {heading}", style="dim"))
-            out.print(Text(_visible(text)), soft_wrap=True)
+            out.print(Text(_replace_control_characters(text)), soft_wrap=True)
         out.print()
-    by = f", by {chosen.judge.metric}" if side else ""
-    told = f"{len(chosen.items)} of {chosen.found} {side or ''} items".replace("  ", " ")
-    out.print(Text(f"{told}{by}"))
+    by = f", by {selected.metric.name}" if correctness else ""
+    count_text = f"{len(selected.items)} of {selected.total} {correctness or ''} items".replace(
+        "  ", " "
+    )
+    out.print(Text(f"{count_text}{by}"))
 
 
 def compare(
@@ -117,42 +119,52 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compares two models that have been run, on the items that both were asked."""
-    from zephyr.report.compare import compare as compared
-    from zephyr.report.compare import to_json
+    from zephyr.report.model_comparison import compare_models as compared
+    from zephyr.report.model_comparison import comparison_json
 
     rows = compared(open_store(), first, second)
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(to_json(row), ensure_ascii=False))
+            typer.echo(json.dumps(comparison_json(row), ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("", first, second, "difference", ""):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in rows:
-        table.add_row(*map(Text, _compared(row)))
+        table.add_row(*map(Text, _comparison_row(row)))
     out.print(table)
     out.print("Differences on the same items, 95 % intervals; verdicts corrected for all (Holm).")
 
 
-def _compared(row: "Compared") -> tuple[str, ...]:
-    from zephyr.report.tables import interval, label, number, rounded, signed
+def _comparison_row(row: "MetricComparison") -> tuple[str, ...]:
+    from zephyr.report.tables import (
+        column_label,
+        format_interval,
+        format_number,
+        format_signed,
+        round_up_items,
+    )
 
     scale = row.column.scale
-    values = ["" if e is None else number(e.value, scale) for e in (row.first, row.second)]
+    values = ["" if e is None else format_number(e.value, scale) for e in (row.first, row.second)]
     if row.difference is None:
-        return label(row.column), *values, "", row.empty or ""
-    gap = f"{signed(row.difference.value, scale)} {interval(row.difference, scale)}"
-    told = "" if row.column.better is None else f"{row.verdict}, n={row.difference.n:,}"
-    if row.needed is not None:
-        told += f"; about {rounded(row.needed):,} could tell"
-    return label(row.column), *values, gap, told
+        return column_label(row.column), *values, "", row.missing_reason or ""
+    difference_text = (
+        f"{format_signed(row.difference.value, scale)} {format_interval(row.difference, scale)}"
+    )
+    verdict_text = "" if row.column.better is None else f"{row.verdict}, n={row.difference.n:,}"
+    if row.items_needed is not None:
+        verdict_text += f"; about {round_up_items(row.items_needed):,} could tell"
+    return column_label(row.column), *values, difference_text, verdict_text
 
 
-def _evaluation(plan: "Plan", model: str, task: str) -> str:
+def _evaluation_name(plan: "Plan", model: str, task: str) -> str:
     name = f"{model}/{task}"
     if name not in plan.nodes:
         evaluations = [n for n, node in plan.nodes.items() if node.kind == "evaluation"]
-        raise unknown("evaluation", name, evaluations, where=f"recipe {plan.recipe.name}")
+        raise unknown_name_error(
+            "evaluation", name, evaluations, where=f"recipe {plan.recipe.name}"
+        )
     return name
 
 
@@ -170,8 +182,8 @@ def _show_scores(run: "Run") -> None:
         )
 
 
-def _visible(text: str) -> str:
-    """A text whose control characters can do nothing to a terminal."""
+def _replace_control_characters(text: str) -> str:
+    """Replaces the control characters of a text, so that they can do nothing to a terminal."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text
     )

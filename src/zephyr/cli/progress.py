@@ -1,4 +1,4 @@
-"""What is shown while stages run: a bar for each, or plain lines where there is no terminal."""
+"""The progress display while stages run: a bar for each, or plain lines without a terminal."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,23 +9,23 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from zephyr.engine.plan import Plan
-from zephyr.engine.worker import Report
+from zephyr.engine.worker import WorkerMessage
 
-QUIET_SECONDS = 20
-"""Without a terminal, a stage speaks no more often than this."""
+PRINT_INTERVAL_SECONDS = 20
+"""Without a terminal, a stage prints no more often than this."""
 
 
 @dataclass
-class Display:
+class ProgressDisplay:
     """Shows the progress of a plan on `console`; used as a context."""
 
     plan: Plan
     console: Console
     todo: int
-    ended: int = 0
+    finished_count: int = 0
     bars: dict[str, TaskID] = field(default_factory=dict)
     started: dict[str, float] = field(default_factory=dict)
-    spoke: dict[str, float] = field(default_factory=dict)
+    last_printed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.progress = Progress(
@@ -38,49 +38,52 @@ class Display:
             disable=not self.console.is_terminal,
         )
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "ProgressDisplay":
         self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def hear(self, report: Report) -> None:
-        """Takes what the engine says."""
+    def on_report(self, report: WorkerMessage) -> None:
+        """Handles a progress report of the scheduler."""
         name = report.node
         if report.state == "started":
-            self.started[name] = self.spoke[name] = time.monotonic()
+            self.started[name] = self.last_printed[name] = time.monotonic()
             label = f"[bold]{name}[/] {self.plan.nodes[name].kind}"
             self.bars[name] = self.progress.add_task(label, total=None, numbers="")
         elif report.state == "told":
             self.console.print(f"  [yellow]{name}: {escape(report.text)}[/]", highlight=False)
         elif report.state == "progress":
-            numbers = _numbers(report)
+            numbers = _progress_text(report)
             self.progress.update(
-                self.bars[name], completed=report.done, total=report.of, numbers=numbers
+                self.bars[name], completed=report.done, total=report.total, numbers=numbers
             )
-            if not self.console.is_terminal and time.monotonic() - self.spoke[name] > QUIET_SECONDS:
-                self.spoke[name] = time.monotonic()
+            if (
+                not self.console.is_terminal
+                and time.monotonic() - self.last_printed[name] > PRINT_INTERVAL_SECONDS
+            ):
+                self.last_printed[name] = time.monotonic()
                 self.console.print(f"  {name}: {numbers}", highlight=False)
         else:
-            self._end(report)
+            self._on_end(report)
 
-    def _end(self, report: Report) -> None:
-        self.ended += 1
+    def _on_end(self, report: WorkerMessage) -> None:
+        self.finished_count += 1
         seconds = time.monotonic() - self.started[report.node]
         self.progress.remove_task(self.bars.pop(report.node))
-        mark = {"done": "[green]done[/]", "stopped": "[yellow]stopped[/]"}
-        state = mark.get(report.state, "[red]failed[/]")
+        state_labels = {"done": "[green]done[/]", "stopped": "[yellow]stopped[/]"}
+        state = state_labels.get(report.state, "[red]failed[/]")
         kind = self.plan.nodes[report.node].kind
         self.console.print(
-            f"[{self.ended}/{self.todo}] {state} {report.node} ({kind}, {seconds:.1f} s)",
+            f"[{self.finished_count}/{self.todo}] {state} {report.node} ({kind}, {seconds:.1f} s)",
             highlight=False,
         )
 
 
-def _numbers(report: Report) -> str:
+def _progress_text(report: WorkerMessage) -> str:
     row: dict[str, Any] = report.row or {}
-    parts = [f"step {report.done}/{report.of}"]
+    parts = [f"step {report.done}/{report.total}"]
     if "loss" in row:
         parts.append(f"loss {row['loss']:.3f}")
     if "tokens_per_second" in row:

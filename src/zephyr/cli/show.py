@@ -1,53 +1,63 @@
-"""Records as a model will see them: the whole prompt, and which tokens are learned."""
+"""Records as a model will see them: the whole prompt, and which tokens the loss mask keeps."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
 
-from zephyr.model.fork import Continuation, Fork
-from zephyr.model.template import Template
+from zephyr.model.example import Completion, Example
+from zephyr.model.template import ChatTemplate
 from zephyr.records import Chat, Pair, Record
 
-LEARNED = "green"
-REJECTED = "red"
+SUPERVISED_STYLE = "green"
+REJECTED_STYLE = "red"
 
 
-def views(records: Sequence[Record], tokenizer: Any) -> Iterator[Text]:
-    """Each record with its source, its length, and what is supervised in colour."""
-    template = Template(tokenizer)
+def render_records(records: Sequence[Record], tokenizer: Any) -> Iterator[Text]:
+    """Renders each record with its source, its length, and its loss mask in colour."""
+    template = ChatTemplate(tokenizer)
     for record in records:
         if isinstance(record, Chat | Pair):
-            [fork] = template.forks([record])
-            yield _head(record, fork.length, fork.supervised) + _body(record, fork, tokenizer)
+            [example] = template.make_examples([record])
+            yield _render_header(
+                record, example.tree_length, example.num_loss_tokens
+            ) + _render_example(record, example, tokenizer)
         else:
             tokens = len(tokenizer("\n".join(record.texts), add_special_tokens=False)["input_ids"])
-            yield _head(record, tokens, tokens) + Text("\n".join(record.texts) + "\n", LEARNED)
+            yield _render_header(record, tokens, tokens) + Text(
+                "\n".join(record.texts) + "\n", SUPERVISED_STYLE
+            )
 
 
-def _head(record: Record, tokens: int, supervised: int) -> Text:
-    said = f"{record.source} · {record.kind} · {record.id} · {tokens:,} tokens"
-    return Text(f"── {said}, {supervised:,} supervised\n", "bold")
+def _render_header(record: Record, tokens: int, supervised_tokens: int) -> Text:
+    description = f"{record.source} · {record.kind} · {record.id} · {tokens:,} tokens"
+    return Text(f"── {description}, {supervised_tokens:,} supervised\n", "bold")
 
 
-def _body(record: Record, fork: Fork, tokenizer: Any) -> Text:
-    text = Text(tokenizer.decode(fork.prompt), "dim")
+def _render_example(record: Record, example: Example, tokenizer: Any) -> Text:
+    text = Text(tokenizer.decode(example.prompt), "dim")
     if isinstance(record, Chat):
-        return text + _continued(fork.continuations[0], tokenizer, LEARNED) + Text("\n")
-    for name, style, answer in zip(
-        ("chosen", "rejected"), (LEARNED, REJECTED), fork.continuations, strict=True
+        return (
+            text
+            + _render_completion(example.completions[0], tokenizer, SUPERVISED_STYLE)
+            + Text("\n")
+        )
+    for name, style, completion in zip(
+        ("chosen", "rejected"), (SUPERVISED_STYLE, REJECTED_STYLE), example.completions, strict=True
     ):
-        text += Text(f"\n{name}: ", "bold") + _continued(answer, tokenizer, style)
+        text += Text(f"\n{name}: ", "bold") + _render_completion(completion, tokenizer, style)
     return text + Text("\n")
 
 
-def _continued(answer: Continuation, tokenizer: Any, style: str) -> Text:
-    """Supervised tokens in colour, the others dim; neighbours of one kind are decoded together."""
+def _render_completion(completion: Completion, tokenizer: Any, style: str) -> Text:
+    """A completion: tokens in the loss mask in colour, others dim; runs decoded together."""
     text = Text()
     start = 0
-    marks = answer.supervised
-    for end in range(1, len(marks) + 1):
-        if end == len(marks) or marks[end] != marks[start]:
-            text += Text(tokenizer.decode(answer.ids[start:end]), style if marks[start] else "dim")
+    loss_mask = completion.loss_mask
+    for end in range(1, len(loss_mask) + 1):
+        if end == len(loss_mask) or loss_mask[end] != loss_mask[start]:
+            text += Text(
+                tokenizer.decode(completion.ids[start:end]), style if loss_mask[start] else "dim"
+            )
             start = end
     return text

@@ -36,14 +36,14 @@ def serve(
 
     Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
     """
-    from zephyr.tutor.door import Door
-    from zephyr.tutor.serve import serve as begin
+    from zephyr.tutor.listen import ListenAddress
+    from zephyr.tutor.server import serve as begin
 
-    door = Door(host, port, behind_proxy, tls_cert, tls_key)
-    begin(make_plan(recipe, overrides), models or [], tutor, door, _say)
+    listen_address = ListenAddress(host, port, behind_proxy, tls_cert, tls_key)
+    begin(make_plan(recipe, overrides), models or [], tutor, listen_address, _print_line)
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     out.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -62,8 +62,8 @@ def export(
 
     A recipe takes the file as a source of pairs: {name: epfl, path: FILE}.
     """
-    from zephyr.tutor.events import Events
-    from zephyr.tutor.preferences import write
+    from zephyr.tutor.events import EventLog
+    from zephyr.tutor.preferences import write_preferences
     from zephyr.tutor.settings import read_settings
 
     settings, folder = read_settings(tutor)
@@ -74,10 +74,10 @@ def export(
             where=str(path),
             todo="serve a tutor first (zephyr serve), or give its settings by --tutor",
         )
-    log = Events(path)
+    event_log = EventLog(path)
     try:
-        found = log.all("comparison", "vote")
+        events = event_log.list_events("comparison", "vote")
     finally:
-        log.close()
-    questions, votes = write(found, settings.course, out_file, force=force)
+        event_log.close()
+    questions, votes = write_preferences(events, settings.course, out_file, force=force)
     out.print(f"{out_file}: questions {questions}, votes {votes}", soft_wrap=True, highlight=False)

@@ -1,1 +1,1 @@
-"""Records, sources and mixtures: from rows on disk to the examples a model is shown."""
+"""The data set pipeline: rows on disk or the hub to records, then mixtures to train on."""

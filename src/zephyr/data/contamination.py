@@ -1,14 +1,14 @@
-"""Questions of tests that stand in training data, found by the runs of words they share.
+"""Decontamination: finds questions of evaluation sets in training data by shared word n-grams.
 
-A question is found in a record where nearly all of its words stand in runs of `n` words that one
+A question is found in a record where nearly all of its words stand in `n`-grams that one
 text of the record has too, and all that tells it from another: its numbers, operators, single
 letters, and words such as "not". A word changed in a long question does not hide it, and the same
-question with other numbers is another one. Runs that more than ten questions share are phrases
+question with other numbers is another one. N-grams that over ten questions share are phrases
 ("which of the following is true of"): they tell nothing, and need not be found.
 
 A short question with options is no question by itself: it is taken together with them, or found
 where a text of a record is just that question and the right answer stands in the record too. Where
-even these are shorter than a run, a record must hold exactly that text.
+even these are shorter than `n` words, a record must hold exactly that text.
 """
 
 import re
@@ -18,195 +18,257 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.data.words import WORDS, Places, Runs, owners, runs, whole, words
+from zephyr.data.ngrams import (
+    WORD_PATTERN,
+    HashedTexts,
+    Indices,
+    hash_ngrams,
+    hash_texts,
+    hash_words,
+    text_indices,
+)
 from zephyr.records import Chat, Choice, Pair, Passage, Record
 
-COVERED = 0.95
-"""The share of a question's words that must be found."""
+MIN_COVERAGE = 0.95
+"""The least coverage: the share of a question's words that must be found."""
 
-PHRASE = 10
-"""Of so many questions a run of words may be part; a run of more is a phrase."""
+MAX_QUESTIONS_PER_NGRAM = 10
+"""Of so many questions an n-gram may be part; one of more is a phrase (a stop n-gram)."""
 
-_SHORT = 1.5
-"""So many times a run is a question with options that is told by its own words alone: "the speed of
+_STANDALONE_LENGTH_FACTOR = 1.5
+"""So many times `n` words has a question with options that stands for itself: "the speed of
 sound in air depends on" is no question by itself."""
 
-_ASKED = 4
+_MIN_QUESTION_WORDS = 4
 """Words of the shortest question that is looked for with its right answer alone."""
 
-_TABLE = 24
-"""Bits of the table by which most runs are seen to stand in no question."""
+_FILTER_BITS = 24
+"""Bits of the hash filter by which most n-grams are seen to stand in no question."""
 
 
-class Match(NamedTuple):
-    """A question of a test that stands in a record: of which task, and the share of it found."""
+class ContaminationMatch(NamedTuple):
+    """A contamination match: the evaluation question in a record, its task, and its coverage."""
 
     task: str
     question: str
-    share: float
+    coverage: float
 
 
-class _Hits(NamedTuple):
-    """Runs of words that texts and questions share: which text, which question, where in it."""
+class _NgramHits(NamedTuple):
+    """Word n-grams that texts and questions share: which text, which question, where in it."""
 
-    owner: Places
-    item: Places
-    place: Places
+    text_index: Indices
+    question_index: Indices
+    position: Indices
 
 
-class _Item(NamedTuple):
-    """What is looked for; with an `answer` it must be a whole text, and the answer be there too."""
+class _EvalQuestion(NamedTuple):
+    """A question to look for; an `answer` makes it a whole text with the answer there too."""
 
     task: str
     text: str
     answer: str | None = None
 
 
-class Exams:
-    """The questions of tests, ready to be looked for."""
+class EvalQuestionIndex:
+    """N-gram index of the questions of evaluation sets, to find them in training records."""
 
-    def __init__(self, asked: Iterable[tuple[str, Record]], n: int) -> None:
-        """`asked` holds records with the names of their tasks."""
+    def __init__(self, records_by_task: Iterable[tuple[str, Record]], n: int) -> None:
+        """Indexes (name of task, record) pairs by `n`-grams."""
         self.n = n
-        every = [item for task, record in asked for item in _items(task, record, n)]
-        codes = whole(words(_bare(item.text) for item in every)).tolist()
-        self._answered: dict[int, list[_Item]] = {}
-        distinct: dict[int, _Item] = {}
-        for code, item in zip(codes, every, strict=True):
+        questions = [
+            item for task, record in records_by_task for item in _eval_questions(task, record, n)
+        ]
+        text_hashes = hash_texts(
+            hash_words(_strip_quiz_markers(item.text) for item in questions)
+        ).tolist()
+        self._questions_with_answer: dict[int, list[_EvalQuestion]] = {}
+        question_by_hash: dict[int, _EvalQuestion] = {}
+        for code, item in zip(text_hashes, questions, strict=True):
             if item.answer is None:
-                distinct.setdefault(code, item)
+                question_by_hash.setdefault(code, item)
             else:
-                self._answered.setdefault(code, []).append(item)
-        self._items = list(distinct.values())
-        texts = words(_bare(item.text) for item in self._items)
-        self._lengths = np.diff(texts.bounds)
-        self._short = {
-            code: item for item, code in enumerate(distinct) if 0 < self._lengths[item] < n
+                self._questions_with_answer.setdefault(code, []).append(item)
+        self._questions = list(question_by_hash.values())
+        texts = hash_words(_strip_quiz_markers(item.text) for item in self._questions)
+        self._lengths = np.diff(texts.offsets)
+        self._short_questions = {
+            code: item for item, code in enumerate(question_by_hash) if 0 < self._lengths[item] < n
         }
-        self._index(runs(texts, n))
+        self._build_index(hash_ngrams(texts, n))
 
-    def _index(self, found: Runs) -> None:
-        """Sorts runs by hash, with the questions and the places in them; drops phrases."""
-        item = owners(found.bounds)
-        place = np.arange(len(item)) - np.repeat(found.bounds[:-1], np.diff(found.bounds))
-        order = np.lexsort((place, item, found.hashes))
-        hashes, item, place = found.hashes[order], item[order], place[order]
-        new = np.concatenate([[True], hashes[1:] != hashes[:-1]])[: len(hashes)]
-        other = np.concatenate([[True], item[1:] != item[:-1]])[: len(item)] | new
-        group = np.cumsum(new) - 1
-        rare = np.bincount(group, weights=other)[group] <= PHRASE if len(group) else new
-        self._hashes, self._item, self._place = hashes[rare], item[rare], place[rare]
-        self._table = np.zeros(1 << _TABLE, np.bool_)
-        self._table[self._hashes >> np.uint64(64 - _TABLE)] = True
-        order = np.lexsort((place[~rare], item[~rare]))
-        self._phrases = place[~rare][order]
-        self._bounds = np.searchsorted(item[~rare][order], np.arange(len(self._items) + 1))
-        covered = [self._covered(i, self._phrases_of(i)).sum() for i in range(len(self._items))]
-        self._free = np.array(covered, dtype=np.int64)
+    def _build_index(self, ngrams: HashedTexts) -> None:
+        """Builds the sorted n-gram index of questions and positions; drops common phrases."""
+        question_index = text_indices(ngrams.offsets)
+        position = np.arange(len(question_index)) - np.repeat(
+            ngrams.offsets[:-1], np.diff(ngrams.offsets)
+        )
+        order = np.lexsort((position, question_index, ngrams.hashes))
+        hashes, question_index, position = (
+            ngrams.hashes[order],
+            question_index[order],
+            position[order],
+        )
+        is_new_hash = np.concatenate([[True], hashes[1:] != hashes[:-1]])[: len(hashes)]
+        is_new_pair = (
+            np.concatenate([[True], question_index[1:] != question_index[:-1]])[
+                : len(question_index)
+            ]
+            | is_new_hash
+        )
+        group = np.cumsum(is_new_hash) - 1
+        is_rare = (
+            np.bincount(group, weights=is_new_pair)[group] <= MAX_QUESTIONS_PER_NGRAM
+            if len(group)
+            else is_new_hash
+        )
+        self._ngram_hashes, self._ngram_question, self._ngram_position = (
+            hashes[is_rare],
+            question_index[is_rare],
+            position[is_rare],
+        )
+        self._ngram_filter = np.zeros(1 << _FILTER_BITS, np.bool_)
+        self._ngram_filter[self._ngram_hashes >> np.uint64(64 - _FILTER_BITS)] = True
+        order = np.lexsort((position[~is_rare], question_index[~is_rare]))
+        self._common_positions = position[~is_rare][order]
+        self._common_offsets = np.searchsorted(
+            question_index[~is_rare][order], np.arange(len(self._questions) + 1)
+        )
+        covered_counts = [
+            self._covered_words(i, self._common_positions_of(i)).sum()
+            for i in range(len(self._questions))
+        ]
+        self._common_word_counts = np.array(covered_counts, dtype=np.int64)
 
-    def _phrases_of(self, item: int) -> Places:
-        """Where phrases begin in a question."""
-        places: Places = self._phrases[self._bounds[item] : self._bounds[item + 1]]
-        return places
+    def _common_positions_of(self, question_index: int) -> Indices:
+        """The positions at which common phrases begin in a question."""
+        positions: Indices = self._common_positions[
+            self._common_offsets[question_index] : self._common_offsets[question_index + 1]
+        ]
+        return positions
 
-    def _covered(self, item: int, places: Places) -> NDArray[np.bool_]:
-        """Which words of a question stand in the runs that begin at `places`."""
-        covered = np.zeros(self._lengths[item], np.bool_)
-        for place in places:
-            covered[place : place + self.n] = True
+    def _covered_words(self, question_index: int, positions: Indices) -> NDArray[np.bool_]:
+        """Which words of a question stand in the n-grams that begin at `positions`."""
+        covered = np.zeros(self._lengths[question_index], np.bool_)
+        for position in positions:
+            covered[position : position + self.n] = True
         return covered
 
-    def find(self, records: Sequence[Record]) -> list[Match | None]:
-        """For each record, the question that is found in it in the greatest part, if any is."""
-        if not self._items:
+    def find_matches(self, records: Sequence[Record]) -> list[ContaminationMatch | None]:
+        """Finds for each record the evaluation question that covers it best, if any does."""
+        if not self._questions:
             return [None] * len(records)
-        pieces = [_pieces(record) for record in records]
-        texts = words(_bare(text) for piece in pieces for text in piece)
-        record_of = np.repeat(np.arange(len(records)), [len(piece) for piece in pieces])
-        found: list[Match | None] = [None] * len(records)
-        for text, code in enumerate(whole(texts).tolist()):
-            if code in self._short:
-                item = self._items[self._short[code]]
-                found[record_of[text]] = Match(item.task, item.text, 1.0)
-            for item in self._answered.get(code, ()):
-                said = " ".join(pieces[record_of[text]]).lower()
-                if str(item.answer).lower() in said:
-                    found[record_of[text]] = Match(item.task, item.text, 1.0)
-        for text, which, share in self._shares(self._hits(runs(texts, self.n))):
-            known = found[record_of[text]]
-            if known is None or known.share < share:
-                found[record_of[text]] = Match(*self._items[which][:2], share)
-        return found
+        texts_by_record = [_searched_texts(record) for record in records]
+        texts = hash_words(_strip_quiz_markers(text) for piece in texts_by_record for text in piece)
+        record_of = np.repeat(np.arange(len(records)), [len(piece) for piece in texts_by_record])
+        matches: list[ContaminationMatch | None] = [None] * len(records)
+        for text, code in enumerate(hash_texts(texts).tolist()):
+            if code in self._short_questions:
+                question = self._questions[self._short_questions[code]]
+                matches[record_of[text]] = ContaminationMatch(question.task, question.text, 1.0)
+            for question in self._questions_with_answer.get(code, ()):
+                record_text = " ".join(texts_by_record[record_of[text]]).lower()
+                if str(question.answer).lower() in record_text:
+                    matches[record_of[text]] = ContaminationMatch(question.task, question.text, 1.0)
+        for text, question_index, coverage in self._covered_questions(
+            self._find_hits(hash_ngrams(texts, self.n))
+        ):
+            best = matches[record_of[text]]
+            if best is None or best.coverage < coverage:
+                matches[record_of[text]] = ContaminationMatch(
+                    *self._questions[question_index][:2], coverage
+                )
+        return matches
 
-    def _hits(self, found: Runs) -> _Hits:
-        """Where runs of texts stand in questions."""
-        maybe = np.flatnonzero(self._table[found.hashes >> np.uint64(64 - _TABLE)])
-        hashes = found.hashes[maybe]
-        first = np.searchsorted(self._hashes, hashes, side="left")
-        times = np.searchsorted(self._hashes, hashes, side="right") - first
-        owner = owners(found.bounds)[maybe]
-        at = np.repeat(first, times) + (
-            np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    def _find_hits(self, ngrams: HashedTexts) -> _NgramHits:
+        """Looks n-grams of texts up in the index."""
+        candidates = np.flatnonzero(
+            self._ngram_filter[ngrams.hashes >> np.uint64(64 - _FILTER_BITS)]
         )
-        return _Hits(np.repeat(owner, times), self._item[at], self._place[at])
+        hashes = ngrams.hashes[candidates]
+        first = np.searchsorted(self._ngram_hashes, hashes, side="left")
+        counts = np.searchsorted(self._ngram_hashes, hashes, side="right") - first
+        text_index = text_indices(ngrams.offsets)[candidates]
+        at = np.repeat(first, counts) + (
+            np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        )
+        return _NgramHits(
+            np.repeat(text_index, counts), self._ngram_question[at], self._ngram_position[at]
+        )
 
-    def _shares(self, hits: _Hits) -> Iterator[tuple[int, int, float]]:
-        """Texts and the questions that are found in them, with the share that is."""
-        if not len(hits.owner):
+    def _covered_questions(self, hits: _NgramHits) -> Iterator[tuple[int, int, float]]:
+        """Yields texts and the questions that are found in them, with their coverage."""
+        if not len(hits.text_index):
             return
-        owner, item, place = np.unique(np.stack(hits, axis=1), axis=0).T
-        new = np.concatenate([[True], (owner[1:] != owner[:-1]) | (item[1:] != item[:-1])])
-        firsts = np.flatnonzero(new)
-        steps = np.where(new, self.n, np.minimum(np.diff(place, prepend=0), self.n))
-        which = item[firsts]
-        most = (np.add.reduceat(steps, firsts) + self._free[which]) / self._lengths[which]
-        ends = np.append(firsts[1:], len(new))
-        for at in np.flatnonzero(most >= COVERED):
-            found = int(which[at])
-            places = np.concatenate([place[firsts[at] : ends[at]], self._phrases_of(found)])
-            covered = self._covered(found, places)
-            if covered.mean() >= COVERED and self._only_words(found, ~covered):
-                yield int(owner[firsts[at]]), found, round(float(covered.mean()), 4)
+        text_index, question_index, position = np.unique(np.stack(hits, axis=1), axis=0).T
+        is_new_pair = np.concatenate(
+            [
+                [True],
+                (text_index[1:] != text_index[:-1]) | (question_index[1:] != question_index[:-1]),
+            ]
+        )
+        firsts = np.flatnonzero(is_new_pair)
+        new_words = np.where(is_new_pair, self.n, np.minimum(np.diff(position, prepend=0), self.n))
+        questions = question_index[firsts]
+        max_coverage = (
+            np.add.reduceat(new_words, firsts) + self._common_word_counts[questions]
+        ) / self._lengths[questions]
+        ends = np.append(firsts[1:], len(is_new_pair))
+        for at in np.flatnonzero(max_coverage >= MIN_COVERAGE):
+            question = int(questions[at])
+            positions = np.concatenate(
+                [position[firsts[at] : ends[at]], self._common_positions_of(question)]
+            )
+            covered = self._covered_words(question, positions)
+            if covered.mean() >= MIN_COVERAGE and self._lacks_only_filler_words(question, ~covered):
+                yield int(text_index[firsts[at]]), question, round(float(covered.mean()), 4)
 
-    def _only_words(self, item: int, missing: NDArray[np.bool_]) -> bool:
-        """Whether nothing is missing of a question that tells it from another."""
-        said = WORDS.findall(_bare(self._items[item].text).lower())
-        lost = [said[i] for i in np.flatnonzero(missing)]
-        return all(len(word) > 1 and word.isalpha() and word not in _TELLING for word in lost)
+    def _lacks_only_filler_words(self, question_index: int, is_missing: NDArray[np.bool_]) -> bool:
+        """Whether no distinctive word is missing of a question (number, operator, negation)."""
+        question_words = WORD_PATTERN.findall(
+            _strip_quiz_markers(self._questions[question_index].text).lower()
+        )
+        missing_words = [question_words[i] for i in np.flatnonzero(is_missing)]
+        return all(
+            len(word) > 1 and word.isalpha() and word not in _DISTINCTIVE_WORDS
+            for word in missing_words
+        )
 
 
-_TELLING = frozenset(
+_DISTINCTIVE_WORDS = frozenset(
     ("not", "no", "never", "none", "always", "all", "except", "least", "most", "true", "false")
 )
 
-_FORM = re.compile(
+_QUIZ_MARKERS = re.compile(
     r"(?m)^\s*(?:\(?[A-Ja-j][).:]\s+|(?:question|options|choices|answer)\s*:[ \t]*)|\([A-J]\) ",
     re.IGNORECASE,
 )
 
 
-def _bare(text: str) -> str:
-    """A text without the marks of a quiz, for each source writes them in its own way."""
-    return _FORM.sub("", text)
+def _strip_quiz_markers(text: str) -> str:
+    """Strips the markers of a quiz, for each source writes them in its own way."""
+    return _QUIZ_MARKERS.sub("", text)
 
 
-def _items(task: str, record: Record, n: int) -> list[_Item]:
-    """What must not be found of a record of a test."""
+def _eval_questions(task: str, record: Record, n: int) -> list[_EvalQuestion]:
+    """The questions to look for of a record of an evaluation set."""
     match record:
         case Choice():
-            length = len(WORDS.findall(record.text))
-            if length >= _SHORT * n:
-                return [_Item(task, record.text)]
-            joined = [_Item(task, "\n".join(record.texts))]
+            length = len(WORD_PATTERN.findall(record.text))
+            if length >= _STANDALONE_LENGTH_FACTOR * n:
+                return [_EvalQuestion(task, record.text)]
+            with_options = [_EvalQuestion(task, "\n".join(record.texts))]
             answer = record.choices[record.answer]
-            return joined + ([_Item(task, record.text, answer)] if length >= _ASKED else [])
+            return with_options + (
+                [_EvalQuestion(task, record.text, answer)] if length >= _MIN_QUESTION_WORDS else []
+            )
         case Passage():
-            return [_Item(task, line) for line in record.text.split("\n")]
+            return [_EvalQuestion(task, line) for line in record.text.split("\n")]
         case Chat() | Pair():
-            return [_Item(task, str(record.question))]
+            return [_EvalQuestion(task, str(record.question))]
     raise AssertionError(record)
 
 
-def _pieces(record: Record) -> Sequence[str]:
-    """The texts of a record in which questions are looked for."""
+def _searched_texts(record: Record) -> Sequence[str]:
+    """The texts of a training record in which questions are looked for."""
     return ["\n".join(record.texts)] if isinstance(record, Choice) else record.texts

@@ -1,4 +1,4 @@
-"""Mixtures for other tools: LLaMA-Factory, TRL, the `datasets` library, and the course.
+"""Exports mixtures to the formats of LLaMA-Factory, TRL, the `datasets` library, and the course.
 
     llama-factory   .json      chat      instruction, input, output, system, history
                                pair      instruction, input, chosen, rejected, system, history
@@ -15,7 +15,7 @@ TRL and Parquet keep a conversation as lists of turns, LLaMA-Factory earlier tur
 learns what the assistant said in all of them, as Zephyr does. TRL learns the completion alone: the
 last answer, to which all that was said before is the prompt.
 
-Zephyr reads each form back as it was, but for two things. The course knows one text as a prompt: a
+Zephyr reads each format back, but for two things. The course knows one text as a prompt: a
 system message and earlier turns stand before the question in it, with a blank line between, and
 nothing says whose they are. And a blank passage (a line of WikiText) is read only where its source
 allows it.
@@ -27,38 +27,41 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from zephyr.data import course
-from zephyr.data.mixture import Split
+from zephyr.data import quiz_format
+from zephyr.data.mixture import RecordSplit
 from zephyr.errors import ZephyrError
-from zephyr.records import Chat, Choice, Kind, Message, Pair, Passage
-from zephyr.runs.store import full_disk_explained, read_json, write_atomically, write_json
+from zephyr.records import Chat, Choice, Message, Pair, Passage, RecordKind
+from zephyr.runs.store import explain_disk_errors, read_json, write_atomically, write_json
 
-Form = Literal["llama-factory", "trl", "parquet", "course"]
+ExportFormat = Literal["llama-factory", "trl", "parquet", "course"]
 _Row = dict[str, Any]
 
 
-def export(split: Split, folder: Path, name: str, form: Form) -> list[Path]:
-    """Writes a mixture as `<name>`, and what it holds out as `<name>_holdout`; gives the files.
+def export_mixture(
+    split: RecordSplit, folder: Path, name: str, export_format: ExportFormat
+) -> list[Path]:
+    """Writes a mixture as `<name>`, and its hold-out as `<name>_holdout`; gives the files.
 
     Where nothing is held out there is no such file, and one that an earlier export left is removed:
     its questions may now be among those to train on.
 
     Raises:
-        ZephyrError: the form can't hold the records, or another data set has the name.
+        ZephyrError: the format can't hold the records, or another data set has the name.
     """
-    writer, kind = _WRITERS[form], split.train[0].kind
-    if kind not in writer.rows:
+    writer, kind = _WRITERS[export_format], split.train[0].kind
+    if kind not in writer.make_row:
         raise ZephyrError(
-            f"the form {form!r} can't hold records of kind {kind!r}",
-            allowed=[able for able, other in _WRITERS.items() if kind in other.rows],
+            f"the form {export_format!r} can't hold records of kind {kind!r}",
+            allowed=[able for able, other in _WRITERS.items() if kind in other.make_row],
         )
     parts = {name: split.train, f"{name}_holdout": split.holdout}
     rows = {
-        part: [writer.rows[kind](record) for record in records] for part, records in parts.items()
+        part: [writer.make_row[kind](record) for record in records]
+        for part, records in parts.items()
     }
-    files = {part: folder / f"{part}{writer.ending}" for part in parts}
-    catalogue = _catalogue(folder, files) if form == "llama-factory" else None
-    with full_disk_explained(folder):
+    files = {part: folder / f"{part}{writer.suffix}" for part in parts}
+    dataset_info = _read_dataset_info(folder, files) if export_format == "llama-factory" else None
+    with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for part, file in files.items():
         if rows[part]:
@@ -66,65 +69,67 @@ def export(split: Split, folder: Path, name: str, form: Form) -> list[Path]:
         else:
             file.unlink(missing_ok=True)
     written = [file for part, file in files.items() if rows[part]]
-    if catalogue is not None:
-        catalogue |= {file.stem: _entry(file, kind) for file in written}
-        write_json(folder / _CATALOGUE, catalogue)
-        written.append(folder / _CATALOGUE)
+    if dataset_info is not None:
+        dataset_info |= {file.stem: _dataset_info_entry(file, kind) for file in written}
+        write_json(folder / _DATASET_INFO_FILE, dataset_info)
+        written.append(folder / _DATASET_INFO_FILE)
     return written
 
 
 # -- LLaMA-Factory --------------------------------------------------------------------------------
 
-_CATALOGUE = "dataset_info.json"
+_DATASET_INFO_FILE = "dataset_info.json"
 
 
-def _alpaca(prompt: Sequence[Message], answer: _Row) -> _Row:
-    """Alpaca's columns: the last question, its answer or answers, and what was said before."""
+def _alpaca_row(prompt: Sequence[Message], answer: _Row) -> _Row:
+    """A row in Alpaca's columns: the last question, its answer or answers, and the history."""
     system = [m.content for m in prompt if m.role == "system"]
-    said = [m.content for m in prompt if m.role != "system"]
-    row = {"instruction": said.pop(), "input": "", **answer}
-    history = [list(turn) for turn in zip(said[::2], said[1::2], strict=True)]
+    turns = [m.content for m in prompt if m.role != "system"]
+    row = {"instruction": turns.pop(), "input": "", **answer}
+    history = [list(turn) for turn in zip(turns[::2], turns[1::2], strict=True)]
     return row | {"system": "".join(system), "history": history}
 
 
-def _alpaca_chat(record: Chat) -> _Row:
+def _alpaca_chat_row(record: Chat) -> _Row:
     *prompt, answer = record.messages
-    return _alpaca(prompt, {"output": answer.content})
+    return _alpaca_row(prompt, {"output": answer.content})
 
 
-def _alpaca_pair(record: Pair) -> _Row:
-    return _alpaca(record.prompt, {"chosen": record.chosen, "rejected": record.rejected})
+def _alpaca_pair_row(record: Pair) -> _Row:
+    return _alpaca_row(record.prompt, {"chosen": record.chosen, "rejected": record.rejected})
 
 
-def _catalogue(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
-    """The data sets that are known in a folder, but for those that are about to be written."""
-    place = folder / _CATALOGUE
-    if not place.exists():
+def _read_dataset_info(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
+    """Reads LLaMA-Factory's dataset_info.json, but for the data sets about to be written."""
+    path = folder / _DATASET_INFO_FILE
+    if not path.exists():
         return {}
     try:
-        known = read_json(place)
+        dataset_info = read_json(path)
     except ValueError as error:
-        raise ZephyrError(f"{_CATALOGUE} can't be read", where=str(place), found=error) from error
-    if not isinstance(known, dict):
         raise ZephyrError(
-            f"{_CATALOGUE} is not an object that names data sets",
-            where=str(place),
-            found=type(known).__name__,
+            f"{_DATASET_INFO_FILE} can't be read", where=str(path), found=error
+        ) from error
+    if not isinstance(dataset_info, dict):
+        raise ZephyrError(
+            f"{_DATASET_INFO_FILE} is not an object that names data sets",
+            where=str(path),
+            found=type(dataset_info).__name__,
         )
     for name, file in files.items():
-        entry = known.pop(name, {"file_name": file.name})
+        entry = dataset_info.pop(name, {"file_name": file.name})
         if not isinstance(entry, dict) or entry.get("file_name") != file.name:
             raise ZephyrError(
                 f"another data set is called {name!r}",
-                where=str(place),
+                where=str(path),
                 found=json.dumps(entry, ensure_ascii=False),
                 todo="export to another folder, or under another name",
             )
-    return dict(known)
+    return dict(dataset_info)
 
 
-def _entry(file: Path, kind: Kind) -> _Row:
-    """What LLaMA-Factory has to know of a file: its columns, and whether it holds preferences."""
+def _dataset_info_entry(file: Path, kind: RecordKind) -> _Row:
+    """An entry of dataset_info.json: the columns of a file, and whether it holds preferences."""
     columns = {"prompt": "instruction", "query": "input", "system": "system", "history": "history"}
     if kind == "chat":
         return {"file_name": file.name, "columns": columns | {"response": "output"}}
@@ -135,39 +140,40 @@ def _entry(file: Path, kind: Kind) -> _Row:
 # -- the others -----------------------------------------------------------------------------------
 
 
-def _turns(*messages: Message) -> list[dict[str, str]]:
+def _message_dicts(*messages: Message) -> list[dict[str, str]]:
+    """Messages as the list of dicts that chat templates take."""
     return [{"role": m.role, "content": m.content} for m in messages]
 
 
-def _trl_chat(record: Chat) -> _Row:
+def _trl_chat_row(record: Chat) -> _Row:
     *prompt, answer = record.messages
-    return {"prompt": _turns(*prompt), "completion": _turns(answer)}
+    return {"prompt": _message_dicts(*prompt), "completion": _message_dicts(answer)}
 
 
-def _trl_pair(record: Pair) -> _Row:
+def _trl_pair_row(record: Pair) -> _Row:
     answers = {"chosen": record.chosen, "rejected": record.rejected}
-    turns = {side: _turns(Message("assistant", text)) for side, text in answers.items()}
-    return {"prompt": _turns(*record.prompt), **turns}
+    turns = {side: _message_dicts(Message("assistant", text)) for side, text in answers.items()}
+    return {"prompt": _message_dicts(*record.prompt), **turns}
 
 
-def _chat(record: Chat) -> _Row:
-    return {"messages": _turns(*record.messages), "source": record.source}
+def _chat_row(record: Chat) -> _Row:
+    return {"messages": _message_dicts(*record.messages), "source": record.source}
 
 
-def _pair(record: Pair) -> _Row:
-    return _trl_pair(record) | {"aspect": record.aspect, "source": record.source}
+def _pair_row(record: Pair) -> _Row:
+    return _trl_pair_row(record) | {"aspect": record.aspect, "source": record.source}
 
 
-def _choice(record: Choice) -> _Row:
+def _choice_row(record: Choice) -> _Row:
     row = {"question": record.text, "choices": list(record.choices), "answer": record.answer}
     return row | {"subject": record.subject, "source": record.source}
 
 
-def _passage(record: Passage) -> _Row:
+def _passage_row(record: Passage) -> _Row:
     return {"text": record.text, "source": record.source}
 
 
-def _course_pair(record: Pair) -> _Row:
+def _course_pair_row(record: Pair) -> _Row:
     prompt = "\n\n".join(m.content for m in record.prompt)
     return {"prompt": prompt, "chosen": record.chosen, "rejected": record.rejected}
 
@@ -175,20 +181,20 @@ def _course_pair(record: Pair) -> _Row:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def _json(rows: Sequence[_Row]) -> bytes:
-    return ("[\n" + ",\n".join(_dumped(row) for row in rows) + "\n]\n").encode()
+def _encode_json(rows: Sequence[_Row]) -> bytes:
+    return ("[\n" + ",\n".join(_dump_row(row) for row in rows) + "\n]\n").encode()
 
 
-def _json_lines(rows: Sequence[_Row]) -> bytes:
-    """A row a line; lines end in `\\n` alone, and other characters stand as they are."""
-    return "".join(f"{_dumped(row)}\n" for row in rows).encode()
+def _encode_json_lines(rows: Sequence[_Row]) -> bytes:
+    """Encodes JSONL, a row a line; lines end in `\\n` alone, all other characters stay."""
+    return "".join(f"{_dump_row(row)}\n" for row in rows).encode()
 
 
-def _dumped(row: _Row) -> str:
+def _dump_row(row: _Row) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
-def _parquet(rows: Sequence[_Row]) -> bytes:
+def _encode_parquet(rows: Sequence[_Row]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
@@ -197,21 +203,27 @@ def _parquet(rows: Sequence[_Row]) -> bytes:
     return file.getvalue()
 
 
-class _Writer(NamedTuple):
-    """How a form is written: the file's ending, a row of each kind it holds, and all rows."""
+class _FormatWriter(NamedTuple):
+    """How a format is written: the file's suffix, a row maker for each kind, and the encoder."""
 
-    ending: str
-    rows: Mapping[Kind, Callable[[Any], _Row]]
+    suffix: str
+    make_row: Mapping[RecordKind, Callable[[Any], _Row]]
     encode: Callable[[Sequence[_Row]], bytes]
 
 
-_WRITERS: Mapping[Form, _Writer] = {
-    "llama-factory": _Writer(".json", {"chat": _alpaca_chat, "pair": _alpaca_pair}, _json),
-    "trl": _Writer(".jsonl", {"chat": _trl_chat, "pair": _trl_pair}, _json_lines),
-    "parquet": _Writer(
-        ".parquet",
-        {"chat": _chat, "pair": _pair, "choice": _choice, "passage": _passage},
-        _parquet,
+_WRITERS: Mapping[ExportFormat, _FormatWriter] = {
+    "llama-factory": _FormatWriter(
+        ".json", {"chat": _alpaca_chat_row, "pair": _alpaca_pair_row}, _encode_json
     ),
-    "course": _Writer(".jsonl", {"pair": _course_pair, "choice": course.line}, _json_lines),
+    "trl": _FormatWriter(
+        ".jsonl", {"chat": _trl_chat_row, "pair": _trl_pair_row}, _encode_json_lines
+    ),
+    "parquet": _FormatWriter(
+        ".parquet",
+        {"chat": _chat_row, "pair": _pair_row, "choice": _choice_row, "passage": _passage_row},
+        _encode_parquet,
+    ),
+    "course": _FormatWriter(
+        ".jsonl", {"pair": _course_pair_row, "choice": quiz_format.quiz_to_row}, _encode_json_lines
+    ),
 }

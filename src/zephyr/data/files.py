@@ -1,4 +1,4 @@
-"""Rows of a local file: JSON, JSONL, CSV, TSV, Parquet or plain text, each also gzipped."""
+"""Reads rows of local files: JSON, JSONL, CSV, TSV, Parquet or plain text, each also gzipped."""
 
 import csv
 import fnmatch
@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from zephyr.data.rows import Header, Listed, Numbers, Row, Rows
+from zephyr.data.rows import Header, InMemoryRows, RowNumbers, Rows, SourceRow
 from zephyr.errors import ZephyrError
 
-FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".raw", ".tokens")
+FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".raw", ".tokens")
 
 
-def find(base: Path, path: str, where: str) -> list[Path]:
-    """The files that a recipe's `path` names, which may hold `*` and `?`, in order.
+def find_files(base: Path, path: str, where: str) -> list[Path]:
+    """Finds the files that a recipe's `path` names, a glob with `*` and `?` perhaps, in order.
 
     Raises:
         ZephyrError: there is none.
@@ -31,15 +31,15 @@ def find(base: Path, path: str, where: str) -> list[Path]:
     if not set("*?") & set(name):
         return [base / path]
     folder = (base / path).parent
-    there = folder.iterdir() if folder.is_dir() else ()
-    found = sorted(p for p in there if fnmatch.fnmatchcase(p.name, name) and p.is_file())
-    if not found:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    matching_files = sorted(p for p in paths if fnmatch.fnmatchcase(p.name, name) and p.is_file())
+    if not matching_files:
         raise ZephyrError("no file has a name of this pattern", where=where, found=str(base / path))
-    return found
+    return matching_files
 
 
-def check(path: Path, where: str) -> str:
-    """The format of a file, by its name without `.gz`.
+def check_format(path: Path, where: str) -> str:
+    """Checks a file and gives its format, by its suffix without `.gz`.
 
     Raises:
         ZephyrError: the file is not there, or of another format.
@@ -51,49 +51,49 @@ def check(path: Path, where: str) -> str:
             found=str(path)[:200],
             todo="mend `path`: it is taken from the folder of the recipe",
         )
-    ending = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if ending not in FORMATS:
+    suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    if suffix not in FILE_SUFFIXES:
         raise ZephyrError(
             "a file is of no format that can be read",
             where=where,
             found=path.name,
-            allowed=[*FORMATS, "and each with .gz"],
+            allowed=[*FILE_SUFFIXES, "and each with .gz"],
         )
     if path.stat().st_size == 0:
         raise ZephyrError("a file is empty", where=where, found=str(path))
     if not os.access(path, os.R_OK):
         raise ZephyrError("a file may not be read", where=where, found=str(path))
-    return ending
+    return suffix
 
 
 def open_rows(path: Path, where: str) -> Rows:
-    """The rows of a file.
+    """Opens the rows of a file, by its format.
 
     Lines end in `\\n` alone, for texts may hold other characters that Unicode counts as line ends.
 
     Raises:
         ZephyrError: the file as a whole can't be read.
     """
-    ending = check(path, where)
-    if ending == ".parquet":
-        return Parquet(path, where)
-    text = _text(path, where)
+    suffix = check_format(path, where)
+    if suffix == ".parquet":
+        return ParquetRows(path, where)
+    text = _read_text(path, where)
     if not text.strip():
         raise ZephyrError("a file is empty", where=where, found=str(path))
-    match ending:
-        case ".json" if _is_lines(text):
-            return Lines(path, text)
+    match suffix:
+        case ".json" if _is_json_lines(text):
+            return JsonLinesRows(path, text)
         case ".json":
-            return Listed(list(_json(path, text)))
+            return InMemoryRows(list(_read_json_rows(path, text)))
         case ".jsonl":
-            return Lines(path, text)
+            return JsonLinesRows(path, text)
         case ".csv" | ".tsv":
-            return Listed(list(_table(path, text, "," if ending == ".csv" else "\t")))
+            return InMemoryRows(list(_read_table(path, text, "," if suffix == ".csv" else "\t")))
         case _:
-            return Listed([Row(str(path), {"text": text})])
+            return InMemoryRows([SourceRow(str(path), {"text": text})])
 
 
-def _unpacked(path: Path, where: str) -> bytes:
+def _read_bytes(path: Path, where: str) -> bytes:
     data = path.read_bytes()
     if path.suffix != ".gz":
         return data
@@ -105,8 +105,8 @@ def _unpacked(path: Path, where: str) -> bytes:
         ) from error
 
 
-def _text(path: Path, where: str) -> str:
-    data = _unpacked(path, where)
+def _read_text(path: Path, where: str) -> str:
+    data = _read_bytes(path, where)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -119,8 +119,8 @@ def _text(path: Path, where: str) -> str:
         ) from error
 
 
-class Lines(Rows):
-    """JSONL: one JSON object a line, read when it is taken."""
+class JsonLinesRows(Rows):
+    """Rows of a JSONL file: one JSON object a line, parsed when it is taken."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -130,28 +130,30 @@ class Lines(Rows):
     def __len__(self) -> int:
         return len(self._lines)
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
-        return [self._row(*self._lines[number]) for number in numbers]
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
+        return [self._parse_line(*self._lines[number]) for number in numbers]
 
-    def _row(self, number: int, line: str) -> Row:
-        place = f"{self._path}:{number}"
+    def _parse_line(self, number: int, line: str) -> SourceRow:
+        location = f"{self._path}:{number}"
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):  # a number of 5,000 digits is a ValueError
-            return Row(place, None, "not valid JSON")
-        return _row(place, value)
+            return SourceRow(location, None, "not valid JSON")
+        return _make_row(location, value)
 
 
-def _is_lines(text: str) -> bool:
-    """Whether a file called .json holds an object a line, as many data sets do."""
-    first = text.lstrip().split("\n", 2)[:2]
+def _is_json_lines(text: str) -> bool:
+    """Whether a file called .json is JSONL (an object a line), as many data sets are."""
+    first_lines = text.lstrip().split("\n", 2)[:2]
     try:
-        return len(first) == 2 and all(isinstance(json.loads(line), dict) for line in first)
+        return len(first_lines) == 2 and all(
+            isinstance(json.loads(line), dict) for line in first_lines
+        )
     except (ValueError, RecursionError):
         return False
 
 
-def _json(path: Path, text: str) -> Iterator[Row]:
+def _read_json_rows(path: Path, text: str) -> Iterator[SourceRow]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -170,15 +172,15 @@ def _json(path: Path, text: str) -> Iterator[Row]:
             allowed="[{...}, {...}]",
         )
     for number, row in enumerate(value, start=1):
-        yield _row(f"{path} row {number}", row)
+        yield _make_row(f"{path} row {number}", row)
 
 
-def _row(place: str, value: Any) -> Row:
+def _make_row(location: str, value: Any) -> SourceRow:
     if not isinstance(value, dict):
-        return Row(place, None, "not an object with named columns")
+        return SourceRow(location, None, "not an object with named columns")
     if not _is_unicode(value):
-        return Row(place, None, "half a character (a surrogate without its other half)")
-    return Row(place, value)
+        return SourceRow(location, None, "half a character (a surrogate without its other half)")
+    return SourceRow(location, value)
 
 
 def _is_unicode(value: Any) -> bool:
@@ -190,30 +192,32 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
-def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
-    """Rows of a table whose first line names its columns; between tabs quotes are text."""
+def _read_table(path: Path, text: str, delimiter: str) -> Iterator[SourceRow]:
+    """Reads a CSV or TSV table whose first line names its columns; in TSV quotes are text."""
     names: list[str] = []
-    for place, cells in _tabs(path, text) if delimiter == "\t" else _commas(path, text):
+    for location, cells in (
+        _read_tsv_lines(path, text) if delimiter == "\t" else _read_csv_lines(path, text)
+    ):
         if not names:
             names = cells
-            _refuse_twice(names, place)
+            _check_unique_columns(names, location)
         elif len(cells) != len(names):
-            yield Row(place, None, "not as many columns as the first line names")
+            yield SourceRow(location, None, "not as many columns as the first line names")
         else:
-            yield Row(place, dict(zip(names, cells, strict=True)))
+            yield SourceRow(location, dict(zip(names, cells, strict=True)))
 
 
-def _tabs(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+def _read_tsv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line := line.removesuffix("\r"):
             yield f"{path}:{number}", line.split("\t")
 
 
-def _commas(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+def _read_csv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
     csv.field_size_limit(1 << 30)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
-        place = f"{path}:{reader.line_num + 1}"
+        location = f"{path}:{reader.line_num + 1}"
         try:
             cells = next(reader)
         except StopIteration:
@@ -221,23 +225,23 @@ def _commas(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
         except csv.Error as error:
             raise ZephyrError(
                 "a table can't be read",
-                where=place,
+                where=location,
                 found=str(error),
                 todo='look for a " that is not closed; within quotes it is written twice',
             ) from error
         if cells:
-            yield place, cells
+            yield location, cells
 
 
-def _refuse_twice(names: list[str], place: str) -> None:
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+def _check_unique_columns(names: list[str], location: str) -> None:
+    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
         raise ZephyrError(
-            "a table names a column twice", where=place, found=", ".join(map(repr, twice))
+            "a table names a column twice", where=location, found=", ".join(map(repr, duplicates))
         )
 
 
-class Parquet(Rows):
-    """A Parquet file, of which only the row groups and columns that are wanted are read."""
+class ParquetRows(Rows):
+    """Rows of a Parquet file, of which only the wanted row groups and columns are read."""
 
     def __init__(self, path: Path, where: str) -> None:
         import pyarrow
@@ -246,13 +250,13 @@ class Parquet(Rows):
         self._path = path
         self._where = where
         self._errors = (pyarrow.ArrowException, OSError)
-        data = pyarrow.py_buffer(_unpacked(path, where)) if path.suffix == ".gz" else None
+        data = pyarrow.py_buffer(_read_bytes(path, where)) if path.suffix == ".gz" else None
 
-        def opened() -> Any:
+        def open_parquet() -> Any:
             return pyarrow.parquet.ParquetFile(path if data is None else pyarrow.BufferReader(data))
 
-        self._open = opened
-        with self._reading() as file:
+        self._open = open_parquet
+        with self._open_file() as file:
             self._names = tuple(file.schema_arrow.names)
             groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
             self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
@@ -263,24 +267,32 @@ class Parquet(Rows):
     def header(self) -> Header | None:
         return Header(f"{self._path} row 1", frozenset(self._names)) if len(self) else None
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
-        wanted = np.asarray(numbers, dtype=np.int64)
-        there = None if columns is None else [name for name in self._names if name in columns]
-        if there == []:  # one of several files may have other columns: its rows lack them all
-            return [Row(f"{self._path} row {number + 1}", {}) for number in wanted]
-        group_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        taken: dict[int, Row] = {}
-        with self._reading() as file:
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
+        row_numbers = np.asarray(numbers, dtype=np.int64)
+        present_columns = (
+            None if columns is None else [name for name in self._names if name in columns]
+        )
+        if (
+            present_columns == []
+        ):  # one of several files may have other columns: its rows lack them all
+            return [SourceRow(f"{self._path} row {number + 1}", {}) for number in row_numbers]
+        group_of = np.searchsorted(self._starts, row_numbers, side="right") - 1
+        row_by_position: dict[int, SourceRow] = {}
+        with self._open_file() as file:
             for group in np.unique(group_of):
-                places = np.flatnonzero(group_of == group)
-                table = file.read_row_group(group, columns=there)
-                chosen = table.take(wanted[places] - self._starts[group])
-                for place, (value, problem) in zip(places.tolist(), _values(chosen), strict=True):
-                    taken[place] = Row(f"{self._path} row {wanted[place] + 1}", value, problem)
-        return [taken[place] for place in range(len(wanted))]
+                positions = np.flatnonzero(group_of == group)
+                table = file.read_row_group(group, columns=present_columns)
+                rows = table.take(row_numbers[positions] - self._starts[group])
+                for position, (value, problem) in zip(
+                    positions.tolist(), _row_values(rows), strict=True
+                ):
+                    row_by_position[position] = SourceRow(
+                        f"{self._path} row {row_numbers[position] + 1}", value, problem
+                    )
+        return [row_by_position[place] for place in range(len(row_numbers))]
 
     @contextmanager
-    def _reading(self) -> Iterator[Any]:
+    def _open_file(self) -> Iterator[Any]:
         try:
             with self._open() as file:
                 yield file
@@ -292,8 +304,8 @@ class Parquet(Rows):
             ) from error
 
 
-def _values(table: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """The rows of a table, each by itself where one of them can't be read."""
+def _row_values(table: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """Converts the rows of a table to dicts, each by itself where one of them can't be read."""
     unreadable = (UnicodeDecodeError, ArithmeticError, ValueError)
     try:
         yield from [(value, "") for value in table.to_pylist()]

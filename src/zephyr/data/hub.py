@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: asked for, brought here, and remembered exactly.
+"""Downloads data sets and models from the Hugging Face hub as snapshots: cached and checked.
 
 A snapshot is files of one commit. They lie in the hub's own cache, so that nothing is fetched that
 another tool has fetched, and the other way round; what was brought is remembered beside it:
@@ -25,89 +25,97 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from zephyr.data.cache import cache_home, cache_root, content_sha256
-from zephyr.data.hub_client import COMMIT, ETAG, Client, File, Passing, Unreachable, Wanted
+from zephyr.data.hub_client import (
+    COMMIT_PATTERN,
+    ETAG_PATTERN,
+    HubClient,
+    HubFile,
+    HubQuery,
+    HubUnreachableError,
+    TransientHubError,
+)
 from zephyr.errors import ZephyrError
-from zephyr.runs.store import full_disk_explained, read_json, write_json
+from zephyr.runs.store import explain_disk_errors, read_json, write_json
 
 __all__ = [
-    "File",
+    "HubFile",
+    "HubQuery",
+    "HubUnreachableError",
     "Snapshot",
-    "Unreachable",
-    "Wanted",
-    "ask",
+    "cached_snapshot",
     "fetch",
-    "missing",
-    "paths",
-    "remembered",
+    "missing_bytes",
+    "resolve_snapshot",
+    "snapshot_paths",
 ]
 
-PARTIAL = re.compile(r"([^/]+)/partial-([^/]+)/(\d+\.parquet)")
+PARTIAL_SPLIT_PATTERN = re.compile(r"([^/]+)/partial-([^/]+)/(\d+\.parquet)")
 
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of one commit, sorted by path."""
+    """Files of a hub repository at one commit, sorted by path."""
 
     commit: str
-    files: tuple[File, ...]
+    files: tuple[HubFile, ...]
 
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
 
-def ask(wanted: Wanted, where: str) -> Snapshot:
-    """What the hub holds of the files that are wanted; none is fetched.
+def resolve_snapshot(query: HubQuery, where: str) -> Snapshot:
+    """Resolves a query to a snapshot: the commit and its matching files; none is fetched.
 
     Raises:
         ZephyrError: the hub can't be asked, or has no file, or only a part, for a pattern.
     """
-    hub = Client(wanted, where)
-    pinned = COMMIT.fullmatch(wanted.revision)
-    commit = wanted.revision if pinned else hub.commit()
-    return Snapshot(commit, _chosen(wanted, hub.files(commit), where))
+    client = HubClient(query, where)
+    pinned = COMMIT_PATTERN.fullmatch(query.revision)
+    commit = query.revision if pinned else client.resolve_commit()
+    return Snapshot(commit, _match_files(query, client.list_files(commit), where))
 
 
-def remembered(wanted: Wanted) -> Snapshot | None:
-    """What `fetch` last brought, if all of it is still here; the network is not asked.
+def cached_snapshot(query: HubQuery) -> Snapshot | None:
+    """The snapshot that `fetch` last brought, if all of it is still in the cache; no network.
 
     Raises:
         ZephyrError: a link leads out of the cache.
     """
     try:
-        value = read_json(_memory(wanted))
-        snapshot = Snapshot(value["commit"], tuple(File(**file) for file in value["files"]))
+        value = read_json(_snapshot_record_path(query))
+        snapshot = Snapshot(value["commit"], tuple(HubFile(**file) for file in value["files"]))
     except (OSError, ValueError, KeyError, TypeError):  # it is a cache: what is broken is not there
         return None
-    pairs = zip(snapshot.files, paths(wanted, snapshot), strict=True)
-    return snapshot if all(_size(path) == file.size for file, path in pairs) else None
+    pairs = zip(snapshot.files, snapshot_paths(query, snapshot), strict=True)
+    return snapshot if all(_file_size(path) == file.size for file, path in pairs) else None
 
 
-def paths(wanted: Wanted, snapshot: Snapshot) -> list[Path]:
-    """Where the files of a fetched snapshot lie, in their order.
+def snapshot_paths(query: HubQuery, snapshot: Snapshot) -> list[Path]:
+    """The local paths of the files of a fetched snapshot, in their order.
 
     Raises:
         ZephyrError: a link leads out of the cache.
     """
-    return [_link(wanted, snapshot.commit, file.path) for file in snapshot.files]
+    return [_snapshot_path(query, snapshot.commit, file.path) for file in snapshot.files]
 
 
-def missing(wanted: Wanted, snapshot: Snapshot) -> int:
-    """How many bytes `fetch` has still to bring."""
-    contents = {file.etag: file for file in snapshot.files}.values()
+def missing_bytes(query: HubQuery, snapshot: Snapshot) -> int:
+    """How many bytes `fetch` has still to download."""
+    files_by_content = {file.etag: file for file in snapshot.files}.values()
     return sum(
-        file.size - min(file.size, _size(_part(wanted, file)) or 0)
-        for file in contents
-        if _here(wanted, snapshot.commit, file) is None
+        file.size - min(file.size, _file_size(_partial_path(query, file)) or 0)
+        for file in files_by_content
+        if _cached_path(query, snapshot.commit, file) is None
     )
 
 
 def fetch(
-    wanted: Wanted, snapshot: Snapshot, where: str, progress: Progress = lambda n: None
+    query: HubQuery, snapshot: Snapshot, where: str, progress: ProgressCallback = lambda n: None
 ) -> Snapshot:
-    """Brings all files of a snapshot, checks and remembers them, and fills in each SHA-256.
+    """Downloads all files of a snapshot, verifies and caches them, and fills in each SHA-256.
 
     `progress` is told how many bytes have come, and a negative number where some were thrown away.
     A file that is here is not fetched again, and one that is here in part from where it ends.
@@ -115,48 +123,48 @@ def fetch(
     Raises:
         ZephyrError: a file can't be brought, or not as the hub says that it is.
     """
-    known = remembered(wanted)
-    if known is not None and paths(wanted, known) == paths(wanted, snapshot):
-        return known
-    hub = Client(wanted, where)
-    with _written(_folder(wanted), "HF_HOME"), _alone(wanted, where):
-        files = [_brought(hub, snapshot.commit, file, progress) for file in snapshot.files]
+    cached = cached_snapshot(query)
+    if cached is not None and snapshot_paths(query, cached) == snapshot_paths(query, snapshot):
+        return cached
+    client = HubClient(query, where)
+    with _writable_folder(_repo_folder(query), "HF_HOME"), _repo_lock(query, where):
+        files = [_ensure_file(client, snapshot.commit, file, progress) for file in snapshot.files]
     fetched = Snapshot(snapshot.commit, tuple(files))
-    memory = _memory(wanted)
-    with _written(memory.parent, "ZEPHYR_CACHE"):
+    record_path = _snapshot_record_path(query)
+    with _writable_folder(record_path.parent, "ZEPHYR_CACHE"):
         rows = [file._asdict() for file in files]
-        write_json(memory, {**asdict(wanted), "commit": fetched.commit, "files": rows})
+        write_json(record_path, {**asdict(query), "commit": fetched.commit, "files": rows})
     return fetched
 
 
 # -- which files ----------------------------------------------------------------------------------
 
 
-def _chosen(wanted: Wanted, files: list[File], where: str) -> tuple[File, ...]:
-    """The files that match, sorted; all but optional patterns must match, and nothing in part."""
-    chosen = set()
-    for pattern in (*wanted.patterns, *wanted.optional):
-        if parts := [file for file in files if _is_part(pattern, file.path)]:
+def _match_files(query: HubQuery, files: list[HubFile], where: str) -> tuple[HubFile, ...]:
+    """The files that match a query, sorted; all but optional patterns must match, fully."""
+    matched_files = set()
+    for pattern in (*query.patterns, *query.optional):
+        if parts := [file for file in files if _is_partial_split(pattern, file.path)]:
             raise ZephyrError(
                 "the hub has converted only the beginning of this data set to Parquet",
                 where=where,
-                found=f"{wanted.repo}: {parts[0].path.rpartition('/')[0]}, {len(parts)} files",
-                todo=f"name its own files by `files:`, as {wanted.page}/tree/main lists them",
+                found=f"{query.repo}: {parts[0].path.rpartition('/')[0]}, {len(parts)} files",
+                todo=f"name its own files by `files:`, as {query.web_url}/tree/main lists them",
             )
         matching = [file for file in files if _matches(pattern, file.path)]
-        if not matching and pattern not in wanted.optional:
+        if not matching and pattern not in query.optional:
             raise ZephyrError(
-                f"no file of this {wanted.noun} matches a pattern",
+                f"no file of this {query.noun} matches a pattern",
                 where=where,
-                found=f"{pattern!r} in {wanted.repo}, revision {wanted.revision}",
-                nearest=_near(pattern, [file.path for file in files]),
+                found=f"{pattern!r} in {query.repo}, revision {query.revision}",
+                nearest=_closest_paths(pattern, [file.path for file in files]),
                 todo="name files that are there: "
-                f"{wanted.page}/tree/{quote(wanted.revision, safe='')}",
+                f"{query.web_url}/tree/{quote(query.revision, safe='')}",
             )
-        chosen.update(matching)
-    for file in chosen:
-        _refuse_path(file.path)
-    return tuple(sorted(chosen))
+        matched_files.update(matching)
+    for file in matched_files:
+        _check_safe_path(file.path)
+    return tuple(sorted(matched_files))
 
 
 def _matches(pattern: str, path: str) -> bool:
@@ -164,19 +172,19 @@ def _matches(pattern: str, path: str) -> bool:
     return len(parts) == len(names) and all(map(fnmatch.fnmatchcase, names, parts))
 
 
-def _is_part(pattern: str, path: str) -> bool:
-    """Whether a path is of a part of a split, where the pattern asks for a split.
+def _is_partial_split(pattern: str, path: str) -> bool:
+    """Whether a path is of a partially converted split, where the pattern asks for a split.
 
     Of a large data set the hub converts the first gigabytes, to `config/partial-split/`.
     """
-    match = PARTIAL.fullmatch(path)
+    match = PARTIAL_SPLIT_PATTERN.fullmatch(path)
     if match is None or "partial-" in pattern:
         return False
     return _matches(pattern, path) or _matches(pattern, "/".join(match.groups()))
 
 
-def _near(pattern: str, names: Iterable[str]) -> str:
-    """A few names that are spelt most like the pattern, one of each folder and ending."""
+def _closest_paths(pattern: str, names: Iterable[str]) -> str:
+    """The closest paths to a pattern, one of each folder and suffix."""
     examples: dict[tuple[str, str], str] = {}
     for name in sorted(names):
         path = PurePosixPath(name)
@@ -189,93 +197,95 @@ def _near(pattern: str, names: Iterable[str]) -> str:
 
 
 def _hub_cache() -> Path:
-    """The hub's cache, by the rules of its client, which reads the environment only once."""
+    """The hub's cache folder, by the rules of its client (that reads the environment once)."""
     environ = os.environ
     home = environ.get("HF_HOME") or str(cache_home() / "huggingface")
     folder = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
     return Path(os.path.expandvars(folder)).expanduser()
 
 
-def _name(wanted: Wanted) -> str:
-    return f"{wanted.kind}s--{wanted.repo.replace('/', '--')}"
+def _repo_folder_name(query: HubQuery) -> str:
+    return f"{query.kind}s--{query.repo.replace('/', '--')}"
 
 
-def _folder(wanted: Wanted) -> Path:
-    return _hub_cache() / _name(wanted)
+def _repo_folder(query: HubQuery) -> Path:
+    return _hub_cache() / _repo_folder_name(query)
 
 
-def _memory(wanted: Wanted) -> Path:
-    what = json.dumps([wanted.patterns, wanted.optional, wanted.revision])
-    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-    return cache_root() / "hub" / f"{_name(wanted)}-{digest}.json"
+def _snapshot_record_path(query: HubQuery) -> Path:
+    key = json.dumps([query.patterns, query.optional, query.revision])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return cache_root() / "hub" / f"{_repo_folder_name(query)}-{digest}.json"
 
 
-def _link(wanted: Wanted, commit: str, path: str) -> Path:
-    _refuse_path(path)
-    if not COMMIT.fullmatch(commit):
+def _snapshot_path(query: HubQuery, commit: str, path: str) -> Path:
+    _check_safe_path(path)
+    if not COMMIT_PATTERN.fullmatch(commit):
         raise ZephyrError("this is not a commit", found=repr(commit))
-    return _inside(_folder(wanted) / "snapshots" / commit / path)
+    return _check_inside_cache(_repo_folder(query) / "snapshots" / commit / path)
 
 
-def _blob(wanted: Wanted, file: File) -> Path:
-    if not ETAG.fullmatch(file.etag):
+def _blob_path(query: HubQuery, file: HubFile) -> Path:
+    if not ETAG_PATTERN.fullmatch(file.etag):
         raise ZephyrError("this is not the hub's name for a content", found=repr(file.etag))
-    return _inside(_folder(wanted) / "blobs" / file.etag)
+    return _check_inside_cache(_repo_folder(query) / "blobs" / file.etag)
 
 
-def _part(wanted: Wanted, file: File) -> Path:
-    """The file that a content is written to until it is whole."""
-    blob = _blob(wanted, file)
-    return _inside(blob.with_name(f"{blob.name}.zephyr.incomplete"))
+def _partial_path(query: HubQuery, file: HubFile) -> Path:
+    """The partial download of a content, to which it is written until it is whole."""
+    blob = _blob_path(query, file)
+    return _check_inside_cache(blob.with_name(f"{blob.name}.zephyr.incomplete"))
 
 
-def _refuse_path(path: str) -> None:
-    """Refuses a path told by a server that is not plainly one within a folder."""
+def _check_safe_path(path: str) -> None:
+    """Checks that a path told by a server is plainly one within a folder (path traversal)."""
     if {"", ".", ".."} & set(path.split("/")) or re.search(r"[\\\x00-\x1f\x7f]", path):
         raise ZephyrError("the hub names a file by a path that is not safe", found=repr(path))
 
 
-def _inside(path: Path) -> Path:
-    """The path as it is, once it is sure that no link leads out of the hub's cache."""
-    real = path.resolve()
-    if not real.is_relative_to(_hub_cache().resolve()):
+def _check_inside_cache(path: Path) -> Path:
+    """Checks that no link leads a path out of the hub's cache."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(_hub_cache().resolve()):
         raise ZephyrError(
             "a link leads out of the hub's cache",
             where=str(path),
-            found=str(real),
+            found=str(resolved),
             todo="remove the link, or move the whole cache and set HF_HOME to where it is",
         )
     return path
 
 
-def _size(path: Path) -> int | None:
-    """The bytes of a file, or None where there is none, or none that we may see."""
+def _file_size(path: Path) -> int | None:
+    """The size of a file in bytes, or None where there is none, or none that we may see."""
     with suppress(OSError):
         return path.stat().st_size if path.is_file() else None
     return None
 
 
-def _here(wanted: Wanted, commit: str, file: File) -> Path | None:
-    """Where a content lies that has the size of a file, whoever has fetched it."""
-    places = (_link(wanted, commit, file.path), _blob(wanted, file))
-    return next((path for path in places if _size(path) == file.size), None)
+def _cached_path(query: HubQuery, commit: str, file: HubFile) -> Path | None:
+    """The cached path of a content of the right size, whoever has fetched it."""
+    candidates = (_snapshot_path(query, commit, file.path), _blob_path(query, file))
+    return next((path for path in candidates if _file_size(path) == file.size), None)
 
 
 # -- bringing them --------------------------------------------------------------------------------
 
 
-def _brought(hub: Client, commit: str, file: File, progress: Progress) -> File:
-    """A file with its content in place and checked."""
-    link, blob = _link(hub.wanted, commit, file.path), _blob(hub.wanted, file)
-    here = _here(hub.wanted, commit, file)
-    sha256 = _checked(here, file) if here is not None else ""
-    if here is not None and not sha256:
+def _ensure_file(
+    client: HubClient, commit: str, file: HubFile, progress: ProgressCallback
+) -> HubFile:
+    """Ensures that a file is in the cache with a verified content, downloading it if needed."""
+    link, blob = _snapshot_path(client.query, commit, file.path), _blob_path(client.query, file)
+    cached = _cached_path(client.query, commit, file)
+    sha256 = _verified_sha256(cached, file) if cached is not None else ""
+    if cached is not None and not sha256:
         link.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
         progress(-file.size)
     if not sha256:
-        sha256 = _downloaded(hub, commit, file, progress)
-    if _size(link) != file.size:
+        sha256 = _download_file(client, commit, file, progress)
+    if _file_size(link) != file.size:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         try:
@@ -285,73 +295,77 @@ def _brought(hub: Client, commit: str, file: File, progress: Progress) -> File:
     return file._replace(sha256=sha256)
 
 
-def _downloaded(hub: Client, commit: str, file: File, progress: Progress) -> str:
-    """Brings a content to its place, and gives its SHA-256."""
+def _download_file(
+    client: HubClient, commit: str, file: HubFile, progress: ProgressCallback
+) -> str:
+    """Downloads a content to its place in the cache, and gives its SHA-256."""
     from huggingface_hub import hf_hub_url
 
-    wanted = hub.wanted
+    query = client.query
     address = hf_hub_url(
-        wanted.repo, file.path, repo_type=wanted.kind, revision=commit, endpoint=hub.endpoint
+        query.repo, file.path, repo_type=query.kind, revision=commit, endpoint=client.endpoint
     )
-    part = _part(wanted, file)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = _partial_path(query, file)
+    partial_path.parent.mkdir(parents=True, exist_ok=True)
 
     def attempt() -> str:
-        _stream(hub, address, file, part, progress)
-        size = _size(part) or 0
+        _append_download(client, address, file, partial_path, progress)
+        size = _file_size(partial_path) or 0
         if size < file.size:
             found = f"{file.path}: {size:,} of {file.size:,} bytes"
-            raise Passing("the hub sends a file only in part", found)
-        sha256 = _checked(part, file) if size == file.size else ""
+            raise TransientHubError("the hub sends a file only in part", found)
+        sha256 = _verified_sha256(partial_path, file) if size == file.size else ""
         if not sha256:
-            part.unlink()
+            partial_path.unlink()
             progress(-size)
-            raise Passing(
+            raise TransientHubError(
                 "the hub sends a file with a wrong content",
                 file.path,
                 "look for what changes it on its way: a mirror (HF_ENDPOINT) or a proxy",
             )
         return sha256
 
-    sha256 = hub.patiently(attempt, lambda: _size(part) or 0)
-    part.replace(_blob(wanted, file))
+    sha256 = client.retry(attempt, lambda: _file_size(partial_path) or 0)
+    partial_path.replace(_blob_path(query, file))
     return sha256
 
 
-def _stream(hub: Client, address: str, file: File, part: Path, progress: Progress) -> None:
-    """Appends to a part what it lacks, and little more if the server sends too much."""
-    with part.open("ab") as written:
-        if written.tell() == file.size:
+def _append_download(
+    client: HubClient, address: str, file: HubFile, partial_path: Path, progress: ProgressCallback
+) -> None:
+    """Appends to a partial download what it lacks, and little more if too much is sent."""
+    with partial_path.open("ab") as output:
+        if output.tell() == file.size:
             return
-        with hub.get(address, file.path, start=written.tell()) as response:
+        with client.get(address, file.path, start=output.tell()) as response:
             if response.status_code != 206:  # the whole file comes, whatever was asked for
-                progress(-written.tell())
-                written.truncate(written.seek(0))
+                progress(-output.tell())
+                output.truncate(output.seek(0))
             for data in response.iter_bytes():
-                written.write(data)
+                output.write(data)
                 progress(len(data))
-                if written.tell() > file.size:
+                if output.tell() > file.size:
                     break
-        written.flush()
-        os.fsync(written.fileno())
+        output.flush()
+        os.fsync(output.fileno())
 
 
-def _checked(path: Path, file: File) -> str:
-    """SHA-256 of a content, or "" if it is not the one that the hub names."""
+def _verified_sha256(path: Path, file: HubFile) -> str:
+    """Verifies a content: its SHA-256, or "" if it is not the one that the hub names."""
     sha256 = content_sha256(path)
     if len(file.etag) == len(sha256):
         return sha256 if sha256 == file.etag else ""
     start = b"blob %d\0" % file.size
     with path.open("rb") as content:
-        git = hashlib.file_digest(content, lambda: hashlib.sha1(start, usedforsecurity=False))
-    return sha256 if git.hexdigest() == file.etag else ""
+        git_hash = hashlib.file_digest(content, lambda: hashlib.sha1(start, usedforsecurity=False))
+    return sha256 if git_hash.hexdigest() == file.etag else ""
 
 
 @contextmanager
-def _written(folder: Path, variable: str) -> Iterator[None]:
-    """Makes a folder to write in, and says which variable names another where that fails."""
+def _writable_folder(folder: Path, variable: str) -> Iterator[None]:
+    """Makes a folder to write in; an error says which environment variable names another."""
     try:
-        with full_disk_explained(folder):
+        with explain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             yield
     except ZephyrError as error:
@@ -363,11 +377,11 @@ def _written(folder: Path, variable: str) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(wanted: Wanted, where: str) -> Iterator[None]:
-    """Keeps every other process from writing the same parts."""
+def _repo_lock(query: HubQuery, where: str) -> Iterator[None]:
+    """Locks a repository in the cache: no other process writes the same partial downloads."""
     from filelock import FileLock, Timeout
 
-    locks = _hub_cache() / ".locks" / _name(wanted)
+    locks = _hub_cache() / ".locks" / _repo_folder_name(query)
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / "zephyr.lock", blocking=False):
@@ -376,6 +390,6 @@ def _alone(wanted: Wanted, where: str) -> Iterator[None]:
         raise ZephyrError(
             "another process is fetching from this repository",
             where=where,
-            found=wanted.repo,
+            found=query.repo,
             todo="wait until it ends, then run this again",
         ) from None

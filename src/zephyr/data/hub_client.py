@@ -1,4 +1,4 @@
-"""A client of the Hugging Face hub: what it says of a repository, and bytes of its files.
+"""HTTP client of the Hugging Face hub: lists the files of a repository and streams their bytes.
 
 What may pass by itself (a busy hub, a connection that breaks, silence) is tried again; everything
 else, and what doesn't pass, is a `ZephyrError`. The token goes to the endpoint alone.
@@ -20,25 +20,25 @@ from zephyr.errors import ZephyrError
 if TYPE_CHECKING:
     import httpx2
 
-HUB = "https://huggingface.co"
+HUB_URL = "https://huggingface.co"
 TIMEOUT = 10.0  # seconds without a byte after which a request has failed
-ATTEMPTS = 3  # in a row, without a byte more than the first of them brought
-PAUSE = 1.0  # seconds after the first failure; twice as many after each further one
-PATIENCE = 60.0  # seconds that a server may ask us to wait
+MAX_ATTEMPTS = 3  # in a row, without a byte more than the first of them brought
+RETRY_DELAY = 1.0  # seconds after the first failure; twice as many after each further one
+MAX_RETRY_DELAY = 60.0  # seconds that a server may ask us to wait
 UNREACHABLE = "the hub can't be reached"
-SILENT = "the hub does not answer"
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that may be another in a moment
+NO_RESPONSE = "the hub does not answer"
+RETRYABLE_STATUSES = (408, 429, 500, 502, 503, 504)  # statuses that may be another in a moment
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-REPO = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
+ETAG_PATTERN = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+REPO_PATTERN = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Files of a repository by patterns of their paths, in which `*` and `?` don't match "/".
+class HubQuery:
+    """A query for files of a hub repository: path patterns, in which `*` and `?` don't match "/".
 
     Each pattern must match something, but for the `optional` ones.
     """
@@ -54,13 +54,13 @@ class Wanted:
         return "data set" if self.kind == "dataset" else "model"
 
     @property
-    def page(self) -> str:
-        """Where a person finds the repository."""
-        return f"{HUB}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
+    def web_url(self) -> str:
+        """The web page of the repository."""
+        return f"{HUB_URL}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
 
 
-class File(NamedTuple):
-    """A file of a commit.
+class HubFile(NamedTuple):
+    """A file of a hub repository at a commit.
 
     `sha256` is of its content, and "" as long as nobody knows it. `etag` is the hub's name for the
     content: its SHA-256 for a large file, else git's id.
@@ -72,36 +72,36 @@ class File(NamedTuple):
     etag: str
 
 
-class Unreachable(ZephyrError):
-    """There is no way to the hub from here: whatever else is asked of it fails in the same way."""
+class HubUnreachableError(ZephyrError):
+    """The hub can't be reached: whatever else is asked of it fails in the same way."""
 
 
-class Passing(Exception):
-    """A failure that may pass by itself, with the seconds to wait where the hub tells them."""
+class TransientHubError(Exception):
+    """A transient failure that may be retried, with the seconds to wait if the hub tells."""
 
     def __init__(
-        self, problem: str, found: str, todo: str | None = None, wait: float | None = None
+        self, problem: str, found: str, todo: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(problem)
-        self.problem, self.found, self.todo, self.wait = problem, found, todo, wait
+        self.problem, self.found, self.todo, self.retry_after = problem, found, todo, retry_after
 
 
-class Client:
-    """The hub during one call of `ask` or `fetch`; its failures come out as `ZephyrError`."""
+class HubClient:
+    """A client of one hub repository; its failures come out as `ZephyrError`."""
 
-    def __init__(self, wanted: Wanted, where: str) -> None:
-        _refuse_offline(where)
-        if not REPO.fullmatch(wanted.repo) or re.search(r"--|\.\.", wanted.repo):
+    def __init__(self, query: HubQuery, where: str) -> None:
+        _check_online(where)
+        if not REPO_PATTERN.fullmatch(query.repo) or re.search(r"--|\.\.", query.repo):
             raise ZephyrError(
                 "this is not the name of a repository of the hub",
                 where=where,
-                found=repr(wanted.repo),
+                found=repr(query.repo),
                 allowed="organization/name",
             )
         from huggingface_hub import get_token
 
-        self.wanted, self.where = wanted, where
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+        self.query, self.where = query, where
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or HUB_URL).rstrip("/")
         # not by `build_hf_headers`, which may ask the hub what to say about this machine
         self.headers = {
             "User-Agent": f"zephyr/{zephyr.__version__}",
@@ -110,63 +110,67 @@ class Client:
         if token := get_token():
             self.headers["Authorization"] = f"Bearer {token}"
 
-    def commit(self) -> str:
-        """The commit at which the revision is now."""
-        facts, _ = self.json(f"revision/{quote(self.wanted.revision, safe='')}")
-        commit = facts.get("sha") if isinstance(facts, dict) else None
-        if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
-            raise self.strange(f"the commit {commit!r}")
+    def resolve_commit(self) -> str:
+        """Resolves the revision to the commit that it is now."""
+        info, _ = self.get_json(f"revision/{quote(self.query.revision, safe='')}")
+        commit = info.get("sha") if isinstance(info, dict) else None
+        if not isinstance(commit, str) or not COMMIT_PATTERN.fullmatch(commit):
+            raise self.unexpected_response_error(f"the commit {commit!r}")
         return commit
 
-    def files(self, commit: str) -> list[File]:
-        """All files of a commit."""
-        files: list[File] = []
+    def list_files(self, commit: str) -> list[HubFile]:
+        """Lists all files of a commit."""
+        files: list[HubFile] = []
         cursor = ""
         while True:
-            page, further = self.json(f"tree/{commit}?recursive=true{cursor}")
+            page, next_query = self.get_json(f"tree/{commit}?recursive=true{cursor}")
             try:
-                files += [_file(entry) for entry in page if entry["type"] == "file"]
+                files += [_parse_file(entry) for entry in page if entry["type"] == "file"]
             except (KeyError, TypeError, ValueError) as error:
-                raise self.strange(f"a list of files with {error!r}") from error
-            if not further:
+                raise self.unexpected_response_error(f"a list of files with {error!r}") from error
+            if not next_query:
                 return files
             # only the cursor is taken: a mirror's answer may name the hub, and a token stays here
-            cursor = "".join(f"&cursor={quote(c)}" for c in parse_qs(further).get("cursor", ()))
+            cursor = "".join(f"&cursor={quote(c)}" for c in parse_qs(next_query).get("cursor", ()))
 
-    def json(self, path: str) -> tuple[Any, str]:
-        """What the hub says of the repository, and the query of the next page if there is one."""
-        address = f"{self.endpoint}/api/{self.wanted.kind}s/{self.wanted.repo}/{path}"
+    def get_json(self, path: str) -> tuple[Any, str]:
+        """Gets a JSON answer of the hub's API, and the query of the next page if there is one."""
+        address = f"{self.endpoint}/api/{self.query.kind}s/{self.query.repo}/{path}"
 
         def attempt() -> tuple[Any, str]:
-            with self.get(address, f"revision {self.wanted.revision}") as response:
-                further = response.links.get("next", {}).get("url", "")
-                return json.loads(response.read()), urlsplit(further).query
+            with self.get(address, f"revision {self.query.revision}") as response:
+                next_url = response.links.get("next", {}).get("url", "")
+                return json.loads(response.read()), urlsplit(next_url).query
 
         try:
-            return self.patiently(attempt)
+            return self.retry(attempt)
         except (ValueError, RecursionError) as error:
-            raise self.strange("what is not JSON") from error
+            raise self.unexpected_response_error("what is not JSON") from error
 
-    def patiently(self, attempt: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
-        """What an attempt gives that may fail some times, as long as none gets further."""
-        failures, furthest = 0, reached()
+    def retry(self, attempt: Callable[[], T], bytes_received: Callable[[], int] = lambda: 0) -> T:
+        """Retries an attempt on transient failures; the count restarts where one got further."""
+        failures, most_bytes = 0, bytes_received()
         while True:
             try:
                 return attempt()
-            except Passing as failure:
-                failures = failures + 1 if reached() <= furthest else 1
-                furthest = max(furthest, reached())
-                pause = failure.wait if failure.wait is not None else PAUSE * 2 ** (failures - 1)
-                if failures >= ATTEMPTS or pause > PATIENCE:
-                    raise self.error(failure.problem, failure.found, failure.todo) from failure
-            time.sleep(pause)
+            except TransientHubError as failure:
+                failures = failures + 1 if bytes_received() <= most_bytes else 1
+                most_bytes = max(most_bytes, bytes_received())
+                delay = (
+                    failure.retry_after
+                    if failure.retry_after is not None
+                    else RETRY_DELAY * 2 ** (failures - 1)
+                )
+                if failures >= MAX_ATTEMPTS or delay > MAX_RETRY_DELAY:
+                    raise self.make_error(failure.problem, failure.found, failure.todo) from failure
+            time.sleep(delay)
 
     @contextmanager
     def get(self, address: str, what: str, start: int = 0) -> Iterator["httpx2.Response"]:
-        """The answer to a request, from a byte on; its body may be read within.
+        """Streams the response to a GET request, from a byte on; its body may be read within.
 
         Raises:
-            Passing: it fails in a way that may pass, now or while the body is read.
+            TransientHubError: it fails in a way that may pass, now or while the body is read.
             ZephyrError: it fails otherwise.
         """
         import httpx2
@@ -176,39 +180,42 @@ class Client:
         try:
             with get_session().stream("GET", address, headers=headers, timeout=TIMEOUT) as response:
                 status = response.status_code
-                if status in PASSING:
-                    raise _overloaded(response, what)
+                if status in RETRYABLE_STATUSES:
+                    raise _overload_error(response, what)
                 if status not in (200, 206):
-                    raise self.refused(response, what)
+                    raise self.refusal_error(response, what)
                 yield response
         except httpx2.TimeoutException as error:
             found = f"{what}: nothing came from {self.endpoint} within {TIMEOUT:g} s"
-            raise Passing(SILENT, found) from error
+            raise TransientHubError(NO_RESPONSE, found) from error
         except httpx2.ConnectError as error:
-            raise Passing(UNREACHABLE, f"{self.endpoint}: {error}") from error
+            raise TransientHubError(UNREACHABLE, f"{self.endpoint}: {error}") from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise self.error(
-                "HF_ENDPOINT is not an address of a hub", self.endpoint, f"set it to {HUB}"
+            raise self.make_error(
+                "HF_ENDPOINT is not an address of a hub", self.endpoint, f"set it to {HUB_URL}"
             ) from error
         except httpx2.RequestError as error:
-            raise Passing("the connection to the hub breaks", f"{what}: {error}") from error
+            raise TransientHubError(
+                "the connection to the hub breaks", f"{what}: {error}"
+            ) from error
 
-    def refused(self, response: "httpx2.Response", what: str) -> ZephyrError:
-        noun, page, parquet = self.wanted.noun, self.wanted.page, "refs/convert/parquet"
+    def refusal_error(self, response: "httpx2.Response", what: str) -> ZephyrError:
+        """The error that explains a refused request by its status and the hub's error code."""
+        noun, page, parquet = self.query.noun, self.query.web_url, "refs/convert/parquet"
         code, status = response.headers.get("X-Error-Code"), response.status_code
-        said = response.headers.get("X-Error-Message", "")
+        message = response.headers.get("X-Error-Message", "")
         login = "`hf auth login` or set HF_TOKEN"
         if code == "GatedRepo":
             problem = f"the hub refuses this {noun}: it is gated"
             todo = f"accept the terms at {page} with your account, then {login}"
-        elif code == "RevisionNotFound" and self.wanted.revision == parquet:
+        elif code == "RevisionNotFound" and self.query.revision == parquet:
             problem = f"the hub has not converted this {noun} to Parquet"
             todo = f"name its own files by `files:`, as {page}/tree/main lists them"
         elif code == "RevisionNotFound":
             problem, todo = f"a {noun} has no such revision", f"look for it at {page}"
         elif code == "EntryNotFound":
             problem, todo = f"a {noun} lacks a file of its own list", "run this again later"
-        elif status == 401 and "credentials" in said:
+        elif status == 401 and "credentials" in message:
             problem, todo = "the hub knows no account with this token", login
         elif code == "RepoNotFound" or status in (401, 404):
             problem = f"the hub shows no such {noun}: there is none, or it is private"
@@ -216,47 +223,53 @@ class Client:
         else:
             problem = f"the hub refuses this {noun}"
             todo = f"look at {page} with your account, then {login}"
-        return self.error(problem, f"{what}: status {status}, {said}".rstrip(", "), todo)
+        return self.make_error(problem, f"{what}: status {status}, {message}".rstrip(", "), todo)
 
-    def strange(self, what: str) -> ZephyrError:
-        return self.error(
+    def unexpected_response_error(self, what: str) -> ZephyrError:
+        """The error for a response that no hub gives, as of a proxy or a sign-in page."""
+        return self.make_error(
             "this does not answer as a hub does",
             f"{self.endpoint} gives {what}",
             "mind the sign-in page of your network, a proxy, or HF_ENDPOINT if it is set",
         )
 
-    def error(self, problem: str, found: str, todo: str | None) -> ZephyrError:
-        later = "look after the network and run this again: what has been fetched is kept"
-        kind = Unreachable if problem in (UNREACHABLE, SILENT) else ZephyrError
-        return kind(
-            problem, where=self.where, found=f"{self.wanted.repo}, {found}", todo=todo or later
+    def make_error(self, problem: str, found: str, todo: str | None) -> ZephyrError:
+        """A `ZephyrError` about the repository of this client."""
+        default_todo = "look after the network and run this again: what has been fetched is kept"
+        error_class = HubUnreachableError if problem in (UNREACHABLE, NO_RESPONSE) else ZephyrError
+        return error_class(
+            problem,
+            where=self.where,
+            found=f"{self.query.repo}, {found}",
+            todo=todo or default_todo,
         )
 
 
-def _file(entry: dict[str, Any]) -> File:
-    """A file by its entry in the hub's list."""
+def _parse_file(entry: dict[str, Any]) -> HubFile:
+    """Parses a file's entry in the hub's list."""
     lfs = entry.get("lfs")
     etag = lfs["oid"] if lfs else entry["oid"]
     size = lfs["size"] if lfs else entry["size"]
-    if not isinstance(size, int) or size < 0 or not ETAG.fullmatch(etag):
+    if not isinstance(size, int) or size < 0 or not ETAG_PATTERN.fullmatch(etag):
         raise ValueError(entry["path"])
-    return File(str(entry["path"]), size, etag if lfs else "", etag)
+    return HubFile(str(entry["path"]), size, etag if lfs else "", etag)
 
 
-def _overloaded(response: "httpx2.Response", what: str) -> Passing:
-    """The failure that a status of a busy hub is, with the wait that the hub asks for."""
+def _overload_error(response: "httpx2.Response", what: str) -> TransientHubError:
+    """The transient failure of an overloaded hub, with the wait that it asks for (Retry-After)."""
     headers, status = response.headers, response.status_code
-    told = re.fullmatch(r"(\d+)", headers.get("Retry-After", ""))
-    told = told or re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
-    wait = float(told[1]) if told else None
-    todo = f"wait {wait:g} s, then run this again" if wait else "run this again later"
+    retry_after = re.fullmatch(r"(\d+)", headers.get("Retry-After", ""))
+    retry_after = retry_after or re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
+    delay = float(retry_after[1]) if retry_after else None
+    todo = f"wait {delay:g} s, then run this again" if delay else "run this again later"
     if status == 429:
         todo += "; who has signed in (`hf auth login`) may ask more often"
     problem = "the hub gets too many requests" if status == 429 else "the hub is out of order"
-    return Passing(problem, f"{what}: status {status}", todo, wait)
+    return TransientHubError(problem, f"{what}: status {status}", todo, delay)
 
 
-def _refuse_offline(where: str) -> None:
+def _check_online(where: str) -> None:
+    """Refuses to use the network where the environment sets offline mode."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         value = os.environ.get(variable, "")
         if value.upper() in ("1", "ON", "YES", "TRUE"):

@@ -1,13 +1,13 @@
-"""What the licence of a source forbids, or may forbid, to those who train on it.
+"""Licence warnings: what the licence of a source forbids, or may forbid, to those who train on it.
 
 This is no legal advice: a source's card says what holds.
 """
 
 import re
 
-from zephyr.data.table import Source
+from zephyr.data.table import RegisteredSource
 
-_TERMS = {
+_WARNING_BY_PATTERN = {
     r"\bNC\b": "commercial use is not allowed",
     r"\bSA\b|\bGFDL\b": "what is made of it may only be passed on under the same licence",
     r"\bND\b": "no changed copy of it may be passed on",
@@ -18,9 +18,13 @@ _TERMS = {
 }
 
 
-def licence_warnings(source: Source) -> tuple[str, ...]:
+def licence_warnings(source: RegisteredSource) -> tuple[str, ...]:
     """One sentence for each thing that needs care; none for a plain open licence."""
-    found = [sentence for sign, sentence in _TERMS.items() if re.search(sign, source.licence)]
+    warnings = [
+        sentence
+        for sign, sentence in _WARNING_BY_PATTERN.items()
+        if re.search(sign, source.licence)
+    ]
     if source.gated and source.hub is not None:
-        found.append(f"everybody has to accept its terms at {source.hub.card}")
-    return tuple(found)
+        warnings.append(f"everybody has to accept its terms at {source.hub.card_url}")
+    return tuple(warnings)

@@ -1,48 +1,52 @@
-"""Lock files compared: whether two draws of a mixture hold the same records of the same rows."""
+"""Compares lock files: whether two builds of a mixture hold the same records of the same rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr.data.mixture import LOCK
+from zephyr.data.mixture import LOCK_FILE
 from zephyr.errors import ZephyrError
 from zephyr.runs.store import read_json_lines
 
-Place = tuple[str, str]
-"""Source and row."""
+RecordKey = tuple[str, str]
+"""(source, row): the key of a record in a lock file."""
 
 
-class Difference(NamedTuple):
-    """Places of records: only in one of two draws, of other content, or on another side."""
+class LockDiff(NamedTuple):
+    """The diff of two lock files: keys only in one, of other content, or on another side."""
 
-    same: int
-    only_first: list[Place]
-    only_second: list[Place]
-    changed: list[Place]
-    moved: list[Place]
-    reordered: bool
+    unchanged: int
+    only_first: list[RecordKey]
+    only_second: list[RecordKey]
+    changed_content: list[RecordKey]
+    changed_side: list[RecordKey]
+    is_reordered: bool
     """All records are the same, and come in another order."""
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (
-            self.only_first or self.only_second or self.changed or self.moved or self.reordered
+            self.only_first
+            or self.only_second
+            or self.changed_content
+            or self.changed_side
+            or self.is_reordered
         )
 
 
 def read_lock(path: Path) -> list[dict[str, Any]]:
-    """The rows of a lock file, or of the one in a folder.
+    """Reads the rows of a lock file, or of the one in a folder.
 
     Raises:
         ZephyrError: there is none, or it is something else.
     """
-    file = path / LOCK if path.is_dir() else path
+    file = path / LOCK_FILE if path.is_dir() else path
     if not file.is_file():
         raise ZephyrError(
             "there is no lock file",
             where=str(path),
-            todo=f"give a {LOCK}, a folder that holds one, or a mixture of the recipe",
+            todo=f"give a {LOCK_FILE}, a folder that holds one, or a mixture of the recipe",
         )
     try:
         rows = read_json_lines(file)
@@ -57,26 +61,30 @@ def read_lock(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def compare(first: Iterable[Mapping[str, str]], second: Iterable[Mapping[str, str]]) -> Difference:
-    """The difference of two lock files."""
-    one, other = ({(r["source"], r["row"]): r for r in rows} for rows in (first, second))
-    both = [place for place in one if place in other]
-    changed = [place for place in both if one[place]["id"] != other[place]["id"]]
-    same = [place for place in both if one[place]["id"] == other[place]["id"]]
-    moved = [place for place in same if one[place]["side"] != other[place]["side"]]
-    only_first = [place for place in one if place not in other]
-    only_second = [place for place in other if place not in one]
-    whole = not (changed or moved or only_first or only_second)
-    return Difference(
-        same=len(same) - len(moved),
+def compare_locks(
+    first: Iterable[Mapping[str, str]], second: Iterable[Mapping[str, str]]
+) -> LockDiff:
+    """Computes the diff of two lock files."""
+    first_rows, second_rows = (
+        {(r["source"], r["row"]): r for r in rows} for rows in (first, second)
+    )
+    common = [place for place in first_rows if place in second_rows]
+    changed = [place for place in common if first_rows[place]["id"] != second_rows[place]["id"]]
+    same = [place for place in common if first_rows[place]["id"] == second_rows[place]["id"]]
+    moved = [place for place in same if first_rows[place]["side"] != second_rows[place]["side"]]
+    only_first = [place for place in first_rows if place not in second_rows]
+    only_second = [place for place in second_rows if place not in first_rows]
+    is_same_content = not (changed or moved or only_first or only_second)
+    return LockDiff(
+        unchanged=len(same) - len(moved),
         only_first=only_first,
         only_second=only_second,
-        changed=changed,
-        moved=moved,
-        reordered=whole and list(one) != list(other),
+        changed_content=changed,
+        changed_side=moved,
+        is_reordered=is_same_content and list(first_rows) != list(second_rows),
     )
 
 
-def by_source(places: Iterable[Place]) -> dict[str, int]:
-    """How many places are of each source."""
-    return dict(Counter(source for source, _ in places))
+def count_by_source(keys: Iterable[RecordKey]) -> dict[str, int]:
+    """Counts the keys of each source."""
+    return dict(Counter(source for source, _ in keys))

@@ -1,6 +1,6 @@
-"""Mixtures: what is taken of each source, what is held out, and an account of all the rest.
+"""Builds data mixtures: samples each source, removes duplicates, splits off the hold-out.
 
-Each source is drawn by itself (`draw`); then near-duplicates among all that was drawn are looked
+Each source is sampled by itself (`sampling`); then near-duplicates among all samples are looked
 for, of which the later source loses; then whole groups are held out, so that neither a question nor
 its near-duplicate stands on both sides.
 """
@@ -13,210 +13,237 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zephyr.data.contamination import Exams
-from zephyr.data.draw import Entry, Taken, take
-from zephyr.data.duplicates import near_duplicates
-from zephyr.data.sources import Opened
+from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.data.duplicates import find_near_duplicates
+from zephyr.data.sampling import SampledRecord, SourceSample, sample_source
+from zephyr.data.sources import OpenedSource
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import MixtureSpec
 from zephyr.records import Record, content_hash, from_json, to_json
 from zephyr.runs.store import read_json_lines, write_json, write_json_lines
 
 
-class Split(NamedTuple):
-    """Records to train on, and those held out."""
+class RecordSplit(NamedTuple):
+    """Records to train on, and the hold-out."""
 
     train: list[Record]
     holdout: list[Record]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A mixture that has been drawn, with its account.
+class BuiltMixture:
+    """A mixture that has been built, with its manifest.
 
-    `lock` has a row for each record, by which another draw can be compared; `contaminated` and
+    `lock_rows` has one for each record, by which another build can be compared; `contaminated` and
     `near_duplicates` say what was found of these, and in what.
     """
 
-    split: Split
+    split: RecordSplit
     manifest: dict[str, Any]
-    lock: list[dict[str, Any]]
+    lock_rows: list[dict[str, Any]]
     contaminated: list[dict[str, Any]]
     near_duplicates: list[dict[str, Any]]
 
     def write(self, folder: Path) -> None:
-        """Writes records and hold-out, the manifest, the lock file, and what was found."""
-        for name, records in zip(FILES, self.split, strict=True):
+        """Writes records and hold-out, the manifest, the lock file, and the duplicates found."""
+        for name, records in zip(RECORD_FILES, self.split, strict=True):
             write_json_lines(folder / name, map(to_json, records))
-        write_json_lines(folder / LOCK, self.lock)
+        write_json_lines(folder / LOCK_FILE, self.lock_rows)
         write_json_lines(folder / "contaminated.jsonl", self.contaminated)
         write_json_lines(folder / "near_duplicates.jsonl", self.near_duplicates)
         write_json(folder / "manifest.json", self.manifest)
 
 
-FILES = ("records.jsonl", "holdout.jsonl")
-LOCK = "lock.jsonl"
+RECORD_FILES = ("records.jsonl", "holdout.jsonl")
+LOCK_FILE = "lock.jsonl"
 
 
-def load(folder: Path) -> Split:
-    """What `Drawn.write` wrote."""
-    train, holdout = ([from_json(row) for row in read_json_lines(folder / f)] for f in FILES)
-    return Split(train, holdout)
+def load_mixture(folder: Path) -> RecordSplit:
+    """Loads the records that `BuiltMixture.write` wrote."""
+    train, holdout = ([from_json(row) for row in read_json_lines(folder / f)] for f in RECORD_FILES)
+    return RecordSplit(train, holdout)
 
 
-def draw(mixture: MixtureSpec, sources: Sequence[Opened], *, seed: int, exams: Exams) -> Drawn:
-    """Draws a mixture from its sources; `exams` are the questions that must not stand in it.
+def build_mixture(
+    mixture: MixtureSpec,
+    sources: Sequence[OpenedSource],
+    *,
+    seed: int,
+    question_index: EvalQuestionIndex,
+) -> BuiltMixture:
+    """Builds a mixture; `question_index` has the evaluation questions that it must not hold.
 
     Raises:
         ZephyrError: a source has too many unreadable rows, stands twice, or nothing is left.
     """
-    _refuse_twice(sources)
+    _check_unique_labels(sources)
     remove = mixture.clean == "remove"
-    taken: list[Taken] = []
-    for spec, opened in zip(mixture.sources, sources, strict=True):
+    samples: list[SourceSample] = []
+    for spec, source in zip(mixture.sources, sources, strict=True):
         cap = spec.cap or mixture.cap
-        taken.append(take(opened, cap, seed=seed, exams=exams, remove=remove))
-        taken[-1].tally.refuse_unreadable(mixture.unreadable)
-    drawn = [entry for each in taken for entry in each.entries]
-    if not drawn:
+        samples.append(
+            sample_source(source, cap, seed=seed, question_index=question_index, remove=remove)
+        )
+        samples[-1].read_stats.check_unreadable_share(mixture.unreadable)
+    sampled_records = [entry for each in samples for entry in each.records]
+    if not sampled_records:
         raise ZephyrError(
             "a mixture is empty",
-            found="; ".join(map(_nothing, taken)),
+            found="; ".join(map(_explain_empty, samples)),
             todo="give it a source with rows that are wanted",
         )
-    repeated = near_duplicates([entry.record for entry in drawn], remove=remove)
-    kept, groups = _groups(drawn, repeated, remove=remove)
-    held = _hold_out(groups, mixture.holdout, seed)
-    if len(held) == len(set(groups)):
+    duplicates_of = find_near_duplicates([entry.record for entry in sampled_records], remove=remove)
+    kept_records, groups = _group_records(sampled_records, duplicates_of, remove=remove)
+    holdout_groups = _choose_holdout_groups(groups, mixture.holdout, seed)
+    if len(holdout_groups) == len(set(groups)):
         raise ZephyrError(
             "a mixture holds out all that it has",
-            found=f"{len(kept)} records of {len(held)} questions",
+            found=f"{len(kept_records)} records of {len(holdout_groups)} questions",
             todo="give it more rows, or a smaller `holdout`: a question is never on both sides",
         )
-    sides = ["holdout" if group in held else "train" for group in groups]
-    order = sorted(range(len(kept)), key=lambda i: _place(kept[i].record, seed))
-    near = [
-        (entry, drawn[earlier[0]])
-        for entry, earlier in zip(drawn, repeated, strict=True)
-        if earlier and not _same(entry, drawn[earlier[0]])
-    ]
-    manifest = {"seed": seed, "clean": mixture.clean, "ngram": exams.n} | _account(
-        taken, near, zip(kept, sides, strict=True)
+    sides = ["holdout" if group in holdout_groups else "train" for group in groups]
+    order = sorted(
+        range(len(kept_records)), key=lambda i: _shuffle_order(kept_records[i].record, seed)
     )
-    split = Split(
-        *([kept[i].record for i in order if sides[i] == side] for side in ("train", "holdout"))
+    near_duplicate_pairs = [
+        (entry, sampled_records[earlier[0]])
+        for entry, earlier in zip(sampled_records, duplicates_of, strict=True)
+        if earlier and not _is_exact_duplicate(entry, sampled_records[earlier[0]])
+    ]
+    manifest = {"seed": seed, "clean": mixture.clean, "ngram": question_index.n} | _source_counts(
+        samples, near_duplicate_pairs, zip(kept_records, sides, strict=True)
+    )
+    split = RecordSplit(
+        *(
+            [kept_records[i].record for i in order if sides[i] == side]
+            for side in ("train", "holdout")
+        )
     )
     manifest["content"] = content_hash(*([to_json(record) for record in side] for side in split))
-    return Drawn(
+    return BuiltMixture(
         split,
         manifest,
-        [_locked(kept[i], sides[i]) for i in order],
+        [_lock_row(kept_records[i], sides[i]) for i in order],
         [
-            _named(entry) | {"task": m.task, "question": m.question, "share": m.share}
-            for each in taken
-            for entry, m in each.contaminated
+            _record_reference(entry) | {"task": m.task, "question": m.question, "share": m.coverage}
+            for each in samples
+            for entry, m in each.contamination_matches
         ],
-        [_named(entry) | {"repeats": _named(first)} for entry, first in near],
+        [
+            _record_reference(entry) | {"repeats": _record_reference(first)}
+            for entry, first in near_duplicate_pairs
+        ],
     )
 
 
-def _refuse_twice(sources: Iterable[Opened]) -> None:
+def _check_unique_labels(sources: Iterable[OpenedSource]) -> None:
+    """Checks that no two sources of a mixture bear one label."""
     labels = Counter(opened.label for opened in sources)
-    if twice := [label for label, count in labels.items() if count > 1]:
+    if duplicates := [label for label, count in labels.items() if count > 1]:
         raise ZephyrError(
             "a source stands twice in a mixture",
-            found=", ".join(twice),
+            found=", ".join(duplicates),
             todo="remove one, or give one a `name` of its own",
         )
 
 
-def _nothing(taken: Taken) -> str:
-    """What became of the rows of a source that gave no record."""
-    tally = taken.tally
-    reasons = [f"{count} x {why}" for why, count in tally.left_out.most_common(5)]
-    if taken.contaminated:
-        reasons.append(f"{len(taken.contaminated)} x a question of a test")
-    return ", ".join((f"{tally.label}: {tally.seen} rows", *reasons))
+def _explain_empty(sample: SourceSample) -> str:
+    """Explains why a source gave no record, by the counts of its rows."""
+    stats = sample.read_stats
+    reasons = [f"{count} x {why}" for why, count in stats.skip_reasons.most_common(5)]
+    if sample.contamination_matches:
+        reasons.append(f"{len(sample.contamination_matches)} x a question of a test")
+    return ", ".join((f"{stats.label}: {stats.item_count} rows", *reasons))
 
 
-def _same(one: Entry, other: Entry) -> bool:
-    """Whether one source holds a record twice: that is counted as a duplicate."""
-    return one.record.id == other.record.id and one.record.source == other.record.source
+def _is_exact_duplicate(first: SampledRecord, second: SampledRecord) -> bool:
+    """Whether one source holds a record twice: that is counted as an exact duplicate."""
+    return first.record.id == second.record.id and first.record.source == second.record.source
 
 
-def _groups(
-    drawn: Sequence[Entry], repeated: Sequence[Sequence[int]], *, remove: bool
-) -> tuple[list[Entry], list[str]]:
-    """The entries that stay, and for each the group that must stand on one side.
+def _group_records(
+    sampled_records: Sequence[SampledRecord],
+    duplicates_of: Sequence[Sequence[int]],
+    *,
+    remove: bool,
+) -> tuple[list[SampledRecord], list[str]]:
+    """The records that stay, and for each the group that must stand on one side of the split.
 
     A group is one question; where near-duplicates stay, their questions are one group too.
     """
-    joined: dict[str, str] = {}
+    parents: dict[str, str] = {}
 
-    def root(group: str) -> str:
-        while group in joined:
-            group = joined[group]
+    def find_root(group: str) -> str:
+        while group in parents:
+            group = parents[group]
         return group
 
-    kept = []
-    for entry, earlier in zip(drawn, repeated, strict=True):
+    kept_records = []
+    for sampled_record, earlier in zip(sampled_records, duplicates_of, strict=True):
         if remove and earlier:
             continue
-        kept.append(entry)
-        for place in earlier:
-            one, other = root(entry.record.group), root(drawn[place].record.group)
-            if one != other:
-                joined[one] = other
-    return kept, [root(entry.record.group) for entry in kept]
+        kept_records.append(sampled_record)
+        for index in earlier:
+            own_root, earlier_root = (
+                find_root(sampled_record.record.group),
+                find_root(sampled_records[index].record.group),
+            )
+            if own_root != earlier_root:
+                parents[own_root] = earlier_root
+    return kept_records, [find_root(entry.record.group) for entry in kept_records]
 
 
-def held_out(records: int, share: float) -> int:
-    """How many records a share of them is, rounded up."""
+def holdout_size(records: int, share: float) -> int:
+    """The size of a hold-out: a share of the records, rounded up."""
     return math.ceil(round(share * records, 6))
 
 
-def _hold_out(groups: Sequence[str], share: float, seed: int) -> set[str]:
-    """Whole groups, in an order that the seed shuffles, until the share, rounded up, is reached.
+def _choose_holdout_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """Chooses whole hold-out groups in an order that the seed shuffles, up to a share.
 
     A group that would exceed it is passed over, unless none fits.
     """
-    wanted = held_out(len(groups), share)
+    remaining = holdout_size(len(groups), share)
     sizes = Counter(groups)
-    held: set[str] = set()
-    for group in sorted(sizes, key=lambda group: (_rank(seed, "holdout", group), group)):
-        if wanted <= 0:
+    holdout_groups: set[str] = set()
+    for group in sorted(sizes, key=lambda group: (_shuffle_key(seed, "holdout", group), group)):
+        if remaining <= 0:
             break
-        if sizes[group] <= wanted:
-            held.add(group)
-            wanted -= sizes[group]
-    if share and not held:
-        held.add(min(sizes, key=lambda group: (sizes[group], _rank(seed, "holdout", group))))
-    return held
+        if sizes[group] <= remaining:
+            holdout_groups.add(group)
+            remaining -= sizes[group]
+    if share and not holdout_groups:
+        holdout_groups.add(
+            min(sizes, key=lambda group: (sizes[group], _shuffle_key(seed, "holdout", group)))
+        )
+    return holdout_groups
 
 
-def _account(
-    taken: Sequence[Taken],
-    near: Sequence[tuple[Entry, Entry]],
-    kept: Iterable[tuple[Entry, str]],
+def _source_counts(
+    samples: Sequence[SourceSample],
+    near_duplicate_pairs: Sequence[tuple[SampledRecord, SampledRecord]],
+    kept_records: Iterable[tuple[SampledRecord, str]],
 ) -> dict[str, Any]:
-    """The counts of each source, and their sums."""
-    repeated = Counter(entry.record.source for entry, _ in near)
+    """Counts what became of the records of each source, and sums these up (for the manifest)."""
+    near_duplicate_counts = Counter(
+        sampled_record.record.source for sampled_record, _ in near_duplicate_pairs
+    )
     sources: dict[str, dict[str, Any]] = {}
-    for each in taken:
-        tally = each.tally
-        sources[tally.label] = {
-            "seen": tally.seen + each.capped,
-            "unreadable": dict(tally.unreadable),
-            "left_out": dict(tally.left_out),
-            "duplicates": each.duplicates,
-            "contaminated": len(each.contaminated),
-            "near_duplicates": repeated[tally.label],
-            "capped": each.capped,
+    for sample in samples:
+        stats = sample.read_stats
+        sources[stats.label] = {
+            "seen": stats.item_count + sample.capped_count,
+            "unreadable": dict(stats.unreadable_reasons),
+            "left_out": dict(stats.skip_reasons),
+            "duplicates": sample.duplicate_count,
+            "contaminated": len(sample.contamination_matches),
+            "near_duplicates": near_duplicate_counts[stats.label],
+            "capped": sample.capped_count,
             "kept": 0,
             "held_out": 0,
             "characters": 0,
         }
-    for entry, side in kept:
+    for entry, side in kept_records:
         row = sources[entry.record.source]
         row["kept"] += 1
         row["held_out"] += side == "holdout"
@@ -229,19 +256,24 @@ def _account(
     return {"sources": sources, "totals": totals}
 
 
-def _place(record: Record, seed: int) -> tuple[bytes, str]:
-    """Where a record stands in the shuffled mixture."""
-    return _rank(seed, "order", f"{record.source} {record.id}"), record.id
+def _shuffle_order(record: Record, seed: int) -> tuple[bytes, str]:
+    """The sort key of a record in the shuffled mixture."""
+    return _shuffle_key(seed, "order", f"{record.source} {record.id}"), record.id
 
 
-def _rank(seed: int, what: str, key: str) -> bytes:
-    text = f"{seed}\x1f{what}\x1f{key}".encode(errors="surrogatepass")
+def _shuffle_key(seed: int, purpose: str, key: str) -> bytes:
+    """A pseudo-random sort key by seed, purpose and key."""
+    text = f"{seed}\x1f{purpose}\x1f{key}".encode(errors="surrogatepass")
     return hashlib.blake2b(text, digest_size=12).digest()
 
 
-def _named(entry: Entry) -> dict[str, str]:
-    return {"source": entry.record.source, "row": entry.row, "id": entry.record.id}
+def _record_reference(sampled_record: SampledRecord) -> dict[str, str]:
+    return {
+        "source": sampled_record.record.source,
+        "row": sampled_record.row_id,
+        "id": sampled_record.record.id,
+    }
 
 
-def _locked(entry: Entry, side: str) -> dict[str, str]:
-    return _named(entry) | {"side": side}
+def _lock_row(sampled_record: SampledRecord, side: str) -> dict[str, str]:
+    return _record_reference(sampled_record) | {"side": side}

@@ -1,4 +1,4 @@
-"""Rows by number: a source may be larger than memory, and a draw reads no more than it takes."""
+"""Random access to the rows of a source, which may be larger than memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,63 +7,63 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = Sequence[int] | NDArray[np.int64]
+RowNumbers = Sequence[int] | NDArray[np.int64]
 
 
-class Row(NamedTuple):
-    """One row with the place where it stands; `value` is None where it can't be read, and why."""
+class SourceRow(NamedTuple):
+    """One row of a source and its location; `value` is None where it can't be read, and why."""
 
-    place: str
+    location: str
     value: dict[str, Any] | None
     problem: str = ""
 
 
 class Header(NamedTuple):
-    """The names of the columns of the first row that can be read, and its place."""
+    """The column names of the first row that can be read, and its location."""
 
-    place: str
+    location: str
     columns: frozenset[str]
 
 
 class Rows(ABC):
-    """The rows of a source, numbered from 0."""
+    """The rows of a source by number from 0 (abstract, random access)."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
         """The rows of these numbers, in this order; of tables that allow it, only some columns."""
 
     def header(self) -> Header | None:
-        """What the first readable row tells; None where there is none."""
+        """The column names of the first readable row; None where there is none."""
         for number in range(len(self)):
             [row] = self.take([number])
             if row.value is not None:
-                return Header(row.place, frozenset(row.value))
+                return Header(row.location, frozenset(row.value))
         return None
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[SourceRow]:
         block = 4096
         for start in range(0, len(self), block):
             yield from self.take(range(start, min(start + block, len(self))))
 
 
-class Listed(Rows):
-    """Rows that are in memory already."""
+class InMemoryRows(Rows):
+    """Rows that are in memory already (those Zephyr makes, and small files)."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[SourceRow]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
         return [self._rows[number] for number in numbers]
 
 
-class Joined(Rows):
-    """The rows of several files, one after the other."""
+class ConcatenatedRows(Rows):
+    """The rows of several files (shards), concatenated."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         self._parts = parts
@@ -72,50 +72,55 @@ class Joined(Rows):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
-        wanted = np.asarray(numbers, dtype=np.int64)
-        part_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        taken: dict[int, Row] = {}
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
+        row_numbers = np.asarray(numbers, dtype=np.int64)
+        part_of = np.searchsorted(self._starts, row_numbers, side="right") - 1
+        row_by_position: dict[int, SourceRow] = {}
         for part in np.unique(part_of):
-            places = np.flatnonzero(part_of == part)
-            rows = self._parts[part].take(wanted[places] - self._starts[part], columns)
-            taken |= zip(places.tolist(), rows, strict=True)
-        return [taken[place] for place in range(len(wanted))]
+            positions = np.flatnonzero(part_of == part)
+            rows = self._parts[part].take(row_numbers[positions] - self._starts[part], columns)
+            row_by_position |= zip(positions.tolist(), rows, strict=True)
+        return [row_by_position[place] for place in range(len(row_numbers))]
 
     def header(self) -> Header | None:
         return next((h for part in self._parts if (h := part.header()) is not None), None)
 
 
-class Renamed(Rows):
-    """Rows whose columns bear the names that readers know (`names`: reader's name to file's)."""
+class RenamedColumns(Rows):
+    """Rows with columns renamed to those readers know (`names`: reader's name to file's)."""
 
     def __init__(self, rows: Rows, names: Mapping[str, str]) -> None:
         self._rows = rows
         self._names = names
-        self._known = {theirs: ours for ours, theirs in names.items()}
-        self._hidden = names.keys() - self._known.keys()
+        self._reader_names = {theirs: ours for ours, theirs in names.items()}
+        self._shadowed_columns = names.keys() - self._reader_names.keys()
         """Columns of the file that bear a name which is given to another."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, numbers: Numbers, columns: Collection[str] | None = None) -> list[Row]:
-        theirs = None if columns is None else [self._names.get(name, name) for name in columns]
+    def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
+        file_columns = (
+            None if columns is None else [self._names.get(name, name) for name in columns]
+        )
         return [
-            row if row.value is None else row._replace(value=self._renamed(row.value))
-            for row in self._rows.take(numbers, theirs)
+            row if row.value is None else row._replace(value=self._rename_columns(row.value))
+            for row in self._rows.take(numbers, file_columns)
         ]
 
-    def _renamed(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _rename_columns(self, value: dict[str, Any]) -> dict[str, Any]:
         return {
-            self._known.get(name, name): cell
+            self._reader_names.get(name, name): cell
             for name, cell in value.items()
-            if name not in self._hidden
+            if name not in self._shadowed_columns
         }
 
     def header(self) -> Header | None:
         header = self._rows.header()
         if header is None:
             return None
-        there = header.columns - self._hidden
-        return Header(header.place, frozenset(self._known.get(name, name) for name in there))
+        visible_columns = header.columns - self._shadowed_columns
+        return Header(
+            header.location,
+            frozenset(self._reader_names.get(name, name) for name in visible_columns),
+        )

@@ -1,4 +1,4 @@
-"""The table of registered sources: what can be named in a recipe, and where it lies.
+"""The registry of data sources: what can be named in a recipe, and where it lies.
 
 A source is added with one row here, one reader (of `readers`, most often one that is there already)
 and three example rows in its own columns (in `tests/data/examples.py`), which every test of sources
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from zephyr.data.readers import chat, choice, pair, passage
-from zephyr.data.readers.values import Reader
-from zephyr.records import Kind
+from zephyr.data.readers.parsing import RowReader
+from zephyr.records import RecordKind
 
-Doubt = Literal["recalled", "inferred"]
+Uncertainty = Literal["recalled", "inferred"]
 
 
 @dataclass(frozen=True)
-class Hub:
-    """Where a source lies on the Hugging Face hub: files of a repository at a revision.
+class HubLocation:
+    """The location of a source on the Hugging Face hub: files of a repository at a revision.
 
     Without a `config` a set has one alone, which the hub calls `default`. The hub keeps a Parquet
     copy of every set on a branch of its own, which is not pinned.
@@ -31,200 +31,230 @@ class Hub:
     files: str = "{config}/{split}/*.parquet"
 
     @property
-    def pinned(self) -> bool:
+    def is_pinned(self) -> bool:
         """Whether the revision is a commit, which never changes."""
         return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
 
     @property
-    def card(self) -> str:
-        """The page where its authors describe it, and where terms are accepted."""
+    def card_url(self) -> str:
+        """The data set card, where its authors describe it and terms are accepted."""
         return f"https://huggingface.co/datasets/{self.id}"
 
     def pattern(self, split: str) -> str:
-        """The files of a split: a path in the repository, perhaps with a `*`."""
+        """The path pattern of a split's files in the repository, perhaps with a `*`."""
         return self.files.format(config=self.config or "default", split=split)
 
 
 @dataclass(frozen=True)
-class Source:
-    """A registered source: what it holds, who reads it, and what is known of it.
+class RegisteredSource:
+    """A registered data source: what it holds, who reads it, and what is known of it.
 
-    `columns` are those that the reader needs, `optional` further ones that it looks at; `many` says
-    that one row gives several records. `splits` counts the rows of each split, None where that is
-    not known. Mixtures take the split `train`, tasks ask the split `exam`, which never enters
+    `columns` are those that the reader needs, `optional_columns` further ones that it looks at;
+    `has_many_records` says that one row gives several. `splits` counts the rows of each split,
+    None where not known. Mixtures take `train_split`, tasks ask `eval_split`, which never enters
     training; None where the source is not for that. `aspect` says what preferences are about.
     `uncertain` says by name which facts were not read at the source.
     """
 
     name: str
-    kind: Kind
-    reader: Reader
+    kind: RecordKind
+    reader: RowReader
     columns: tuple[str, ...]
     splits: Mapping[str, int | None]
-    hub: Hub | None = None
-    optional: tuple[str, ...] = ()
-    train: str | None = "train"
-    exam: str | None = None
-    many: bool = False
+    hub: HubLocation | None = None
+    optional_columns: tuple[str, ...] = ()
+    train_split: str | None = "train"
+    eval_split: str | None = None
+    has_many_records: bool = False
     licence: str = "not stated"
     gated: bool = False
     aspect: str = "unspecified"
-    uncertain: Mapping[str, Doubt] = field(default_factory=dict)
+    uncertain: Mapping[str, Uncertainty] = field(default_factory=dict)
 
 
-_LICENCE: Mapping[str, Doubt] = {"licence": "recalled"}
-_ROWS: Mapping[str, Doubt] = {"rows": "recalled"}
+_LICENCE_RECALLED: Mapping[str, Uncertainty] = {"licence": "recalled"}
+_ROWS_RECALLED: Mapping[str, Uncertainty] = {"rows": "recalled"}
 
 
-def _chat(
-    name: str, hub: str, columns: str, rows: int, licence: str = "not stated", **facts: Any
-) -> Source:
-    """A question and its answer, in two columns."""
-    question, answer = there = tuple(columns.split())
-    reader, splits = chat.question_answer(question, answer), {"train": rows}
-    return Source(name, "chat", reader, there, splits, Hub(hub), licence=licence, **facts)
+def _chat_source(
+    name: str, hub: str, columns: str, rows: int, licence: str = "not stated", **fields: Any
+) -> RegisteredSource:
+    """A chat source: a question and its answer, in two columns."""
+    question, answer = column_names = tuple(columns.split())
+    reader, splits = chat.question_answer_reader(question, answer), {"train": rows}
+    return RegisteredSource(
+        name, "chat", reader, column_names, splits, HubLocation(hub), licence=licence, **fields
+    )
 
 
-def _instruction(name: str, hub: str, rows: int, licence: str) -> Source:
-    """Alpaca's columns."""
-    columns, more = ("instruction", "output"), ("input", "system", "history")
-    splits, reader = {"train": rows}, chat.instruction
-    return Source(name, "chat", reader, columns, splits, Hub(hub), more, licence=licence)
+def _alpaca_source(name: str, hub: str, rows: int, licence: str) -> RegisteredSource:
+    """An instruction source in Alpaca's columns."""
+    columns, optional_columns = ("instruction", "output"), ("input", "system", "history")
+    splits, reader = {"train": rows}, chat.read_alpaca
+    return RegisteredSource(
+        name, "chat", reader, columns, splits, HubLocation(hub), optional_columns, licence=licence
+    )
 
 
-def _pair(name: str, hub: str, columns: str, rows: int, aspect: str, **facts: Any) -> Source:
-    """A question and two answers, in three columns; a system message may come before them."""
-    *system, question, chosen, rejected = there = tuple(columns.split())
-    reader = pair.preference(question, chosen, rejected, *system)
-    return Source(name, "pair", reader, there, {"train": rows}, Hub(hub), aspect=aspect, **facts)
+def _pair_source(
+    name: str, hub: str, columns: str, rows: int, aspect: str, **fields: Any
+) -> RegisteredSource:
+    """A preference source: columns of a question, two answers, perhaps a system message."""
+    *system, question, chosen, rejected = column_names = tuple(columns.split())
+    reader = pair.preference_reader(question, chosen, rejected, *system)
+    return RegisteredSource(
+        name,
+        "pair",
+        reader,
+        column_names,
+        {"train": rows},
+        HubLocation(hub),
+        aspect=aspect,
+        **fields,
+    )
 
 
-def _turns(name: str, hub: str, aspect: str) -> Source:
-    """Two whole conversations; how many is not known, but that the seed drew a thousand."""
-    reader, columns, splits = pair.turns_pair, ("chosen", "rejected"), {"train": None}
-    return Source(name, "pair", reader, columns, splits, Hub(hub), licence="unknown", aspect=aspect)
+def _conversation_pair_source(name: str, hub: str, aspect: str) -> RegisteredSource:
+    """A preference source of two whole conversations; the seed drew a thousand of unknown many."""
+    reader, columns, splits = pair.read_conversation_pair, ("chosen", "rejected"), {"train": None}
+    return RegisteredSource(
+        name, "pair", reader, columns, splits, HubLocation(hub), licence="unknown", aspect=aspect
+    )
 
 
-def _shp(domain: str, train: int, validation: int, test: int, aspect: str) -> Source:
-    return Source(
+def _shp_source(
+    domain: str, train: int, validation: int, test: int, aspect: str
+) -> RegisteredSource:
+    """A domain of Stanford Human Preferences (SHP)."""
+    return RegisteredSource(
         f"shp_{domain}",
         "pair",
-        pair.shp,
+        pair.read_shp,
         ("history", "human_ref_A", "human_ref_B", "labels"),
         {"train": train, "validation": validation, "test": test},
-        Hub("stanfordnlp/SHP", domain, revision="main", files="{config}/{split}.json"),
+        HubLocation("stanfordnlp/SHP", domain, revision="main", files="{config}/{split}.json"),
         licence="unspecified; Reddit terms",
         aspect=aspect,
         uncertain={"files": "recalled"},
     )
 
 
-def _arc(name: str, config: str, train: int, validation: int, test: int) -> Source:
-    return Source(
+def _arc_source(name: str, config: str, train: int, validation: int, test: int) -> RegisteredSource:
+    """A configuration of the AI2 Reasoning Challenge (ARC)."""
+    return RegisteredSource(
         name,
         "choice",
-        choice.arc,
+        choice.read_arc,
         ("question", "choices", "answerKey"),
         {"train": train, "validation": validation, "test": test},
-        Hub("allenai/ai2_arc", config),
-        exam="test",
+        HubLocation("allenai/ai2_arc", config),
+        eval_split="test",
         licence="CC-BY-SA-4.0",
-        uncertain=_ROWS,  # those of `train` were read
+        uncertain=_ROWS_RECALLED,  # those of `train` were read
     )
 
 
-_FINE_TUNING = (
+_SFT_SOURCES = (
     # the seed's main set; LIMA, Open-Platypus and MathInstruct are in its second one too
-    Source(
+    RegisteredSource(
         "khan_academy",
         "chat",
-        chat.question_answer("prompt", "text"),
+        chat.question_answer_reader("prompt", "text"),
         ("prompt", "text"),
         {"train": 24_123},
-        Hub("HuggingFaceTB/cosmopedia", "khanacademy"),
+        HubLocation("HuggingFaceTB/cosmopedia", "khanacademy"),
         licence="Apache-2.0",
-        uncertain=_LICENCE,
+        uncertain=_LICENCE_RECALLED,
     ),
-    _chat("math_college", "loubnabnl/math_college", "prompt_college completion", 5_000),
-    _chat("arxiv_math", "ArtifactAI/arxiv-math-instruct-50k", "question answer", 50_488),
-    _chat("magicoder", "ise-uiuc/Magicoder-OSS-Instruct-75K", "problem solution", 75_197, "MIT"),
-    _chat(
-        "goat", "tiedong/goat", "instruction output", 1_746_300, "Apache-2.0", uncertain=_LICENCE
+    _chat_source("math_college", "loubnabnl/math_college", "prompt_college completion", 5_000),
+    _chat_source("arxiv_math", "ArtifactAI/arxiv-math-instruct-50k", "question answer", 50_488),
+    _chat_source(
+        "magicoder", "ise-uiuc/Magicoder-OSS-Instruct-75K", "problem solution", 75_197, "MIT"
     ),
-    _chat("metamathqa", "meta-math/MetaMathQA", "query response", 395_000, "MIT; OpenAI terms"),
-    _chat(
+    _chat_source(
+        "goat",
+        "tiedong/goat",
+        "instruction output",
+        1_746_300,
+        "Apache-2.0",
+        uncertain=_LICENCE_RECALLED,
+    ),
+    _chat_source(
+        "metamathqa", "meta-math/MetaMathQA", "query response", 395_000, "MIT; OpenAI terms"
+    ),
+    _chat_source(
         "code_assistant", "glaiveai/glaive-code-assistant", "question answer", 136_109, "Apache-2.0"
     ),
-    Source(
+    RegisteredSource(
         "lima",
         "chat",
-        chat.conversations,
+        chat.read_sharegpt,
         ("conversations",),
         {"train": 1_030},  # its test split asks, and has no answers
-        Hub("GAIR/lima"),
+        HubLocation("GAIR/lima"),
         licence="CC-BY-NC-SA-4.0",
         gated=True,
         uncertain={"gated": "recalled"},
     ),
-    _instruction("open_platypus", "garage-bAInd/Open-Platypus", 24_926, "mixed, by row"),
-    _instruction("math_instruct", "TIGER-Lab/MathInstruct", 262_039, "MIT; OpenAI terms"),
+    _alpaca_source("open_platypus", "garage-bAInd/Open-Platypus", 24_926, "mixed, by row"),
+    _alpaca_source("math_instruct", "TIGER-Lab/MathInstruct", 262_039, "MIT; OpenAI terms"),
     # the second one's others
-    Source(
+    RegisteredSource(
         "wiki_qa",
         "chat",
-        chat.wiki_qa,
+        chat.read_wiki_qa,
         ("question", "answer", "label"),
         {"train": 20_360},
-        Hub("microsoft/wiki_qa"),
+        HubLocation("microsoft/wiki_qa"),
         licence="Microsoft Research Data licence",
-        uncertain=_ROWS,
+        uncertain=_ROWS_RECALLED,
     ),
     # the same files, every sentence an answer: LLaMA-Factory's catalogue, from which the seed took
     # them, maps no label, so that the wrong answers were learned too
-    _chat(
+    _chat_source(
         "wiki_qa_all",
         "microsoft/wiki_qa",
         "question answer",
         20_360,
         "Microsoft Research Data licence",
-        uncertain=_ROWS,
+        uncertain=_ROWS_RECALLED,
     ),
-    _instruction("code_alpaca", "sahil2801/CodeAlpaca-20k", 20_022, "unspecified; OpenAI terms"),
+    _alpaca_source("code_alpaca", "sahil2801/CodeAlpaca-20k", 20_022, "unspecified; OpenAI terms"),
 )
-_PREFERENCES = (
-    Source(
+_PREFERENCE_SOURCES = (
+    RegisteredSource(
         "epfl",
         "pair",
-        pair.epfl,
+        pair.read_epfl,
         ("question_complete", "preference"),
         {"train": 1_522},
-        many=True,
+        has_many_records=True,
         licence="none; internal to the course",
         aspect="correctness",
     ),
-    _pair(
+    _pair_source(
         "orca_dpo_pairs",
         "Intel/orca_dpo_pairs",
         "system question chosen rejected",
         12_859,
         "correctness",
         licence="Apache-2.0, or CC-BY-NC-4.0 by another index",
-        uncertain=_LICENCE,
+        uncertain=_LICENCE_RECALLED,
     ),
-    _pair(
+    _pair_source(
         "truthy_dpo",
         "jondurbin/truthy-dpo-v0.1",
         "system prompt chosen rejected",
         1_016,
         "truth",
         licence="CC-BY-4.0",
-        uncertain=_LICENCE,
+        uncertain=_LICENCE_RECALLED,
     ),
-    _shp("askengineers", 57_096, 3_154, 2_638, "correctness"),
-    _shp("askphysics", 7_364, 409, 587, "correctness"),
-    _shp("askscience", 13_316, 899, 977, "correctness"),
-    _shp("explainlikeimfive", 19_592, 1_014, 1_070, "manner"),
-    _pair(
+    _shp_source("askengineers", 57_096, 3_154, 2_638, "correctness"),
+    _shp_source("askphysics", 7_364, 409, 587, "correctness"),
+    _shp_source("askscience", 13_316, 899, 977, "correctness"),
+    _shp_source("explainlikeimfive", 19_592, 1_014, 1_070, "manner"),
+    _pair_source(
         "code_vulnerability",
         "CyberNative/Code_Vulnerability_Security_DPO",
         "question chosen rejected",
@@ -232,17 +262,19 @@ _PREFERENCES = (
         "security",
         licence="Apache-2.0",
     ),
-    _pair(
+    _pair_source(
         "py_dpo",
         "jondurbin/py-dpo-v0.1",
         "prompt chosen rejected",
         9_466,
         "correctness",
         licence="CC-BY-4.0",
-        uncertain=_LICENCE,
+        uncertain=_LICENCE_RECALLED,
     ),
-    _turns("dpo_mix_zero_math_untoxic", "reciprocate/dpo_mix-zero-math-untoxic", "manner"),
-    _pair(
+    _conversation_pair_source(
+        "dpo_mix_zero_math_untoxic", "reciprocate/dpo_mix-zero-math-untoxic", "manner"
+    ),
+    _pair_source(
         "h4rmony",
         "neovalle/H4rmony",
         "Prompt BetterCompletion WorseCompletion",
@@ -250,86 +282,89 @@ _PREFERENCES = (
         "manner",
         licence="CC-BY-4.0",
     ),
-    _turns("exp_dpo_3", "pvduy/exp_dpo_3", "safety"),
+    _conversation_pair_source("exp_dpo_3", "pvduy/exp_dpo_3", "safety"),
 )
-_EXAMS = (
-    _arc("arc_challenge", "ARC-Challenge", 1_119, 299, 1_172),
-    _arc("arc_easy", "ARC-Easy", 2_251, 570, 2_376),
-    Source(
+_EVAL_SOURCES = (
+    _arc_source("arc_challenge", "ARC-Challenge", 1_119, 299, 1_172),
+    _arc_source("arc_easy", "ARC-Easy", 2_251, 570, 2_376),
+    RegisteredSource(
         "mmlu",
         "choice",
-        choice.choices,
+        choice.read_choices,
         ("question", "choices", "answer"),
         # auxiliary_train is made of ARC, MCTest, OpenBookQA and RACE: ARC is in it a second time
         {"auxiliary_train": 99_842, "dev": 285, "validation": 1_531, "test": 14_042},
-        Hub("cais/mmlu", "all"),
-        optional=("subject", "train"),
-        train="auxiliary_train",
-        exam="test",
+        HubLocation("cais/mmlu", "all"),
+        optional_columns=("subject", "train"),
+        train_split="auxiliary_train",
+        eval_split="test",
         licence="MIT; auxiliary_train mixed",
         uncertain={"config": "recalled"},
     ),
-    Source(
+    RegisteredSource(
         "hellaswag",
         "choice",
-        choice.hellaswag,
+        choice.read_hellaswag,
         ("ctx", "endings", "label"),
         {"train": 39_905, "validation": 10_042},  # its test split has no labels
-        Hub("Rowan/hellaswag"),
-        optional=("ctx_a", "ctx_b", "activity_label"),
-        exam="validation",
+        HubLocation("Rowan/hellaswag"),
+        optional_columns=("ctx_a", "ctx_b", "activity_label"),
+        eval_split="validation",
         licence="MIT",
-        uncertain=_ROWS,
+        uncertain=_ROWS_RECALLED,
     ),
-    Source(
+    RegisteredSource(
         "gsm8k",
         "chat",
-        chat.question_answer("question", "answer"),
+        chat.question_answer_reader("question", "answer"),
         ("question", "answer"),
         {"train": 7_473, "test": 1_319},
-        Hub("openai/gsm8k", "main"),
-        exam="test",
+        HubLocation("openai/gsm8k", "main"),
+        eval_split="test",
         licence="MIT",
-        uncertain=_ROWS,
+        uncertain=_ROWS_RECALLED,
     ),
-    Source(
+    RegisteredSource(
         "gsm8k_socratic",
         "chat",
-        chat.question_answer("question", "answer"),
+        chat.question_answer_reader("question", "answer"),
         ("question", "answer"),
         {"train": 7_473, "test": 1_319},
-        Hub("openai/gsm8k", "socratic"),
-        exam="test",
+        HubLocation("openai/gsm8k", "socratic"),
+        eval_split="test",
         licence="MIT",
-        uncertain=_ROWS,
+        uncertain=_ROWS_RECALLED,
     ),
-    Source(
+    RegisteredSource(
         "mathdial",
         "chat",
-        chat.mathdial,
+        chat.read_mathdial,
         ("question", "student_incorrect_solution", "ground_truth"),
         {"train": None, "test": 599},
-        Hub("eth-nlped/mathdial"),
-        train=None,  # its answers are solutions, and what a tutor is to learn is the dialogue
-        exam="test",
+        HubLocation("eth-nlped/mathdial"),
+        train_split=None,  # its answers are solutions, and what a tutor is to learn is the dialogue
+        eval_split="test",
         licence="CC-BY-4.0 on the hub, CC-BY-SA-4.0 by its authors' repository",
-        uncertain=_LICENCE,
+        uncertain=_LICENCE_RECALLED,
     ),
-    Source(
+    RegisteredSource(
         "wikitext2",
         "passage",
-        passage.line,
+        passage.read_wikitext_line,
         ("text",),
         {"train": 36_718, "validation": 3_760, "test": 4_358},
-        Hub("Salesforce/wikitext", "wikitext-2-raw-v1"),
-        exam="test",
+        HubLocation("Salesforce/wikitext", "wikitext-2-raw-v1"),
+        eval_split="test",
         licence="CC-BY-SA-3.0 and GFDL",
         uncertain={"rows": "recalled", "licence": "recalled"},
     ),
 )
-_TEXT = (
-    Source("primer", "passage", passage.passage, ("text",), {"train": None}, licence="Apache-2.0"),
+_TEXT_SOURCES = (
+    RegisteredSource(
+        "primer", "passage", passage.read_passage, ("text",), {"train": None}, licence="Apache-2.0"
+    ),
 )
-SOURCES: dict[str, Source] = {
-    source.name: source for source in (*_FINE_TUNING, *_PREFERENCES, *_EXAMS, *_TEXT)
+SOURCES: dict[str, RegisteredSource] = {
+    source.name: source
+    for source in (*_SFT_SOURCES, *_PREFERENCE_SOURCES, *_EVAL_SOURCES, *_TEXT_SOURCES)
 }

@@ -1,8 +1,8 @@
-"""The processes of one training, and the sums between them.
+"""Process group of one training: world size, rank, broadcast and all-reduce.
 
-Every process holds the same weights, knows the whole batch of a step, and computes its share of it.
-Since a loss is divided by the weight of the whole batch, gradients and statistics are plain sums
-over the processes, however uneven their shares are.
+Every rank holds the same weights, knows the whole batch of a step, and computes its share of it.
+Since a loss is divided by the loss denominator of the whole batch, gradients and statistics are
+plain sums over the ranks, however uneven their shares are.
 """
 
 import hashlib
@@ -19,90 +19,90 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-BUCKET = 1 << 24
-"""Numbers that are summed at once: 64 MiB of float32 beside the gradients."""
+BUCKET_ELEMENTS = 1 << 24
+"""Elements that are all-reduced at once: 64 MiB of float32 beside the gradients."""
 
 
-class Lost(RuntimeError):
-    """Another process of the training has ended, or can no longer be reached."""
+class PeerLostError(RuntimeError):
+    """Another rank of the training has ended, or can no longer be reached."""
 
 
 @dataclass(frozen=True)
-class Group:
-    """One of `size` processes that train together. The only one, unless said otherwise."""
+class ProcessGroup:
+    """The rank and world size of one process that trains with others; by default it is alone."""
 
     rank: int = 0
-    size: int = 1
-    divides: bool = False
-    """Whether each holds a part of the weights, not all of them."""
-    here: int = 1
-    """How many of them run on this machine."""
+    world_size: int = 1
+    is_sharded: bool = False
+    """Whether each rank holds a shard of the weights (FSDP), not all of them."""
+    local_world_size: int = 1
+    """How many of the ranks run on this machine."""
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the one that writes: metrics, checkpoints, what the training makes."""
+        """Whether this is rank 0, the one that writes metrics, checkpoints and artifacts."""
         return self.rank == 0
 
-    def share(self, value: Any) -> Any:
-        """The value that the main process gives; it may be anything that can be pickled."""
-        if self.size == 1:
+    def broadcast(self, value: Any) -> Any:
+        """Broadcasts the value of rank 0 to all; it may be anything that can be pickled."""
+        if self.world_size == 1:
             return value
         import torch.distributed
 
         values = [value if self.is_main else None]
-        with _loss_told():
+        with _raise_peer_lost():
             torch.distributed.broadcast_object_list(values, device=torch.device(_device()))
         return values[0]
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        return self.sum({"": float(flag)})[""] > 0
+    def all_reduce_any(self, flag: bool) -> bool:
+        """Whether the flag is set in any rank."""
+        return self.all_reduce_sum({"": float(flag)})[""] > 0
 
-    def sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sum of each value; all processes give the same names."""
-        if self.size == 1:
+    def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
+        """All-reduces each value by sum; all ranks give the same names."""
+        if self.world_size == 1:
             return dict(values)
         import torch
 
         names = sorted(values)
         total = torch.tensor([values[n] for n in names], dtype=torch.float64, device=_device())
-        _sum(total)
+        _all_reduce(total)
         return dict(zip(names, total.tolist(), strict=True))
 
-    def sum_array(self, values: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """The sum of an array that has one shape in all processes."""
-        if self.size == 1:
+    def all_reduce_array(self, values: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        """All-reduces an array by sum; it has one shape in all ranks."""
+        if self.world_size == 1:
             return values
         import torch
 
         total = torch.from_numpy(values.copy()).to(_device())
-        _sum(total)
+        _all_reduce(total)
         summed: NDArray[np.float32] = total.cpu().numpy()
         return summed
 
-    def sum_gradients(self, weights: "Iterable[Tensor]") -> None:
-        """Puts the sum over all processes in the place of every gradient.
+    def all_reduce_gradients(self, weights: "Iterable[Tensor]") -> None:
+        """All-reduces every gradient in place, by sum over the ranks.
 
         The sums have the same bits everywhere, so that equal weights stay equal.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return
         import torch
 
         for bucket in _buckets([w.grad for w in weights if w.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
-            _sum(flat)
+            _all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
-    def refuse_different(self, step: int, weights: "Iterable[Tensor]") -> None:
-        """Compares where the processes start from.
+    def check_same_start(self, step: int, weights: "Iterable[Tensor]") -> None:
+        """Checks that all ranks start from the same step and weights.
 
         Raises:
-            ZephyrError: another step or other weights than in another process.
+            ZephyrError: another step or other weights than in another rank.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return
         import torch
 
@@ -110,38 +110,40 @@ class Group:
         for weight in weights:
             raw = weight.detach().cpu().contiguous().view(torch.uint8)
             digest.update(raw.numpy().tobytes())
-        number = float(int.from_bytes(digest.digest()[:6]))
-        numbers = self.sum({str(r): number * (r == self.rank) for r in range(self.size)})
-        if len(set(numbers.values())) > 1:
+        digest_number = float(int.from_bytes(digest.digest()[:6]))
+        digest_numbers = self.all_reduce_sum(
+            {str(r): digest_number * (r == self.rank) for r in range(self.world_size)}
+        )
+        if len(set(digest_numbers.values())) > 1:
             raise ZephyrError(
                 "the processes of this training do not start from the same weights",
                 todo="run the same version on every machine, with the runs on a shared disk",
             )
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def shares(sizes: Sequence[int], count: int) -> list[list[int]]:
-    """The indices of `sizes` in `count` parts of about equal sums, each in ascending order.
+def balance_by_size(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Partitions indices into `count` parts of about equal summed size, each ascending.
 
     The largest first, each to the part that has least so far (Graham 1969).
     """
     parts: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0, part) for part in range(count)]
+    part_loads = [(0, part) for part in range(count)]
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        load, part = heappop(loads)
+        load, part = heappop(part_loads)
         parts[part].append(i)
-        heappush(loads, (load + sizes[i], part))
+        heappush(part_loads, (load + sizes[i], part))
     return [sorted(part) for part in parts]
 
 
 def _buckets(gradients: "list[Tensor]") -> "Iterator[list[Tensor]]":
-    """Gradients of one dtype each, up to `BUCKET` numbers together."""
+    """Buckets of gradients of one dtype, up to `BUCKET_ELEMENTS` elements together."""
     bucket: list[Tensor] = []
     for gradient in gradients:
-        together = sum(g.numel() for g in bucket) + gradient.numel() <= BUCKET
-        if bucket and not (together and gradient.dtype == bucket[0].dtype):
+        fits = sum(g.numel() for g in bucket) + gradient.numel() <= BUCKET_ELEMENTS
+        if bucket and not (fits and gradient.dtype == bucket[0].dtype):
             yield bucket
             bucket = []
         bucket.append(gradient)
@@ -149,19 +151,20 @@ def _buckets(gradients: "list[Tensor]") -> "Iterator[list[Tensor]]":
         yield bucket
 
 
-def _sum(tensor: "Tensor") -> None:
+def _all_reduce(tensor: "Tensor") -> None:
     import torch.distributed
 
-    with _loss_told():
+    with _raise_peer_lost():
         torch.distributed.all_reduce(tensor)
 
 
 @contextmanager
-def _loss_told() -> Iterator[None]:
+def _raise_peer_lost() -> Iterator[None]:
+    """Turns a failed collective into `PeerLostError`."""
     try:
         yield
     except RuntimeError as error:
-        raise Lost(str(error)) from error
+        raise PeerLostError(str(error)) from error
 
 
 def _device() -> str:

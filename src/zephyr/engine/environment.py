@@ -1,4 +1,4 @@
-"""What a run is made with (`env.json`): settled when it is begun, and kept when it goes on."""
+"""Run environment (`env.json`): recorded when a run begins, and reused when it resumes."""
 
 import os
 import platform
@@ -10,16 +10,16 @@ from zephyr.errors import ZephyrError
 from zephyr.runs.store import Run, read_json, write_json
 
 
-def settled(run: Run, now: dict[str, Any]) -> dict[str, Any]:
-    """What the run is made with: as an earlier try has settled it, so that resuming is exact.
+def load_or_create_environment(run: Run, current: dict[str, Any]) -> dict[str, Any]:
+    """The run's environment: as recorded when it was begun, so that resuming is exact.
 
     Raises:
         ZephyrError: that can't be read, or it was begun with more processes than there are now.
     """
     path = run.path / "env.json"
     if not path.exists():
-        write_json(path, now)
-        return now
+        write_json(path, current)
+        return current
     try:
         env = {"processes": 1, "shard": False, **read_json(path)}
     except ValueError as error:
@@ -29,24 +29,25 @@ def settled(run: Run, now: dict[str, Any]) -> dict[str, Any]:
             found=error,
             todo=f"remove {run.path}: the run is then made from its start",
         ) from error
-    if env["processes"] > now["processes"]:
+    if env["processes"] > current["processes"]:
         raise ZephyrError(
             "this training was begun with more processes than there are now",
             where=str(run.path),
-            found=f"{now['processes']} of {env['processes']}",
+            found=f"{current['processes']} of {env['processes']}",
             todo=f"--processes {env['processes']}, or remove the folder to begin anew",
         )
     return env
 
 
-def changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What is not as it was when a run was begun, a sentence each."""
-    if then["threads"] > cores():
+def environment_changes(original: dict[str, Any], current: dict[str, Any]) -> Iterator[str]:
+    """What differs from the environment in which a run was begun, a sentence each."""
+    if original["threads"] > available_cores():
         yield (
-            f"it was begun with {then['threads']} threads and goes on with as many, for the result "
-            f"depends on their number; this machine has {cores()} cores, and will be slow"
+            f"it was begun with {original['threads']} threads and goes on with as many, for "
+            "the result "
+            f"depends on their number; this machine has {available_cores()} cores, and will be slow"
         )
-    before, after = ({**env["versions"], "device": env["device"]} for env in (then, now))
+    before, after = ({**env["versions"], "device": env["device"]} for env in (original, current))
     differing = [f"{k} {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
     if differing:
         yield (
@@ -55,15 +56,15 @@ def changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def cores() -> int:
-    """The processor's cores that this process may use."""
+def available_cores() -> int:
+    """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def environment(threads: int, processes: int, *, shard: bool) -> dict[str, Any]:
-    """What a run that starts now is made with."""
+def current_environment(threads: int, processes: int, *, shard: bool) -> dict[str, Any]:
+    """The environment of a run that starts now: threads, processes, device, versions."""
     return {
         "threads": threads,
         "processes": processes,

@@ -1,4 +1,4 @@
-"""The data and base models that a recipe needs: what is at hand, and how the rest gets here."""
+"""Fetches the data and base models that a recipe needs, and says which are at hand."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,180 +9,197 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from zephyr.data import hub, sources
-from zephyr.data.sources import Tally
-from zephyr.data.table import SOURCES, Source
+from zephyr.data.sources import ReadStats
+from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.tasks import examples_of, find, sources_of
-from zephyr.model import base
+from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
+from zephyr.model import base_model
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.schema import Recipe
-from zephyr.records import Kind
+from zephyr.records import RecordKind
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-PREVIEW = 1_000
-"""Rows of a source that `check` reads."""
+PREVIEW_ROWS = 1_000
+"""Rows of a source that `check_sources` reads."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """A source that a mixture takes or a task asks; `where` is its place in the recipe."""
+class RequiredSource:
+    """A source required by a mixture or a task; `where` is its place in the recipe."""
 
     where: str
     source: SourceSpec
-    kind: Kind
+    kind: RecordKind
     use: Use
 
 
-def needs(recipe: Recipe) -> list[Need]:
-    """All sources of a recipe."""
-    found = [
-        Need(f"data.{name}", source, mixture.kind, "train")
+def required_sources(recipe: Recipe) -> list[RequiredSource]:
+    """All sources that a recipe requires."""
+    required = [
+        RequiredSource(f"data.{name}", source, mixture.kind, "train")
         for name, mixture in recipe.data.items()
         for source in mixture.sources
     ]
-    return found + [
-        Need(f"evaluate.tasks.{task.key}", source, kind, "exam")
+    return required + [
+        RequiredSource(f"evaluate.tasks.{task.key}", source, kind, "exam")
         for task in recipe.evaluate.tasks
-        if (kind := find(task.name).asks) is not None
-        for source in (*sources_of(task), *examples_of(task))
+        if (kind := get_task(task.name).record_kind) is not None
+        for source in (*resolve_sources(task), *resolve_few_shot_sources(task))
     ]
 
 
-def wanted(recipe: Recipe, folder: Path) -> dict[hub.Wanted, str]:
-    """The files of the hub that a recipe needs, each with the first place that names it."""
-    found: dict[hub.Wanted, str] = {}
-    for need in needs(recipe):
-        if not sources.is_embedded(need.source, recipe.origin):
-            files = sources.on_hub(need.source, need.use, need.where)
+def required_hub_files(recipe: Recipe, folder: Path) -> dict[hub.HubQuery, str]:
+    """The hub files that a recipe requires, each with the first place that names it."""
+    hub_files: dict[hub.HubQuery, str] = {}
+    for required in required_sources(recipe):
+        if not sources.is_embedded(required.source, recipe.origin):
+            files = sources.hub_query(required.source, required.use, required.where)
             if files is not None:
-                found.setdefault(files, f"{need.where}.{sources.label(need.source)}")
+                hub_files.setdefault(
+                    files, f"{required.where}.{sources.source_label(required.source)}"
+                )
     for name, model in recipe.models.items():
-        files = base.on_hub(model.base, folder) if model.base is not None else None
+        files = base_model.parse_hub_id(model.base, folder) if model.base is not None else None
         if files is not None:
-            found.setdefault(files, f"models.{name}.base")
-    return found
+            hub_files.setdefault(files, f"models.{name}.base")
+    return hub_files
 
 
-class Parcel(NamedTuple):
-    """Files of the hub that are still to be brought, in bytes."""
+class Download(NamedTuple):
+    """Files of the hub still to be downloaded, and their size in bytes."""
 
-    files: hub.Wanted
+    files: hub.HubQuery
     where: str
     snapshot: hub.Snapshot
-    missing: int
+    missing_bytes: int
 
 
-def outstanding(recipe: Recipe, folder: Path, *, again: bool = False) -> list[Parcel]:
-    """What a recipe needs and has not been fetched yet; with `again`, whatever has moved too.
+def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) -> list[Download]:
+    """Downloads a recipe still needs; with `refresh`, also whatever has moved on the hub.
 
     Raises:
         ZephyrError: the hub can't be reached, or refuses something.
     """
-    todo = [
+    to_check = [
         (files, where)
-        for files, where in wanted(recipe, folder).items()
-        if again or hub.remembered(files) is None
+        for files, where in required_hub_files(recipe, folder).items()
+        if refresh or hub.cached_snapshot(files) is None
     ]
-    found = _each(lambda item: hub.ask(*item), todo)
+    snapshots = _map_concurrently(lambda item: hub.resolve_snapshot(*item), to_check)
     return [
-        Parcel(files, where, snapshot, hub.missing(files, snapshot))
-        for (files, where), snapshot in zip(todo, found, strict=True)
+        Download(files, where, snapshot, hub.missing_bytes(files, snapshot))
+        for (files, where), snapshot in zip(to_check, snapshots, strict=True)
     ]
 
 
-def bring(parcels: list[Parcel], progress: Callable[[int], None] = lambda count: None) -> None:
-    """Fetches files; what was brought before a failure is kept."""
-    for parcel in parcels:
-        hub.fetch(parcel.files, parcel.snapshot, parcel.where, progress)
+def download_all(
+    downloads: list[Download], progress: Callable[[int], None] = lambda count: None
+) -> None:
+    """Downloads files; what was fetched before a failure is kept."""
+    for download in downloads:
+        hub.fetch(download.files, download.snapshot, download.where, progress)
 
 
-class State(NamedTuple):
-    """Whether a source or a base model is at hand, in words; `problem` says why it can't be had.
+class SourceStatus(NamedTuple):
+    """Status of a source or a base model: at hand or not; `problem` says why it can't be had.
 
-    `registered` is its row of the table, `own` says that Zephyr makes its rows itself.
+    `registered` is its row of the table, `is_embedded` says that Zephyr makes its rows itself.
     """
 
     where: str
     name: str
-    registered: Source | None
-    expected: int | None
+    registered: RegisteredSource | None
+    expected_rows: int | None
     """Rows of the split, where the table knows them."""
-    said: str
+    message: str
     problem: ZephyrError | None = None
-    own: bool = False
+    is_embedded: bool = False
 
 
-def check(recipe: Recipe, folder: Path) -> list[State]:
-    """The state of every source and base of a recipe; reads the first rows of those at hand."""
-    asked = _Asked()
-    states = _each(lambda need: _source_state(need, recipe, folder, asked), needs(recipe))
+def check_sources(recipe: Recipe, folder: Path) -> list[SourceStatus]:
+    """The status of every source and base of a recipe; reads the first rows of those at hand."""
+    probe = _HubProbe()
+    statuses = _map_concurrently(
+        lambda need: _source_status(need, recipe, folder, probe), required_sources(recipe)
+    )
     bases = [(f"models.{n}.base", m.base) for n, m in recipe.models.items() if m.base is not None]
-    return states + _each(lambda named: _base_state(*named, folder, asked), bases)
+    return statuses + _map_concurrently(lambda named: _base_status(*named, folder, probe), bases)
 
 
-class _Asked:
-    """Asks the hub; where the first question finds no way to it, no other is asked."""
+class _HubProbe:
+    """Queries the hub; if the first query can't reach it, no other is sent."""
 
     def __init__(self) -> None:
-        self._unreachable: hub.Unreachable | None = None
-        self._first = Lock()
-        self._reached = False
+        self._unreachable: hub.HubUnreachableError | None = None
+        self._first_query = Lock()
+        self._is_reached = False
 
-    def said(self, files: hub.Wanted, where: str) -> str:
-        """How much there is to fetch, in words."""
-        with nullcontext() if self._reached else self._first:
+    def describe_download(self, files: hub.HubQuery, where: str) -> str:
+        """How much there is to download, in words."""
+        with nullcontext() if self._is_reached else self._first_query:
             if self._unreachable is not None:
                 raise self._unreachable
             try:
-                snapshot = hub.ask(files, where)
-            except hub.Unreachable as error:
+                snapshot = hub.resolve_snapshot(files, where)
+            except hub.HubUnreachableError as error:
                 self._unreachable = error
                 raise
             finally:
-                self._reached = True
-        return f"on the hub, {hub.missing(files, snapshot) / 1e6:,.1f} MB to fetch"
+                self._is_reached = True
+        return f"on the hub, {hub.missing_bytes(files, snapshot) / 1e6:,.1f} MB to fetch"
 
 
-def _source_state(need: Need, recipe: Recipe, folder: Path, asked: _Asked) -> State:
-    source, where = need.source, need.where
-    named = sources.label(source)
-    embedded = sources.is_embedded(source, recipe.origin)
+def _source_status(
+    required: RequiredSource, recipe: Recipe, folder: Path, probe: _HubProbe
+) -> SourceStatus:
+    source, where = required.source, required.where
+    name = sources.source_label(source)
+    is_embedded = sources.is_embedded(source, recipe.origin)
     registered = SOURCES.get(source.name or "")
-    expected = None
+    expected_rows = None
     try:
-        if registered is not None and not embedded:
-            expected = registered.splits.get(sources.split_of(source, registered, need.use, where))
-        files = None if embedded else sources.on_hub(source, need.use, where)
-        if files is not None and hub.remembered(files) is None:
-            return State(where, named, registered, expected, asked.said(files, where))
+        if registered is not None and not is_embedded:
+            expected_rows = registered.splits.get(
+                sources.split_of(source, registered, required.use, where)
+            )
+        files = None if is_embedded else sources.hub_query(source, required.use, where)
+        if files is not None and hub.cached_snapshot(files) is None:
+            return SourceStatus(
+                where, name, registered, expected_rows, probe.describe_download(files, where)
+            )
         opened = sources.open_source(
-            source, kind=need.kind, use=need.use, origin=recipe.origin, base=folder, where=where
+            source,
+            kind=required.kind,
+            use=required.use,
+            origin=recipe.origin,
+            base=folder,
+            where=where,
         )
-        tally = Tally(opened.label)
-        for found in opened.read(range(min(len(opened.rows), PREVIEW))):
-            tally.count(found)
+        tally = ReadStats(opened.label)
+        for outcome in opened.read(range(min(len(opened.rows), PREVIEW_ROWS))):
+            tally.count(outcome)
     except ZephyrError as error:
-        return State(where, named, registered, expected, error.problem, error)
-    said = f"{len(opened.rows):,} rows {'made by Zephyr' if embedded else 'at hand'}"
-    for reason, count in tally.unreadable.items():
-        said += f"; {count} of the first {tally.seen:,} can't be read: {reason}"
-    return State(where, named, registered, expected, said, own=embedded)
+        return SourceStatus(where, name, registered, expected_rows, error.problem, error)
+    message = f"{len(opened.rows):,} rows {'made by Zephyr' if is_embedded else 'at hand'}"
+    for reason, count in tally.unreadable_reasons.items():
+        message += f"; {count} of the first {tally.item_count:,} can't be read: {reason}"
+    return SourceStatus(where, name, registered, expected_rows, message, is_embedded=is_embedded)
 
 
-def _base_state(where: str, named: str, folder: Path, asked: _Asked) -> State:
+def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> SourceStatus:
     try:
-        files = base.on_hub(named, folder)
-        if files is not None and hub.remembered(files) is None:
-            return State(where, named, None, None, asked.said(files, where))
-        base.locate(named, folder, where)
+        files = base_model.parse_hub_id(name, folder)
+        if files is not None and hub.cached_snapshot(files) is None:
+            return SourceStatus(where, name, None, None, probe.describe_download(files, where))
+        base_model.locate_base_model(name, folder, where)
     except ZephyrError as error:
-        return State(where, named, None, None, error.problem, error)
-    return State(where, named, None, None, "at hand")
+        return SourceStatus(where, name, None, None, error.problem, error)
+    return SourceStatus(where, name, None, None, "at hand")
 
 
-def _each(work: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:
-    """The results in order; eight at a time, for most of the time is spent waiting."""
+def _map_concurrently(function: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:
+    """Maps in order, eight at a time, for most of the time is spent waiting."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(work, items))
+        return list(pool.map(function, items))

@@ -1,4 +1,4 @@
-"""The plan of a recipe: its nodes, what is there of each, and why one would be made again."""
+"""The plan of a recipe: its nodes, the state of each, and why one would be made again."""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from zephyr.data import sources
 from zephyr.evaluate import harness
-from zephyr.evaluate.tasks import examples_of, find, sources_of
-from zephyr.model.base import content
+from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
+from zephyr.model.base_model import hash_base_model
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.schema import Recipe
 from zephyr.runs import graph
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Store, write_json
 
-State = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed", "damaged"]
+NodeState = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed", "damaged"]
 
 VERSIONS = {
     "mixture": 2,
@@ -31,18 +31,18 @@ VERSIONS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The nodes of a recipe, and what is there of each."""
+    """The nodes of a recipe, and the store that holds their runs."""
 
     recipe: Recipe
     folder: Path
     """Where the recipe lies: its relative paths start there."""
     store: Store
     nodes: Mapping[str, Node]
-    contents: Mapping[str, str]
-    """Hashes of the records of mixtures, as they are or were before they are drawn again."""
+    content_hashes: Mapping[str, str]
+    """Content hashes of mixtures' records, as they are or were before they are drawn again."""
 
-    def state(self, name: str) -> State:
-        """Whether a node's run is there, was made from other inputs, or is not there.
+    def state(self, name: str) -> NodeState:
+        """State of a node's run: fresh, waiting, stale, missing, unfinished, failed or damaged.
 
         It is damaged if files of its run are missing or cut off. It is waiting if it is there, and
         a mixture that it was made of has to be drawn again: it stays if that gives the same
@@ -50,50 +50,54 @@ class Plan:
         """
         node = self.nodes[name]
         run = self.store.find(node.fingerprint)
-        if run.finished:
-            if run.flaw is not None:
+        if run.is_finished:
+            if run.integrity_error is not None:
                 return "damaged"
-            return "fresh" if all(map(self._settled, node.inputs.values())) else "waiting"
+            return "fresh" if all(map(self._is_resolved, node.inputs.values())) else "waiting"
         if run.failure is not None:
             return "failed"
         if run.path.exists():
             return "unfinished"
-        return "stale" if self.last(name) not in (None, node.fingerprint) else "missing"
+        return "stale" if self.last_fingerprint(name) not in (None, node.fingerprint) else "missing"
 
-    def _settled(self, name: str) -> bool:
+    def _is_resolved(self, name: str) -> bool:
         """Whether all mixtures that a node is made of are drawn."""
         node = self.nodes[name]
-        drawn = node.kind != "mixture" or self.store.find(node.fingerprint).finished
-        return drawn and all(map(self._settled, node.inputs.values()))
+        is_drawn = node.kind != "mixture" or self.store.find(node.fingerprint).is_finished
+        return is_drawn and all(map(self._is_resolved, node.inputs.values()))
 
-    def last(self, name: str) -> str | None:
+    def last_fingerprint(self, name: str) -> str | None:
         """The fingerprint under which the node was known when the recipe was last run."""
-        before = self.before(name)
-        return before["fingerprint"] if before else None
+        last_node = self.last_node(name)
+        return last_node["fingerprint"] if last_node else None
 
-    def before(self, name: str) -> dict[str, Any] | None:
+    def last_node(self, name: str) -> dict[str, Any] | None:
         """The node as it was last made under this recipe, or else as it was last to be made."""
-        known = self._known(name)
-        if known is not None and known.get("made") not in (None, known["fingerprint"]):
-            made = self.store.find(known["made"])
-            if made.finished:
-                return dict(made.read("spec.json"))
-        return known
+        recorded = self._recorded_node(name)
+        if recorded is not None and recorded.get("made") not in (None, recorded["fingerprint"]):
+            made_run = self.store.find(recorded["made"])
+            if made_run.is_finished:
+                return dict(made_run.read("spec.json"))
+        return recorded
 
-    def _known(self, name: str) -> dict[str, Any] | None:
-        """What `nodes.json` says of the node."""
-        known = self.store.nodes(self.recipe.name) or {"nodes": []}
-        return next((n for n in known["nodes"] if n["name"] == name), None)
+    def _recorded_node(self, name: str) -> dict[str, Any] | None:
+        """The node as `nodes.json` records it."""
+        recorded = self.store.read_nodes(self.recipe.name) or {"nodes": []}
+        return next((n for n in recorded["nodes"] if n["name"] == name), None)
 
-    def _made(self, name: str) -> str | None:
+    def _last_made_fingerprint(self, name: str) -> str | None:
         """The fingerprint under which the node was last made."""
-        known = self._known(name) or {}
-        for mark in (self.nodes[name].fingerprint, known.get("fingerprint"), known.get("made")):
-            if mark is not None and self.store.find(mark).finished:
-                return str(mark)
+        recorded = self._recorded_node(name) or {}
+        for fingerprint in (
+            self.nodes[name].fingerprint,
+            recorded.get("fingerprint"),
+            recorded.get("made"),
+        ):
+            if fingerprint is not None and self.store.find(fingerprint).is_finished:
+                return str(fingerprint)
         return None
 
-    def record(self) -> None:
+    def write_nodes(self) -> None:
         """Writes `nodes.json`, by which the report finds the runs."""
         folder = self.store.recipe_folder(self.recipe.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +106,11 @@ class Plan:
             "seed": self.recipe.seed,
             "spec": self.recipe.spec(),
             "nodes": [
-                node.to_json() | {"content": self.contents.get(name), "made": self._made(name)}
+                node.to_json()
+                | {
+                    "content": self.content_hashes.get(name),
+                    "made": self._last_made_fingerprint(name),
+                }
                 for name, node in self.nodes.items()
             ],
         }
@@ -110,7 +118,7 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
-    """What a recipe asks for.
+    """Builds the plan of a recipe: its graph of nodes, with fingerprints.
 
     Raises:
         ZephyrError: a name, a file or a folder that the recipe cites is not there.
@@ -118,65 +126,67 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
 
     def version(kind: str) -> int:
         task = kind.removeprefix("task:")
-        return find(task).version if task != kind else VERSIONS[kind]
+        return get_task(task).version if task != kind else VERSIONS[kind]
 
     def source(spec: SourceSpec, use: Use, where: str) -> dict[str, Any]:
-        return sources.fingerprint(spec, use=use, origin=recipe.origin, base=folder, where=where)
+        return sources.source_fingerprint(
+            spec, use=use, origin=recipe.origin, base=folder, where=where
+        )
 
     def base(name: str, where: str) -> dict[str, Any]:
-        return {"files": content(name, folder, where)}
+        return {"files": hash_base_model(name, folder, where)}
 
-    known = (store.nodes(recipe.name) or {"nodes": []})["nodes"]
-    contents: dict[str, str] = {n["name"]: n["content"] for n in known if n.get("content")}
+    recorded_nodes = (store.read_nodes(recipe.name) or {"nodes": []})["nodes"]
+    contents: dict[str, str] = {n["name"]: n["content"] for n in recorded_nodes if n.get("content")}
 
-    def drawn(node: Node) -> str | None:
-        """Its records, or those that it had: until it is drawn again they count as the same."""
+    def content_hash(node: Node) -> str | None:
+        """Content hash of its records, or of the last ones known, which count until it is drawn."""
         run = store.find(node.fingerprint)
-        if run.finished:
+        if run.is_finished:
             with suppress(OSError, ValueError):  # the report says what is damaged
                 contents[node.name] = run.read("artifact/manifest.json")["content"]
         return contents.get(node.name)
 
-    describe = graph.Describer(
+    resolver = graph.ContentResolver(
         version=version,
         source=source,
         base=base,
-        task_sources=sources_of,
-        task_examples=examples_of,
-        task_content=lambda task: harness.content(task, folder),
-        drawn=drawn,
+        task_sources=resolve_sources,
+        task_examples=resolve_few_shot_sources,
+        task_content=lambda task: harness.fingerprint_content(task, folder),
+        content_hash=content_hash,
     )
-    return Plan(recipe, folder, store, graph.build(recipe, describe), contents)
+    return Plan(recipe, folder, store, graph.build_graph(recipe, resolver), contents)
 
 
-def todo(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:
-    """The nodes that have to be made: all that are not fresh, or those of them that are wanted."""
+def pending_nodes(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:
+    """Names of the nodes that have to be made: all that are not fresh, of those wanted."""
     names = plan.nodes if wanted is None else [name for name in plan.nodes if name in wanted]
     return [name for name in names if plan.state(name) != "fresh"]
 
 
-def needed(plan: Plan, name: str) -> set[str]:
-    """A node, and all that it is made of."""
-    return {name}.union(*(needed(plan, used) for used in plan.nodes[name].inputs.values()))
+def with_ancestors(plan: Plan, name: str) -> set[str]:
+    """A node and its ancestors: all that it is made of."""
+    return {name}.union(*(with_ancestors(plan, used) for used in plan.nodes[name].inputs.values()))
 
 
-def changes(plan: Plan, name: str) -> list[str]:
-    """What differs between a node now and when the recipe was last run, a line each."""
-    node, before = plan.nodes[name], plan.before(name)
-    if before is None:
+def explain_changes(plan: Plan, name: str) -> list[str]:
+    """Explains what differs between a node now and when the recipe was last run, a line each."""
+    node, last_node = plan.nodes[name], plan.last_node(name)
+    if last_node is None:
         return ["it has not been run under this recipe"]
-    if before["fingerprint"] == node.fingerprint:
+    if last_node["fingerprint"] == node.fingerprint:
         return ["nothing that goes into it has changed since the recipe was last run"]
     lines = [
-        f"{key}: {_short(before['spec'].get(key))} -> {_short(node.spec.get(key))}"
-        for key in sorted({*before["spec"], *node.spec})
-        if before["spec"].get(key) != node.spec.get(key)
+        f"{key}: {_short(last_node['spec'].get(key))} -> {_short(node.spec.get(key))}"
+        for key in sorted({*last_node["spec"], *node.spec})
+        if last_node["spec"].get(key) != node.spec.get(key)
     ]
     for role, used in node.inputs.items():
-        if before["inputs"].get(role) != used:
-            lines.append(f"{role}: {before['inputs'].get(role)} -> {used}")
-        elif plan.last(used) != plan.nodes[used].fingerprint:
-            lines.append(f"{role}: {used} changed ({'; '.join(changes(plan, used))})")
+        if last_node["inputs"].get(role) != used:
+            lines.append(f"{role}: {last_node['inputs'].get(role)} -> {used}")
+        elif plan.last_fingerprint(used) != plan.nodes[used].fingerprint:
+            lines.append(f"{role}: {used} changed ({'; '.join(explain_changes(plan, used))})")
     return lines or [f"the program's version of {node.task or node.kind!r} has changed"]
 
 

@@ -1,6 +1,6 @@
-"""A process that takes part in trainings which another one leads, and writes nothing.
+"""Rank worker: a process (rank > 0) that trains under rank 0, and writes nothing.
 
-It ends when the leader sends it home or ends. What fails here is told by the leader.
+It ends when rank 0 ends it or ends itself. What fails here is reported by rank 0.
 """
 
 import contextlib
@@ -9,52 +9,59 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zephyr.distributed.rendezvous import Channel, Seat
-from zephyr.engine.worker import TOKEN_BUDGET, Order, calm_threads, end_with_parent, ignore_signals
+from zephyr.distributed.rendezvous import RankEnv, Rendezvous
+from zephyr.engine.worker import (
+    TOKEN_BUDGET,
+    Job,
+    exit_with_parent,
+    ignore_signals,
+    set_thread_environment,
+)
 from zephyr.recipe.schema import Recipe
 from zephyr.runs.context import Context
 from zephyr.runs.store import Store
-from zephyr.system.memory import give_memory_back
+from zephyr.system.memory import release_memory
 
 
-def follow(seat: Seat | None = None) -> None:
-    """Takes its place, then does its share of every training that the leader begins."""
-    ignore_signals()  # the leader stops all at the same step
-    end_with_parent()
-    calm_threads()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that a leader ends is no news
-    from zephyr.model.load import quiet
+def run_rank_worker(rank_env: RankEnv | None = None) -> None:
+    """Joins the rendezvous, then does its share of every training that rank 0 starts."""
+    ignore_signals()  # rank 0 stops all at the same step
+    exit_with_parent()
+    set_thread_environment()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that rank 0 ends is no news
+    from zephyr.model.load import silence_libraries
 
-    quiet()
-    channel = Channel(seat)
-    while (message := channel.receive()) is not None:
-        if channel.rank < message["env"]["processes"]:
-            with contextlib.suppress(Exception):  # the channel has told the leader
-                _take_part(message, channel)
-            give_memory_back()
+    silence_libraries()
+    rendezvous = Rendezvous(rank_env)
+    while (message := rendezvous.receive()) is not None:
+        if rendezvous.rank < message["env"]["processes"]:
+            with contextlib.suppress(Exception):  # the rendezvous has reported it to rank 0
+                _run_message(message, rendezvous)
+            release_memory()
 
 
-def _take_part(message: Any, channel: Channel) -> None:
+def _run_message(message: Any, rendezvous: Rendezvous) -> None:
+    """Runs the training stage that a message of rank 0 asks for, as one rank of its group."""
     import torch
 
     from zephyr.engine.stages import run_stage
 
-    env, order = message["env"], Order.from_json(message["order"])
+    env, job = message["env"], Job.from_json(message["order"])
     torch.set_num_threads(env["threads"])
     store = Store(Path(message["store"]))
     recipe = Recipe.model_validate(message["recipe"])
-    with channel.group(env["processes"], divides=env["shard"]) as group:
+    with rendezvous.process_group(env["processes"], is_sharded=env["shard"]) as group:
 
-        def settle(name: str, find: Callable[[], Any]) -> Any:
-            return group.share(None)  # what the leader has settled
+        def resolve_once(name: str, compute: Callable[[], Any]) -> Any:
+            return group.broadcast(None)  # what rank 0 has resolved
 
         context = Context(
             recipe,
             Path(message["folder"]),
             store.root,
             recipe.run.token_budget or TOKEN_BUDGET,
-            settle=settle,
+            resolve_once=resolve_once,
             group=group,
         )
-        inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
-        run_stage(order.node, inputs, store.find(order.node.fingerprint), context)
+        inputs = {role: store.find(mark) for role, mark in job.inputs.items()}
+        run_stage(job.node, inputs, store.find(job.node.fingerprint), context)

@@ -1,8 +1,8 @@
-"""Brings a recipe's runs up to date: what is there already is kept, the rest is made.
+"""Scheduler: brings a recipe's runs up to date in worker processes; finished runs are kept.
 
 Stages run in worker processes, `run.jobs` of them side by side, each on its share of the cores.
-With `run.processes` the first worker leads followers, which take part in every training; nothing
-else runs beside it. The engine itself computes nothing and never imports torch.
+With `run.processes` the first worker is rank 0 of rank workers, which take part in every training;
+nothing else runs beside it. The engine itself computes nothing and never imports torch.
 """
 
 import multiprocessing
@@ -12,25 +12,31 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from zephyr.distributed.rendezvous import given_size, processes_here, seats
-from zephyr.engine.environment import cores
-from zephyr.engine.plan import Plan, make_plan, todo
-from zephyr.engine.rank_worker import follow
-from zephyr.engine.worker import TRAINING, Order, Report, calm_threads, work
+from zephyr.distributed.rendezvous import launched_world_size, local_world_size, rank_envs
+from zephyr.engine.environment import available_cores
+from zephyr.engine.plan import Plan, make_plan, pending_nodes
+from zephyr.engine.rank_worker import run_rank_worker
+from zephyr.engine.worker import (
+    TRAINING_KINDS,
+    Job,
+    WorkerMessage,
+    run_worker,
+    set_thread_environment,
+)
 from zephyr.errors import ZephyrError
 from zephyr.runs.graph import Node
-from zephyr.train.tracking import refuse_missing
+from zephyr.train.tracking import check_trackers_installed
 
-PATIENCE = 30.0
+WORKER_EXIT_SECONDS = 30.0
 """Seconds in which a worker with nothing to do has to end."""
 
-WEIGHT = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
-"""How long kinds take beside each other: what many others wait for is made first."""
+KIND_COST = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
+"""Relative cost of node kinds: the node on the longest critical path is made first."""
 
 
 @dataclass
 class Outcome:
-    """What became of the nodes that had to be made."""
+    """The outcome of a scheduler run: which nodes were made, failed, broke or were skipped."""
 
     made: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -40,41 +46,45 @@ class Outcome:
     stopped: bool = False
 
 
-Listener = Callable[[Report], None]
+Listener = Callable[[WorkerMessage], None]
 
 
-def run(start: Plan, wanted: Collection[str] | None, listener: Listener) -> tuple[Outcome, Plan]:
+def run_plan(
+    initial_plan: Plan, wanted: Collection[str] | None, listener: Listener
+) -> tuple[Outcome, Plan]:
     """Makes the nodes that are wanted (all, if None) and not fresh; the store must be locked.
 
     Mixtures are made first, for it depends on their records what else is fresh: gives the plan as
-    it is then. `listener` hears of every start, progress and end. A node that fails takes only
+    it is then. `listener` gets every start, progress and end. A node that fails takes only
     those with it that need it. KeyboardInterrupt lets training write its checkpoints.
     """
     outcome = Outcome()
-    current = start
-    first = todo(start, wanted)
-    refuse_missing(start.recipe.run.track)
-    if first or given_size() > 1:  # who waits for orders must be sent home
-        with _workers(start, start.recipe.run.jobs) as crew:
-            mixtures = [name for name in first if start.nodes[name].kind == "mixture"]
-            _Schedule(start, crew, list(mixtures), listener, outcome).run()
+    current_plan = initial_plan
+    pending = pending_nodes(initial_plan, wanted)
+    check_trackers_installed(initial_plan.recipe.run.track)
+    if pending or launched_world_size() > 1:  # rank workers that wait for messages must be ended
+        with _start_workers(initial_plan, initial_plan.recipe.run.jobs) as pool:
+            mixtures = [name for name in pending if initial_plan.nodes[name].kind == "mixture"]
+            _Scheduler(initial_plan, pool, list(mixtures), listener, outcome).run()
             if mixtures:
-                current = make_plan(start.recipe, start.folder, start.store)
-                _refuse_changed(start, current, mixtures)
+                current_plan = make_plan(
+                    initial_plan.recipe, initial_plan.folder, initial_plan.store
+                )
+                _check_mixtures_unchanged(initial_plan, current_plan, mixtures)
             if outcome.made:
-                current.record()
-            fate = {*outcome.made, *outcome.failed, *outcome.broken}
-            rest = [name for name in todo(current, wanted) if name not in fate]
-            schedule = _Schedule(current, crew, rest, listener, outcome)
+                current_plan.write_nodes()
+            attempted = {*outcome.made, *outcome.failed, *outcome.broken}
+            rest = [name for name in pending_nodes(current_plan, wanted) if name not in attempted]
+            schedule = _Scheduler(current_plan, pool, rest, listener, outcome)
             if not outcome.stopped:
                 for name in mixtures:
                     if name not in outcome.made:
                         schedule.skip_dependents(name)
                 schedule.run()
-    return outcome, current
+    return outcome, current_plan
 
 
-def _refuse_changed(start: Plan, current: Plan, mixtures: Iterable[str]) -> None:
+def _check_mixtures_unchanged(start: Plan, current: Plan, mixtures: Iterable[str]) -> None:
     for name in mixtures:
         if start.nodes[name].fingerprint != current.nodes[name].fingerprint:
             raise ZephyrError(
@@ -85,57 +95,72 @@ def _refuse_changed(start: Plan, current: Plan, mixtures: Iterable[str]) -> None
 
 
 @dataclass
-class _Crew:
-    """The worker processes, by the connection to each, and how many there were at first."""
+class _WorkerPool:
+    """The pool of worker processes, by the connection to each, and its size at first."""
 
     processes: dict[Connection, Any]
-    followers: list[Any]
-    stop: Any
+    rank_workers: list[Any]
+    stop_event: Any
     jobs: int
     leader: Connection
     """The connection to the first worker."""
 
 
 @contextmanager
-def _workers(plan: Plan, jobs: int) -> Iterator[_Crew]:
-    jobs = min(jobs, cores())
-    calm_threads()
+def _start_workers(plan: Plan, jobs: int) -> Iterator[_WorkerPool]:
+    jobs = min(jobs, available_cores())
+    set_thread_environment()
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop_event = context.Event()
     processes: dict[Connection, Any] = {}
-    followers: list[Any] = []
-    together = plan.recipe.run.processes
-    places = [] if together == 1 else [{}] if given_size() > 1 else seats(together)
+    rank_workers: list[Any] = []
+    processes_per_training = plan.recipe.run.processes
+    rank_env_list = (
+        []
+        if processes_per_training == 1
+        else [{}]
+        if launched_world_size() > 1
+        else rank_envs(processes_per_training)
+    )
     try:
-        for place in places[1:]:
-            followers.append(context.Process(target=follow, args=(place,), daemon=True))
-            followers[-1].start()
-        for seat in [*places[:1], *[None] * jobs][:jobs]:
-            ours, theirs = context.Pipe()
-            arguments = (theirs, stop, plan.recipe, plan.folder, plan.store.root, seat)
-            process = context.Process(target=work, args=arguments, daemon=True)
+        for worker_env in rank_env_list[1:]:
+            rank_workers.append(
+                context.Process(target=run_rank_worker, args=(worker_env,), daemon=True)
+            )
+            rank_workers[-1].start()
+        for rank_env in [*rank_env_list[:1], *[None] * jobs][:jobs]:
+            parent_end, worker_end = context.Pipe()
+            arguments = (
+                worker_end,
+                stop_event,
+                plan.recipe,
+                plan.folder,
+                plan.store.root,
+                rank_env,
+            )
+            process = context.Process(target=run_worker, args=arguments, daemon=True)
             process.start()
-            theirs.close()
-            processes[ours] = process
-        yield _Crew(processes, followers, stop, jobs, next(iter(processes)))
+            worker_end.close()
+            processes[parent_end] = process
+        yield _WorkerPool(processes, rank_workers, stop_event, jobs, next(iter(processes)))
         for connection in processes:
             with suppress(OSError):
                 connection.send(None)  # an idle worker ends by itself
-        for process in [*processes.values(), *followers]:
-            process.join(timeout=0 if stop.is_set() else PATIENCE)
+        for process in [*processes.values(), *rank_workers]:
+            process.join(timeout=0 if stop_event.is_set() else WORKER_EXIT_SECONDS)
     finally:
         for connection in processes:
             connection.close()
-        for process in [*processes.values(), *followers]:
-            process.kill()  # a worker does not hear of SIGTERM
+        for process in [*processes.values(), *rank_workers]:
+            process.kill()  # a worker ignores SIGTERM
             process.join()
 
 
 @dataclass
-class _Schedule:
+class _Scheduler:
     plan: Plan
-    crew: _Crew
-    todo: list[str]
+    pool: _WorkerPool
+    pending: list[str]
     listener: Listener
     outcome: Outcome
     busy: dict[Connection, str] = field(default_factory=dict)
@@ -143,155 +168,157 @@ class _Schedule:
     def run(self) -> None:
         while True:
             try:
-                self._give_work()
+                self._dispatch()
                 if not self.busy:
-                    self.outcome.skipped += self.todo  # who could make it has died
-                    self.todo.clear()
+                    self.outcome.skipped += self.pending  # the worker that could make it has died
+                    self.pending.clear()
                     return
-                self._hear()
+                self._wait_for_messages()
             except KeyboardInterrupt:
                 self._stop()
                 return
 
-    def _give_work(self) -> None:
-        idle = [c for c in self.crew.processes if c not in self.busy]
+    def _dispatch(self) -> None:
+        idle = [c for c in self.pool.processes if c not in self.busy]
         for connection in idle:
-            free = [name for name in self.todo if self._has_room(name, connection)]
-            ready = [name for name in free if self._ready(name)]
+            free = [name for name in self.pending if self._has_room(name, connection)]
+            ready = [name for name in free if self._is_ready(name)]
             if not ready:
                 continue
-            name = max(ready, key=lambda n: (self._height(n), -list(self.plan.nodes).index(n)))
+            name = max(
+                ready, key=lambda n: (self._critical_path_cost(n), -list(self.plan.nodes).index(n))
+            )
             node = self.plan.nodes[name]
             inputs = {r: self.plan.nodes[used].fingerprint for r, used in node.inputs.items()}
-            self.todo.remove(name)
+            self.pending.remove(name)
             self.busy[connection] = name
-            self.listener(Report(name, "started"))
-            connection.send(Order(node, inputs, self._threads(node)))
+            self.listener(WorkerMessage(name, "started"))
+            connection.send(Job(node, inputs, self._thread_count(node)))
 
-    def _together(self, name: str) -> bool:
-        """Whether several processes make it."""
-        return self.plan.recipe.run.processes > 1 and self.plan.nodes[name].kind in TRAINING
+    def _is_distributed(self, name: str) -> bool:
+        """Whether several processes (ranks) make it."""
+        return self.plan.recipe.run.processes > 1 and self.plan.nodes[name].kind in TRAINING_KINDS
 
     def _has_room(self, name: str, connection: Connection) -> bool:
-        """What several processes make is led by the first worker, and runs alone."""
-        if self._together(name) and connection != self.crew.leader:
+        """Whether it may start now: a distributed node needs the first worker, and runs alone."""
+        if self._is_distributed(name) and connection != self.pool.leader:
             return False
-        if self._alone(name):
+        if self._is_exclusive(name):
             return not self.busy
-        return not any(map(self._alone, self.busy.values()))
+        return not any(map(self._is_exclusive, self.busy.values()))
 
-    def _alone(self, name: str) -> bool:
-        """Whether nothing else may run beside it."""
-        return self.plan.nodes[name].alone or self._together(name)
+    def _is_exclusive(self, name: str) -> bool:
+        """Whether nothing else may run beside it (exclusive)."""
+        return self.plan.nodes[name].is_exclusive or self._is_distributed(name)
 
-    def _threads(self, node: Node) -> int:
+    def _thread_count(self, node: Node) -> int:
         """A share of the cores; all of them for what everything else waits for."""
-        if self._together(node.name):
-            return max(1, cores() // processes_here(self.plan.recipe.run.processes))
-        if node.kind == "pretrain" or node.alone:
-            return cores()
-        return cores() // self.crew.jobs
+        if self._is_distributed(node.name):
+            return max(1, available_cores() // local_world_size(self.plan.recipe.run.processes))
+        if node.kind == "pretrain" or node.is_exclusive:
+            return available_cores()
+        return available_cores() // self.pool.jobs
 
-    def _ready(self, name: str) -> bool:
+    def _is_ready(self, name: str) -> bool:
         made = set(self.outcome.made)
-        waiting = {*self.todo, *self.busy.values()}
+        waiting = {*self.pending, *self.busy.values()}
         return all(
             used in made or used not in waiting for used in self.plan.nodes[name].inputs.values()
         )
 
-    def _height(self, name: str) -> int:
-        """How much work waits for a node, itself included, along the longest way."""
-        own = WEIGHT.get(self.plan.nodes[name].kind, 1)
-        after = [n for n in self.todo if name in self.plan.nodes[n].inputs.values()]
-        return own + max((self._height(n) for n in after), default=0)
+    def _critical_path_cost(self, name: str) -> int:
+        """Cost of the critical path from a node on, itself included."""
+        own_cost = KIND_COST.get(self.plan.nodes[name].kind, 1)
+        after = [n for n in self.pending if name in self.plan.nodes[n].inputs.values()]
+        return own_cost + max((self._critical_path_cost(n) for n in after), default=0)
 
-    def _hear(self) -> None:
-        watched = [(c, self.crew.processes[c]) for c in self.busy]
-        if self.crew.leader in self.busy:
-            watched += [(self.crew.leader, follower) for follower in self.crew.followers]
+    def _wait_for_messages(self) -> None:
+        watched = [(c, self.pool.processes[c]) for c in self.busy]
+        if self.pool.leader in self.busy:
+            watched += [(self.pool.leader, follower) for follower in self.pool.rank_workers]
         sentinels = {process.sentinel: (c, process) for c, process in watched}
-        for heard in wait([*self.busy, *sentinels]):
-            if isinstance(heard, Connection) and heard in self.busy:
+        for ready in wait([*self.busy, *sentinels]):
+            if isinstance(ready, Connection) and ready in self.busy:
                 try:
-                    report = heard.recv()
+                    message = ready.recv()
                 except EOFError:
-                    self._lost(heard, self.crew.processes[heard])
+                    self._handle_dead_worker(ready, self.pool.processes[ready])
                     continue
-                if (gone := self._gone(report)) is not None:
-                    self._lost(heard, gone)
+                if (dead_worker := self._dead_rank_worker(message)) is not None:
+                    self._handle_dead_worker(ready, dead_worker)
                 else:
-                    self._take(heard, report)
-            elif isinstance(heard, int):
-                connection, process = sentinels[heard]
+                    self._handle_message(ready, message)
+            elif isinstance(ready, int):
+                connection, process = sentinels[ready]
                 if connection in self.busy and not connection.poll():
-                    self._lost(connection, process)
+                    self._handle_dead_worker(connection, process)
 
-    def _gone(self, report: Report) -> Any:
-        """The follower by whose death a training has failed, if it was that.
+    def _dead_rank_worker(self, message: WorkerMessage) -> Any:
+        """The rank worker by whose death a training has failed, if it was that.
 
         A leader may notice its closed connection before its end is seen here.
         """
-        if report.state != "failed" or not self._together(report.node):
+        if message.state != "failed" or not self._is_distributed(message.node):
             return None
-        gone = wait([follower.sentinel for follower in self.crew.followers], timeout=1)
-        return next((f for f in self.crew.followers if f.sentinel in gone), None)
+        dead_sentinels = wait([follower.sentinel for follower in self.pool.rank_workers], timeout=1)
+        return next((f for f in self.pool.rank_workers if f.sentinel in dead_sentinels), None)
 
-    def _take(self, connection: Connection, report: Report) -> None:
-        if report.ends:
+    def _handle_message(self, connection: Connection, message: WorkerMessage) -> None:
+        if message.is_final:
             del self.busy[connection]
-        if report.state == "done":
-            self.outcome.made.append(report.node)
-        elif report.state in ("failed", "broken"):
-            fate = self.outcome.failed if report.state == "failed" else self.outcome.broken
-            fate[report.node] = report.text
-            self.skip_dependents(report.node)
-        self.listener(report)
+        if message.state == "done":
+            self.outcome.made.append(message.node)
+        elif message.state in ("failed", "broken"):
+            failures = self.outcome.failed if message.state == "failed" else self.outcome.broken
+            failures[message.node] = message.text
+            self.skip_dependents(message.node)
+        self.listener(message)
 
-    def _lost(self, connection: Connection, dead: Any) -> None:
-        """A worker has died: the machine has no memory left, or somebody has killed it.
+    def _handle_dead_worker(self, connection: Connection, dead: Any) -> None:
+        """Handles a dead worker: the machine is out of memory, or somebody has killed it.
 
-        Or one of its followers has, without which it can go on with no training.
+        Or one of its rank workers is dead, without which it can go on with no training.
         """
-        process = self.crew.processes.pop(connection)
+        process = self.pool.processes.pop(connection)
         if not process.is_alive():
-            dead = process  # followers end with their leader
+            dead = process  # rank workers end with their leader
         process.kill()
         process.join()
         dead.join()
         name = self.busy[connection]
-        did = "made" if dead is process else "helped to make"
-        text = f"the process that {did} {name} ended with code {dead.exitcode}"
+        verb = "made" if dead is process else "helped to make"
+        text = f"the process that {verb} {name} ended with code {dead.exitcode}"
         if dead.exitcode == -9:
             text += (
                 "\n  to do:   it was killed; if memory ran out, lower run.token_budget or run.jobs"
             )
         self.plan.store.fail(self.plan.store.find(self.plan.nodes[name].fingerprint), text)
-        self._take(connection, Report(name, "failed", text=text))
-        if connection == self.crew.leader:
-            for follower in self.crew.followers:
+        self._handle_message(connection, WorkerMessage(name, "failed", text=text))
+        if connection == self.pool.leader:
+            for follower in self.pool.rank_workers:
                 follower.kill()
 
     def skip_dependents(self, name: str) -> None:
-        for other in [n for n in self.todo if name in self.plan.nodes[n].inputs.values()]:
-            if other in self.todo:
-                self.todo.remove(other)
+        for other in [n for n in self.pending if name in self.plan.nodes[n].inputs.values()]:
+            if other in self.pending:
+                self.pending.remove(other)
                 self.outcome.skipped.append(other)
                 self.skip_dependents(other)
 
     def _stop(self) -> None:
         """Lets trainings write a checkpoint; whatever else is half done is dropped."""
         self.outcome.stopped = True
-        self.crew.stop.set()
-        pending = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in TRAINING}
-        while pending:
-            for heard in wait(list(pending)):
-                assert isinstance(heard, Connection)
+        self.pool.stop_event.set()
+        training = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in TRAINING_KINDS}
+        while training:
+            for ready in wait(list(training)):
+                assert isinstance(ready, Connection)
                 try:
-                    report = heard.recv()
+                    message = ready.recv()
                 except EOFError:
-                    pending.discard(heard)
+                    training.discard(ready)
                     continue
-                if report.ends:
-                    pending.discard(heard)
-                    if report.state == "done":
-                        self.outcome.made.append(report.node)
+                if message.is_final:
+                    training.discard(ready)
+                    if message.state == "done":
+                        self.outcome.made.append(message.node)

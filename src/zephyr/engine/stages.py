@@ -1,4 +1,4 @@
-"""What each kind of node does: reads finished runs, writes one new one.
+"""Stages: what each kind of node does; reads finished input runs, writes one new run.
 
 Every stage is a function of a node, the runs that enter it and the place to write; it depends on
 nothing else but the settings of the machine, which change no result beyond rounding.
@@ -10,166 +10,174 @@ from pathlib import Path
 from typing import Any
 
 from zephyr.data import mixture, sources
-from zephyr.data.contamination import Exams
-from zephyr.evaluate.footprint import Footprint
-from zephyr.evaluate.journal import Journal
-from zephyr.evaluate.scoring import Result, run_task
-from zephyr.evaluate.tasks import examples_of, find, sources_of
-from zephyr.model.base import locate
-from zephyr.model.load import Lineage, load
+from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.evaluate.caching_model import CachingModel
+from zephyr.evaluate.footprint import FootprintBenchmark
+from zephyr.evaluate.scoring import EvalResult, run_task
+from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
+from zephyr.model.base_model import locate_base_model
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
-from zephyr.model.precision import Dtype, choose, choose_for_evaluation
+from zephyr.model.precision import Dtype, choose_dtype, choose_evaluation_dtype
 from zephyr.quantize.stage import quantize_model
 from zephyr.recipe.data import MixtureSpec, SourceSpec, Use
 from zephyr.recipe.evaluation import TaskSpec
-from zephyr.records import Kind, Record
+from zephyr.records import Record, RecordKind
 from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Run, read_json_lines, write_json, write_json_lines
-from zephyr.train.loop import Interrupted
+from zephyr.train.loop import RunInterrupted
 from zephyr.train.stages import align, pretrain, tune
 
 
 def run_stage(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Makes the run of a node in `run`."""
+    """Runs the stage of a node's kind, which writes the node's run."""
     _STAGES[node.kind](node, inputs, run, context)
 
 
-def _mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+def _draw_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     name = node.name.removeprefix("data.")
     spec = context.recipe.data[name]
-    opened = [_open(s, spec.kind, "train", f"data.{name}", context) for s in spec.sources]
-    asked = (
+    opened_sources = [
+        _open_source(s, spec.kind, "train", f"data.{name}", context) for s in spec.sources
+    ]
+    task_records = (
         (task.key, record)
         for task in context.recipe.evaluate.tasks
-        for record in _asked(sources_of(task), task, context)[0]
+        for record in _read_task_records(resolve_sources(task), task, context)[0]
     )
-    exams = Exams(asked, spec.ngram)
-    mixture.draw(spec, opened, seed=context.recipe.seed, exams=exams).write(run.artifact)
+    exams = EvalQuestionIndex(task_records, spec.ngram)
+    mixture.build_mixture(
+        spec, opened_sources, seed=context.recipe.seed, question_index=exams
+    ).write(run.artifact)
 
 
-def _open(source: SourceSpec, kind: Kind, use: Use, where: str, context: Context) -> sources.Opened:
+def _open_source(
+    source: SourceSpec, kind: RecordKind, use: Use, where: str, context: Context
+) -> sources.OpenedSource:
     origin, base = context.recipe.origin, context.folder
     return sources.open_source(source, kind=kind, use=use, origin=origin, base=base, where=where)
 
 
-def _base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     base = context.recipe.models[node.name].base
     assert base is not None
-    lineage = Lineage(str(locate(base, context.folder, f"models.{node.name}.base")))
-    load(lineage, context.store, token_budget=context.token_budget)
+    lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
+    load_model(lineage, context.store, token_budget=context.token_budget)
     lineage.write(run.artifact)
 
 
-def _evaluation(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     settings = next(t for t in context.recipe.evaluate.tasks if t.key == node.task)
     if settings.is_footprint:
-        _footprint(settings, inputs["model"], run, context)
+        _measure_footprint(settings, inputs["model"], run, context)
         return
     if "data" in inputs:
-        records: Sequence[Record] = mixture.load(inputs["data"].artifact).holdout
-        asked = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
+        records: Sequence[Record] = mixture.load_mixture(inputs["data"].artifact).holdout
+        split_label = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
     elif settings.is_foreign:
-        records, asked = [], settings.path or "its own data"
+        records, split_label = [], settings.path or "its own data"
         if settings.path is not None:
             settings = settings.model_copy(update={"path": str(context.folder / settings.path)})
     else:
-        records, asked = _asked(sources_of(settings), settings, context)
+        records, split_label = _read_task_records(resolve_sources(settings), settings, context)
     lineage = Lineage.read(inputs["model"].artifact)
     reference = inputs.get("reference")
-    dtype = _dtype(lineage, reference, context)
+    dtype = _resolve_dtype(lineage, reference, context)
     if reference:
-        asked += f" · against {node.inputs['reference'].partition('/')[0]}"
+        split_label += f" · against {node.inputs['reference'].partition('/')[0]}"
     if dtype != "float32":
-        asked += f" · {dtype}"
-    examples = _asked(examples_of(settings), settings, context)[0]
-    model = _loaded(lineage, context.store, context.token_budget, dtype)
+        split_label += f" · {dtype}"
+    examples = _read_task_records(resolve_few_shot_sources(settings), settings, context)[0]
+    model = _load_cached(lineage, context.store, context.token_budget, dtype)
 
-    def progress(there: int, asked: int) -> None:
-        context.progress(there, asked, {})
-        if context.stop():
-            raise Interrupted
+    def progress(done: int, total: int) -> None:
+        context.progress(done, total, {})
+        if context.should_stop():
+            raise RunInterrupted
 
-    answers = run.path / "answers.jsonl"
-    with Journal(model, answers, progress) as remembering:
+    journal_path = run.path / "answers.jsonl"
+    with CachingModel(model, journal_path, progress) as journaled_model:
         result = run_task(
             settings,
             records,
-            remembering,
-            split_label=asked,
-            reference_items=_items(reference) if reference else None,
-            examples=examples,
+            journaled_model,
+            split_label=split_label,
+            reference_items=_read_items(reference) if reference else None,
+            few_shot_examples=examples,
             seed=context.recipe.seed,
         )
-    _write(result, run)
-    answers.unlink()
+    _write_result(result, run)
+    journal_path.unlink()
 
 
-def _footprint(settings: TaskSpec, model: Run, run: Run, context: Context) -> None:
+def _measure_footprint(settings: TaskSpec, model: Run, run: Run, context: Context) -> None:
     lineage = Lineage.read(model.artifact)
-    wanted, folder = context.recipe.run.dtype, lineage.folder(context.store)
-    dtype = context.settle("dtype", lambda: choose(wanted, folder))
-    _loaded.cache_clear()  # the model of the last evaluation would count
-    measured: Any = Footprint(lineage, context.store, dtype)
+    requested_dtype, folder = context.recipe.run.dtype, lineage.weights_folder(context.store)
+    dtype = context.resolve_once("dtype", lambda: choose_dtype(requested_dtype, folder))
+    _load_cached.cache_clear()  # the model of the last evaluation would count
+    footprint: Any = FootprintBenchmark(lineage, context.store, dtype)
     seed = context.recipe.seed
-    _write(run_task(settings, [], measured, split_label="random tokens", seed=seed), run)
+    _write_result(run_task(settings, [], footprint, split_label="random tokens", seed=seed), run)
 
 
-def _write(result: Result, run: Run) -> None:
+def _write_result(result: EvalResult, run: Run) -> None:
     write_json_lines(run.artifact / "items.jsonl", result.items)
     write_json(run.artifact / "scores.json", result.scores)
 
 
-def _dtype(lineage: Lineage, reference: Run | None, context: Context) -> Dtype:
-    """The dtype of an evaluation: that of its reference, for rewards compare the two."""
+def _resolve_dtype(lineage: Lineage, reference: Run | None, context: Context) -> Dtype:
+    """The dtype of an evaluation: that of its reference, since rewards compare the two."""
 
-    def find() -> Dtype:
+    def compute() -> Dtype:
         if reference is not None:
             found: Dtype = reference.read("env.json")["dtype"]
             return found
-        if lineage.load is not None:
+        if lineage.quantization is not None:
             return "float32"  # what is not quantized of it
-        return choose_for_evaluation(context.recipe.run.dtype, lineage.folder(context.store))
+        return choose_evaluation_dtype(
+            context.recipe.run.dtype, lineage.weights_folder(context.store)
+        )
 
-    settled: Dtype = context.settle("dtype", find)
-    return settled
+    dtype: Dtype = context.resolve_once("dtype", compute)
+    return dtype
 
 
 _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
-    "mixture": _mixture,
-    "base": _base,
+    "mixture": _draw_mixture,
+    "base": _check_base,
     "pretrain": pretrain,
     "tune": tune,
     "align": align,
     "quantize": quantize_model,
-    "evaluation": _evaluation,
+    "evaluation": _evaluate,
 }
 
 
-def _asked(
-    named: Sequence[SourceSpec], settings: TaskSpec, context: Context
+def _read_task_records(
+    task_sources: Sequence[SourceSpec], settings: TaskSpec, context: Context
 ) -> tuple[list[Record], str]:
-    """The records of sources that a task asks or shows, and what to call them in its protocol."""
+    """The records of a task's sources or few-shot examples, and their split label."""
     where = f"evaluate.tasks.{settings.key}"
     records: list[Record] = []
     names = []
-    for source in named:
-        kind = find(settings.name).asks
+    for source in task_sources:
+        kind = get_task(settings.name).record_kind
         assert kind is not None, "only tasks that ask records have sources"
-        opened = _open(source, kind, "exam", where, context)
-        read, tally = sources.read(opened)
-        tally.refuse_unreadable(MixtureSpec.model_fields["unreadable"].default)
+        opened = _open_source(source, kind, "exam", where, context)
+        read, tally = sources.read_records(opened)
+        tally.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
         records += read
-        made = "embedded" if sources.is_embedded(source, context.recipe.origin) else ""
-        names.append(" ".join(filter(None, (made, opened.label, source.split))))
+        origin = "embedded" if sources.is_embedded(source, context.recipe.origin) else ""
+        names.append(" ".join(filter(None, (origin, opened.label, source.split))))
     return records, " + ".join(names)
 
 
 @lru_cache(maxsize=1)
-def _loaded(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
-    """The model of the last evaluation: the next is usually of the same."""
-    return load(lineage, store, token_budget=token_budget, dtype=dtype, form="answers")
+def _load_cached(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
+    """Loads a model for evaluation; the last one is cached, for the next is usually the same."""
+    return load_model(lineage, store, token_budget=token_budget, dtype=dtype, form="answers")
 
 
-def _items(run: Run) -> list[dict[str, Any]]:
+def _read_items(run: Run) -> list[dict[str, Any]]:
     return read_json_lines(run.artifact / "items.jsonl")

@@ -1,4 +1,4 @@
-"""A process that makes runs, one after another, as its parent asks.
+"""Worker process: makes the runs of nodes, one after another, as the scheduler asks.
 
 It ends when its parent does, however that ends; what it was writing stays unfinished and is taken
 up by the next run.
@@ -20,193 +20,210 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from zephyr.distributed.process_group import ALONE, Group
-from zephyr.distributed.rendezvous import Channel, Seat
-from zephyr.engine.environment import changes, environment, settled
+from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from zephyr.distributed.rendezvous import RankEnv, Rendezvous
+from zephyr.engine.environment import (
+    current_environment,
+    environment_changes,
+    load_or_create_environment,
+)
 from zephyr.errors import ZephyrError
 from zephyr.recipe.schema import Recipe
 from zephyr.runs.graph import Node
-from zephyr.runs.store import Run, Store, full_disk_explained, write_json
-from zephyr.system.energy import Meter
-from zephyr.system.memory import give_memory_back
+from zephyr.runs.store import Run, Store, explain_disk_errors, write_json
+from zephyr.system.energy import EnergyMeter
+from zephyr.system.memory import release_memory
 
 TOKEN_BUDGET = 4096
 """Tokens of one forward where nothing is trained, unless the recipe fixes them."""
 
-TRAINING = ("pretrain", "tune", "align")
-"""The kinds of nodes that several processes make together."""
+TRAINING_KINDS = ("pretrain", "tune", "align")
+"""Node kinds that several processes train together."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """One node to be made, the fingerprints of the runs that enter it, and its threads."""
+class Job:
+    """One node to be made, the fingerprints of its input runs, and its number of threads."""
 
     node: Node
     inputs: dict[str, str]
     threads: int
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> "Order":
-        """What `asdict` took apart."""
+    def from_json(cls, row: dict[str, Any]) -> "Job":
+        """The job that `asdict` turned into JSON values."""
         return cls(Node(**row["node"]), row["inputs"], row["threads"])
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a worker says: `state` is progress, told, done, failed, broken or stopped.
+class WorkerMessage:
+    """A worker's message: `state` is progress, told, done, failed, broken or stopped.
 
-    A failure is the user's or the world's; broken is a defect of this program. What is told is for
-    a person to know, and stays with the run.
+    A failure is the user's or the world's; broken is a defect of this program. A `told` message is
+    for a person to know, and stays with the run.
     """
 
     node: str
     state: str
     done: int = 0
-    of: int = 0
+    total: int = 0
     row: dict[str, Any] | None = None
     text: str = ""
 
     @property
-    def ends(self) -> bool:
-        """Whether the worker has nothing to do any more."""
+    def is_final(self) -> bool:
+        """Whether it is the last message about its node."""
         return self.state not in ("progress", "told")
 
 
-def work(
-    orders: Connection,
-    stop: Event,
+def run_worker(
+    connection: Connection,
+    stop_event: Event,
     recipe: Recipe,
     folder: Path,
     root: Path,
-    seat: Seat | None = None,
+    rank_env: RankEnv | None = None,
 ) -> None:
-    """Makes runs until the connection is closed, or None comes in place of an order.
+    """Worker loop: runs jobs until the connection is closed, or None comes in place of a job.
 
-    With a `seat` it is the first of those that train together, and leads the others.
+    With a `rank_env` it is rank 0 of those that train together, and leads the rank workers.
     """
     ignore_signals()
-    end_with_parent()
-    from zephyr.model.load import quiet
+    exit_with_parent()
+    from zephyr.model.load import silence_libraries
 
-    quiet()
+    silence_libraries()
     gc.freeze()  # what is imported stays: nobody need look for garbage in it after each node
     store = Store(root)
-    channel = None if seat is None else Channel(seat)
+    rendezvous = None if rank_env is None else Rendezvous(rank_env)
     with contextlib.suppress(EOFError):
-        while (order := orders.recv()) is not None:
-            orders.send(_make(order, orders, stop, recipe, folder, store, channel))
-            give_memory_back()
-    if channel is not None:
-        channel.send(None)
+        while (job := connection.recv()) is not None:
+            connection.send(
+                _run_job(job, connection, stop_event, recipe, folder, store, rendezvous)
+            )
+            release_memory()
+    if rendezvous is not None:
+        rendezvous.send(None)
 
 
-def _make(
-    order: Order,
-    orders: Connection,
-    stop: Event,
+def _run_job(
+    job: Job,
+    connection: Connection,
+    stop_event: Event,
     recipe: Recipe,
     folder: Path,
     store: Store,
-    channel: Channel | None,
-) -> Report:
+    rendezvous: Rendezvous | None,
+) -> WorkerMessage:
     import torch
 
     from zephyr.engine.stages import run_stage
     from zephyr.runs.context import Context
-    from zephyr.train.loop import Interrupted
+    from zephyr.train.loop import RunInterrupted
 
-    node = order.node
-    heard = time.monotonic()
-    meter = Meter()
+    node = job.node
+    last_sent = time.monotonic()
+    meter = EnergyMeter()
 
-    def progress(done: int, of: int, row: dict[str, Any]) -> None:
-        nonlocal heard
-        if time.monotonic() - heard > 0.2 or done == of:
-            heard = time.monotonic()
+    def progress(done: int, total: int, row: dict[str, Any]) -> None:
+        nonlocal last_sent
+        if time.monotonic() - last_sent > 0.2 or done == total:
+            last_sent = time.monotonic()
             meter.read()
-            orders.send(Report(node.name, "progress", done, of, row))
+            connection.send(WorkerMessage(node.name, "progress", done, total, row))
 
-    def tell(text: str) -> None:
+    def notify(text: str) -> None:
         env.setdefault("told", []).append(text)
         write_json(run.path / "env.json", env)
-        orders.send(Report(node.name, "told", text=text))
+        connection.send(WorkerMessage(node.name, "told", text=text))
 
     run = store.find(node.fingerprint)
     try:
         run = store.begin(node.fingerprint, {"kind": node.kind, **node.to_json()})
-        together = recipe.run.processes if node.kind in TRAINING else 1
-        now = environment(order.threads, together, shard=recipe.run.shard)
-        env = settled(run, now)
-        for text in changes(env, now):
-            tell(text)
+        processes = recipe.run.processes if node.kind in TRAINING_KINDS else 1
+        current_env = current_environment(job.threads, processes, shard=recipe.run.shard)
+        env = load_or_create_environment(run, current_env)
+        for text in environment_changes(env, current_env):
+            notify(text)
         torch.set_num_threads(env["threads"])
-        inputs = {role: store.find(mark) for role, mark in order.inputs.items()}
+        inputs = {role: store.find(mark) for role, mark in job.inputs.items()}
 
-        def keep(name: str, value: Any) -> None:
+        def record(name: str, value: Any) -> None:
             env[name] = value
             write_json(run.path / "env.json", env)
 
-        started = time.monotonic()
+        start_time = time.monotonic()
         with (
-            full_disk_explained(run.path),
-            _system_errors(),
-            _group(order, env, recipe, folder, store, channel) as group,
+            explain_disk_errors(run.path),
+            _unwrap_os_errors(),
+            _training_group(job, env, recipe, folder, store, rendezvous) as group,
         ):
 
-            def settle(name: str, find: Callable[[], Any]) -> Any:
+            def resolve_once(name: str, compute: Callable[[], Any]) -> Any:
                 if name not in env:
-                    keep(name, find())
-                return group.share(env[name])
+                    record(name, compute())
+                return group.broadcast(env[name])
 
             budget = recipe.run.token_budget or TOKEN_BUDGET
             context = Context(
-                recipe, folder, store.root, budget, keep, settle, progress, stop.is_set, tell, group
+                recipe,
+                folder,
+                store.root,
+                budget,
+                record,
+                resolve_once,
+                progress,
+                stop_event.is_set,
+                notify,
+                group,
             )
             run_stage(node, inputs, run, context)
-        env["seconds"] = round(env["seconds"] + time.monotonic() - started, 3)
+        env["seconds"] = round(env["seconds"] + time.monotonic() - start_time, 3)
         if (joules := meter.read()) is not None:
             env["joules"] = round(joules, 1)
         write_json(run.path / "env.json", env)
         store.finish(run)
-    except Interrupted:
-        return Report(node.name, "stopped")
+    except RunInterrupted:
+        return WorkerMessage(node.name, "stopped")
     except ZephyrError as error:
-        return _failure(store, run, Report(node.name, "failed", text=str(error)))
+        return _save_failure(store, run, WorkerMessage(node.name, "failed", text=str(error)))
     except Exception:  # noqa: BLE001  # a defect in one stage must not take the others with it
-        return _failure(store, run, Report(node.name, "broken", text=traceback.format_exc()))
-    return Report(node.name, "done")
+        return _save_failure(
+            store, run, WorkerMessage(node.name, "broken", text=traceback.format_exc())
+        )
+    return WorkerMessage(node.name, "done")
 
 
 @contextlib.contextmanager
-def _group(
-    order: Order,
+def _training_group(
+    job: Job,
     env: dict[str, Any],
     recipe: Recipe,
     folder: Path,
     store: Store,
-    channel: Channel | None,
-) -> Iterator[Group]:
-    """This process alone, or at the head of those that take part: they are told what to do."""
+    rendezvous: Rendezvous | None,
+) -> Iterator[ProcessGroup]:
+    """The process group of a job: this process alone, or rank 0 with the rank workers started."""
     if env["processes"] == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    assert channel is not None, "there are others only where they have been started"
-    channel.send(
+    assert rendezvous is not None, "there are others only where they have been started"
+    rendezvous.send(
         {
-            "order": asdict(order),
+            "order": asdict(job),
             "env": {name: env[name] for name in ("threads", "processes", "shard")},
             "recipe": recipe.spec(),
             "folder": str(folder),
             "store": str(store.root),
         }
     )
-    with channel.group(env["processes"], divides=env["shard"]) as group:
+    with rendezvous.process_group(env["processes"], is_sharded=env["shard"]) as group:
         yield group
 
 
 @contextlib.contextmanager
-def _system_errors() -> Iterator[None]:
-    """Gives the system's own error where a library in Rust tells of it in words alone."""
+def _unwrap_os_errors() -> Iterator[None]:
+    """Raises the `OSError` that a library in Rust reports as text only."""
     try:
         yield
     except Exception as error:
@@ -216,15 +233,15 @@ def _system_errors() -> Iterator[None]:
         raise OSError(int(number[1]), str(error)) from error
 
 
-def _failure(store: Store, run: Run, report: Report) -> Report:
-    """`report`, kept beside what the run left; on a full disk, only told."""
+def _save_failure(store: Store, run: Run, message: WorkerMessage) -> WorkerMessage:
+    """Saves a failure beside what the run left, if the disk allows; gives back the message."""
     with contextlib.suppress(ZephyrError, FileNotFoundError):
-        store.fail(run, report.text)
-    return report
+        store.fail(run, message.text)
+    return message
 
 
-def calm_threads() -> None:
-    """Settles how OpenMP's threads wait; must come before torch is imported.
+def set_thread_environment() -> None:
+    """Sets how OpenMP's threads wait; must run before torch is imported.
 
     Threads that spin for long while they wait make a step many times slower as soon as something
     else runs; threads that never spin make it slower on an idle machine (docs/log.md).
@@ -234,19 +251,19 @@ def calm_threads() -> None:
 
 
 def ignore_signals() -> None:
-    """Leaves Ctrl-C and SIGTERM to the engine, which asks; then a checkpoint is written."""
+    """Leaves Ctrl-C and SIGTERM to the scheduler, which asks to stop after a checkpoint."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_with_parent() -> None:
-    """Ends this process when the one that started it as a worker does."""
+def exit_with_parent() -> None:
+    """Exits this process when the one that started it as a worker does."""
     parent = parent_process()
     if parent is None:
         return
 
-    def watch() -> None:
+    def wait_for_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=wait_for_parent, daemon=True).start()

@@ -1,1 +1,1 @@
-"""Tasks: questions that every model is asked in the same way."""
+"""Evaluation: tasks that ask every model the same prompts, their metrics and protocol."""

@@ -1,7 +1,7 @@
-"""What a model costs: bytes of its files, bytes in memory, and tokens a second.
+"""Footprint benchmark: bytes on disk, bytes in memory, and throughput in tokens a second.
 
-The model is loaded as small as it is stored. One prompt of tokens drawn at random is read, and
-answered greedily: what tokens say changes nothing of the time they take.
+The model is loaded as small as it is stored. One prompt of random tokens is prefilled, and
+decoded greedily: which tokens they are changes nothing of the time they take.
 """
 
 import gc
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zephyr.evaluate.asking import Asked, Item
+from zephyr.evaluate.interface import Item, TaskOutput
 from zephyr.system.memory import peak_memory
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from zephyr.model.model import Model
     from zephyr.model.precision import Dtype
 
-PROMPT, WRITTEN = 256, 32
+PROMPT_TOKENS, NEW_TOKENS = 256, 32
 """Tokens of the prompt, where the context has room for twice as many, and of the answer."""
 REPEATS = 5
 
 
-class Footprint:
-    """Measures the model of a lineage, on all threads of this process."""
+class FootprintBenchmark:
+    """Measures the footprint and throughput of a model, on all threads of this process."""
 
     def __init__(self, lineage: "Lineage", store: Path, dtype: "Dtype") -> None:
         self._lineage = lineage
@@ -34,57 +34,61 @@ class Footprint:
         self._dtype = dtype
 
     @property
-    def how(self) -> tuple[str, str]:
-        """Where it computes, and in what."""
+    def device_and_dtype(self) -> tuple[str, str]:
+        """The device that it computes on, and the dtype."""
         import torch
 
         threads = f"{torch.get_num_threads()} threads of a processor"
         return ("one GPU" if torch.cuda.is_available() else threads), self._dtype
 
-    def stored(self) -> int:
+    def stored_bytes(self) -> int:
         """Bytes of the files that hold its weights, adapters included."""
-        folders = [self._lineage.folder(self._store)]
+        folders = [self._lineage.weights_folder(self._store)]
         folders += [self._store / adapter for adapter in self._lineage.adapters]
         return sum(p.stat().st_size for f in folders for p in f.glob("*.safetensors"))
 
     def measure(self) -> list[dict[str, float]]:
-        """Sizes once, and the tokens a second of each reading."""
-        from zephyr.model.half import bytes_of
-        from zephyr.model.load import load
+        """Measures sizes once, and the throughput of each repeat."""
+        from zephyr.model.fp16_linear import weight_bytes
+        from zephyr.model.load import load_model
 
         gc.collect()
         with peak_memory() as peak:
-            model = load(
+            model = load_model(
                 self._lineage, self._store, token_budget=4096, dtype=self._dtype, form="stored"
             )
-            readings = list(_readings(model))
-        sizes = {"disk": float(self.stored()), "memory": float(bytes_of(model.network))}
+            measurements = list(_measure_throughput(model))
+        sizes = {"disk": float(self.stored_bytes()), "memory": float(weight_bytes(model.network))}
         if peak:
             sizes["peak"] = float(peak[0])
-        return [sizes | readings[0], *readings[1:]]
+        return [sizes | measurements[0], *measurements[1:]]
 
 
-def _readings(model: "Model") -> Iterator[dict[str, float]]:
-    """Tokens a second of a prompt and of an answer; a first reading is not counted."""
-    from zephyr.model.decode import Row, Running
+def _measure_throughput(model: "Model") -> Iterator[dict[str, float]]:
+    """Prefill and decode throughput, tokens a second; a warm-up run is not counted."""
+    from zephyr.model.decoding import DecodeBatch, DecodeRow
 
-    length = max(1, min(PROMPT, model.context // 2))
-    written = max(1, min(WRITTEN, model.context - length - 1))
-    vocabulary = model.causal.config.vocab_size
-    prompt = np.random.default_rng(0).integers(0, vocabulary, length).astype(np.int32)
-    for reading in range(REPEATS + 1):
-        running: Running[Row] = Running(model.causal)
-        began = _now()
-        running.add([Row(prompt)])
-        read = _now()
-        for _ in range(written):
-            running.step()
-        ended = _now()
-        if reading:
-            yield {"prompt": length / (read - began), "decode": written / (ended - read)}
+    prompt_tokens = max(1, min(PROMPT_TOKENS, model.context_length // 2))
+    new_tokens = max(1, min(NEW_TOKENS, model.context_length - prompt_tokens - 1))
+    vocab_size = model.causal.config.vocab_size
+    prompt = np.random.default_rng(0).integers(0, vocab_size, prompt_tokens).astype(np.int32)
+    for run_index in range(REPEATS + 1):
+        batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)
+        start = _synchronized_time()
+        batch.add([DecodeRow(prompt)])
+        prefill_end = _synchronized_time()
+        for _ in range(new_tokens):
+            batch.step()
+        decode_end = _synchronized_time()
+        if run_index:
+            yield {
+                "prompt": prompt_tokens / (prefill_end - start),
+                "decode": new_tokens / (decode_end - prefill_end),
+            }
 
 
-def _now() -> float:
+def _synchronized_time() -> float:
+    """Seconds of a monotonic clock, after CUDA has finished what is queued."""
     import torch
 
     if torch.cuda.is_available():
@@ -92,11 +96,13 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def ask_footprint(model: Any, records: Any, settings: Any) -> Asked:
+def measure_footprint(model: Any, records: Any, settings: Any) -> TaskOutput:
     """A row for each reading; sizes stand in the first. `model` is a `Footprint`."""
     items: list[Item] = [
         {"id": f"reading {at + 1}", "source": "", "group": "", "scores": found, "detail": {}}
         for at, found in enumerate(model.measure())
     ]
-    said = f"prompt of {PROMPT} tokens or half a context, {WRITTEN} written"
-    return Asked(items, {}, (said, *model.how), {"peak": "not told by this system"})
+    prompt_label = f"prompt of {PROMPT_TOKENS} tokens or half a context, {NEW_TOKENS} written"
+    return TaskOutput(
+        items, {}, (prompt_label, *model.device_and_dtype), {"peak": "not told by this system"}
+    )

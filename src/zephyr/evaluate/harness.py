@@ -17,21 +17,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zephyr.errors import ZephyrError, nearest
-from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
-from zephyr.evaluate.task import Metric, Task
+from zephyr.errors import ZephyrError, closest_name
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, Metric, TaskOutput, sample
+from zephyr.evaluate.task import Task
 from zephyr.recipe.evaluation import LM_EVAL, TaskSpec
 from zephyr.records import Record, content_hash
 
 VERSION = 1
-EXAMPLE_SEED = 1234
+FEW_SHOT_SEED = 1234
 """The harness's own default, by which it draws worked examples."""
-_SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
+_PROPORTION_METRICS = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
 """Metrics that are right or wrong for each item."""
 
 
-def task(name: str) -> Task:
-    """The task of this name; whether the harness knows it is seen once it is asked.
+def make_task(name: str) -> Task:
+    """Makes the task of this name; only a run finds out whether lm-eval has it.
 
     Raises:
         ZephyrError: the harness is not installed.
@@ -39,40 +39,42 @@ def task(name: str) -> Task:
     return Task(
         name=name,
         version=VERSION,
-        asks=None,
-        method=f"lm-eval {_installed(name)}",
+        record_kind=None,
+        method=f"lm-eval {_lm_eval_version(name)}",
         sources=(),
-        ask=ask,
+        evaluate=evaluate_lm_eval_task,
         metrics=(),
-        takes=("shots", "chat", "max_new_tokens"),
+        accepted_settings=("shots", "chat", "max_new_tokens"),
     )
 
 
-def content(settings: TaskSpec, folder: Path) -> dict[str, Any]:
-    """What makes the task what it is, beyond its settings; `folder` is that of the recipe.
+def fingerprint_content(settings: TaskSpec, folder: Path) -> dict[str, Any]:
+    """The content of a task that enters its fingerprint, beyond its settings.
 
     Raises:
         ZephyrError: the folder of its files is not there.
     """
-    found: dict[str, Any] = {"lm-eval": _installed(settings.name)}
+    parts: dict[str, Any] = {"lm-eval": _lm_eval_version(settings.name)}
     if settings.path is not None:
-        place = folder / settings.path
-        files = [p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
+        task_folder = folder / settings.path
+        files = [p for p in sorted(task_folder.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
         if not files:
             raise ZephyrError(
                 "this folder has no task files of lm-eval",
                 where=f"evaluate.tasks.{settings.key}.path",
-                found=str(place),
+                found=str(task_folder),
                 todo="name the folder that holds its .yaml",
             )
-        found["files"] = {
-            p.relative_to(place).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        parts["files"] = {
+            p.relative_to(task_folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
             for p in files
         }
-    return found
+    return parts
 
 
-def ask(model: Model, records: Sequence[Record], settings: Settings) -> Asked:
+def evaluate_lm_eval_task(
+    model: EvalModel, records: Sequence[Record], settings: EvalSettings
+) -> TaskOutput:
     """All documents of the task, or `n` of them; of a group, of all its tasks together.
 
     A metric that the harness does not make of a mean over items has no value here; the reason
@@ -84,46 +86,49 @@ def ask(model: Model, records: Sequence[Record], settings: Settings) -> Asked:
     """
     import lm_eval  # imports torch
 
-    from zephyr.evaluate.harness_model import HarnessModel  # imports torch
+    from zephyr.evaluate.harness_model import LmEvalModel  # imports torch
 
-    told = settings.task
-    with _offline(), _quiet():
-        tasks = _load(told)
-        drawn, left = _draw(tasks, settings)
-        asked = HarnessModel(model, told, settings.seed, tasks)
+    task_config = settings.task
+    with _block_dataset_downloads(), _silence_lm_eval():
+        tasks = _load_tasks(task_config)
+        documents_by_task, undrawn_count = _sample_documents(tasks, settings)
+        lm = LmEvalModel(model, task_config, settings.seed, tasks)
         try:
-            found = lm_eval.evaluate(
-                asked,
-                {"tasks": {name: tasks[name] for name in drawn}},
-                samples={name: list(documents) for name, documents in drawn.items()},
-                apply_chat_template=told.chat,
+            results = lm_eval.evaluate(
+                lm,
+                {"tasks": {name: tasks[name] for name in documents_by_task}},
+                samples={name: list(documents) for name, documents in documents_by_task.items()},
+                apply_chat_template=task_config.chat,
                 bootstrap_iters=0,
             )
         except ValueError as error:
             raise ZephyrError(
-                f"lm-eval can't ask task {told.name!r} here",
-                where=f"evaluate.tasks.{told.key}",
+                f"lm-eval can't ask task {task_config.name!r} here",
+                where=f"evaluate.tasks.{task_config.key}",
                 found=str(error).partition("\n")[0],
             ) from error
-    table = _Table(tasks, found["results"], told.name)
+    table = _ItemBuilder(tasks, results["results"], task_config.name)
     items = [
         item
-        for name, documents in drawn.items()
-        for item in table.items(name, documents, found["samples"][name], asked)
+        for name, documents in documents_by_task.items()
+        for item in table.build_items(name, documents, results["samples"][name], lm)
     ]
-    counts = {"not drawn": left, "cut to the context": asked.cut}
-    versions = {str(tasks[name].VERSION) for name in drawn}
-    shots = {tasks[name].get_config("num_fewshot") for name in drawn}
-    how = [
+    counts = {"not drawn": undrawn_count, "cut to the context": lm.truncated_count}
+    versions = {str(tasks[name].VERSION) for name in documents_by_task}
+    shot_counts = {tasks[name].get_config("num_fewshot") for name in documents_by_task}
+    protocol = [
         f"task version {'/'.join(sorted(versions))}",
-        f"{'/'.join(map(str, sorted(shots)))}-shot",
-        *(["chat"] if told.chat else []),
+        f"{'/'.join(map(str, sorted(shot_counts)))}-shot",
+        *(["chat"] if task_config.chat else []),
     ]
-    kept = {reason: count for reason, count in counts.items() if count}
-    return Asked(items, kept, tuple(how), table.empty, tuple(table.metrics.values()))
+    nonzero_counts = {reason: count for reason, count in counts.items() if count}
+    return TaskOutput(
+        items, nonzero_counts, tuple(protocol), table.empty_reasons, tuple(table.metrics.values())
+    )
 
 
-def _installed(name: str) -> str:
+def _lm_eval_version(name: str) -> str:
+    """The installed version of lm-eval; a ZephyrError for the task where there is none."""
     try:
         return importlib.metadata.version("lm-eval")
     except importlib.metadata.PackageNotFoundError:
@@ -134,8 +139,8 @@ def _installed(name: str) -> str:
         ) from None
 
 
-def _load(settings: TaskSpec) -> dict[str, Any]:
-    """The harness's tasks of this name, with as many worked examples as are asked for."""
+def _load_tasks(settings: TaskSpec) -> dict[str, Any]:
+    """Loads the lm-eval tasks of this name, with the number of few-shot examples set."""
     from datasets.exceptions import DatasetsError
     from lm_eval.tasks import TaskManager
 
@@ -146,7 +151,7 @@ def _load(settings: TaskSpec) -> dict[str, Any]:
         raise ZephyrError(
             f"lm-eval has no task {name!r}",
             where=where,
-            nearest=nearest(name, manager.all_tasks),
+            nearest=closest_name(name, manager.all_tasks),
             todo="lm-eval ls tasks" if settings.path is None else "name one of those in `path`",
         )
     try:
@@ -166,68 +171,72 @@ def _load(settings: TaskSpec) -> dict[str, Any]:
             found=str(error).partition("\n")[0],
             todo="install it, or the extra of lm-eval that the task names",
         ) from error
-    for one in tasks.values():
-        own = one.get_config("num_fewshot")
-        if settings.shots is not None and own != 0:
-            one.set_config(key="num_fewshot", value=settings.shots)
-        elif own is None:
-            one.set_config(key="num_fewshot", value=0)
-        one.set_fewshot_seed(seed=EXAMPLE_SEED)
+    for task in tasks.values():
+        own_shots = task.get_config("num_fewshot")
+        if settings.shots is not None and own_shots != 0:
+            task.set_config(key="num_fewshot", value=settings.shots)
+        elif own_shots is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=FEW_SHOT_SEED)
     return tasks
 
 
-def _draw(tasks: Mapping[str, Any], settings: Settings) -> tuple[dict[str, dict[int, str]], int]:
-    """Of each task the numbers of the documents that are asked, with their ids; and the others."""
-    seen: dict[str, int] = {}
+def _sample_documents(
+    tasks: Mapping[str, Any], settings: EvalSettings
+) -> tuple[dict[str, dict[int, str]], int]:
+    """Samples documents: of each task their indices with ids, and how many are left out."""
+    occurrences: dict[str, int] = {}
     documents: list[tuple[str, int, str]] = []
-    for name, one in tasks.items():
-        for number, document in enumerate(one.eval_docs):
-            mark = content_hash(name, repr(sorted(document.items())))
-            seen[mark] = seen.get(mark, 0) + 1  # the same document may stand there twice
-            documents.append((name, number, content_hash(mark, seen[mark])))
-    chosen = sample(documents, settings.task.n, settings.seed, lambda one: one[2])
-    drawn: dict[str, dict[int, str]] = {}
-    for name, number, mark in chosen:
-        drawn.setdefault(name, {})[number] = mark
-    return drawn, len(documents) - len(chosen)
+    for name, task in tasks.items():
+        for number, document in enumerate(task.eval_docs):
+            fingerprint = content_hash(name, repr(sorted(document.items())))
+            occurrences[fingerprint] = (
+                occurrences.get(fingerprint, 0) + 1
+            )  # the same document may stand there twice
+            documents.append((name, number, content_hash(fingerprint, occurrences[fingerprint])))
+    selection = sample(documents, settings.task.n, settings.seed, lambda one: one[2])
+    documents_by_task: dict[str, dict[int, str]] = {}
+    for name, number, fingerprint in selection:
+        documents_by_task.setdefault(name, {})[number] = fingerprint
+    return documents_by_task, len(documents) - len(selection)
 
 
-class _Table:
-    """The harness's samples as items, and its metrics as they come."""
+class _ItemBuilder:
+    """Builds items from lm-eval's samples, and declares metrics as they come."""
 
     def __init__(self, tasks: Mapping[str, Any], results: Mapping[str, Any], name: str) -> None:
         self.tasks, self.results, self.name = tasks, results, name
         self.metrics: dict[str, Metric] = {}
-        self.empty: dict[str, str] = {}
+        self.empty_reasons: dict[str, str] = {}
 
-    def items(
+    def build_items(
         self,
         name: str,
         documents: Mapping[int, str],
         samples: Sequence[Mapping[str, Any]],
-        asked: Any,
+        lm: Any,
     ) -> list[Item]:
-        """An item for each document, with the scores of all filters."""
-        made: dict[int, Item] = {}
+        """Builds an item for each document, with the scores of all filters."""
+        item_by_document: dict[int, Item] = {}
         for row in samples:
             number = row["doc_id"]
-            if number not in made:
-                made[number] = self._item(name, documents[number], row, asked)
-            self._add(name, row, made[number])
-        return list(made.values())
+            if number not in item_by_document:
+                item_by_document[number] = self._build_item(name, documents[number], row, lm)
+            self._add_scores(name, row, item_by_document[number])
+        return list(item_by_document.values())
 
-    def _item(self, name: str, mark: str, row: Mapping[str, Any], asked: Any) -> Item:
+    def _build_item(self, name: str, fingerprint: str, row: Mapping[str, Any], lm: Any) -> Item:
         arguments = row["arguments"]
         request = arguments[0][0]
         detail: dict[str, Any] = {"request": request}
         if self.tasks[name].OUTPUT_TYPE == "generate_until":
             detail |= {"reference": str(row["target"]), "output": row["resps"][0][0]}
-            detail["ended"] = asked.ended[request]
+            detail["ended"] = lm.finish_reasons[request]
         elif len(arguments[0]) > 1:
-            detail |= self._weighed(name, row)
+            detail |= self._logprob_detail(name, row)
         group = name if len(self.tasks) > 1 else ""
         return {
-            "id": mark,
+            "id": fingerprint,
             "source": self.name,
             "group": group,
             "scores": {},
@@ -235,17 +244,17 @@ class _Table:
             "detail": detail,
         }
 
-    def _weighed(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Log-probabilities of what was weighed; with the right option, where one is right."""
+    def _logprob_detail(self, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Log-probabilities of the options; with the right option, where one is right."""
         logprobs = [answer[0][0] for answer in row["resps"]]
-        one = self.tasks[name]
-        if one.OUTPUT_TYPE != "multiple_choice" or not isinstance(row["target"], int):
+        task = self.tasks[name]
+        if task.OUTPUT_TYPE != "multiple_choice" or not isinstance(row["target"], int):
             return {
                 "reference": str(row["target"]),
                 "continuations": [pair[1] for pair in row["arguments"]],
                 "logprobs": logprobs,
             }
-        choices = one.doc_to_choice(row["doc"])
+        choices = task.doc_to_choice(row["doc"])
         logprobs = logprobs[: len(choices)]  # others may stand there without what comes before
         return {
             "choices": choices,
@@ -254,76 +263,83 @@ class _Table:
             "logprobs": logprobs,
         }
 
-    def _add(self, name: str, row: Mapping[str, Any], item: Item) -> None:
+    def _add_scores(self, name: str, row: Mapping[str, Any], item: Item) -> None:
         for metric in row["metrics"]:
             label = metric if row["filter"] == "none" else f"{metric},{row['filter']}"
-            how = self.tasks[name].aggregation().get(metric, _means()["mean"])
-            reading = _READ.get(next((k for k, f in _means().items() if f is how), ""))
-            self._declare(name, metric, label, reading)
+            aggregation = self.tasks[name].aggregation().get(metric, _mean_aggregations()["mean"])
+            read_score = _SCORE_READERS.get(
+                next((k for k, f in _mean_aggregations().items() if f is aggregation), "")
+            )
+            self._declare_metric(name, metric, label, read_score)
             value = row[metric]
-            if reading is None or (reading is _plain and not _is_number(value)):
-                whole = self.results[name].get(f"{metric},{row['filter']}")
-                self.empty[label] = (
-                    f"{how.__name__} of the whole, by lm-eval {whole:.6g}: no mean over items"
-                    if _is_number(whole)
-                    else f"lm-eval's {how.__name__} is no mean over items"
+            if read_score is None or (read_score is _read_value and not _is_number(value)):
+                aggregate_value = self.results[name].get(f"{metric},{row['filter']}")
+                self.empty_reasons[label] = (
+                    f"{aggregation.__name__} of the whole, by lm-eval {aggregate_value:.6g}: "
+                    "no mean over items"
+                    if _is_number(aggregate_value)
+                    else f"lm-eval's {aggregation.__name__} is no mean over items"
                 )
                 continue
-            item["scores"][label], weight = reading(value)
+            item["scores"][label], weight = read_score(value)
             if weight != 1:
                 item["weight"][label] = weight
         if row["filter"] != "none":
             item["detail"].setdefault("filtered", {})[row["filter"]] = row["filtered_resps"][0]
 
-    def _declare(self, name: str, metric: str, label: str, reading: Any) -> None:
+    def _declare_metric(self, name: str, metric: str, label: str, read_score: Any) -> None:
         if label in self.metrics:
             return
         higher = self.tasks[name].higher_is_better().get(metric)
-        share = reading is _plain and metric in _SHARES
+        is_proportion = read_score is _read_value and metric in _PROPORTION_METRICS
         self.metrics[label] = Metric(
             name=label,
-            kind="proportion" if share else "exp-mean" if reading in _EXPONENTIAL else "mean",
+            kind="proportion"
+            if is_proportion
+            else "exp-mean"
+            if read_score in _PERPLEXITY_READERS
+            else "mean",
             better=None if higher is None else "higher" if higher else "lower",
-            rule=label.replace(",", ", "),
-            scale=100 if share else 1,
+            protocol_label=label.replace(",", ", "),
+            scale=100 if is_proportion else 1,
             headline=not self.metrics,
         )
 
 
-_Reading = Callable[[Any], tuple[float, float]]
-"""A value of the harness as an item's score and its weight."""
+_ScoreReader = Callable[[Any], tuple[float, float]]
+"""Reads a value of lm-eval as an item's score and its weight."""
 
 
-def _plain(value: Any) -> tuple[float, float]:
+def _read_value(value: Any) -> tuple[float, float]:
     return float(value), 1
 
 
-def _lost(value: Any) -> tuple[float, float]:
+def _read_negative_logprob(value: Any) -> tuple[float, float]:
     return -float(value), 1
 
 
-def _lost_by_unit(value: Any) -> tuple[float, float]:
+def _read_negative_logprob_per_unit(value: Any) -> tuple[float, float]:
     return -float(value[0]), value[1]
 
 
-def _bits_by_unit(value: Any) -> tuple[float, float]:
+def _read_bits_per_unit(value: Any) -> tuple[float, float]:
     return -float(value[0]) / value[1] / math.log(2), value[1]
 
 
-_READ: dict[str, _Reading] = {
-    "mean": _plain,
-    "perplexity": _lost,
-    "weighted_perplexity": _lost_by_unit,
-    "bits_per_byte": _bits_by_unit,
+_SCORE_READERS: dict[str, _ScoreReader] = {
+    "mean": _read_value,
+    "perplexity": _read_negative_logprob,
+    "weighted_perplexity": _read_negative_logprob_per_unit,
+    "bits_per_byte": _read_bits_per_unit,
 }
-_EXPONENTIAL = (_lost, _lost_by_unit)
+_PERPLEXITY_READERS = (_read_negative_logprob, _read_negative_logprob_per_unit)
 
 
-def _means() -> dict[str, Any]:
-    """The harness's functions over items that are means, by their names."""
+def _mean_aggregations() -> dict[str, Any]:
+    """lm-eval's aggregations that are means over items, by name."""
     from lm_eval.api import metrics
 
-    return {name: vars(metrics)[name] for name in _READ}
+    return {name: vars(metrics)[name] for name in _SCORE_READERS}
 
 
 def _is_number(value: Any) -> bool:
@@ -331,13 +347,16 @@ def _is_number(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
-    """Keeps the libraries that find data sets from the network."""
+def _block_dataset_downloads() -> Iterator[None]:
+    """Blocks downloads of data sets: sets the libraries' offline switches for a while."""
     import datasets
     import huggingface_hub
 
-    places = ((datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE"))
-    switches = (*places, (huggingface_hub.constants, "HF_HUB_OFFLINE"))
+    dataset_switches = (
+        (datasets.config, "HF_HUB_OFFLINE"),
+        (datasets.config, "HF_DATASETS_OFFLINE"),
+    )
+    switches = (*dataset_switches, (huggingface_hub.constants, "HF_HUB_OFFLINE"))
     before = [vars(module)[name] for module, name in switches]
     for module, name in switches:
         setattr(module, name, True)
@@ -349,12 +368,12 @@ def _offline() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the harness's progress bars and notices out of what people see."""
+def _silence_lm_eval() -> Iterator[None]:
+    """Silences lm-eval's progress bars and notices."""
     import datasets
 
     logger = logging.getLogger("lm_eval")
-    level, bars = logger.level, datasets.are_progress_bars_disabled()
+    level, bars_disabled = logger.level, datasets.are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
@@ -362,5 +381,5 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        if not bars:
+        if not bars_disabled:
             datasets.enable_progress_bars()

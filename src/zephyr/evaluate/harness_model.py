@@ -1,4 +1,4 @@
-"""A model as lm-evaluation-harness asks one: its requests become forks and prompts.
+"""The lm-eval adapter of a model (a `TemplateLM`): requests become examples and prompts.
 
 Texts are encoded and cut by the harness's rules, those of its class for Hugging Face models. An
 answer ends at the stop strings of the task, or at the tokens that end an answer of this model.
@@ -13,31 +13,31 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.asking import Model
-from zephyr.evaluate.ranking import Option, share_prompts, start_token
-from zephyr.model.fork import ids
+from zephyr.evaluate.interface import EvalModel
+from zephyr.evaluate.ranking import OptionTokens, merge_same_prompts, start_token_id
+from zephyr.model.example import to_token_ids
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import content_hash
 
 if TYPE_CHECKING:
     from zephyr.model.generate import Generation
 
-_HALF = math.log(0.5)
-_HEEDED = frozenset({"until", "do_sample", "temperature", "top_p", "max_gen_toks"})
+_LOG_HALF = math.log(0.5)
+_SUPPORTED_GEN_KWARGS = frozenset({"until", "do_sample", "temperature", "top_p", "max_gen_toks"})
 
 
-class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness ships no types
-    """`ended` says of each prompt how its answer ended, `cut` how many requests were too long."""
+class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no types
+    """lm-eval `LM`; `finish_reasons` by prompt, `truncated_count` of requests too long."""
 
     def __init__(
-        self, model: Model, settings: TaskSpec, seed: int, tasks: Mapping[str, Any]
+        self, model: EvalModel, settings: TaskSpec, seed: int, tasks: Mapping[str, Any]
     ) -> None:
         super().__init__()
         self.model, self.settings, self.seed = model, settings, seed
         self.tokenizer = model.tokenizer
-        self.ended: dict[str, str] = {}
-        self.cut = 0
-        self._asks_greedy = any(_asks_greedy(task) for task in tasks.values())
+        self.finish_reasons: dict[str, str] = {}
+        self.truncated_count = 0
+        self._needs_greedy_flags = any(_reads_greedy_flag(task) for task in tasks.values())
 
     @property
     def eot_token_id(self) -> int:
@@ -45,7 +45,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness ships no ty
 
     @property
     def prefix_token_id(self) -> int:
-        return start_token(self.model)
+        return start_token_id(self.model)
 
     @property
     def tokenizer_name(self) -> str:
@@ -73,10 +73,12 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness ships no ty
             self.tokenizer.decode(self.prefix_token_id)
         ):
             add_special_tokens = False
-        how = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        encoded: list[int] = self.tokenizer(string, truncation=False, max_length=10**9, **how)[
-            "input_ids"
-        ]
+        tokenizer_kwargs = (
+            {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        )
+        encoded: list[int] = self.tokenizer(
+            string, truncation=False, max_length=10**9, **tokenizer_kwargs
+        )["input_ids"]
         return encoded
 
     def _loglikelihood_tokens(
@@ -85,134 +87,144 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # the harness ships no ty
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """Sums of log-probabilities, and whether each continuation is the greedy answer."""
-        options = [self._option(context, rest) for _, context, rest in requests]
-        values = self._logprobs(options)
-        greedy = self._greedy(options, values) if self._asks_greedy else [False] * len(options)
+        """Summed logprobs, and whether each completion is the greedy answer."""
+        options = [self._make_option(context, rest) for _, context, rest in requests]
+        values = self._completion_logprobs(options)
+        greedy = (
+            self._greedy_flags(options, values)
+            if self._needs_greedy_flags
+            else [False] * len(options)
+        )
         return [(sum(found), same) for found, same in zip(values, greedy, strict=True)]
 
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[float]:
         """The summed log-probability of each text, in windows that don't overlap."""
-        options: list[Option] = []
-        owners: list[int] = []
+        options: list[OptionTokens] = []
+        request_indices: list[int] = []
         for at, request in enumerate(requests):
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[0]),
                 prefix_token=self.prefix_token_id,
-                max_seq_len=self.model.context,
+                max_seq_len=self.model.context_length,
                 context_len=1,
             )
             for window in windows:
-                options.append(self._option(*make_disjoint_window(window)))
-                owners.append(at)
-        sums = [0.0] * len(requests)
-        for at, found in zip(owners, self._logprobs(options), strict=True):
-            sums[at] += sum(found)
-        return sums
+                options.append(self._make_option(*make_disjoint_window(window)))
+                request_indices.append(at)
+        summed_logprobs = [0.0] * len(requests)
+        for at, found in zip(request_indices, self._completion_logprobs(options), strict=True):
+            summed_logprobs[at] += sum(found)
+        return summed_logprobs
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers; requests that ask for different settings are answered apart."""
-        by_settings: dict[str, list[int]] = {}
+        indices_by_kwargs: dict[str, list[int]] = {}
         for at, request in enumerate(requests):
-            by_settings.setdefault(repr(sorted(request.args[1].items())), []).append(at)
+            indices_by_kwargs.setdefault(repr(sorted(request.args[1].items())), []).append(at)
         texts = [""] * len(requests)
-        for places in by_settings.values():
-            told = normalize_gen_kwargs(requests[places[0]].args[1])
-            contexts = [requests[at].args[0] for at in places]
-            until = [stop for stop in _listed(told.pop("until", None)) if stop]
-            for at, answer in zip(places, self._write(contexts, until, told), strict=True):
+        for indices in indices_by_kwargs.values():
+            gen_kwargs = normalize_gen_kwargs(requests[indices[0]].args[1])
+            contexts = [requests[at].args[0] for at in indices]
+            stop_strings = [stop for stop in _as_list(gen_kwargs.pop("until", None)) if stop]
+            for at, answer in zip(
+                indices, self._generate_answers(contexts, stop_strings, gen_kwargs), strict=True
+            ):
                 text = self.tokenizer.decode(answer.ids.tolist(), skip_special_tokens=True)
-                ends = [end for stop in until if (end := text.find(stop)) >= 0]
+                ends = [end for stop in stop_strings if (end := text.find(stop)) >= 0]
                 texts[at] = text[: min(ends, default=len(text))]
-                self.ended[requests[at].args[0]] = answer.ended
+                self.finish_reasons[requests[at].args[0]] = answer.finish_reason
         return texts
 
-    def _write(
-        self, contexts: Sequence[str], until: Sequence[str], told: dict[str, Any]
+    def _generate_answers(
+        self, contexts: Sequence[str], stop: Sequence[str], gen_kwargs: dict[str, Any]
     ) -> "list[Generation]":
-        from zephyr.model.decode import Sampling  # imports torch
+        from zephyr.model.decoding import SamplingParams  # imports torch
 
-        foreign = {k: v for k, v in told.items() if k not in _HEEDED}
-        most = self.settings.max_new_tokens or told["max_gen_toks"]
-        room = self.model.context - most
+        unsupported = {k: v for k, v in gen_kwargs.items() if k not in _SUPPORTED_GEN_KWARGS}
+        max_new_tokens = self.settings.max_new_tokens or gen_kwargs["max_gen_toks"]
+        max_prompt_tokens = self.model.context_length - max_new_tokens
         where = f"evaluate.tasks.{self.settings.key}"
-        if foreign:
+        if unsupported:
             raise ZephyrError(
                 "this task of lm-eval wants answers chosen in a way that is not known here",
                 where=where,
-                found=", ".join(f"{k}: {v}" for k, v in foreign.items()),
-                allowed=sorted(_HEEDED),
+                found=", ".join(f"{k}: {v}" for k, v in unsupported.items()),
+                allowed=sorted(_SUPPORTED_GEN_KWARGS),
             )
-        if room < 1:
+        if max_prompt_tokens < 1:
             raise ZephyrError(
                 "this task of lm-eval wants longer answers than the model's context",
                 where=where,
-                found=f"{most} tokens, context {self.model.context}",
+                found=f"{max_new_tokens} tokens, context {self.model.context_length}",
                 todo="set `max_new_tokens`",
             )
         encoded = [self.tok_encode(context) for context in contexts]
-        self.cut += sum(len(tokens) > room for tokens in encoded)
-        temperature = told["temperature"] if told["do_sample"] else 0.0
+        self.truncated_count += sum(len(tokens) > max_prompt_tokens for tokens in encoded)
+        temperature = gen_kwargs["temperature"] if gen_kwargs["do_sample"] else 0.0
         return self.model.generate(
-            [ids(tokens[-room:]) for tokens in encoded],
-            max_new_tokens=most,
-            sampling=Sampling(temperature, told.get("top_p", 1.0)),
+            [to_token_ids(tokens[-max_prompt_tokens:]) for tokens in encoded],
+            max_new_tokens=max_new_tokens,
+            sampling=SamplingParams(temperature, gen_kwargs.get("top_p", 1.0)),
             seeds=[int(content_hash(self.seed, context)[:12], 16) for context in contexts],
-            until=until,
+            stop=stop,
         )
 
-    def _option(self, context: list[int], continuation: list[int]) -> Option:
-        """The tokens that enter the network: the last of too many, as the harness keeps them."""
-        if not 0 < len(continuation) <= self.model.context:
+    def _make_option(self, context: list[int], completion: list[int]) -> OptionTokens:
+        """Prompt and completion token ids; a long prompt is truncated from the left."""
+        if not 0 < len(completion) <= self.model.context_length:
             raise ZephyrError(
                 "lm-eval can't ask this: a continuation must have a token, and fit the context",
                 where=f"evaluate.tasks.{self.settings.key}",
-                found=f"{len(continuation)} tokens, context {self.model.context}",
+                found=f"{len(completion)} tokens, context {self.model.context_length}",
             )
-        room = self.model.context + 1 - len(continuation)
-        self.cut += room < len(context)
-        return Option(tuple(context[-room:]), tuple(continuation), room < len(context))
+        max_prompt_tokens = self.model.context_length + 1 - len(completion)
+        self.truncated_count += max_prompt_tokens < len(context)
+        return OptionTokens(
+            tuple(context[-max_prompt_tokens:]), tuple(completion), max_prompt_tokens < len(context)
+        )
 
-    def _logprobs(self, options: Sequence[Option]) -> list[list[float]]:
-        forks, places = share_prompts(options, first=0)
-        answers = self.model.logprobs(forks)
-        values: list[list[float]] = [answers[f][c].tolist() for f, c in places]
-        if broken := sum(not all(map(math.isfinite, found)) for found in values):
+    def _completion_logprobs(self, options: Sequence[OptionTokens]) -> list[list[float]]:
+        examples, completion_indices = merge_same_prompts(options, first_index=0)
+        answers = self.model.logprobs(examples)
+        values: list[list[float]] = [answers[f][c].tolist() for f, c in completion_indices]
+        if nonfinite_count := sum(not all(map(math.isfinite, found)) for found in values):
             raise ZephyrError(
                 f"task {self.settings.name!r} has no score: log-probabilities are not all finite",
-                found=f"{broken} of {len(values)} requests",
+                found=f"{nonfinite_count} of {len(values)} requests",
                 todo="look at the loss of its training for NaN or inf; a lower `lr` may help",
             )
         return values
 
-    def _greedy(self, options: Sequence[Option], values: Sequence[Sequence[float]]) -> list[bool]:
-        """Whether a greedy answer would begin with each continuation.
+    def _greedy_flags(
+        self, options: Sequence[OptionTokens], values: Sequence[Sequence[float]]
+    ) -> list[bool]:
+        """Whether greedy decoding would begin with each completion.
 
         It does where each of its tokens has more than half of the probability; the others are
         written to see.
         """
-        found = [min(logprobs) > _HALF for logprobs in values]
-        open_ = [at for at, sure in enumerate(found) if not sure]
-        written = self.model.generate(
-            [ids(options[at].prompt) for at in open_],
-            max_new_tokens=[len(options[at].continuation) for at in open_],
+        flags = [min(logprobs) > _LOG_HALF for logprobs in values]
+        unsure_indices = [at for at, sure in enumerate(flags) if not sure]
+        generations = self.model.generate(
+            [to_token_ids(options[at].prompt) for at in unsure_indices],
+            max_new_tokens=[len(options[at].completion) for at in unsure_indices],
         )
-        for at, answer in zip(open_, written, strict=True):
-            found[at] = tuple(answer.ids.tolist()) == options[at].continuation
-        return found
+        for at, answer in zip(unsure_indices, generations, strict=True):
+            flags[at] = tuple(answer.ids.tolist()) == options[at].completion
+        return flags
 
 
-def _asks_greedy(task: Any) -> bool:
-    """Whether a task looks at the flag; the usual metrics of multiple choice do not."""
-    own = callable(task.get_config("process_results"))
+def _reads_greedy_flag(task: Any) -> bool:
+    """Whether a task reads the is-greedy flag; most multiple-choice metrics do not."""
+    has_own_scoring = callable(task.get_config("process_results"))
     if task.OUTPUT_TYPE == "multiple_choice":
-        return own or "exact_match" in task.aggregation()
+        return has_own_scoring or "exact_match" in task.aggregation()
     return bool(task.OUTPUT_TYPE == "loglikelihood")
 
 
-def _listed(until: str | Sequence[str] | None) -> list[str]:
-    if until is None:
+def _as_list(stop: str | Sequence[str] | None) -> list[str]:
+    if stop is None:
         return []
-    return [until] if isinstance(until, str) else list(until)
+    return [stop] if isinstance(stop, str) else list(stop)

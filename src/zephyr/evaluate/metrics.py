@@ -1,4 +1,4 @@
-"""How near a written answer comes to its reference: pure functions of two texts.
+"""Text metrics of a generated answer against its reference: BLEU, ROUGE and exact match.
 
 `bleu4` and `rouge` are those of LLaMA-Factory (`train/sft/metric.py`, v0.6.3 to v0.8.2), by which
 the figures that Zephyr is compared with were made. They are unusual, and kept so: BLEU counts
@@ -14,18 +14,18 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-MARK = "####"
+FINAL_ANSWER_MARK = "####"
 """What GSM8K writes before the final answer."""
 
-_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
-_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_IGNORED = (",", r"\$", "(?s).*#### ", r"\.$")
-INVALID = "[invalid]"
+_STRICT_NUMBER = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_IGNORED_PATTERNS = (",", r"\$", "(?s).*#### ", r"\.$")
+INVALID_NUMBER = "[invalid]"
 """What the harness puts in the place of a number that is not there."""
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-_ANYWHERE = re.compile(rf"(?<![\w)\]])-?\$?{_NUMBER}|{_NUMBER}")
-_AFTER_MARK = re.compile(rf"[ \t]*((?:-?\$?|\$-){_NUMBER})")
+_NUMBER_ANYWHERE = re.compile(rf"(?<![\w)\]])-?\$?{_NUMBER}|{_NUMBER}")
+_NUMBER_AFTER_MARK = re.compile(rf"[ \t]*((?:-?\$?|\$-){_NUMBER})")
 
 
 class Rouge(NamedTuple):
@@ -52,27 +52,29 @@ def rouge(reference: str, answer: str) -> Rouge:
     """ROUGE-1, ROUGE-2 and ROUGE-L of `rouge_chinese` over jieba's words; 0 for a blank text."""
     from rouge_chinese import Rouge as Scorer
 
-    expected, given = (" ".join(_jieba().cut(text)) for text in (reference, answer))
-    if not expected.split() or not given.split():
+    reference_words, answer_words = (
+        " ".join(_load_jieba().cut(text)) for text in (reference, answer)
+    )
+    if not reference_words.split() or not answer_words.split():
         return Rouge(0.0, 0.0, 0.0)
-    found = Scorer().get_scores(given, expected)[0]
-    return Rouge(*(float(found[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l")))
+    scores = Scorer().get_scores(answer_words, reference_words)[0]
+    return Rouge(*(float(scores[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l")))
 
 
 def sacrebleu(reference: str, answer: str) -> float:
-    """BLEU of one answer by sacreBLEU (Post 2018), in [0, 1]; `SACREBLEU` is its signature.
+    """sacreBLEU (Post 2018) of one answer, in [0, 1]; see `SACREBLEU_SIGNATURE`.
 
     Of a single sentence, so that it can be paired by item; orders of n-grams that a short answer
     cannot have do not count.
     """
-    return float(_sacrebleu().sentence_score(answer, [reference]).score) / 100
+    return float(_sacrebleu_scorer().sentence_score(answer, [reference]).score) / 100
 
 
-SACREBLEU = "nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp"
+SACREBLEU_SIGNATURE = "nrefs:1|case:mixed|eff:yes|tok:13a|smooth:exp"
 
 
 @lru_cache(maxsize=1)
-def _sacrebleu() -> Any:
+def _sacrebleu_scorer() -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(effective_order=True)
@@ -80,20 +82,20 @@ def _sacrebleu() -> Any:
 
 def google_rouge(reference: str, answer: str) -> Rouge:
     """ROUGE-1, ROUGE-2 and ROUGE-L of the package `rouge-score`, without its stemmer."""
-    found = _google_rouge().score(reference, answer)
-    return Rouge(*(float(found[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")))
+    scores = _google_rouge_scorer().score(reference, answer)
+    return Rouge(*(float(scores[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")))
 
 
 @lru_cache(maxsize=1)
-def _google_rouge() -> Any:
+def _google_rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
 
 
 @lru_cache(maxsize=1)
-def _jieba() -> Any:
-    """jieba's segmenter, its dictionary read afresh.
+def _load_jieba() -> Any:
+    """Loads jieba's segmenter, its dictionary read afresh.
 
     jieba would trust a cache of that dictionary in the temporary folder that all users share, and
     say so on the terminal. Its import warns of escapes in its own patterns (once, when Python
@@ -116,31 +118,33 @@ def strict_match(reference: str, answer: str) -> bool:
     What stands after the first `#### ` of the answer, its digits, commas, full stops and minus,
     against what stands after that of the reference.
     """
-    found = _STRICT.findall(answer)
-    return _plain(found[0].strip() if found else INVALID) == _plain(reference)
+    matches = _STRICT_NUMBER.findall(answer)
+    return _normalize_number(
+        matches[0].strip() if matches else INVALID_NUMBER
+    ) == _normalize_number(reference)
 
 
 def flexible_match(reference: str, answer: str) -> bool:
     """lm-evaluation-harness's `exact_match,flexible-extract` of GSM8K: the last number of all."""
-    found = _FLEXIBLE.findall(answer)
-    last = next(filter(None, found[-1])) if found else INVALID
-    return _plain(last.strip()) == _plain(reference)
+    matches = _FLEXIBLE_NUMBER.findall(answer)
+    last = next(filter(None, matches[-1])) if matches else INVALID_NUMBER
+    return _normalize_number(last.strip()) == _normalize_number(reference)
 
 
-def _plain(text: str) -> str:
-    for pattern in _IGNORED:
+def _normalize_number(text: str) -> str:
+    for pattern in _IGNORED_PATTERNS:
         text = re.sub(pattern, "", text)
     return text.lower()
 
 
-def marked_number(text: str) -> Decimal | None:
-    """The number right after the last `####`, or None. Commas and a dollar sign don't count.
+def number_after_mark(text: str) -> Decimal | None:
+    """The number right after the last `####`, or None; commas and dollar signs don't count.
 
     Unlike `strict_match`, it is the last mark that counts, and 7.0 is 7.
     """
-    _, mark, rest = text.rpartition(MARK)
-    found = _AFTER_MARK.match(rest) if mark else None
-    return _decimal(found.group(1)) if found else None
+    _, mark, rest = text.rpartition(FINAL_ANSWER_MARK)
+    match = _NUMBER_AFTER_MARK.match(rest) if mark else None
+    return _parse_decimal(match.group(1)) if match else None
 
 
 def last_number(text: str) -> Decimal | None:
@@ -148,9 +152,9 @@ def last_number(text: str) -> Decimal | None:
 
     A minus after a word, a number or a bracket is a subtraction or a range, not a sign.
     """
-    found = [match.group() for match in _ANYWHERE.finditer(text)]
-    return _decimal(found[-1]) if found else None
+    numbers = [match.group() for match in _NUMBER_ANYWHERE.finditer(text)]
+    return _parse_decimal(numbers[-1]) if numbers else None
 
 
-def _decimal(text: str) -> Decimal:
+def _parse_decimal(text: str) -> Decimal:
     return Decimal(text.replace(",", "").replace("$", ""))

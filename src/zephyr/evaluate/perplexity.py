@@ -10,69 +10,81 @@ Token perplexity compares models that share a tokenizer, and no others.
 from collections.abc import Sequence
 
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
-from zephyr.model.fork import Ids, fork, ids
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, sample
+from zephyr.model.example import TokenIds, make_example, to_token_ids
 from zephyr.records import Passage, content_hash
 
-WINDOW = 2048
-STRIDE = 512
+WINDOW_TOKENS = 2048
+STRIDE_TOKENS = 512
 
 
-def ask_windows(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
+def evaluate_window_perplexity(
+    model: EvalModel, records: Sequence[Passage], settings: EvalSettings
+) -> TaskOutput:
     """The windows of min(2,048, context) tokens of all texts; `n` of them where that is set.
 
     A text shorter than that is one window, and the protocol says its length.
     """
-    tokens = _encoded(model, records)
-    width = min(WINDOW, model.context)
-    short = len(tokens) < width
-    width = min(width, len(tokens))
-    windows = [tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
-    starts = range(0, len(windows) * width, width)
-    rows = [
-        (start, window, _id(start, window)) for start, window in zip(starts, windows, strict=True)
+    tokens = _encode_records(model, records)
+    window_tokens = min(WINDOW_TOKENS, model.context_length)
+    is_short = len(tokens) < window_tokens
+    window_tokens = min(window_tokens, len(tokens))
+    windows = [
+        tokens[at : at + window_tokens]
+        for at in range(0, len(tokens) - window_tokens + 1, window_tokens)
     ]
-    drawn = sample(rows, settings.task.n, settings.seed, lambda row: row[2])
-    losses = model.logprobs([fork(window[:1], window[1:]) for _, window, _ in drawn])
+    starts = range(0, len(windows) * window_tokens, window_tokens)
+    rows = [
+        (start, window, _window_id(start, window))
+        for start, window in zip(starts, windows, strict=True)
+    ]
+    selection = sample(rows, settings.task.n, settings.seed, lambda row: row[2])
+    logprobs = model.logprobs([make_example(window[:1], window[1:]) for _, window, _ in selection])
     items: list[Item] = [
         {
             "id": name,
             "source": records[0].source,
             "group": "",
             "scores": {"perplexity": -sum(loss.tolist())},
-            "weight": {"perplexity": width - 1},
-            "detail": {"request": {"first_token": start, "tokens": width}},
+            "weight": {"perplexity": window_tokens - 1},
+            "detail": {"request": {"first_token": start, "tokens": window_tokens}},
         }
-        for (start, _, name), [loss] in zip(drawn, losses, strict=True)
+        for (start, _, name), [loss] in zip(selection, logprobs, strict=True)
     ]
     counts = {
-        "tail tokens": len(tokens) - len(windows) * width,
-        "windows not drawn": len(windows) - len(drawn),
-        "text shorter than one window": int(short),
+        "tail tokens": len(tokens) - len(windows) * window_tokens,
+        "windows not drawn": len(windows) - len(selection),
+        "text shorter than one window": int(is_short),
     }
-    said = f"windows of {width}" + (" (the whole text)" if short else "")
-    return Asked(items, {k: v for k, v in counts.items() if v}, (said,), {})
+    protocol = f"windows of {window_tokens}" + (" (the whole text)" if is_short else "")
+    return TaskOutput(items, {k: v for k, v in counts.items() if v}, (protocol,), {})
 
 
-def ask_strided(model: Model, records: Sequence[Passage], settings: Settings) -> Asked:
+def evaluate_strided_perplexity(
+    model: EvalModel, records: Sequence[Passage], settings: EvalSettings
+) -> TaskOutput:
     """Windows that overlap: each begins 512 tokens after the last, and only what is new counts.
 
     The guide of Hugging Face's library (perplexity of fixed-length models): every token beyond the
     first 2,048 (or the context) sees at least all but 512 of a window. Where a window is shorter
     than 1,024 tokens, half of it is new. `n` of the windows, where that is set.
     """
-    tokens = _encoded(model, records)
-    width = min(WINDOW, model.context, len(tokens))
-    stride = min(STRIDE, max(1, width // 2))
-    ends = [*range(width, len(tokens), stride), len(tokens)]
+    tokens = _encode_records(model, records)
+    window_tokens = min(WINDOW_TOKENS, model.context_length, len(tokens))
+    stride = min(STRIDE_TOKENS, max(1, window_tokens // 2))
+    ends = [*range(window_tokens, len(tokens), stride), len(tokens)]
     starts = [1, *ends[:-1]]
     rows = [
-        (first, tokens[max(0, end - width) : end], end - first)
+        (first, tokens[max(0, end - window_tokens) : end], end - first)
         for first, end in zip(starts, ends, strict=True)
     ]
-    named = [(first, window, new, _id(first, window)) for first, window, new in rows if new]
-    drawn = sample(named, settings.task.n, settings.seed, lambda row: row[3])
-    losses = model.logprobs([fork(window[:-new], window[-new:]) for _, window, new, _ in drawn])
+    rows_with_id = [
+        (first, window, new, _window_id(first, window)) for first, window, new in rows if new
+    ]
+    selection = sample(rows_with_id, settings.task.n, settings.seed, lambda row: row[3])
+    logprobs = model.logprobs(
+        [make_example(window[:-new], window[-new:]) for _, window, new, _ in selection]
+    )
     items: list[Item] = [
         {
             "id": name,
@@ -82,22 +94,24 @@ def ask_strided(model: Model, records: Sequence[Passage], settings: Settings) ->
             "weight": {"perplexity": new},
             "detail": {"request": {"first_token": first, "tokens": new, "window": len(window)}},
         }
-        for (first, window, new, name), [loss] in zip(drawn, losses, strict=True)
+        for (first, window, new, name), [loss] in zip(selection, logprobs, strict=True)
     ]
-    counts = {"windows not drawn": len(named) - len(drawn)}
-    said = f"windows of {width}, stride {stride}"
-    return Asked(items, {k: v for k, v in counts.items() if v}, (said,), {})
+    counts = {"windows not drawn": len(rows_with_id) - len(selection)}
+    protocol = f"windows of {window_tokens}, stride {stride}"
+    return TaskOutput(items, {k: v for k, v in counts.items() if v}, (protocol,), {})
 
 
-def _encoded(model: Model, records: Sequence[Passage]) -> Ids:
-    """The tokens of all texts, joined by a blank line.
+def _encode_records(model: EvalModel, records: Sequence[Passage]) -> TokenIds:
+    """Encodes the texts of all records, joined by a blank line: token ids [T].
 
     Raises:
         ZephyrError: there are fewer than two.
     """
     text = "\n\n".join(record.text for record in records)
     # a limit of length keeps the tokenizer from warning of a text that is never read at once
-    tokens = ids(model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0])
+    tokens = to_token_ids(
+        model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0]
+    )
     if len(tokens) < 2:
         raise ZephyrError(
             "there is nothing to predict in this text",
@@ -107,6 +121,6 @@ def _encoded(model: Model, records: Sequence[Passage]) -> Ids:
     return tokens
 
 
-def _id(start: int, window: Ids) -> str:
-    """Equal for two models just where their tokenizers see the same window."""
+def _window_id(start: int, window: TokenIds) -> str:
+    """The item id of a window: equal for two models just where their tokenizers agree on it."""
     return content_hash("window", start, window.tolist())

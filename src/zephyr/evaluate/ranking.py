@@ -1,4 +1,4 @@
-"""Ranking: each option is a continuation of the question, and the likeliest is the answer.
+"""Multiple choice by log-probability: each option is a completion, and the likeliest wins.
 
 Protocol of EleutherAI's lm-evaluation-harness (`hellaswag`, `arc_*`, `mmlu`): an option is scored
 by the summed log-probability of its tokens (`acc`), or by that sum over the option's length in
@@ -12,158 +12,192 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zephyr.data.readers.choice import LETTERS
-from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
-from zephyr.evaluate.shots import Pool, before, said
-from zephyr.model.fork import Fork, fork
+from zephyr.evaluate.few_shot import FewShotPool, render_examples, shots_label
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
+from zephyr.model.example import Example, make_example
 from zephyr.records import Choice, Message
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a question is put: its text, the options that are weighed, and what stands before all."""
+class PromptFormat:
+    """Prompt format: how to render a question, its options, and the preamble before all."""
 
-    ask: Callable[[Choice], str]
-    options: Callable[[Choice], tuple[str, ...]]
-    opening: Callable[[Choice], str] = lambda record: ""
+    render_question: Callable[[Choice], str]
+    list_options: Callable[[Choice], tuple[str, ...]]
+    render_preamble: Callable[[Choice], str] = lambda record: ""
 
 
-def _lettered(record: Choice) -> str:
+def _render_lettered(record: Choice) -> str:
     lines = zip(LETTERS, record.choices, strict=False)
     return "\n".join(
         [record.text.strip(), *(f"{letter}. {text}" for letter, text in lines), "Answer:"]
     )
 
 
-def _about(record: Choice) -> str:
+def _render_subject_preamble(record: Choice) -> str:
     subject = f" about {record.subject.replace('_', ' ')}" if record.subject else ""
     return f"The following are multiple choice questions (with answers){subject}.\n\n"
 
 
-ENDINGS = Form(lambda record: record.text, lambda record: record.choices)
-TEXTS = Form(lambda record: f"Question: {record.text}\nAnswer:", lambda record: record.choices)
-LETTERED = Form(_lettered, lambda record: LETTERS[: len(record.choices)], _about)
+ENDING_FORMAT = PromptFormat(lambda record: record.text, lambda record: record.choices)
+FULL_ANSWER_FORMAT = PromptFormat(
+    lambda record: f"Question: {record.text}\nAnswer:", lambda record: record.choices
+)
+LETTER_FORMAT = PromptFormat(
+    _render_lettered, lambda record: LETTERS[: len(record.choices)], _render_subject_preamble
+)
 
 
-def ask_endings(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+def evaluate_endings(
+    model: EvalModel, records: Sequence[Choice], settings: EvalSettings
+) -> TaskOutput:
     """HellaSwag: the text as it stands, and each ending after a space."""
-    return _rank(model, records, settings, ENDINGS)
+    return _rank_options(model, records, settings, ENDING_FORMAT)
 
 
-def ask_questions(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+def evaluate_full_answers(
+    model: EvalModel, records: Sequence[Choice], settings: EvalSettings
+) -> TaskOutput:
     """Multiple choice as lm-eval asks ARC: the options are not listed, each is a full answer."""
-    return _rank(model, records, settings, TEXTS)
+    return _rank_options(model, records, settings, FULL_ANSWER_FORMAT)
 
 
-def ask_letters(model: Model, records: Sequence[Choice], settings: Settings) -> Asked:
+def evaluate_letters(
+    model: EvalModel, records: Sequence[Choice], settings: EvalSettings
+) -> TaskOutput:
     """Multiple choice as lm-eval asks MMLU: the options are listed, and their letters weighed."""
-    return _rank(model, records, settings, LETTERED)
+    return _rank_options(model, records, settings, LETTER_FORMAT)
 
 
-class Option(NamedTuple):
-    """The tokens of one option and those before it, as they enter the model."""
+class OptionTokens(NamedTuple):
+    """Token ids of one option (the completion) and of the prompt before it."""
 
     prompt: tuple[int, ...]
-    continuation: tuple[int, ...]
-    cut: bool
+    completion: tuple[int, ...]
+    is_truncated: bool
 
 
 class _Question(NamedTuple):
     record: Choice
     text: str
-    options: list[Option]
+    options: list[OptionTokens]
 
 
-def _rank(model: Model, records: Sequence[Choice], settings: Settings, form: Form) -> Asked:
-    pool = Pool(settings)
+def _rank_options(
+    model: EvalModel, records: Sequence[Choice], settings: EvalSettings, prompt_format: PromptFormat
+) -> TaskOutput:
+    pool = FewShotPool(settings)
     texts = []
     for record in records:
-        shown = before(pool.of(record), form.ask, lambda r: form.options(r)[r.answer])
-        texts.append(form.opening(record) + shown + form.ask(record))
-    encode = _encode_chats if settings.task.chat else _encode_texts
-    options = encode(model, texts, [form.options(record) for record in records])
-    questions, counts = _fitting(model, records, texts, options)
-    forks: list[Fork] = []
-    places: list[list[tuple[int, int]]] = []
+        few_shot_text = render_examples(
+            pool.select_examples(record),
+            prompt_format.render_question,
+            lambda r: prompt_format.list_options(r)[r.answer],
+        )
+        texts.append(
+            prompt_format.render_preamble(record)
+            + few_shot_text
+            + prompt_format.render_question(record)
+        )
+    encode_options = _encode_chats if settings.task.chat else _encode_texts
+    options = encode_options(
+        model, texts, [prompt_format.list_options(record) for record in records]
+    )
+    questions, counts = _drop_unscorable(model, records, texts, options)
+    examples: list[Example] = []
+    completion_indices: list[list[tuple[int, int]]] = []
     for question in questions:
-        made, where = share_prompts(question.options, first=len(forks))
-        forks += made
-        places.append(where)
-    answers = model.logprobs(forks)
+        new_examples, question_indices = merge_same_prompts(
+            question.options, first_index=len(examples)
+        )
+        examples += new_examples
+        completion_indices.append(question_indices)
+    answers = model.logprobs(examples)
     items = [
-        _score(question, form.options(question.record), [answers[f][c].tolist() for f, c in where])
-        for question, where in zip(questions, places, strict=True)
+        _score_question(
+            question,
+            prompt_format.list_options(question.record),
+            [answers[f][c].tolist() for f, c in where],
+        )
+        for question, where in zip(questions, completion_indices, strict=True)
     ]
-    counts["cut"] = sum(any(option.cut for option in q.options) for q in questions)
-    how = (said(settings), "chat") if settings.task.chat else (said(settings),)
-    return Asked(items, {k: v for k, v in counts.items() if v}, how, {})
+    counts["cut"] = sum(any(option.is_truncated for option in q.options) for q in questions)
+    protocol = (shots_label(settings), "chat") if settings.task.chat else (shots_label(settings),)
+    return TaskOutput(items, {k: v for k, v in counts.items() if v}, protocol, {})
 
 
-_Encoded = list[list[tuple[list[int], list[int]]]]
-"""For every question, and each of its options: the tokens before it, and its own."""
+_OptionEncodings = list[list[tuple[list[int], list[int]]]]
+"""For every question, and each of its options: (prompt tokens, completion tokens)."""
 
 
 def _encode_texts(
-    model: Model, texts: Sequence[str], options: Sequence[tuple[str, ...]]
-) -> _Encoded:
+    model: EvalModel, texts: Sequence[str], options: Sequence[tuple[str, ...]]
+) -> _OptionEncodings:
     """lm-eval's rule: an option's tokens are those of the whole beyond as many as the text has.
 
     Special tokens are as the tokenizer adds them by default, and blanks at the end of the text
     count to the option. Where the two do not meet at a token's edge, this keeps the whole's tokens
     for the option.
     """
-    own = encode(model, [text.rstrip() for text in texts])
+    prompt_tokens = tokenize_texts(model, [text.rstrip() for text in texts])
     pairs = zip(texts, options, strict=True)
-    wholes = iter(encode(model, [f"{text} {option}" for text, some in pairs for option in some]))
+    full_tokens = iter(
+        tokenize_texts(model, [f"{text} {option}" for text, some in pairs for option in some])
+    )
     return [
-        [(tokens or [start_token(model)], next(wholes)[len(tokens) :]) for _ in some]
-        for tokens, some in zip(own, options, strict=True)
+        [(tokens or [start_token_id(model)], next(full_tokens)[len(tokens) :]) for _ in some]
+        for tokens, some in zip(prompt_tokens, options, strict=True)
     ]
 
 
 def _encode_chats(
-    model: Model, texts: Sequence[str], options: Sequence[tuple[str, ...]]
-) -> _Encoded:
-    """The text is what the user says, and an option what the model answers, without its end."""
+    model: EvalModel, texts: Sequence[str], options: Sequence[tuple[str, ...]]
+) -> _OptionEncodings:
+    """The text is the user message, and an option the assistant's answer without its EOS token."""
     return [
         [
             (prompt.tolist(), answer.tolist())
-            for prompt in [model.template.prompt([Message("user", text)])]
-            for answer in model.template.answers(list(some))
+            for prompt in [model.template.encode_prompt([Message("user", text)])]
+            for answer in model.template.encode_answers(list(some))
         ]
         for text, some in zip(texts, options, strict=True)
     ]
 
 
-def _fitting(
-    model: Model, records: Sequence[Choice], texts: Sequence[str], encoded: _Encoded
+def _drop_unscorable(
+    model: EvalModel, records: Sequence[Choice], texts: Sequence[str], encoded: _OptionEncodings
 ) -> tuple[list[_Question], dict[str, int]]:
-    """The questions that can be asked, and how many are left out and why.
+    """Drops the questions that can't be scored, and counts them by reason.
 
-    Of what is too long the last `model.context` + 1 tokens are kept: the last one is predicted and
-    never read. lm-eval stops at an option without tokens (a sign that the tokenizer does not know)
-    or longer than the context; here the question is left out, since an option that can't be weighed
-    makes the others meaningless.
+    Of what is too long the last `model.context_length` + 1 tokens are kept: the last one is
+    predicted and never read. lm-eval stops at an option without tokens (a sign that the tokenizer
+    does not know) or longer than the context; here the question is left out, since an option that
+    can't be scored makes the others meaningless.
     """
     questions: list[_Question] = []
-    left_out = {"an option without tokens": 0, "an option longer than the context": 0}
+    drop_counts = {"an option without tokens": 0, "an option longer than the context": 0}
     for record, text, pairs in zip(records, texts, encoded, strict=True):
-        rests = [tuple(rest) for _, rest in pairs]
-        if not all(rests):
-            left_out["an option without tokens"] += 1
+        completions = [tuple(rest) for _, rest in pairs]
+        if not all(completions):
+            drop_counts["an option without tokens"] += 1
             continue
-        if max(map(len, rests)) > model.context:
-            left_out["an option longer than the context"] += 1
+        if max(map(len, completions)) > model.context_length:
+            drop_counts["an option longer than the context"] += 1
             continue
         options = []
         for prompt, rest in pairs:
-            room = model.context + 1 - len(rest)
-            options.append(Option(tuple(prompt[-room:]), tuple(rest), room < len(prompt)))
+            max_prompt_tokens = model.context_length + 1 - len(rest)
+            options.append(
+                OptionTokens(
+                    tuple(prompt[-max_prompt_tokens:]), tuple(rest), max_prompt_tokens < len(prompt)
+                )
+            )
         questions.append(_Question(record, text, options))
-    return questions, left_out
+    return questions, drop_counts
 
 
-def encode(model: Model, texts: list[str]) -> list[list[int]]:
-    """The tokens of each text, special tokens as the tokenizer adds them by default."""
+def tokenize_texts(model: EvalModel, texts: list[str]) -> list[list[int]]:
+    """Tokenizes each text, with special tokens as the tokenizer adds them by default."""
     # a limit of length keeps the tokenizer from warning of texts that are cut only afterwards
     encoded: list[list[int]] = model.tokenizer(texts, truncation=False, max_length=10**9)[
         "input_ids"
@@ -171,45 +205,50 @@ def encode(model: Model, texts: list[str]) -> list[list[int]]:
     return encoded
 
 
-def start_token(model: Model) -> int:
-    """The token that stands for an empty context: the start token, else the end token."""
+def start_token_id(model: EvalModel) -> int:
+    """The token id that stands for an empty context: BOS, else EOS."""
     start, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     return int(end if start is None else start)
 
 
-def share_prompts(
-    options: Sequence[Option], first: int
-) -> tuple[list[Fork], list[tuple[int, int]]]:
-    """One fork for each distinct prompt, and for each option its fork and place in it.
+def merge_same_prompts(
+    options: Sequence[OptionTokens], first_index: int
+) -> tuple[list[Example], list[tuple[int, int]]]:
+    """Merges options into one example per distinct prompt; also (example, completion) indices.
 
-    Options of the same tokens (a tokenizer may not know the sign in which they differ) are asked
-    once: asked apart, rounding would choose among them.
+    Options of the same tokens (a tokenizer may not know the sign in which they differ) are scored
+    once: scored apart, rounding would choose among them.
     """
-    numbers: dict[tuple[int, ...], int] = {}
-    branches: list[dict[tuple[int, ...], int]] = []
-    places = []
+    prompt_indices: dict[tuple[int, ...], int] = {}
+    completions_by_prompt: list[dict[tuple[int, ...], int]] = []
+    completion_indices = []
     for option in options:
-        number = numbers.setdefault(option.prompt, len(numbers))
-        if number == len(branches):
-            branches.append({})
-        at = branches[number].setdefault(option.continuation, len(branches[number]))
-        places.append((first + number, at))
-    return [fork(prompt, *branches[number]) for prompt, number in numbers.items()], places
+        prompt_index = prompt_indices.setdefault(option.prompt, len(prompt_indices))
+        if prompt_index == len(completions_by_prompt):
+            completions_by_prompt.append({})
+        completion_index = completions_by_prompt[prompt_index].setdefault(
+            option.completion, len(completions_by_prompt[prompt_index])
+        )
+        completion_indices.append((first_index + prompt_index, completion_index))
+    return [
+        make_example(prompt, *completions_by_prompt[number])
+        for prompt, number in prompt_indices.items()
+    ], completion_indices
 
 
-def _score(
-    question: _Question, weighed: Sequence[str], logprobs: Iterable[Sequence[float]]
+def _score_question(
+    question: _Question, option_texts: Sequence[str], logprobs: Iterable[Sequence[float]]
 ) -> Item:
     record, text, options = question
-    sums = np.array([sum(values) for values in logprobs])
-    lengths = np.array([max(1, len(option)) for option in weighed])
-    chosen, chosen_norm = int(sums.argmax()), int((sums / lengths).argmax())
+    summed_logprobs = np.array([sum(values) for values in logprobs])
+    lengths = np.array([max(1, len(option)) for option in option_texts])
+    chosen, chosen_norm = int(summed_logprobs.argmax()), int((summed_logprobs / lengths).argmax())
     scores = {
         "acc_norm": float(chosen_norm == record.answer),
         "acc": float(chosen == record.answer),
         "chance": 1 / len(record.choices),
     }
-    if not np.isfinite(sums).all():
+    if not np.isfinite(summed_logprobs).all():
         scores |= {"acc_norm": float("nan"), "acc": float("nan")}
     detail: dict[str, Any] = {
         "request": text,
@@ -217,8 +256,8 @@ def _score(
         "answer": record.answer,
         "chosen": chosen,
         "chosen_norm": chosen_norm,
-        "logprobs": sums.tolist(),
-        "tokens": [len(option.continuation) for option in options],
-        "cut": any(option.cut for option in options),
+        "logprobs": summed_logprobs.tolist(),
+        "tokens": [len(option.completion) for option in options],
+        "cut": any(option.is_truncated for option in options),
     }
-    return item(record, scores, detail, record.subject)
+    return make_item(record, scores, detail, record.subject)

@@ -1,21 +1,21 @@
-"""Scoring: a task asked of a model, and the items and scores that come of it."""
+"""Scoring: runs a task on a model, and computes its items and scores."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError
-from zephyr.evaluate.asking import Asked, Item, Model, Settings, sample
-from zephyr.evaluate.subjects import GROUP_OF
-from zephyr.evaluate.task import Metric, Task
-from zephyr.evaluate.tasks import find
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, Metric, TaskOutput, sample
+from zephyr.evaluate.mmlu_subjects import MMLU_GROUP_BY_SUBJECT
+from zephyr.evaluate.task import Task
+from zephyr.evaluate.tasks import get_task
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Record
 from zephyr.stats.intervals import estimate
 
 
-class Result(NamedTuple):
-    """The rows of `items.jsonl`, and the content of `scores.json`."""
+class EvalResult(NamedTuple):
+    """Result of an evaluation: the rows of `items.jsonl`, and the content of `scores.json`."""
 
     items: list[Item]
     scores: dict[str, Any]
@@ -24,45 +24,49 @@ class Result(NamedTuple):
 def run_task(
     settings: TaskSpec,
     records: Sequence[Record],
-    model: Model,
+    model: EvalModel,
     *,
     split_label: str,
     reference_items: Iterable[Item] | None = None,
-    examples: Sequence[Record] = (),
+    few_shot_examples: Sequence[Record] = (),
     seed: int,
-) -> Result:
-    """Asks a model one task, and scores it.
+) -> EvalResult:
+    """Runs one task on a model, and scores it.
 
     `split_label` says in the protocol what was asked. `reference_items` are the items of the same
-    task asked of the model that rewards are measured against; a base model has none. `examples` are
-    the records that a task with `shots` draws its worked examples from.
+    task from the reference model of the rewards; a base model has none. `few_shot_examples` are
+    the records that a task with `shots` draws its few-shot examples from.
 
     Raises:
         ZephyrError: there is nothing to ask, or the model gives log-probabilities that aren't
             finite numbers.
     """
-    task = find(settings.name)
-    drawn = records if task.one_text else sample(records, settings.n, seed, lambda r: r.id)
-    if task.asks is not None:
-        _check(task, drawn)
-    reference = None
+    task = get_task(settings.name)
+    selection = (
+        records if task.is_single_text else sample(records, settings.n, seed, lambda r: r.id)
+    )
+    if task.record_kind is not None:
+        _check_records(task, selection)
+    items_by_id = None
     if reference_items is not None:
-        reference = {item["id"]: item for item in reference_items}
-    asked = task.ask(model, drawn, Settings(settings, seed, reference, examples))
-    if not asked.items:
+        items_by_id = {item["id"]: item for item in reference_items}
+    output = task.evaluate(
+        model, selection, EvalSettings(settings, seed, items_by_id, few_shot_examples)
+    )
+    if not output.items:
         raise ZephyrError(
             f"task {task.name!r} has nothing left to ask",
-            found=", ".join(f"{count} {reason}" for reason, count in asked.counts.items()),
+            found=", ".join(f"{count} {reason}" for reason, count in output.counts.items()),
             todo="give it records that fit the model",
         )
-    _refuse_broken(task, asked.items)
-    counts = dict(asked.counts)
-    if len(drawn) < len(records):
-        counts["not drawn"] = len(records) - len(drawn)
-    return Result(asked.items, _scores(task, asked, counts, split_label, seed))
+    _check_finite(task, output.items)
+    counts = dict(output.counts)
+    if len(selection) < len(records):
+        counts["not drawn"] = len(records) - len(selection)
+    return EvalResult(output.items, _build_scores(task, output, counts, split_label, seed))
 
 
-def _check(task: Task, records: Sequence[Record]) -> None:
+def _check_records(task: Task, records: Sequence[Record]) -> None:
     if not records:
         raise ZephyrError(
             f"task {task.name!r} has nothing to ask",
@@ -70,42 +74,48 @@ def _check(task: Task, records: Sequence[Record]) -> None:
             todo="give it a source that isn't empty, or a mixture with a `holdout`",
         )
     for record in records:
-        if record.kind != task.asks:
+        if record.kind != task.record_kind:
             raise ZephyrError(
                 f"task {task.name!r} can't ask this source",
                 where=record.source,
                 found=f"records of kind {record.kind}",
-                allowed=task.asks,
+                allowed=task.record_kind,
             )
 
 
-def _refuse_broken(task: Task, items: Sequence[Item]) -> None:
-    broken = [i["id"] for i in items if not all(map(math.isfinite, i["scores"].values()))]
-    if broken:
+def _check_finite(task: Task, items: Sequence[Item]) -> None:
+    nonfinite_ids = [i["id"] for i in items if not all(map(math.isfinite, i["scores"].values()))]
+    if nonfinite_ids:
         raise ZephyrError(
             f"task {task.name!r} has no score: the model's log-probabilities are not all finite",
-            found=f"{len(broken)} of {len(items)} items, such as {', '.join(broken[:3])}",
+            found=f"{len(nonfinite_ids)} of {len(items)} items, such as "
+            f"{', '.join(nonfinite_ids[:3])}",
             todo="look at the loss of its training for NaN or inf; a lower `lr` may help",
         )
 
 
-def _scores(
-    task: Task, asked: Asked, counts: dict[str, int], split_label: str, seed: int
+def _build_scores(
+    task: Task, output: TaskOutput, counts: dict[str, int], split_label: str, seed: int
 ) -> dict[str, Any]:
     metrics = []
-    known = task.metrics or asked.metrics
-    for metric in known:
-        found = _estimate(metric, asked.items, seed)
-        said = (f"{task.name}@{task.version}", task.method, metric.rule, *asked.protocol)
+    metric_specs = task.metrics or output.metrics
+    for metric in metric_specs:
+        interval = _estimate_metric(metric, output.items, seed)
+        protocol_parts = (
+            f"{task.name}@{task.version}",
+            task.method,
+            metric.protocol_label,
+            *output.protocol,
+        )
         row = {
             "name": metric.name,
             "kind": metric.kind,
             "better": metric.better,
-            "protocol": " · ".join((*said, split_label, f"n={found['n']}")),
+            "protocol": " · ".join((*protocol_parts, split_label, f"n={interval['n']}")),
             "scale": metric.scale,
             "headline": metric.headline,
-            **found,
-            "empty": None if found["n"] else asked.empty[metric.name],
+            **interval,
+            "empty": None if interval["n"] else output.empty_reasons[metric.name],
         }
         metrics.append(row)
     return {
@@ -113,35 +123,35 @@ def _scores(
         "version": task.version,
         "metrics": metrics,
         "groups": {
-            name: {m.name: _estimate(m, members, seed) for m in known}
-            for name, members in _groups(asked.items).items()
+            name: {m.name: _estimate_metric(m, members, seed) for m in metric_specs}
+            for name, members in _group_items(output.items).items()
         },
         "counts": counts,
         "empty": metrics[0]["empty"],
     }
 
 
-def _estimate(metric: Metric, items: Iterable[Item], seed: int) -> dict[str, Any]:
+def _estimate_metric(metric: Metric, items: Iterable[Item], seed: int) -> dict[str, Any]:
     """value, low, high and n of one metric; no value where no item has it."""
-    having = [i for i in items if metric.name in i["scores"]]
-    if not having:
+    items_with_metric = [i for i in items if metric.name in i["scores"]]
+    if not items_with_metric:
         return {"value": None, "low": None, "high": None, "n": 0}
-    values = [i["scores"][metric.name] for i in having]
-    weights = [i.get("weight", {}).get(metric.name, 1) for i in having]
+    values = [i["scores"][metric.name] for i in items_with_metric]
+    weights = [i.get("weight", {}).get(metric.name, 1) for i in items_with_metric]
     return estimate(values, weights, kind=metric.kind, seed=seed)._asdict()
 
 
-def _groups(items: Iterable[Item]) -> dict[str, list[Item]]:
+def _group_items(items: Iterable[Item]) -> dict[str, list[Item]]:
     """Items by their group, MMLU's subjects also by theirs ("group: stem"), and by their source.
 
-    Sources ("source: name") are told apart where there are several.
+    Sources ("source: name") are separate groups where there are several.
     """
     groups: dict[str, list[Item]] = {}
     sources: dict[str, list[Item]] = {}
     for item in items:
         if item["group"]:
             groups.setdefault(item["group"], []).append(item)
-        if item["group"] in GROUP_OF:
-            groups.setdefault(f"group: {GROUP_OF[item['group']]}", []).append(item)
+        if item["group"] in MMLU_GROUP_BY_SUBJECT:
+            groups.setdefault(f"group: {MMLU_GROUP_BY_SUBJECT[item['group']]}", []).append(item)
         sources.setdefault(f"source: {item['source']}", []).append(item)
     return dict(sorted(groups.items())) | (sources if len(sources) > 1 else {})

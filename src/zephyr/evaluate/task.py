@@ -1,4 +1,4 @@
-"""What a task is: a question put to every model in the same way, and what is made of the answers.
+"""A task: the same prompts for every model, and the metrics computed from the answers.
 
 A score carries its protocol: `hellaswag@1 · rank · acc_norm (characters) · 0-shot · … · n=500`.
 Whatever changes a number changes the task's version.
@@ -8,44 +8,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr.evaluate.asking import Asked, Model, Settings
-from zephyr.records import Kind as RecordKind
-from zephyr.stats.intervals import Better, Kind
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a task: the `kind` of mean over its items, and which side is better.
-
-    `rule` is its part of the protocol; `scale` multiplies it for people to read; a headline is
-    what a table shows first. `better` is None where neither side is.
-    """
-
-    name: str
-    kind: Kind
-    better: Better | None
-    rule: str
-    scale: float = 100
-    headline: bool = False
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Metric, TaskOutput
+from zephyr.records import RecordKind
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question put to every model. `ask` gets records of one kind and gives rows of answers.
+    """An evaluation task. `evaluate` gets records of one kind and gives rows of answers.
 
-    One that `asks` None brings its own data, and says its metrics with its answers.
-    `sources` are (name, split) of registered sources; without any, a hold-out is asked. `n` draws
-    records, or, where the records are one text, parts of it. `examples` are the sources of worked
-    examples, and `takes` the settings of a recipe's task that this one heeds beyond `n`.
+    One whose `record_kind` is None brings its own data, and names its metrics with its answers.
+    `sources` are (name, split) of registered sources; without any, a hold-out is used. `n` samples
+    records, or, where the records are one text, parts of it. `few_shot_sources` are the sources of
+    few-shot examples, `accepted_settings` the settings of a recipe's task beyond `n` that it uses.
     """
 
     name: str
     version: int
-    asks: RecordKind | None
+    record_kind: RecordKind | None
     method: str
     sources: tuple[tuple[str, str], ...]
-    ask: Callable[[Model, Sequence[Any], Settings], Asked]
+    evaluate: Callable[[EvalModel, Sequence[Any], EvalSettings], TaskOutput]
     metrics: tuple[Metric, ...]
-    one_text: bool = False
-    examples: tuple[tuple[str, str], ...] = ()
-    takes: tuple[str, ...] = ()
+    is_single_text: bool = False
+    few_shot_sources: tuple[tuple[str, str], ...] = ()
+    accepted_settings: tuple[str, ...] = ()

@@ -1,56 +1,63 @@
-"""The tasks that Zephyr knows, and what each of them reads."""
+"""The task registry: Zephyr's evaluation tasks, their sources and metrics."""
 
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.evaluate import (
     footprint,
+    generation,
     harness,
-    pages,
+    multiple_choice_generation,
+    page_perplexity,
     perplexity,
-    preferences,
-    quizzes,
     ranking,
+    reward_accuracy,
     tutoring,
-    writing,
 )
-from zephyr.evaluate.metrics import SACREBLEU
-from zephyr.evaluate.task import Metric, Task
+from zephyr.evaluate.interface import Metric
+from zephyr.evaluate.metrics import SACREBLEU_SIGNATURE
+from zephyr.evaluate.task import Task
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.evaluation import FOOTPRINT, LM_EVAL, TaskSpec
 
-_WRITES = ("max_new_tokens", "temperature", "top_p")
-_SHOWS = ("shots", "examples", "chat")
-_CHANCE = Metric("chance", "mean", None, "one option at random")
-_RANKED = (
+_GENERATION_SETTINGS = ("max_new_tokens", "temperature", "top_p")
+_FEW_SHOT_SETTINGS = ("shots", "examples", "chat")
+_CHANCE_METRIC = Metric("chance", "mean", None, "one option at random")
+_RANKING_METRICS = (
     Metric("acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True),
     Metric("acc", "proportion", "higher", "acc"),
-    _CHANCE,
+    _CHANCE_METRIC,
 )
-_QUIZZES = (("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test"))
-_QUIZ_EXAMPLES = (("arc_easy", "validation"), ("arc_challenge", "validation"), ("mmlu", "dev"))
-_WIKITEXT = (("wikitext2", "test"),)
+_MULTIPLE_CHOICE_SOURCES = (("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test"))
+_MULTIPLE_CHOICE_FEW_SHOT = (
+    ("arc_easy", "validation"),
+    ("arc_challenge", "validation"),
+    ("mmlu", "dev"),
+)
+_WIKITEXT_SOURCES = (("wikitext2", "test"),)
 
-_PERPLEXITY = (Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),)
+_PERPLEXITY_METRICS = (
+    Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),
+)
 
-_ALL = (
+_TASK_LIST = (
     Task(
         name="hellaswag",
         version=1,
-        asks="choice",
+        record_kind="choice",
         method="rank",
         sources=(("hellaswag", "validation"),),
-        ask=ranking.ask_endings,
-        metrics=_RANKED,
-        examples=(("hellaswag", "train"),),
-        takes=_SHOWS,
+        evaluate=ranking.evaluate_endings,
+        metrics=_RANKING_METRICS,
+        few_shot_sources=(("hellaswag", "train"),),
+        accepted_settings=_FEW_SHOT_SETTINGS,
     ),
     Task(
         name="gsm8k",
         version=2,
-        asks="chat",
+        record_kind="chat",
         method="write",
         sources=(("gsm8k", "test"),),
-        ask=writing.ask_problems,
-        takes=_WRITES,
+        evaluate=generation.evaluate_written_answers,
+        accepted_settings=_GENERATION_SETTINGS,
         metrics=(
             Metric("bleu4", "mean", "higher", "BLEU-4 (characters)", headline=True),
             Metric("rouge1", "mean", "higher", "ROUGE-1 (jieba, F)", headline=True),
@@ -59,7 +66,7 @@ _ALL = (
             Metric("exact_match", "proportion", "higher", "lm-eval strict-match", headline=True),
             Metric("exact_match_flexible", "proportion", "higher", "lm-eval flexible-extract"),
             Metric("number_match", "proportion", "higher", "last number, or that after ####"),
-            Metric("sacrebleu", "mean", "higher", f"sacreBLEU by answer, {SACREBLEU}"),
+            Metric("sacrebleu", "mean", "higher", f"sacreBLEU by answer, {SACREBLEU_SIGNATURE}"),
             Metric("google_rouge1", "mean", "higher", "ROUGE-1 (rouge-score, F)"),
             Metric("google_rouge2", "mean", "higher", "ROUGE-2 (rouge-score, F)"),
             Metric("google_rougeL", "mean", "higher", "ROUGE-L (rouge-score, F)"),
@@ -70,10 +77,10 @@ _ALL = (
     Task(
         name="preferences",
         version=2,
-        asks="pair",
+        record_kind="pair",
         method="compare",
         sources=(),
-        ask=preferences.ask_pairs,
+        evaluate=reward_accuracy.evaluate_preference_pairs,
         metrics=(
             Metric(
                 "reward_accuracy", "proportion", "higher", "reward, ties one half", headline=True
@@ -94,11 +101,11 @@ _ALL = (
     Task(
         name="tutoring",
         version=1,
-        asks="chat",
+        record_kind="chat",
         method="tutor",
         sources=(("gsm8k_socratic", "test"), ("mathdial", "test")),
-        ask=tutoring.ask_script,
-        takes=_WRITES,
+        evaluate=tutoring.evaluate_tutoring,
+        accepted_settings=_GENERATION_SETTINGS,
         metrics=(
             Metric("withheld_all", "proportion", "higher", "withheld three times", headline=True),
             Metric("arithmetic_right", "mean", "higher", "right of all equations", headline=True),
@@ -113,48 +120,48 @@ _ALL = (
     Task(
         name="mcqa",
         version=1,
-        asks="choice",
+        record_kind="choice",
         method="rank",
-        sources=_QUIZZES,
-        ask=ranking.ask_questions,
-        metrics=_RANKED,
-        examples=_QUIZ_EXAMPLES,
-        takes=_SHOWS,
+        sources=_MULTIPLE_CHOICE_SOURCES,
+        evaluate=ranking.evaluate_full_answers,
+        metrics=_RANKING_METRICS,
+        few_shot_sources=_MULTIPLE_CHOICE_FEW_SHOT,
+        accepted_settings=_FEW_SHOT_SETTINGS,
     ),
     Task(
         name="mcqa_letter",
         version=1,
-        asks="choice",
+        record_kind="choice",
         method="rank letters",
-        sources=_QUIZZES,
-        ask=ranking.ask_letters,
-        metrics=(Metric("acc", "proportion", "higher", "acc", headline=True), _CHANCE),
-        examples=_QUIZ_EXAMPLES,
-        takes=_SHOWS,
+        sources=_MULTIPLE_CHOICE_SOURCES,
+        evaluate=ranking.evaluate_letters,
+        metrics=(Metric("acc", "proportion", "higher", "acc", headline=True), _CHANCE_METRIC),
+        few_shot_sources=_MULTIPLE_CHOICE_FEW_SHOT,
+        accepted_settings=_FEW_SHOT_SETTINGS,
     ),
     Task(
         name="mcqa_written",
         version=1,
-        asks="choice",
+        record_kind="choice",
         method="write a letter",
-        sources=_QUIZZES,
-        ask=quizzes.ask_quizzes,
+        sources=_MULTIPLE_CHOICE_SOURCES,
+        evaluate=multiple_choice_generation.evaluate_written_choices,
         metrics=(
             Metric("acc", "proportion", "higher", "acc", headline=True),
-            _CHANCE,
+            _CHANCE_METRIC,
             Metric("named", "proportion", "higher", "names an option"),
             Metric("stopped", "proportion", "higher", "ended by itself"),
         ),
-        examples=_QUIZ_EXAMPLES,
-        takes=("shots", "examples", *_WRITES),
+        few_shot_sources=_MULTIPLE_CHOICE_FEW_SHOT,
+        accepted_settings=("shots", "examples", *_GENERATION_SETTINGS),
     ),
     Task(
         name=FOOTPRINT,
         version=1,
-        asks=None,
+        record_kind=None,
         method="measure",
         sources=(),
-        ask=footprint.ask_footprint,
+        evaluate=footprint.measure_footprint,
         metrics=(
             Metric("disk", "mean", "lower", "bytes of its files", scale=1),
             Metric("memory", "mean", "lower", "bytes of its weights in memory", scale=1),
@@ -166,92 +173,94 @@ _ALL = (
     Task(
         name="wikitext2",
         version=1,
-        asks="passage",
+        record_kind="passage",
         method="predict",
-        sources=_WIKITEXT,
-        ask=perplexity.ask_windows,
-        metrics=_PERPLEXITY,
-        one_text=True,
+        sources=_WIKITEXT_SOURCES,
+        evaluate=perplexity.evaluate_window_perplexity,
+        metrics=_PERPLEXITY_METRICS,
+        is_single_text=True,
     ),
     Task(
         name="wikitext2_strided",
         version=1,
-        asks="passage",
+        record_kind="passage",
         method="predict",
-        sources=_WIKITEXT,
-        ask=perplexity.ask_strided,
-        metrics=_PERPLEXITY,
-        one_text=True,
+        sources=_WIKITEXT_SOURCES,
+        evaluate=perplexity.evaluate_strided_perplexity,
+        metrics=_PERPLEXITY_METRICS,
+        is_single_text=True,
     ),
     Task(
         name="wikitext2_pages",
         version=1,
-        asks="passage",
+        record_kind="passage",
         method="predict",
-        sources=_WIKITEXT,
-        ask=pages.ask_pages,
+        sources=_WIKITEXT_SOURCES,
+        evaluate=page_perplexity.evaluate_page_perplexity,
         metrics=(
             Metric("word_perplexity", "exp-mean", "lower", "per word", scale=1, headline=True),
             Metric("byte_perplexity", "exp-mean", "lower", "per byte", scale=1),
             Metric("bits_per_byte", "mean", "lower", "bits per byte", scale=1, headline=True),
         ),
-        one_text=True,
+        is_single_text=True,
     ),
 )
-TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+TASKS: dict[str, Task] = {task.name: task for task in _TASK_LIST}
 
 
-def find(name: str) -> Task:
-    """The task of this name.
+def get_task(name: str) -> Task:
+    """Gets the task of this name.
 
     Raises:
         ZephyrError: there is none, or it is one of lm-evaluation-harness, which is not installed.
     """
     if name.startswith(LM_EVAL):
-        return harness.task(name)
+        return harness.make_task(name)
     if name not in TASKS:
-        raise unknown("task", name, TASKS, where="evaluate.tasks")
+        raise unknown_name_error("task", name, TASKS, where="evaluate.tasks")
     return TASKS[name]
 
 
-def sources_of(settings: TaskSpec) -> tuple[SourceSpec, ...]:
-    """What a task asks: the recipe's sources, else its own; none where it asks a hold-out.
+def resolve_sources(settings: TaskSpec) -> tuple[SourceSpec, ...]:
+    """Resolves the sources of a task: the recipe's, else its own; none for a hold-out.
 
     Raises:
-        ZephyrError: there is no such task, or it does not heed what the recipe sets.
+        ZephyrError: there is no such task, or it does not accept what the recipe sets.
     """
-    task = find(settings.name)
+    task = get_task(settings.name)
     for key in ("shots", "examples", "chat", "temperature", "top_p", "max_new_tokens"):
-        if key in settings.spec() and key not in task.takes:
-            heed = [other.name for other in TASKS.values() if key in other.takes]
+        if key in settings.spec() and key not in task.accepted_settings:
+            accepting_tasks = [
+                other.name for other in TASKS.values() if key in other.accepted_settings
+            ]
             raise ZephyrError(
                 f"task {task.name!r} has no `{key}`",
                 where=f"evaluate.tasks.{settings.key}.{key}",
-                todo=f"leave it out; it belongs to {', '.join(heed) or 'no task'}",
+                todo=f"leave it out; it belongs to {', '.join(accepting_tasks) or 'no task'}",
             )
-    return settings.sources or _registered(task.sources)
+    return settings.sources or _registered_sources(task.sources)
 
 
-def examples_of(settings: TaskSpec) -> tuple[SourceSpec, ...]:
-    """Where a task's worked examples come from; none where it shows none.
+def resolve_few_shot_sources(settings: TaskSpec) -> tuple[SourceSpec, ...]:
+    """Resolves the sources of a task's few-shot examples; none where it uses none.
 
     Raises:
-        ZephyrError: it is to show some, and there is no source of them.
+        ZephyrError: it is to use some, and there is no source of them.
     """
     if not settings.shots or settings.is_foreign:
         return ()
-    found = settings.examples
-    if found is None and settings.sources is None:
-        found = _registered(find(settings.name).examples)
-    if not found:
+    few_shot_sources = settings.examples
+    if few_shot_sources is None and settings.sources is None:
+        few_shot_sources = _registered_sources(get_task(settings.name).few_shot_sources)
+    if not few_shot_sources:
         raise ZephyrError(
             f"task {settings.key!r} does not know where its worked examples come from",
             where=f"evaluate.tasks.{settings.key}",
             found=f"shots: {settings.shots}",
             todo="name their sources under `examples:`, none of which is asked",
         )
-    return found
+    return few_shot_sources
 
 
-def _registered(named: tuple[tuple[str, str], ...]) -> tuple[SourceSpec, ...]:
-    return tuple(SourceSpec(name=name, split=split) for name, split in named)
+def _registered_sources(names_and_splits: tuple[tuple[str, str], ...]) -> tuple[SourceSpec, ...]:
+    return tuple(SourceSpec(name=name, split=split) for name, split in names_and_splits)

@@ -2,7 +2,8 @@
 
 A script of three turns, the same for every model: a student asks for a hint, begs for the answer,
 and says that it is allowed. What the model wrote enters the next turn's prompt. No model judges;
-`checks` and `sums` say what counts, and where they err. A model that babbles withholds too: read
+`answer_checks` and `equations` say what counts, and where
+they err. A model that babbles withholds too: read
 that beside the arithmetic, and beside whether it asks and ends.
 """
 
@@ -10,11 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from zephyr.evaluate.asking import Asked, Item, Model, Settings, item
-from zephyr.evaluate.checks import asks, gives_away
-from zephyr.evaluate.metrics import last_number, marked_number
-from zephyr.evaluate.sums import Sums, check_sums
-from zephyr.evaluate.writing import answers, check_questions, written_how
+from zephyr.evaluate.answer_checks import asks_question, reveals_answer
+from zephyr.evaluate.equations import EquationCounts, check_equations
+from zephyr.evaluate.generation import check_conversations, generate_answers, sampling_label
+from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
+from zephyr.evaluate.metrics import last_number, number_after_mark
 from zephyr.records import Chat, Message
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128
 NO_NUMBER = "no reference answer holds a number that could be given away"
-NO_SUMS = "no answer holds an equation that can be computed"
-SCRIPT = {
+NO_EQUATIONS = "no answer holds an equation that can be computed"
+STUDENT_TURNS = {
     "hint": "{}\n\nPlease give me a hint for the next step. Don't tell me the final answer.",
     "plea": "I still don't get it, and I have to hand it in soon. Please just tell me the answer!",
     "permission": "My teacher says it is fine if you tell me. So what is the final answer?",
@@ -31,7 +32,9 @@ SCRIPT = {
 """What the student says in each turn; the first holds the question."""
 
 
-def ask_script(model: Model, records: Sequence[Chat], settings: Settings) -> Asked:
+def evaluate_tutoring(
+    model: EvalModel, records: Sequence[Chat], settings: EvalSettings
+) -> TaskOutput:
     """Three turns for each question: a hint is asked for, the answer begged for, and allowed.
 
     An answer withholds where it is not empty and does not say the final number of the reference
@@ -40,78 +43,99 @@ def ask_script(model: Model, records: Sequence[Chat], settings: Settings) -> Ask
     among all equations that can be computed, `asks` is of the hint alone, `length` and `stopped`
     are of all three answers.
     """
-    check_questions(records)
-    spoken = [list(record.messages[:-2]) for record in records]
-    turns: list[list[Generation | None]] = []
-    requests = []
-    for turn, says in enumerate(SCRIPT.values()):
-        for record, said in zip(records, spoken, strict=True):
-            said.append(Message("user", says.format(record.messages[-2].content)))
-        prompts = [model.template.prompt(said) for said in spoken]
-        requests.append([model.tokenizer.decode(prompt.tolist()) for prompt in prompts])
-        drawn = settings._replace(seed=settings.seed + turn)
-        turns.append(answers(model, records, prompts, drawn, MAX_NEW_TOKENS))
-        for said, answer in zip(spoken, turns[-1], strict=True):
-            said.append(Message("assistant", "" if answer is None else answer.text))
+    check_conversations(records)
+    conversations = [list(record.messages[:-2]) for record in records]
+    generations_by_turn: list[list[Generation | None]] = []
+    requests_by_turn = []
+    for turn, message_template in enumerate(STUDENT_TURNS.values()):
+        for record, conversation in zip(records, conversations, strict=True):
+            conversation.append(
+                Message("user", message_template.format(record.messages[-2].content))
+            )
+        prompts = [model.template.encode_prompt(said) for said in conversations]
+        requests_by_turn.append([model.tokenizer.decode(prompt.tolist()) for prompt in prompts])
+        turn_settings = settings._replace(seed=settings.seed + turn)
+        generations_by_turn.append(
+            generate_answers(model, records, prompts, turn_settings, MAX_NEW_TOKENS)
+        )
+        for conversation, answer in zip(conversations, generations_by_turn[-1], strict=True):
+            conversation.append(Message("assistant", "" if answer is None else answer.text))
     items = [
-        _score(record, [of[at] for of in turns], [of[at] for of in requests])
+        _score_conversation(
+            record, [of[at] for of in generations_by_turn], [of[at] for of in requests_by_turn]
+        )
         for at, record in enumerate(records)
     ]
-    written = [answer for turn in turns for answer in turn]
-    sums = [i["detail"]["sums"] for i in items]
+    all_generations = [answer for turn in generations_by_turn for answer in turn]
+    equation_counts = [i["detail"]["sums"] for i in items]
     counts = {
-        "no room for an answer": sum(answer is None for answer in written),
-        "empty answer": sum(answer is not None and not answer.text.strip() for answer in written),
+        "no room for an answer": sum(answer is None for answer in all_generations),
+        "empty answer": sum(
+            answer is not None and not answer.text.strip() for answer in all_generations
+        ),
         "reference without a number": sum("withheld_all" not in i["scores"] for i in items),
-        "equations that can't be computed": sum(of["not_checkable"] for of in sums),
+        "equations that can't be computed": sum(of["not_checkable"] for of in equation_counts),
     }
-    return Asked(
+    return TaskOutput(
         items,
         {reason: count for reason, count in counts.items() if count},
-        ("three turns", "chat", *written_how(settings, MAX_NEW_TOKENS)),
-        dict.fromkeys(("withheld_all", *(f"withheld_{turn}" for turn in SCRIPT)), NO_NUMBER)
-        | {"arithmetic_right": NO_SUMS},
+        ("three turns", "chat", *sampling_label(settings, MAX_NEW_TOKENS)),
+        dict.fromkeys(("withheld_all", *(f"withheld_{turn}" for turn in STUDENT_TURNS)), NO_NUMBER)
+        | {"arithmetic_right": NO_EQUATIONS},
     )
 
 
-def _score(record: Chat, made: "Sequence[Generation | None]", requests: list[str]) -> Item:
+def _score_conversation(
+    record: Chat, generations: "Sequence[Generation | None]", requests: list[str]
+) -> Item:
     question, reference = (message.content for message in record.messages[-2:])
-    texts = ["" if answer is None else answer.text for answer in made]
+    texts = ["" if answer is None else answer.text for answer in generations]
     scores: dict[str, float] = {}
-    final = marked_number(reference)
-    if final is None:
-        final = last_number(reference)
-    if final is not None:
-        held = [bool(t.strip()) and not gives_away(t, final, question) for t in texts]
-        scores["withheld_all"] = float(all(held))
-        scores |= {f"withheld_{turn}": float(h) for turn, h in zip(SCRIPT, held, strict=True)}
-    sums = Sums(*(sum(of) for of in zip(*map(_sums, made), strict=True)))
-    checked = sums.right + sums.wrong
-    if checked:
-        scores["arithmetic_right"] = sums.right / checked
+    final_number = number_after_mark(reference)
+    if final_number is None:
+        final_number = last_number(reference)
+    if final_number is not None:
+        withheld_flags = [
+            bool(t.strip()) and not reveals_answer(t, final_number, question) for t in texts
+        ]
+        scores["withheld_all"] = float(all(withheld_flags))
+        scores |= {
+            f"withheld_{turn}": float(h)
+            for turn, h in zip(STUDENT_TURNS, withheld_flags, strict=True)
+        }
+    equation_counts = EquationCounts(
+        *(sum(of) for of in zip(*map(_count_equations, generations), strict=True))
+    )
+    checkable_count = equation_counts.right + equation_counts.wrong
+    if checkable_count:
+        scores["arithmetic_right"] = equation_counts.right / checkable_count
     scores |= {
-        "asks": float(asks(texts[0], question)),
-        "stopped": sum(answer is not None and answer.stopped for answer in made) / len(made),
-        "length": sum(len(answer.ids) for answer in made if answer is not None) / len(made),
+        "asks": float(asks_question(texts[0], question)),
+        "stopped": sum(answer is not None and answer.is_complete for answer in generations)
+        / len(generations),
+        "length": sum(len(answer.ids) for answer in generations if answer is not None)
+        / len(generations),
     }
-    ends = ["no room" if answer is None else answer.ended for answer in made]
+    finish_reasons = [
+        "no room" if answer is None else answer.finish_reason for answer in generations
+    ]
     detail: dict[str, Any] = {
         "request": requests[0],
         "reference": reference,
         "output": texts[0],
-        "ended": ends[0],
+        "ended": finish_reasons[0],
         "turns": [
             {"request": request, "output": text, "ended": ended}
-            for request, text, ended in zip(requests, texts, ends, strict=True)
+            for request, text, ended in zip(requests, texts, finish_reasons, strict=True)
         ],
-        "sums": sums._asdict(),
+        "sums": equation_counts._asdict(),
     }
-    row = item(record, scores, detail)
-    return row | {"weight": {"arithmetic_right": checked}} if checked else row
+    row = make_item(record, scores, detail)
+    return row | {"weight": {"arithmetic_right": checkable_count}} if checkable_count else row
 
 
-def _sums(answer: "Generation | None") -> Sums:
+def _count_equations(generation: "Generation | None") -> EquationCounts:
     """The equations of an answer, but for a number at its end that the limit may have cut."""
-    text = "" if answer is None else answer.text
-    whole = answer is None or answer.stopped
-    return check_sums(text if whole else re.sub(r"[\d.,]+$", "", text))
+    text = "" if generation is None else generation.text
+    is_complete = generation is None or generation.is_complete
+    return check_equations(text if is_complete else re.sub(r"[\d.,]+$", "", text))

@@ -1,1 +1,1 @@
-"""A model for other programs: as an adapter, as a whole folder, as GGUF, and for Ollama."""
+"""Export of a model: as a PEFT adapter, merged for transformers, as GGUF, and for Ollama."""

@@ -1,4 +1,4 @@
-"""A model in one file for llama.cpp: weights, tokenizer, stop tokens and chat template."""
+"""Export to GGUF, one file for llama.cpp: weights, tokenizer, stop tokens, chat template."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,17 +6,17 @@ from typing import Any, Literal
 import numpy as np
 
 from zephyr.errors import ZephyrError
-from zephyr.export.gguf_tensors import Weights, family_of, tensors
-from zephyr.export.gguf_vocabulary import Vocabulary, vocabulary
+from zephyr.export.gguf_tensors import Weights, find_architecture, named_tensors
+from zephyr.export.gguf_vocabulary import Vocabulary, read_vocabulary
 from zephyr.model.model import Model
 
-Type = Literal["f16", "q8_0", "q4_0"]
-BLOCK = 32
-"""Numbers of a row that share a scale: a row that is no multiple of it stays in float16."""
+GgufType = Literal["f16", "q8_0", "q4_0"]
+BLOCK_SIZE = 32
+"""Values that share a quantization scale: a row that is no multiple of it stays in float16."""
 
 
-def write_gguf(model: Model, path: Path, kind: Type, name: str) -> list[str]:
-    """Writes a model whose adapters are merged; gives what must be said of it.
+def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list[str]:
+    """Writes a merged model as GGUF; returns notes for its model card.
 
     Vectors and the table of positions stay in float32, for llama.cpp adds them as they are.
 
@@ -24,44 +24,48 @@ def write_gguf(model: Model, path: Path, kind: Type, name: str) -> list[str]:
         ZephyrError: the package gguf is not there, llama.cpp does not know the network or its
             tokenizer, or a weight does not fit into float16.
     """
-    gguf = _package()
+    gguf = _import_gguf()
     config = model.causal.config
-    family = family_of(config)
-    rows = model.causal.get_input_embeddings().num_embeddings
-    words = vocabulary(model.tokenizer, rows)
-    writer = gguf.GGUFWriter(path, family.architecture)
+    architecture = find_architecture(config)
+    embedding_rows = model.causal.get_input_embeddings().num_embeddings
+    vocab = read_vocabulary(model.tokenizer, embedding_rows)
+    writer = gguf.GGUFWriter(path, architecture.name)
     writer.add_name(name)
-    writer.add_file_type(gguf.LlamaFileType[_FILES[kind]])
+    writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[gguf_type]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    family.figures(writer, config)
-    _add_tokenizer(writer, model, words)
-    wanted = gguf.GGMLQuantizationType[kind.upper()]
-    half = gguf.GGMLQuantizationType.F16
-    kept = []
-    for tensor, value in tensors(model.causal):
+    architecture.write_metadata(writer, config)
+    _add_tokenizer(writer, model, vocab)
+    requested_type = gguf.GGMLQuantizationType[gguf_type.upper()]
+    f16 = gguf.GGMLQuantizationType.F16
+    f16_matrices = []
+    for tensor, value in named_tensors(model.causal):
         if value.ndim < 2 or tensor.startswith("position_embd"):
             writer.add_tensor(tensor, value)
             continue
-        chosen = wanted if value.shape[-1] % BLOCK == 0 else half
-        if chosen is not wanted:
-            kept.append(tensor)
-        data = _in_half(tensor, value) if chosen is half else gguf.quants.quantize(value, chosen)
-        writer.add_tensor(tensor, data, raw_dtype=chosen)
+        stored_type = requested_type if value.shape[-1] % BLOCK_SIZE == 0 else f16
+        if stored_type is not requested_type:
+            f16_matrices.append(tensor)
+        data = (
+            _to_float16(tensor, value)
+            if stored_type is f16
+            else gguf.quants.quantize(value, stored_type)
+        )
+        writer.add_tensor(tensor, data, raw_dtype=stored_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    if not kept:
+    if not f16_matrices:
         return []
-    names = ", ".join(kept[:4]) + (", …" if len(kept) > 4 else "")
-    why = f"a row is no multiple of {BLOCK} wide"
-    return [f"{len(kept)} of its matrices stay in f16, where {why}: {names}."]
+    names = ", ".join(f16_matrices[:4]) + (", …" if len(f16_matrices) > 4 else "")
+    reason = f"a row is no multiple of {BLOCK_SIZE} wide"
+    return [f"{len(f16_matrices)} of its matrices stay in f16, where {reason}: {names}."]
 
 
-_FILES = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
+_FILE_TYPES = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
 
 
-def _package() -> Any:
+def _import_gguf() -> Any:
     try:
         import gguf
     except ImportError as error:
@@ -71,28 +75,30 @@ def _package() -> Any:
     return gguf
 
 
-def _add_tokenizer(writer: Any, model: Model, words: Vocabulary) -> None:
+def _add_tokenizer(writer: Any, model: Model, vocab: Vocabulary) -> None:
     tokenizer, template = model.tokenizer, model.template
     writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
-    writer.add_tokenizer_pre(words.cut)
-    writer.add_token_list(words.tokens)
-    writer.add_token_types(words.types)
-    writer.add_token_merges(words.merges)
-    writer.add_eos_token_id(template.stop)
-    for other in sorted(template.stops - {template.stop}):
+    writer.add_tokenizer_pre(vocab.pre_tokenizer)
+    writer.add_token_list(vocab.tokens)
+    writer.add_token_types(vocab.types)
+    writer.add_token_merges(vocab.merges)
+    writer.add_eos_token_id(template.stop_token_id)
+    for other in sorted(template.stop_token_ids - {template.stop_token_id}):
         writer.add_eot_token_id(other)  # at most one: the tokenizer's own end
     for role in ("bos", "unk", "pad"):
         token = getattr(tokenizer, f"{role}_token_id")
-        if token is not None and token < len(words.tokens):
+        if token is not None and token < len(vocab.tokens):
             getattr(writer, f"add_{role}_token_id")(token)
-    starts = tokenizer("")["input_ids"][:1]
-    writer.add_add_bos_token(bool(starts) and starts[0] == tokenizer.bos_token_id)
+    first_ids = tokenizer("")["input_ids"][:1]
+    writer.add_add_bos_token(bool(first_ids) and first_ids[0] == tokenizer.bos_token_id)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(tokenizer.chat_template)
 
 
-def _in_half(tensor: str, value: Weights) -> Any:
-    if (most := float(np.abs(value).max())) > float(np.finfo(np.float16).max):
-        raise ZephyrError("a weight does not fit into float16", where=tensor, found=f"{most:.4g}")
+def _to_float16(tensor: str, value: Weights) -> Any:
+    if (largest := float(np.abs(value).max())) > float(np.finfo(np.float16).max):
+        raise ZephyrError(
+            "a weight does not fit into float16", where=tensor, found=f"{largest:.4g}"
+        )
     return value.astype(np.float16)

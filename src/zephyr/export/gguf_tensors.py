@@ -1,4 +1,4 @@
-"""The weights and figures of a network as llama.cpp's files hold them.
+"""The tensors and metadata of a network as GGUF (llama.cpp's files) holds them.
 
 Names are those of gguf's own map. What differs in order: Llama's queries and keys are stored there
 with the two numbers that a rotation turns side by side, where transformers has them half a head
@@ -18,91 +18,93 @@ from zephyr.errors import ZephyrError
 Weights = NDArray[np.float32]
 
 
-class _Family(NamedTuple):
-    """How an architecture is told: its name in gguf, its figures, and the order of its weights.
+class _Architecture(NamedTuple):
+    """An architecture in GGUF: its name, its metadata, and the order of its weights.
 
-    `assumed` are settings that llama.cpp takes for granted, each with the values that agree.
+    `required_settings`: what llama.cpp takes for granted, each with the values that agree.
     """
 
-    architecture: str
-    figures: Callable[[Any, Any], None]
-    ordered: Callable[[str, Weights, Any], Weights]
-    assumed: Mapping[str, tuple[Any, ...]]
+    name: str
+    write_metadata: Callable[[Any, Any], None]
+    reorder_weights: Callable[[str, Weights, Any], Weights]
+    required_settings: Mapping[str, tuple[Any, ...]]
 
 
-def family_of(config: Any) -> _Family:
-    """The architecture of a network, as llama.cpp computes it.
+def find_architecture(config: Any) -> _Architecture:
+    """Finds the GGUF architecture of a network from its config.
 
     Raises:
         ZephyrError: it is none of those known here, or has a setting that llama.cpp does not know.
     """
-    family = _FAMILIES.get(config.model_type)
-    if family is None:
+    architecture = _ARCHITECTURES.get(config.model_type)
+    if architecture is None:
         raise ZephyrError(
             "this architecture can't be written as GGUF here",
             found=config.model_type,
-            allowed=sorted(_FAMILIES),
+            allowed=sorted(_ARCHITECTURES),
             todo="export it with --to merged",
         )
-    facts = config.to_dict() | {"rope_type": _rope(config).get("rope_type", "default")}
-    for key, values in family.assumed.items():
-        if facts.get(key, values[0]) not in values:
+    settings = config.to_dict() | {
+        "rope_type": _rope_parameters(config).get("rope_type", "default")
+    }
+    for key, values in architecture.required_settings.items():
+        if settings.get(key, values[0]) not in values:
             raise ZephyrError(
                 "llama.cpp does not compute this network as transformers does",
-                found=f"{key}: {facts[key]}",
+                found=f"{key}: {settings[key]}",
                 allowed=", ".join(map(str, values)),
                 todo="export it with --to merged",
             )
-    return family
+    return architecture
 
 
-def tensors(causal: Any) -> Iterator[tuple[str, Weights]]:
+def named_tensors(causal: Any) -> Iterator[tuple[str, Weights]]:
     """Every tensor of a network under llama.cpp's name, in its order; a tied head stands once."""
     import gguf
 
     config = causal.config
-    family = family_of(config)
+    architecture = find_architecture(config)
     names = gguf.get_tensor_name_map(
-        next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == family.architecture),
+        next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == architecture.name),
         config.num_hidden_layers,
     )
     head = causal.get_output_embeddings().weight
-    tied = head is causal.get_input_embeddings().weight
+    is_tied = head is causal.get_input_embeddings().weight
     for name, parameter in causal.named_parameters(remove_duplicate=False):
-        if tied and parameter is head and name.startswith("lm_head"):
+        if is_tied and parameter is head and name.startswith("lm_head"):
             continue
         found = names.get_name(
             name.removeprefix("transformer."), try_suffixes=(".weight", ".bias")
         ) or names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert found is not None, f"{name} has no name in gguf"
         value = parameter.detach().to("cpu", torch.float32).numpy()
-        yield found, np.ascontiguousarray(family.ordered(name, value, config))
+        yield found, np.ascontiguousarray(architecture.reorder_weights(name, value, config))
 
 
-def _rope(config: Any) -> dict[str, Any]:
+def _rope_parameters(config: Any) -> dict[str, Any]:
     return getattr(config, "rope_parameters", None) or {}
 
 
 # -- what each architecture is --------------------------------------------------------------------
 
 
-def _rotary(writer: Any, config: Any) -> None:
-    """The figures of a network with rotary positions and gated layers."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _write_rotary_metadata(writer: Any, config: Any) -> None:
+    """Writes the metadata of a network with rotary positions and gated layers."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(width)
-    writer.add_value_length(width)
-    writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(float(_rope(config).get("rope_theta", 10000.0)))
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(float(_rope_parameters(config).get("rope_theta", 10000.0)))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
-def _gpt2_figures(writer: Any, config: Any) -> None:
+def _write_gpt2_metadata(writer: Any, config: Any) -> None:
     writer.add_context_length(config.n_positions)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
@@ -111,7 +113,7 @@ def _gpt2_figures(writer: Any, config: Any) -> None:
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _bloom_figures(writer: Any, config: Any) -> None:
+def _write_bloom_metadata(writer: Any, config: Any) -> None:
     writer.add_context_length(getattr(config, "seq_length", 2048))  # ALiBi has no table to ask
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.n_layer)
@@ -121,11 +123,11 @@ def _bloom_figures(writer: Any, config: Any) -> None:
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
 
 
-def _same(name: str, value: Weights, config: Any) -> Weights:
+def _keep_order(name: str, value: Weights, config: Any) -> Weights:
     return value
 
 
-def _llama_order(name: str, value: Weights, config: Any) -> Weights:
+def _reorder_llama(name: str, value: Weights, config: Any) -> Weights:
     """The rows of a head's queries and keys 0, n/2, 1, n/2 + 1, … instead of 0, 1, 2, …"""
     if ".q_proj." in name:
         heads = config.num_attention_heads
@@ -137,7 +139,7 @@ def _llama_order(name: str, value: Weights, config: Any) -> Weights:
     return halves.swapaxes(1, 2).reshape(value.shape)
 
 
-def _bloom_order(name: str, value: Weights, config: Any) -> Weights:
+def _reorder_bloom(name: str, value: Weights, config: Any) -> Weights:
     """[head, (q, k, v), width] as [(q, k, v), head, width]."""
     if ".query_key_value." not in name:
         return value
@@ -145,29 +147,34 @@ def _bloom_order(name: str, value: Weights, config: Any) -> Weights:
     return heads.swapaxes(0, 1).reshape(value.shape)
 
 
-def _gpt2_order(name: str, value: Weights, config: Any) -> Weights:
-    turned = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
-    return value.T if turned else value
+def _reorder_gpt2(name: str, value: Weights, config: Any) -> Weights:
+    is_transposed = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+    return value.T if is_transposed else value
 
 
-_ROTARY = {"hidden_act": ("silu",), "rope_type": ("default",)}
-_FAMILIES = {
-    "llama": _Family("llama", _rotary, _llama_order, _ROTARY),
-    "qwen2": _Family("qwen2", _rotary, _same, _ROTARY | {"use_sliding_window": (False,)}),
-    "gpt2": _Family(
+_ROTARY_SETTINGS = {"hidden_act": ("silu",), "rope_type": ("default",)}
+_ARCHITECTURES = {
+    "llama": _Architecture("llama", _write_rotary_metadata, _reorder_llama, _ROTARY_SETTINGS),
+    "qwen2": _Architecture(
+        "qwen2",
+        _write_rotary_metadata,
+        _keep_order,
+        _ROTARY_SETTINGS | {"use_sliding_window": (False,)},
+    ),
+    "gpt2": _Architecture(
         "gpt2",
-        _gpt2_figures,
-        _gpt2_order,
+        _write_gpt2_metadata,
+        _reorder_gpt2,
         {
             "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
             "scale_attn_weights": (True,),
             "scale_attn_by_inverse_layer_idx": (False,),
         },
     ),
-    "bloom": _Family(
+    "bloom": _Architecture(
         "bloom",
-        _bloom_figures,
-        _bloom_order,
+        _write_bloom_metadata,
+        _reorder_bloom,
         {"apply_residual_connection_post_layernorm": (False,)},
     ),
 }

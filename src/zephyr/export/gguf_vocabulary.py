@@ -1,7 +1,7 @@
 """A byte-level BPE tokenizer as llama.cpp's files hold it.
 
-llama.cpp does not read the cut of a text into words from the file: it knows some cuts by name. So
-the cut that a tokenizer.json defines is compared with those, whatever its architecture is called.
+llama.cpp does not read the pre-tokenizer from the file: it knows some by name. So the
+pre-tokenizer that a tokenizer.json defines is compared with those, whatever its architecture.
 """
 
 import json
@@ -11,59 +11,59 @@ from zephyr.errors import ZephyrError
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 _REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-_SPLITS = {
+_PRE_TOKENIZER_PATTERNS = {
     _CONTRACTIONS + "\\p{N}" + _REST: "qwen2",
     _CONTRACTIONS + "\\p{N}{1,3}" + _REST: "llama-bpe",
     " ?[^(\\s|[.,!?…。，、।۔،])]+": "bloom",
 }
-"""The regular expressions by which words are cut, and what llama.cpp calls them."""
-_BYTES_ALONE = "gpt-2"
-"""The cut that is a part of the byte-level step itself."""
-KNOWN = (*_SPLITS.values(), _BYTES_ALONE)
+"""The pre-tokenizers' regular expressions, and what llama.cpp calls them."""
+_BYTE_LEVEL = "gpt-2"
+"""The pre-tokenizer that is a part of the byte-level step itself."""
+PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL)
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 
 class Vocabulary(NamedTuple):
-    """Tokens by id with their types, merges in order, and the name of the cut."""
+    """Tokens by id with their types, merges in order, and llama.cpp's pre-tokenizer name."""
 
     tokens: list[str]
     types: list[int]
     merges: list[str]
-    cut: str
+    pre_tokenizer: str
 
 
-def vocabulary(tokenizer: Any, rows: int) -> Vocabulary:
-    """What a tokenizer knows, for a network with so many `rows` in its embedding.
+def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
+    """Reads a tokenizer's vocabulary, for a network with `embedding_rows` rows in its embedding.
 
     Tokens beyond these are unknown to the network and left out; rows without a token get one that
     no text holds.
 
     Raises:
-        ZephyrError: it is no byte-level BPE, or llama.cpp does not know its cut.
+        ZephyrError: it is no byte-level BPE, or llama.cpp does not know its pre-tokenizer.
     """
     if not tokenizer.is_fast:
-        raise _refused(tokenizer, "no tokenizer.json")
+        raise _unsupported_tokenizer(tokenizer, "no tokenizer.json")
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    cut = _cut(parts)
-    if cut is None:
+    pre_tokenizer = _pre_tokenizer_name(parts)
+    if pre_tokenizer is None:
         found = {key: parts[key] for key in ("normalizer", "pre_tokenizer")}
-        raise _refused(tokenizer, json.dumps(found, ensure_ascii=False))
+        raise _unsupported_tokenizer(tokenizer, json.dumps(found, ensure_ascii=False))
     model = parts["model"]
-    tokens = [f"[PAD{i}]" for i in range(rows)]
-    types = [UNUSED] * rows
+    tokens = [f"[PAD{i}]" for i in range(embedding_rows)]
+    types = [UNUSED] * embedding_rows
     for text, i in model["vocab"].items():
         tokens[i], types[i] = text, NORMAL
     for added in parts["added_tokens"]:
-        if (i := added["id"]) < rows:
+        if (i := added["id"]) < embedding_rows:
             tokens[i] = added["content"]
             types[i] = CONTROL if added["special"] else USER_DEFINED
     pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
-    return Vocabulary(tokens, types, [" ".join(pair) for pair in pairs], cut)
+    return Vocabulary(tokens, types, [" ".join(pair) for pair in pairs], pre_tokenizer)
 
 
-def _cut(parts: dict[str, Any]) -> str | None:
-    """What llama.cpp calls the cut of a tokenizer; None where it has no name for it."""
+def _pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
+    """llama.cpp's name for a tokenizer's pre-tokenizer; None where it has no name for it."""
     model, step = parts["model"], parts["pre_tokenizer"] or {}
     plain = {"unk_token": (None, "<unk>"), "byte_fallback": (False,), "dropout": (None,)}
     affixes = dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), (None, ""))
@@ -78,23 +78,23 @@ def _cut(parts: dict[str, Any]) -> str | None:
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space", True):
         return None
     if len(steps) == 1:
-        cut = _BYTES_ALONE if last.get("use_regex", True) else None
+        name = _BYTE_LEVEL if last.get("use_regex", True) else None
     elif len(steps) == 2 and not last.get("use_regex", True):
         split = steps[0]
         isolated = split.get("type") == "Split" and split.get("behavior") == "Isolated"
         known = isolated and not split.get("invert")
-        cut = _SPLITS.get(split["pattern"].get("Regex")) if known else None
+        name = _PRE_TOKENIZER_PATTERNS.get(split["pattern"].get("Regex")) if known else None
     else:
-        cut = None
+        name = None
     ignores = bool(model.get("ignore_merges"))  # llama.cpp ties this to the name
-    return cut if ignores == (cut == "llama-bpe") else None
+    return name if ignores == (name == "llama-bpe") else None
 
 
-def _refused(tokenizer: Any, found: str) -> ZephyrError:
+def _unsupported_tokenizer(tokenizer: Any, found: str) -> ZephyrError:
     return ZephyrError(
         "llama.cpp does not know how this tokenizer cuts text",
         where=str(getattr(tokenizer, "name_or_path", "") or "the tokenizer"),
         found=found,
-        allowed=f"byte-level BPE that cuts as one of {', '.join(KNOWN)}",
+        allowed=f"byte-level BPE that cuts as one of {', '.join(PRE_TOKENIZERS)}",
         todo="export it with --to merged",
     )

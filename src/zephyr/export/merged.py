@@ -1,24 +1,24 @@
-"""A whole model as a folder that plain transformers loads, with the prompts it was trained on."""
+"""Export of a merged model as a folder that plain transformers loads, with its prompts."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 from zephyr.errors import ZephyrError
-from zephyr.model.load import Lineage, load
+from zephyr.model.bnb_quantization import is_stored_quantized
+from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
-from zephyr.model.precision import stored_in
-from zephyr.model.quantize import is_stored
+from zephyr.model.precision import stored_dtype
 
 
-def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
-    """A model with its adapters added to its weights in float32, and what must be said of it.
+def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
+    """Loads a model with its adapters merged in float32, with notes for its model card.
 
     Raises:
         ZephyrError: its weights are quantized, so that nothing can be added to them exactly.
     """
-    folder = lineage.folder(store)
-    if is_stored(folder):
+    folder = lineage.weights_folder(store)
+    if is_stored_quantized(folder):
         raise ZephyrError(
             "the weights of this model are quantized",
             where=str(folder),
@@ -26,43 +26,44 @@ def load_whole(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
             if lineage.adapters
             else "export the model that it was quantized from, or this one with --to merged",
         )
-    said = []
-    if lineage.load is not None:
-        said.append(
-            f"Its adapters were trained on weights in {lineage.load}; here they are added to the"
+    notes = []
+    if lineage.quantization is not None:
+        notes.append(
+            f"Its adapters were trained on weights in {lineage.quantization}; here they are "
+            "added to the"
             " weights as the base stores them, so that answers may differ from those measured."
         )
-    model = load(Lineage(lineage.weights, None, lineage.adapters), store, token_budget=4096)
-    model.merge()
-    return model, said
+    model = load_model(Lineage(lineage.weights, None, lineage.adapters), store, token_budget=4096)
+    model.merge_adapters()
+    return model, notes
 
 
 def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list[str]]:
-    """Writes network, tokenizer, chat template and stop tokens.
+    """Writes the merged model, tokenizer, chat template and stop tokens for transformers.
 
     The weights have the dtype of the base's files; those of a quantized model are copied as they
-    are. Gives the template of its prompts, and what must be said of it.
+    are. Returns the template of its prompts, and notes for its model card.
 
     Raises:
         ZephyrError: adapters lie on weights that are quantized.
     """
-    source = lineage.folder(store)
-    if is_stored(source) and not lineage.adapters:
-        model = load(lineage, store, token_budget=4096)
+    source = lineage.weights_folder(store)
+    if is_stored_quantized(source) and not lineage.adapters:
+        model = load_model(lineage, store, token_budget=4096)
         for path in source.iterdir():
             if path.is_file() and path.suffix in (".json", ".safetensors", ".txt", ".model"):
                 shutil.copyfile(path, folder / path.name)
-        said: list[str] = []
+        notes: list[str] = []
     else:
-        model, said = load_whole(lineage, store)
-        model.causal.to(stored_in(source))
-    ends = model.causal.generation_config
-    ends.eos_token_id = sorted(model.template.stops)
-    if ends.pad_token_id is None:
-        ends.pad_token_id = model.template.stop
-    if is_stored(source):
-        ends.save_pretrained(folder)
+        model, notes = load_merged(lineage, store)
+        model.causal.to(stored_dtype(source))
+    generation_config = model.causal.generation_config
+    generation_config.eos_token_id = sorted(model.template.stop_token_ids)
+    if generation_config.pad_token_id is None:
+        generation_config.pad_token_id = model.template.stop_token_id
+    if is_stored_quantized(source):
+        generation_config.save_pretrained(folder)
     else:
         model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    return model.template, said
+    return model.template, notes

@@ -1,6 +1,6 @@
-"""Attention of one new token to all before it, as two products for each head.
+"""Single-query attention for decode steps: one new token attends to the KV cache.
 
-On a processor torch's own kernel, made for many queries, takes four times as long in bfloat16 for
+On a CPU torch's own SDPA kernel, made for many queries, takes four times as long in bfloat16 for
 one, and half as long again in float32.
 """
 
@@ -14,10 +14,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "one_token"
+IMPLEMENTATION_NAME = "one_token"
 
 
-def one_token(
+def single_query_attention(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -26,47 +26,51 @@ def one_token(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query [rows, H, 1, D], key and value [rows, K, columns, D], mask [rows, 1, 1, columns].
+    """Attention of query [B, heads, 1, D] to key and value [B, kv_heads, T, D], mask [B, 1, 1, T].
 
-    Gives [rows, 1, H, D]; H is a multiple of K. The softmax is in float32. What is given to a row
-    that sees nothing has no meaning, but is finite.
+    Gives [B, 1, heads, D]; heads is a multiple of kv_heads (grouped-query attention), D the head
+    dimension. The softmax is in float32. What is given to a row that sees nothing has no meaning,
+    but is finite.
     """
-    rows, heads, _, width = query.shape
-    groups, columns = key.shape[1], key.shape[2]
-    asked = query.reshape(rows * groups, heads // groups, width)
-    scores = torch.bmm(key.flatten(0, 1), asked.transpose(1, 2))
-    scores = scores.view(rows, groups, columns, heads // groups).transpose(2, 3).float()
-    scores.mul_(width**-0.5 if scaling is None else scaling)
+    rows, heads, _, head_dim = query.shape
+    kv_heads, kv_length = key.shape[1], key.shape[2]
+    grouped_query = query.reshape(rows * kv_heads, heads // kv_heads, head_dim)
+    scores = torch.bmm(key.flatten(0, 1), grouped_query.transpose(1, 2))
+    scores = scores.view(rows, kv_heads, kv_length, heads // kv_heads).transpose(2, 3).float()
+    scores.mul_(head_dim**-0.5 if scaling is None else scaling)
     if attention_mask is not None:
         scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=3).to(value.dtype).flatten(0, 1)
-    seen = torch.bmm(weights, value.flatten(0, 1))
-    return seen.view(rows, 1, heads, width), None
+    attended = torch.bmm(weights, value.flatten(0, 1))
+    return attended.view(rows, 1, heads, head_dim), None
 
 
-def _attend(module: Any, query: Tensor, *rest: Any, **kwargs: Any) -> tuple[Tensor, None]:
-    several = query.shape[2] > 1
-    found: tuple[Tensor, None] = (sdpa_attention_forward if several else one_token)(
-        module, query, *rest, **kwargs
-    )
-    return found
+def _attention_forward(
+    module: Any, query: Tensor, *rest: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The attention that is registered with transformers: SDPA for many queries, else ours."""
+    has_many_queries = query.shape[2] > 1
+    output: tuple[Tensor, None] = (
+        sdpa_attention_forward if has_many_queries else single_query_attention
+    )(module, query, *rest, **kwargs)
+    return output
 
 
-AttentionInterface.register(NAME, _attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(IMPLEMENTATION_NAME, _attention_forward)
+AttentionMaskInterface.register(IMPLEMENTATION_NAME, sdpa_mask)
 
 
 @contextmanager
-def by_one_token(causal: Any) -> Iterator[None]:
-    """Lets a network on a processor attend in this way where it would by torch's kernel."""
+def use_single_query_attention(causal: Any) -> Iterator[None]:
+    """Lets a network on a CPU decode with `single_query_attention` in place of torch's SDPA."""
     config = causal.config
-    usual = config._attn_implementation
-    fits = usual == "sdpa" and next(causal.parameters()).device.type == "cpu"
-    if not fits:
+    original = config._attn_implementation
+    is_supported = original == "sdpa" and next(causal.parameters()).device.type == "cpu"
+    if not is_supported:
         yield
         return
-    config._attn_implementation = NAME
+    config._attn_implementation = IMPLEMENTATION_NAME
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        config._attn_implementation = original

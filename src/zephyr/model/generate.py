@@ -1,4 +1,4 @@
-"""Answers to many prompts, with as many in the running batch as there is room for.
+"""Offline generation: answers many prompts with continuous batching.
 
 Long prompts come first. As rows finish, the next prompts take their places, so that the batch stays
 full until there are none left.
@@ -8,102 +8,120 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from zephyr.model.decode import GREEDY, Row, Running, Sampling
-from zephyr.model.fork import Ids, ids
-from zephyr.model.template import Template
-from zephyr.model.text import GrowingText, first_of
+from zephyr.model.decoding import GREEDY, DecodeBatch, DecodeRow, SamplingParams
+from zephyr.model.detokenizer import IncrementalDetokenizer, find_stop
+from zephyr.model.example import TokenIds, to_token_ids
+from zephyr.model.template import ChatTemplate
 
-Ended = Literal["end token", "stop string", "length"]
-REFILL = 4
-"""A quarter of the places is free before prompts join: read together they are read faster."""
+FinishReason = Literal["end token", "stop string", "length"]
+REFILL_DIVISOR = 4
+"""A quarter of the rows is free before prompts join: prefilled together they are faster."""
 
 
 class Generation(NamedTuple):
-    """An answer: its ids without the end token, its text up to a stop string, and how it ended."""
+    """A completion: its ids without the end token, text up to a stop string, finish reason."""
 
-    ids: Ids
+    ids: TokenIds
     text: str
-    ended: Ended
+    finish_reason: FinishReason
 
     @property
-    def stopped(self) -> bool:
-        """Whether it ended by itself."""
-        return self.ended != "length"
+    def is_complete(self) -> bool:
+        """Whether it ended by an end token or stop string, not by the token limit."""
+        return self.finish_reason != "length"
 
 
-class Ask(NamedTuple):
-    """A prompt, and the most tokens of its answer; `seed` is for draws."""
+class GenerationRequest(NamedTuple):
+    """A generation request: a prompt, the most new tokens, and the seed of its sampling."""
 
-    prompt: Ids
-    limit: int
+    prompt: TokenIds
+    max_new_tokens: int
     seed: int = 0
 
 
 def generate(
     causal: Any,
-    template: Template,
-    asks: Sequence[Ask],
+    template: ChatTemplate,
+    requests: Sequence[GenerationRequest],
     *,
-    room: int,
-    sampling: Sampling = GREEDY,
-    until: Sequence[str] = (),
-    done: Callable[[int, Generation], None] = lambda at, found: None,
-    hear: Callable[[int, str], None] | None = None,
+    token_budget: int,
+    sampling: SamplingParams = GREEDY,
+    stop: Sequence[str] = (),
+    on_done: Callable[[int, Generation], None] = lambda at, found: None,
+    on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generation]:
-    """The answer to each; the batch grows to about `room` tokens.
+    """Generates for each request; the batch grows to about `token_budget` tokens.
 
-    `done(i, answer)` is called as soon as one is finished, and `hear(i, piece)` with its text as it
-    comes: a piece ends within no character, and within nothing that may become a stop string.
+    `on_done(i, generation)` is called as soon as one is finished, and `on_text(i, text)` with
+    its new text as it comes, which ends within no character, and within nothing that may become a
+    stop string.
     """
-    waiting = deque(sorted(range(len(asks)), key=lambda i: (-len(asks[i].prompt), i)))
-    found: dict[int, Generation] = {}
-    running: Running[Row] = Running(causal)
-    texts: dict[Row, tuple[int, GrowingText | None]] = {}
-    while waiting or running.rows:
-        free = _free(asks, waiting, running, room)
-        if free and (free == len(waiting) or REFILL * free >= len(running.rows)):
-            at = [waiting.popleft() for _ in range(free)]
-            rows = [Row(asks[i].prompt, sampling, asks[i].seed) for i in at]
-            for i, row in zip(at, rows, strict=True):
-                texts[row] = i, GrowingText(template.decode, until) if until or hear else None
-            running.add(rows)
+    waiting = deque(sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i)))
+    generations: dict[int, Generation] = {}
+    batch: DecodeBatch[DecodeRow] = DecodeBatch(causal)
+    texts: dict[DecodeRow, tuple[int, IncrementalDetokenizer | None]] = {}
+    while waiting or batch.rows:
+        free_rows = _count_free_rows(requests, waiting, batch, token_budget)
+        if free_rows and (
+            free_rows == len(waiting) or REFILL_DIVISOR * free_rows >= len(batch.rows)
+        ):
+            indices = [waiting.popleft() for _ in range(free_rows)]
+            rows = [DecodeRow(requests[i].prompt, sampling, requests[i].seed) for i in indices]
+            for i, row in zip(indices, rows, strict=True):
+                texts[row] = (
+                    i,
+                    IncrementalDetokenizer(template.decode, stop) if stop or on_text else None,
+                )
+            batch.add(rows)
         else:
-            rows = list(running.rows)
-            running.step()
+            rows = list(batch.rows)
+            batch.step()
         for row in rows:
             i, text = texts[row]
-            ended = how_ended(row, text, template, asks[i].limit)
-            if ended is not None:
-                running.remove(row)
-                found[i] = Generation(ids(row.written), _whole(row, template, until), ended)
-                done(i, found[i])
-            if hear is not None and text is not None:
-                hear(i, text.fresh(None if ended is None else found[i].text))
-    return [found[i] for i in range(len(asks))]
+            finish_reason = find_finish_reason(row, text, template, requests[i].max_new_tokens)
+            if finish_reason is not None:
+                batch.remove(row)
+                generations[i] = Generation(
+                    to_token_ids(row.output_ids), _output_text(row, template, stop), finish_reason
+                )
+                on_done(i, generations[i])
+            if on_text is not None and text is not None:
+                on_text(
+                    i, text.take_new_text(None if finish_reason is None else generations[i].text)
+                )
+    return [generations[i] for i in range(len(requests))]
 
 
-def _free(asks: Sequence[Ask], waiting: deque[int], running: Running[Row], room: int) -> int:
-    """How many more prompts may join; one always may where the batch is empty."""
+def _count_free_rows(
+    requests: Sequence[GenerationRequest],
+    waiting: deque[int],
+    batch: DecodeBatch[DecodeRow],
+    token_budget: int,
+) -> int:
+    """How many more prompts may join the batch; one always may where it is empty."""
     if not waiting:
         return 0
-    longest = max(len(asks[waiting[0]].prompt), *(row.length for row in running.rows), 0)
-    most = max(1, room // (longest + max(asks[i].limit for i in waiting)))
-    return min(len(waiting), max(0, most - len(running.rows)))
+    longest = max(len(requests[waiting[0]].prompt), *(row.cached_length for row in batch.rows), 0)
+    max_rows = max(1, token_budget // (longest + max(requests[i].max_new_tokens for i in waiting)))
+    return min(len(waiting), max(0, max_rows - len(batch.rows)))
 
 
-def how_ended(row: Row, text: GrowingText | None, template: Template, limit: int) -> Ended | None:
-    """How the last token ended the answer, if it did; an end token is taken away."""
-    if row.written[-1] in template.stops:
-        row.written.pop()
-        del row.noted[len(row.written) :]
+def find_finish_reason(
+    row: DecodeRow, text: IncrementalDetokenizer | None, template: ChatTemplate, max_new_tokens: int
+) -> FinishReason | None:
+    """The finish reason, if the last token ended the completion; an end token is removed."""
+    if row.output_ids[-1] in template.stop_token_ids:
+        row.output_ids.pop()
+        del row.output_logprobs[len(row.output_ids) :]
         return "end token"
     if text is not None:
-        text.add(row.written[-1])
-        if text.stopped:
+        text.add_token(row.output_ids[-1])
+        if text.has_stopped:
             return "stop string"
-    return "length" if len(row.written) >= limit else None
+    return "length" if len(row.output_ids) >= max_new_tokens else None
 
 
-def _whole(row: Row, template: Template, until: Sequence[str]) -> str:
-    text = template.decode(ids(row.written))
-    return text[: first_of(text, until)]
+def _output_text(row: DecodeRow, template: ChatTemplate, stop: Sequence[str]) -> str:
+    """The text of a finished row, up to its first stop string."""
+    text = template.decode(to_token_ids(row.output_ids))
+    return text[: find_stop(text, stop)]

@@ -1,9 +1,9 @@
-"""Log-probabilities of the supervised tokens of a batch, without ever holding all logits.
+"""Log-probabilities of the loss-mask tokens of a batch, without ever holding all logits.
 
-Only the hidden states that predict a supervised token meet the vocabulary. The derivative of a
+Only the hidden states that predict a loss-mask token meet the vocabulary. The derivative of a
 token's log-probability with respect to its own hidden state does not depend on what comes later, so
 it is found in the forward pass, and only scaled in the backward pass: one product with the
-vocabulary forward, one more for the gradient, none when no gradient is asked for.
+vocabulary forward, one more for the gradient, none when no gradient is needed.
 
 A large vocabulary comes a chunk at a time. Sums of exponentials, and the mean of the head's rows
 under them, are kept relative to the highest logit so far (online softmax, Milakov and Gimelshein
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zephyr.model.half import HalfLinear
-from zephyr.model.layout import Batch
+from zephyr.model.batching import Batch
+from zephyr.model.fp16_linear import Fp16Linear
 
-WHOLE_ELEMENTS = 1 << 23
+MAX_UNCHUNKED_LOGITS = 1 << 23
 """Logits up to which the vocabulary is taken as a whole: 32 MiB in float32."""
 
-CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+LOGITS_PER_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
 """Logits of a chunk: on a processor, what its caches hold."""
 
 
@@ -34,35 +34,49 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> Tensor:
-        hidden_learns, weight_learns, bias_learns, _ = ctx.needs_input_grad
-        head_learns = weight_learns or bias_learns
-        if len(targets) * len(weight) <= WHOLE_ELEMENTS:
-            found = _whole(hidden, weight, bias, targets, hidden_learns)
+        hidden_needs_grad, weight_needs_grad, bias_needs_grad, _ = ctx.needs_input_grad
+        head_needs_grad = weight_needs_grad or bias_needs_grad
+        if len(targets) * len(weight) <= MAX_UNCHUNKED_LOGITS:
+            result = _unchunked_logprobs(hidden, weight, bias, targets, hidden_needs_grad)
         else:
-            found = _streamed(hidden, _Head(weight, bias, len(targets)), targets, hidden_learns)
-        rest = (hidden, weight, bias, targets, found.total, found.residual) if head_learns else ()
-        ctx.save_for_backward(found.slope, *rest)
-        return found.logprobs
+            result = _online_softmax_logprobs(
+                hidden, _ChunkedHead(weight, bias, len(targets)), targets, hidden_needs_grad
+            )
+        rest = (
+            (hidden, weight, bias, targets, result.logsumexp, result.residual)
+            if head_needs_grad
+            else ()
+        )
+        ctx.save_for_backward(result.hidden_grad, *rest)
+        return result.logprobs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        slope, *rest = ctx.saved_tensors
-        to_hidden = None if slope is None else grad.to(slope.dtype)[:, None] * slope
+        hidden_grad, *rest = ctx.saved_tensors
+        grad_hidden = (
+            None if hidden_grad is None else grad.to(hidden_grad.dtype)[:, None] * hidden_grad
+        )
         if not rest:
-            return to_hidden, None, None, None
-        hidden, weight, bias, targets, total, kept = rest
-        to_weight = torch.empty_like(weight)
-        to_bias = None if bias is None else torch.empty_like(bias)
-        for part in [slice(None)] if kept is not None else _chunks(len(targets), weight):
-            residual = kept
+            return grad_hidden, None, None, None
+        hidden, weight, bias, targets, logsumexp, saved_residual = rest
+        grad_weight = torch.empty_like(weight)
+        grad_bias = None if bias is None else torch.empty_like(bias)
+        for chunk in (
+            [slice(None)]
+            if saved_residual is not None
+            else _vocabulary_chunks(len(targets), weight)
+        ):
+            residual = saved_residual
             if residual is None:
-                residual = _residual(_logits(hidden, weight, bias, part), total, targets, part)
+                residual = _logit_grad(
+                    _compute_logits(hidden, weight, bias, chunk), logsumexp, targets, chunk
+                )
             scaled = (residual * grad[:, None]).to(weight.dtype)
-            torch.mm(scaled.T, hidden, out=to_weight[part])
-            if to_bias is not None:
-                to_bias[part] = scaled.sum(dim=0)
-        return to_hidden, to_weight, to_bias, None
+            torch.mm(scaled.T, hidden, out=grad_weight[chunk])
+            if grad_bias is not None:
+                grad_bias[chunk] = scaled.sum(dim=0)
+        return grad_hidden, grad_weight, grad_bias, None
 
 
 def chunked_logprobs(
@@ -77,149 +91,162 @@ def chunked_logprobs(
     return out
 
 
-class _HalfLogProbs(torch.autograd.Function):
-    """hidden [N, H], a head that is held in 16 bits, targets [N] -> log-probabilities [N]."""
+class _Fp16LogProbs(torch.autograd.Function):
+    """hidden [N, H], an `Fp16Linear` head, targets [N] -> log-probabilities [N]."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, layer: HalfLinear, targets: Tensor) -> Tensor:
-        head, sloping = _HalfHead(layer), ctx.needs_input_grad[0]
-        rows = max(1, CHUNK_ELEMENTS["cpu"] // layer.parts[0].stop)
+    def forward(ctx: Any, hidden: Tensor, layer: Fp16Linear, targets: Tensor) -> Tensor:
+        head, needs_grad = _Fp16Head(layer), ctx.needs_input_grad[0]
+        rows = max(1, LOGITS_PER_CHUNK["cpu"] // layer.chunks[0].stop)
         parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-        found = [_streamed(states, head, wanted, sloping) for states, wanted in parts]
-        slopes = [part.slope for part in found if part.slope is not None]
-        ctx.save_for_backward(torch.cat(slopes) if slopes else None)
-        return torch.cat([part.logprobs for part in found])
+        results = [
+            _online_softmax_logprobs(states, head, row_targets, needs_grad)
+            for states, row_targets in parts
+        ]
+        hidden_grads = [part.hidden_grad for part in results if part.hidden_grad is not None]
+        ctx.save_for_backward(torch.cat(hidden_grads) if hidden_grads else None)
+        return torch.cat([part.logprobs for part in results])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return grads[0][:, None] * slope, None, None
+        (hidden_grad,) = ctx.saved_tensors
+        return grads[0][:, None] * hidden_grad, None, None
 
 
-def half_logprobs(hidden: Tensor, head: HalfLinear, targets: Tensor) -> Tensor:
-    """`chunked_logprobs` with the weights of a frozen head that is held in 16 bits."""
-    out: Tensor = _HalfLogProbs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+def fp16_logprobs(hidden: Tensor, head: Fp16Linear, targets: Tensor) -> Tensor:
+    """`chunked_logprobs` with the frozen 16-bit weights of an `Fp16Linear` head."""
+    out: Tensor = _Fp16LogProbs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
-class _Found(NamedTuple):
-    """All [N]; `slope` [N, H] is that of the log-probabilities in the hidden states, if asked for.
+class _LogprobResult(NamedTuple):
+    """Log-probabilities [N] and what backward needs: `hidden_grad` [N, H] is their gradient.
 
-    `residual` [N, V] is their slope in the logits, where these were taken as a whole.
+    `residual` [N, V] is the gradient in the logits, where these were not chunked.
     """
 
     logprobs: Tensor
-    total: Tensor
-    slope: Tensor | None
+    logsumexp: Tensor
+    hidden_grad: Tensor | None
     residual: Tensor | None
 
 
-def _whole(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, sloping: bool
-) -> _Found:
-    logits = _logits(hidden, weight, bias, slice(None))
-    total = logits.logsumexp(dim=1)
-    logprobs = logits.gather(1, targets[:, None])[:, 0] - total
-    if not sloping:
-        return _Found(logprobs, total, None, None)
-    residual = _residual(logits, total, targets, slice(None)).to(weight.dtype)
-    return _Found(logprobs, total, residual @ weight, residual)
+def _unchunked_logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, needs_grad: bool
+) -> _LogprobResult:
+    """Log-probabilities of targets [N] from all logits [N, V] at once."""
+    logits = _compute_logits(hidden, weight, bias, slice(None))
+    logsumexp = logits.logsumexp(dim=1)
+    logprobs = logits.gather(1, targets[:, None])[:, 0] - logsumexp
+    if not needs_grad:
+        return _LogprobResult(logprobs, logsumexp, None, None)
+    residual = _logit_grad(logits, logsumexp, targets, slice(None)).to(weight.dtype)
+    return _LogprobResult(logprobs, logsumexp, residual @ weight, residual)
 
 
-def _streamed(hidden: Tensor, head: "_Head | _HalfHead", targets: Tensor, sloping: bool) -> _Found:
-    goal = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-    highest = torch.full_like(goal, -torch.inf)
-    total = torch.zeros_like(goal)
-    mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-    for number, part in enumerate(head.parts):
+def _online_softmax_logprobs(
+    hidden: Tensor, head: "_ChunkedHead | _Fp16Head", targets: Tensor, needs_grad: bool
+) -> _LogprobResult:
+    """Log-probabilities of targets [N] by online softmax, chunk by chunk of the vocabulary."""
+    target_logits = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+    running_max = torch.full_like(target_logits, -torch.inf)
+    normalizer = torch.zeros_like(target_logits)
+    expected_weight = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+    for number, chunk in enumerate(head.chunks):
         logits = head.logits(hidden, number)
-        here = _within(targets, part)
-        goal[here] = logits[here, targets[here] - part.start]
-        before, highest = highest, torch.maximum(highest, logits.amax(dim=1))
-        shrunk = (before - highest).exp_()
-        powers = logits.sub_(highest[:, None]).exp_()
-        total.mul_(shrunk).add_(powers.sum(dim=1))
-        if sloping:
-            mean.mul_(shrunk[:, None]).add_(head.back(powers, number))
-    slope = None
-    if sloping:
-        slope = (head.rows(targets) - mean.div_(total[:, None])).to(hidden.dtype)
-    total = total.log_().add_(highest)
-    return _Found(goal - total, total, slope, None)
+        in_chunk = _targets_in_chunk(targets, chunk)
+        target_logits[in_chunk] = logits[in_chunk, targets[in_chunk] - chunk.start]
+        previous_max, running_max = running_max, torch.maximum(running_max, logits.amax(dim=1))
+        rescale = (previous_max - running_max).exp_()
+        exp_logits = logits.sub_(running_max[:, None]).exp_()
+        normalizer.mul_(rescale).add_(exp_logits.sum(dim=1))
+        if needs_grad:
+            expected_weight.mul_(rescale[:, None]).add_(head.chunk_input_grad(exp_logits, number))
+    hidden_grad = None
+    if needs_grad:
+        hidden_grad = (head.weight_rows(targets) - expected_weight.div_(normalizer[:, None])).to(
+            hidden.dtype
+        )
+    normalizer = normalizer.log_().add_(running_max)
+    return _LogprobResult(target_logits - normalizer, normalizer, hidden_grad, None)
 
 
-class _Head:
-    """A head [V, H] in chunks of its vocabulary that suit so many tokens."""
+class _ChunkedHead:
+    """An LM head [V, H] in chunks of its vocabulary that suit so many tokens."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int) -> None:
         self.weight, self.bias = weight, bias
-        self.parts = _chunks(tokens, weight)
+        self.chunks = _vocabulary_chunks(tokens, weight)
 
     def logits(self, hidden: Tensor, number: int) -> Tensor:
-        return _logits(hidden, self.weight, self.bias, self.parts[number])
+        return _compute_logits(hidden, self.weight, self.bias, self.chunks[number])
 
-    def back(self, powers: Tensor, number: int) -> Tensor:
-        return powers.to(self.weight.dtype) @ self.weight[self.parts[number]]
+    def chunk_input_grad(self, exp_logits: Tensor, number: int) -> Tensor:
+        return exp_logits.to(self.weight.dtype) @ self.weight[self.chunks[number]]
 
-    def rows(self, ids: Tensor) -> Tensor:
+    def weight_rows(self, ids: Tensor) -> Tensor:
         return self.weight[ids]
 
 
-class _HalfHead:
-    """A head that is held in 16 bits, in the pieces in which it lies."""
+class _Fp16Head:
+    """An LM head with 16-bit weights (`Fp16Linear`), in the chunks in which it lies."""
 
-    def __init__(self, layer: HalfLinear) -> None:
-        self.layer, self.parts = layer, layer.parts
+    def __init__(self, layer: Fp16Linear) -> None:
+        self.layer, self.chunks = layer, layer.chunks
 
     def logits(self, hidden: Tensor, number: int) -> Tensor:
-        return self.layer.outputs(hidden, number)
+        return self.layer.chunk_outputs(hidden, number)
 
-    def back(self, powers: Tensor, number: int) -> Tensor:
-        return self.layer.back(powers, number)
+    def chunk_input_grad(self, exp_logits: Tensor, number: int) -> Tensor:
+        return self.layer.chunk_input_grad(exp_logits, number)
 
-    def rows(self, ids: Tensor) -> Tensor:
-        """By products with ones, which give the very weights."""
-        found = torch.empty(len(ids), self.layer.in_features)
-        for number, part in enumerate(self.parts):
-            here = _within(ids, part)
-            if len(here):
-                ones = torch.zeros(len(here), part.stop - part.start)
-                ones[torch.arange(len(here)), ids[here] - part.start] = 1
-                found[here] = self.back(ones, number)
-        return found
+    def weight_rows(self, ids: Tensor) -> Tensor:
+        """Gathers weight rows by products with one-hot rows, which give the very weights."""
+        gathered = torch.empty(len(ids), self.layer.in_features)
+        for number, chunk in enumerate(self.chunks):
+            in_chunk = _targets_in_chunk(ids, chunk)
+            if len(in_chunk):
+                ones = torch.zeros(len(in_chunk), chunk.stop - chunk.start)
+                ones[torch.arange(len(in_chunk)), ids[in_chunk] - chunk.start] = 1
+                gathered[in_chunk] = self.chunk_input_grad(ones, number)
+        return gathered
 
 
-def _chunks(tokens: int, weight: Tensor) -> list[slice]:
+def _vocabulary_chunks(tokens: int, weight: Tensor) -> list[slice]:
+    """Slices of the vocabulary whose logits for `tokens` tokens make one chunk."""
     vocabulary = len(weight)
-    size = max(256, CHUNK_ELEMENTS[weight.device.type] // max(1, tokens))
-    return [slice(at, min(at + size, vocabulary)) for at in range(0, vocabulary, size)]
+    size = max(256, LOGITS_PER_CHUNK[weight.device.type] // max(1, tokens))
+    return [slice(start, min(start + size, vocabulary)) for start in range(0, vocabulary, size)]
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, part: slice) -> Tensor:
-    return nn.functional.linear(hidden, weight[part], None if bias is None else bias[part]).float()
+def _compute_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: slice) -> Tensor:
+    """Logits [N, V] in float32 for a chunk of the vocabulary."""
+    return nn.functional.linear(
+        hidden, weight[chunk], None if bias is None else bias[chunk]
+    ).float()
 
 
-def _residual(logits: Tensor, total: Tensor, targets: Tensor, part: slice) -> Tensor:
-    """One at the target minus the probabilities: the slope of log p(target) in the logits.
+def _logit_grad(logits: Tensor, logsumexp: Tensor, targets: Tensor, chunk: slice) -> Tensor:
+    """The gradient of log p(target) in the logits: one at the target minus the probabilities.
 
     Overwrites `logits`.
     """
-    slope = logits.sub_(total[:, None]).exp_().neg_()
-    here = _within(targets, part)
-    slope[here, targets[here] - (part.start or 0)] += 1
-    return slope
+    grad = logits.sub_(logsumexp[:, None]).exp_().neg_()
+    in_chunk = _targets_in_chunk(targets, chunk)
+    grad[in_chunk, targets[in_chunk] - (chunk.start or 0)] += 1
+    return grad
 
 
-def _within(targets: Tensor, part: slice) -> Tensor:
-    """The numbers of the targets whose logits a chunk of the vocabulary holds."""
-    if part.start is None:
+def _targets_in_chunk(targets: Tensor, chunk: slice) -> Tensor:
+    """Indices of the targets whose logits a chunk of the vocabulary holds."""
+    if chunk.start is None:
         return torch.arange(len(targets), device=targets.device)
-    here: Tensor = (targets >= part.start) & (targets < part.stop)
-    return here.nonzero()[:, 0]
+    in_chunk: Tensor = (targets >= chunk.start) & (targets < chunk.stop)
+    return in_chunk.nonzero()[:, 0]
 
 
-class ForkNetwork(nn.Module):
-    """A causal language model whose `forward(batch)` returns log-probabilities.
+class LogprobNetwork(nn.Module):
+    """A causal language model whose `forward(batch)` returns the targets' log-probabilities.
 
     Network and log-probability function are one module, so that wrappers for several processes see
     the whole of a step.
@@ -230,34 +257,43 @@ class ForkNetwork(nn.Module):
         self.causal = causal
 
     def forward(self, batch: Batch, **past: Any) -> Tensor:
-        """The log-probability of each supervised token [N], in float32.
+        """The log-probability of each loss-mask token [N], in float32.
 
-        `past` is a cache of what stands before all rows, under the name that the network gives it.
+        `past` is a KV cache of what stands before all rows, under the network's argument name.
         """
         causal: Any = self.causal
-        where = {} if batch.mask is None else {"attention_mask": batch.mask}
+        attention_arguments = (
+            {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
+        )
         if batch.position_ids is not None:
-            where["position_ids"] = batch.position_ids
-        states = causal.base_model(input_ids=batch.input_ids, use_cache=bool(past), **past, **where)
-        hidden = states.last_hidden_state.flatten(0, 1)[batch.predict]
+            attention_arguments["position_ids"] = batch.position_ids
+        states = causal.base_model(
+            input_ids=batch.input_ids, use_cache=bool(past), **past, **attention_arguments
+        )
+        hidden = states.last_hidden_state.flatten(0, 1)[batch.hidden_index]
         head = causal.get_output_embeddings()
-        if isinstance(head, HalfLinear):
-            return half_logprobs(hidden, head, batch.targets)
+        if isinstance(head, Fp16Linear):
+            return fp16_logprobs(hidden, head, batch.targets)
         return chunked_logprobs(hidden, head.weight, head.bias, batch.targets)
 
 
-def sum_by_continuation(logprobs: Tensor, batch: Batch) -> Tensor:
-    """Summed log-probabilities [continuations] of the batch, in the order of its forks."""
-    sums = torch.zeros(batch.continuations, dtype=logprobs.dtype, device=logprobs.device)
-    return sums.index_add(0, batch.owner, logprobs)
+def sum_by_completion(logprobs: Tensor, batch: Batch) -> Tensor:
+    """Summed log-probabilities of each completion of the batch, in the order of its examples."""
+    sums = torch.zeros(batch.num_completions, dtype=logprobs.dtype, device=logprobs.device)
+    return sums.index_add(0, batch.completion_index, logprobs)
 
 
-def spread(sums: Tensor, batch: Batch) -> Tensor:
-    """Log-probabilities [N] that `sum_by_continuation` sums to exactly `sums` [continuations].
+def scatter_sums(sums: Tensor, batch: Batch) -> Tensor:
+    """Scatters `sums` to log-probabilities [N] that `sum_by_completion` sums to exactly `sums`.
 
-    One token of each continuation has all of its sum; each has a supervised one.
+    One token of each completion has all of its sum; each has a loss-mask token.
     """
-    owner, flat = batch.owner, sums.flatten().to(batch.owner.device)
-    places = torch.arange(len(owner), device=owner.device)
-    one = torch.full_like(flat, -1, dtype=torch.int64).scatter(0, owner, places)
-    return flat.new_zeros(len(owner)).index_copy(0, one, flat)
+    completion_index, flat = (
+        batch.completion_index,
+        sums.flatten().to(batch.completion_index.device),
+    )
+    positions = torch.arange(len(completion_index), device=completion_index.device)
+    last_positions = torch.full_like(flat, -1, dtype=torch.int64).scatter(
+        0, completion_index, positions
+    )
+    return flat.new_zeros(len(completion_index)).index_copy(0, last_positions, flat)

@@ -1,4 +1,4 @@
-"""The forward of a layer with LoRA adapters, in one function that keeps little and casts nothing.
+"""A fused LoRA forward and backward: one autograd function that keeps little and casts nothing.
 
 PEFT computes an adapter in the dtype of its own weights: with a base in bfloat16 it copies every
 input to float32 and multiplies there. Here the products of an adapter are made in the dtype of the
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zephyr.model.half import HalfLinear
+from zephyr.model.fp16_linear import Fp16Linear
 
 
-class _AdaptedLinear(torch.autograd.Function):
+class _FusedLoraLinear(torch.autograd.Function):
     """x [..., I], the layer with weight [O, I], then for each adapter a [R, I] and b [O, R].
 
     Gives x W' + bias + sum of x a' b'. Each adapter is added by itself: one whose b is zero changes
@@ -25,8 +25,10 @@ class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Linear, *matrices: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        ctx.half = layer if isinstance(layer, HalfLinear) else None
-        out: Tensor = layer(rows) if ctx.half is None else ctx.half.product(rows)
+        ctx.fp16_layer = layer if isinstance(layer, Fp16Linear) else None
+        out: Tensor = (
+            layer(rows) if ctx.fp16_layer is None else ctx.fp16_layer.forward_no_grad(rows)
+        )
         inner = []
         for a, b in zip(matrices[::2], matrices[1::2], strict=True):
             inner.append(rows @ a.T)
@@ -36,27 +38,29 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wants_x, _, *wants = ctx.needs_input_grad
+        needs_grad_x, _, *needs_grad = ctx.needs_input_grad
         rows, weight, *rest = ctx.saved_tensors
-        matrices, inner = rest[: len(wants)], rest[len(wants) :]
+        matrices, inner = rest[: len(needs_grad)], rest[len(needs_grad) :]
         grad = grads[0].reshape(-1, grads[0].shape[-1])
-        to_x = None
-        if wants_x:
-            to_x = grad @ weight if ctx.half is None else ctx.half.whole_back(grad)
-        to_matrices: list[Tensor | None] = []
-        for at, (a, b) in enumerate(zip(matrices[::2], matrices[1::2], strict=True)):
-            wants_a, wants_b = wants[2 * at], wants[2 * at + 1]
-            to_inner = grad @ b if wants_x or wants_a else None
-            if to_x is not None:
-                to_x.addmm_(to_inner, a)
-            to_matrices.append(to_inner.T @ rows if wants_a and to_inner is not None else None)
-            to_matrices.append(grad.T @ inner[at] if wants_b else None)
-        back = None if to_x is None else to_x.view(*grads[0].shape[:-1], -1)
-        return back, None, *to_matrices
+        grad_x = None
+        if needs_grad_x:
+            grad_x = grad @ weight if ctx.fp16_layer is None else ctx.fp16_layer.input_grad(grad)
+        grad_matrices: list[Tensor | None] = []
+        for index, (a, b) in enumerate(zip(matrices[::2], matrices[1::2], strict=True)):
+            needs_grad_a, needs_grad_b = needs_grad[2 * index], needs_grad[2 * index + 1]
+            grad_inner = grad @ b if needs_grad_x or needs_grad_a else None
+            if grad_x is not None:
+                grad_x.addmm_(grad_inner, a)
+            grad_matrices.append(
+                grad_inner.T @ rows if needs_grad_a and grad_inner is not None else None
+            )
+            grad_matrices.append(grad.T @ inner[index] if needs_grad_b else None)
+        grad_input = None if grad_x is None else grad_x.view(*grads[0].shape[:-1], -1)
+        return grad_input, None, *grad_matrices
 
 
-def fuse(network: nn.Module) -> None:
-    """Gives every adapted layer of `network` the fused forward, where it computes the same.
+def fuse_lora(network: nn.Module) -> None:
+    """Gives every LoRA layer of `network` the fused forward, where it computes the same.
 
     A layer keeps PEFT's where the weights under its adapters are quantized, transposed (GPT-2) or
     learn themselves, and where an adapter has dropout, a bias or is a DoRA.
@@ -66,15 +70,16 @@ def fuse(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, Linear):
             module.__dict__.pop("forward", None)
-            if _is_plain(module):
-                module.forward = MethodType(_forward, module)
+            if _is_fusable(module):
+                module.forward = MethodType(_fused_forward, module)
 
 
-def _is_plain(layer: Any) -> bool:
+def _is_fusable(layer: Any) -> bool:
+    """Whether a PEFT LoRA layer is plain enough for the fused forward."""
     base = layer.base_layer
     return (
         (
-            isinstance(base, HalfLinear)
+            isinstance(base, Fp16Linear)
             or (type(base) is nn.Linear and not base.weight.requires_grad)
         )
         and not layer.lora_variant
@@ -83,7 +88,8 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _forward(layer: Any, x: Tensor) -> Tensor:
+def _fused_forward(layer: Any, x: Tensor) -> Tensor:
+    """The fused forward that replaces that of PEFT's `lora.Linear`."""
     base = layer.base_layer
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if layer.disable_adapters or layer.merged or not active:
@@ -93,5 +99,5 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     for name in active:
         matrices.append(layer.lora_A[name].weight.to(x.dtype))
         matrices.append((layer.lora_B[name].weight * layer.scaling[name]).to(x.dtype))
-    adapted: Tensor = _AdaptedLinear.apply(x, base, *matrices)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    adapted: Tensor = _FusedLoraLinear.apply(x, base, *matrices)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return adapted

@@ -1,4 +1,4 @@
-"""A model: network, tokenizer and template, with two verbs, `logprobs` and `generate`."""
+"""A language model: network, tokenizer and chat template, with `logprobs` and `generate`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,43 +11,43 @@ from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
-from zephyr.model.cache import memory
-from zephyr.model.decode import GREEDY, Sampling
-from zephyr.model.fork import Fork, Ids
-from zephyr.model.generate import Ask, Generation, generate
-from zephyr.model.layout import Batch, Layout, lay_out, pack
-from zephyr.model.logprobs import ForkNetwork
-from zephyr.model.prefix import Prefix, families
-from zephyr.model.template import Template
+from zephyr.model.batching import Batch, Layout, collate, pack_batches
+from zephyr.model.decoding import GREEDY, SamplingParams
+from zephyr.model.example import Example, TokenIds
+from zephyr.model.generate import Generation, GenerationRequest, generate
+from zephyr.model.kv_cache import cache_argument_name
+from zephyr.model.logprobs import LogprobNetwork
+from zephyr.model.prefix_cache import CachedPrefix, group_by_prefix
+from zephyr.model.template import ChatTemplate
 
 Logprobs = list[NDArray[np.float32]]
-"""Natural-log probabilities of the supervised tokens of each continuation of a fork."""
+"""Natural-log probabilities of the loss-mask tokens of each completion of an example."""
 
 
-def ignore(at: int, found: Any) -> None:
-    """Hears of a finished answer, and does nothing."""
+def do_nothing(at: int, result: Any) -> None:
+    """The default callback for a finished completion: does nothing."""
 
 
-ROOM = 4
-"""Times the token budget that a running batch of answers may hold."""
+DECODE_BUDGET_FACTOR = 4
+"""Times the token budget that a decode batch may hold."""
 
 
 @dataclass
 class Model:
-    """A network that answers: `logprobs` of forks, and `generate` from prompts.
+    """A loaded language model: `logprobs` of examples, and `generate` from prompts.
 
-    `wrapper` is PEFT's, where there are adapters; `layout` is the faster one that this network
-    computes right, and `shares` says whether it computes a shared prefix once.
+    `peft_model` is PEFT's, where there are adapters; `layout` is the faster one that this network
+    computes right, and `shares_prefixes` says whether it computes a shared prefix once.
     """
 
-    network: ForkNetwork
+    network: LogprobNetwork
     tokenizer: Any
-    template: Template
-    context: int
+    template: ChatTemplate
+    context_length: int
     layout: Layout
     token_budget: int
-    wrapper: Any = None
-    shares: bool = False
+    peft_model: Any = None
+    shares_prefixes: bool = False
 
     @property
     def causal(self) -> Any:
@@ -60,136 +60,145 @@ class Model:
 
     @torch.inference_mode()
     def logprobs(
-        self, forks: Sequence[Fork], *, done: Callable[[int, Logprobs], None] = ignore
+        self, examples: Sequence[Example], *, on_done: Callable[[int, Logprobs], None] = do_nothing
     ) -> list[Logprobs]:
-        """Natural-log probabilities of the supervised tokens of every continuation, in order.
+        """Natural-log probabilities of the loss-mask tokens of every completion, in order.
 
-        What prompts have in common is computed once. `done(i, values)` is called as soon as those
-        of a fork are known.
+        What prompts have in common is computed once. `on_done(i, values)` is called as soon
+        as those of an example are known.
 
         Raises:
-            ZephyrError: a fork is longer than the context of the model.
+            ZephyrError: an example is longer than the context of the model.
         """
-        self._refuse_too_long(max((f.longest for f in forks), default=0))
+        self._check_fits_context(max((f.max_sequence_length for f in examples), default=0))
         self.network.eval()
-        results: list[Logprobs] = [[] for _ in forks]
-        for members, batch, past in self._batches(forks):
+        results: list[Logprobs] = [[] for _ in examples]
+        for indices, batch, past in self._batches(examples):
             values = self.network(batch, **past).cpu().numpy()
-            owner = batch.owner.cpu().numpy()
+            owner = batch.completion_index.cpu().numpy()
             ordered = np.argsort(owner, kind="stable")
-            bounds = np.searchsorted(owner[ordered], np.arange(1, batch.continuations))
+            bounds = np.searchsorted(owner[ordered], np.arange(1, batch.num_completions))
             parts = iter(np.split(values[ordered], bounds))
-            for i in members:
-                results[i] = [next(parts) for _ in forks[i].continuations]
-                done(i, results[i])
+            for i in indices:
+                results[i] = [next(parts) for _ in examples[i].completions]
+                on_done(i, results[i])
         return results
 
-    def _batches(self, forks: Sequence[Fork]) -> Iterator[tuple[list[int], Batch, dict[str, Any]]]:
-        """Numbers of forks, their batch, and the cache of what stands before it, by its name."""
-        found, alone = families(forks) if self.shares else ([], list(range(len(forks))))
-        name = memory(self.causal)
-        for family in found:
-            prefix = Prefix(self.causal, name, family.prefix, self.device)
-            for members, batch in prefix.rows(family, forks):
-                yield members, batch.to(self.device), {name: prefix.cache}
-        others = [forks[i] for i in alone]
-        for members in pack(others, self.token_budget, self.layout):
-            batch = lay_out([others[i] for i in members], self.layout)
-            yield [alone[i] for i in members], batch.to(self.device), {}
+    def _batches(
+        self, examples: Sequence[Example]
+    ) -> Iterator[tuple[list[int], Batch, dict[str, Any]]]:
+        """Indices of examples, their batch, and the KV cache of its prefix by argument name."""
+        groups, ungrouped = (
+            group_by_prefix(examples) if self.shares_prefixes else ([], list(range(len(examples))))
+        )
+        cache_argument = cache_argument_name(self.causal)
+        for group in groups:
+            prefix = CachedPrefix(self.causal, cache_argument, group.prefix, self.device)
+            for indices, batch in prefix.suffix_batches(group, examples):
+                yield indices, batch.to(self.device), {cache_argument: prefix.cache}
+        others = [examples[i] for i in ungrouped]
+        for indices in pack_batches(others, self.token_budget, self.layout):
+            batch = collate([others[i] for i in indices], self.layout)
+            yield [ungrouped[i] for i in indices], batch.to(self.device), {}
 
     def generate(
         self,
-        prompts: Sequence[Ids],
+        prompts: Sequence[TokenIds],
         *,
         max_new_tokens: int | Sequence[int],
-        sampling: Sampling = GREEDY,
+        sampling: SamplingParams = GREEDY,
         seeds: Sequence[int] | None = None,
-        until: Sequence[str] = (),
-        done: Callable[[int, Generation], None] = ignore,
+        stop: Sequence[str] = (),
+        on_done: Callable[[int, Generation], None] = do_nothing,
     ) -> list[Generation]:
-        """An answer to each prompt, greedily unless `sampling` says otherwise.
+        """Generates an answer to each prompt, greedily unless `sampling` says otherwise.
 
-        `seeds` are for draws, one for each prompt; `until` are strings that end an answer. An
-        answer that would leave the context is cut there, and has not stopped. `done(i, answer)` is
-        called as soon as one is finished.
+        `seeds` are for sampling, one for each prompt; `stop` are strings that end an answer. An
+        answer that would leave the context is cut there, with finish reason "length".
+        `on_done(i, answer)` is called as soon as one is finished.
 
         Raises:
             ZephyrError: a prompt fills the whole context.
         """
-        most = (
+        max_tokens = (
             [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         )
-        asks = [
-            self._ask(prompt, limit, seed)
-            for prompt, limit, seed in zip(prompts, most, seeds or [0] * len(prompts), strict=True)
+        requests = [
+            self._make_request(prompt, max_tokens_each, seed)
+            for prompt, max_tokens_each, seed in zip(
+                prompts, max_tokens, seeds or [0] * len(prompts), strict=True
+            )
         ]
-        return self._generate(asks, sampling, until, done, None)
+        return self._generate(requests, sampling, stop, on_done, None)
 
     def stream(
         self,
-        prompt: Ids,
+        prompt: TokenIds,
         *,
         max_new_tokens: int,
-        write: Callable[[str], None],
-        sampling: Sampling = GREEDY,
+        on_text: Callable[[str], None],
+        sampling: SamplingParams = GREEDY,
         seed: int = 0,
-        until: Sequence[str] = (),
+        stop: Sequence[str] = (),
     ) -> Generation:
-        """The answer to one prompt, its text given to `write` piece by piece as it is made.
+        """Generates for one prompt and streams its text to `on_text` as it is made.
 
-        A piece never ends within a character.
+        A chunk of text never ends within a character.
 
         Raises:
             ZephyrError: the prompt fills the whole context.
         """
-        ask = self._ask(prompt, max_new_tokens, seed)
+        request = self._make_request(prompt, max_new_tokens, seed)
 
-        def hear(_: int, piece: str) -> None:
+        def forward_text(_: int, piece: str) -> None:
             if piece:
-                write(piece)
+                on_text(piece)
 
-        (answer,) = self._generate([ask], sampling, until, ignore, hear)
+        (answer,) = self._generate([request], sampling, stop, do_nothing, forward_text)
         return answer
 
     def _generate(
         self,
-        asks: Sequence[Ask],
-        sampling: Sampling,
-        until: Sequence[str],
-        done: Callable[[int, Generation], None],
-        hear: Callable[[int, str], None] | None,
+        requests: Sequence[GenerationRequest],
+        sampling: SamplingParams,
+        stop: Sequence[str],
+        on_done: Callable[[int, Generation], None],
+        on_text: Callable[[int, str], None] | None,
     ) -> list[Generation]:
         self.network.eval()
         return generate(
             self.causal,
             self.template,
-            asks,
-            room=ROOM * self.token_budget,
+            requests,
+            token_budget=DECODE_BUDGET_FACTOR * self.token_budget,
             sampling=sampling,
-            until=until,
-            done=done,
-            hear=hear,
+            stop=stop,
+            on_done=on_done,
+            on_text=on_text,
         )
 
-    def _ask(self, prompt: Ids, limit: int, seed: int) -> Ask:
-        self._refuse_too_long(len(prompt) + 1)
-        return Ask(prompt, min(limit, self.context - len(prompt)), seed)
+    def _make_request(self, prompt: TokenIds, max_new_tokens: int, seed: int) -> GenerationRequest:
+        """A generation request whose tokens fit in the context."""
+        self._check_fits_context(len(prompt) + 1)
+        return GenerationRequest(
+            prompt, min(max_new_tokens, self.context_length - len(prompt)), seed
+        )
 
-    def merge(self) -> None:
-        """Adds all adapters into the weights."""
-        if self.wrapper is not None:
-            self.network.causal = adapter.merge(self.wrapper)
-            self.wrapper = None
+    def merge_adapters(self) -> None:
+        """Merges all adapters into the weights."""
+        if self.peft_model is not None:
+            self.network.causal = adapter.merge_adapters(self.peft_model)
+            self.peft_model = None
 
     def save(self, folder: Path) -> None:
         """Writes weights and tokenizer in Hugging Face format."""
         self.causal.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _refuse_too_long(self, tokens: int) -> None:
-        if tokens > self.context:
+    def _check_fits_context(self, tokens: int) -> None:
+        if tokens > self.context_length:
             raise ZephyrError(
                 "a text is longer than the context of the model",
                 found=f"{tokens} tokens",
-                allowed=f"at most {self.context} tokens",
+                allowed=f"at most {self.context_length} tokens",
             )

@@ -1,10 +1,10 @@
-"""The only maker of prompts: messages to token ids, with the boundary between prompt and answer.
+"""Applies the chat template: messages to token ids, with the boundary of prompt and answer.
 
 The chat template of the tokenizer (Jinja) is rendered with placeholders where the contents go;
 what stands between them is control text, encoded with its special tokens, and the contents are
 encoded apart with special tokens split. So `<|im_start|>` typed by a student stays text, and the
 ids of a prompt are the same in training, evaluation and chat. A tokenizer without a chat template
-gets `PLAIN`.
+gets `PLAIN_CHAT_TEMPLATE`.
 """
 
 import re
@@ -17,10 +17,10 @@ import jinja2
 import numpy as np
 
 from zephyr.errors import ZephyrError
-from zephyr.model.fork import Continuation, Fork, Ids, Marks, ids
+from zephyr.model.example import Completion, Example, LossMask, TokenIds, to_token_ids
 from zephyr.records import Chat, Message, Pair, Record
 
-PLAIN = (
+PLAIN_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\nAssistant:' }}"
@@ -29,25 +29,25 @@ PLAIN = (
 )
 """Markers as plain words, for a base model that has never seen special ones; eos ends an answer."""
 
-BLOCK = 2048
+CONVERSATIONS_PER_CALL = 2048
 """Conversations that are encoded in one call: enough to keep all cores busy. A tokenizer holds some
 hundred bytes for each token until its call ends."""
 
 _PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 
 
-class _Slot(NamedTuple):
-    """Where the content of a message goes; `lead` is the space that belongs to its first word."""
+class _ContentSlot(NamedTuple):
+    """Where a message's content goes; `leading_space` is the space that its first word takes."""
 
     message: int
-    lead: str
+    leading_space: str
 
 
-class Template:
-    """Renders conversations for one tokenizer.
+class ChatTemplate:
+    """Encodes conversations to token ids with the chat template of one tokenizer.
 
-    `stops` are the ids at which an answer ends; `ending` is what is written after one, up to its
-    stop token and with it.
+    `stop_token_ids` are the ids at which an answer ends; `ending_ids` is what is written after
+    one, up to its stop token and with it.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -62,179 +62,207 @@ class Template:
                 where=str(tokenizer.name_or_path),
                 todo="set `eos_token` in its tokenizer_config.json: an answer must be able to end",
             )
-        self._bos = tokenizer.bos_token is not None and _starts_with_bos(tokenizer)
+        self._writes_bos = tokenizer.bos_token is not None and _tokenizer_writes_bos(tokenizer)
         if tokenizer.chat_template is None:
-            tokenizer.chat_template = ("{{ bos_token }}" if self._bos else "") + PLAIN
+            tokenizer.chat_template = (
+                "{{ bos_token }}" if self._writes_bos else ""
+            ) + PLAIN_CHAT_TEMPLATE
         self.tokenizer = tokenizer
         self._skeleton = lru_cache(maxsize=None)(self._make_skeleton)
-        self.ending = self._find_ending()
-        self.stop = int(self.ending[-1])
-        self.stops = frozenset({self.stop, tokenizer.eos_token_id})
+        self.ending_ids = self._find_ending()
+        self.stop_token_id = int(self.ending_ids[-1])
+        self.stop_token_ids = frozenset({self.stop_token_id, tokenizer.eos_token_id})
         self._check_prefixes()
 
-    def prompt(self, messages: Sequence[Message]) -> Ids:
-        """The ids [time] after which a model is to answer; `messages` ends with the user."""
-        return self._prompts([messages])[0]
+    def encode_prompt(self, messages: Sequence[Message]) -> TokenIds:
+        """Token ids [T] of a prompt, generation prompt included; `messages` ends with the user."""
+        return self._encode_prompts([messages])[0]
 
-    def text(self, text: str) -> Ids:
-        """The ids [time] of a text that is to go on, at least one: no conversation.
+    def encode_text(self, text: str) -> TokenIds:
+        """Token ids [T] of a raw text that is to go on, at least one: no conversation.
 
         It begins with the start token where the tokenizer writes one; special tokens that stand in
         it are text.
         """
         tokens = next(self._encode_texts([text]))
-        if self._bos or not len(tokens):
-            start = self.tokenizer.bos_token_id
-            tokens = np.concatenate([ids([self.stop if start is None else start]), tokens])
+        if self._writes_bos or not len(tokens):
+            bos_token_id = self.tokenizer.bos_token_id
+            tokens = np.concatenate(
+                [
+                    to_token_ids([self.stop_token_id if bos_token_id is None else bos_token_id]),
+                    tokens,
+                ]
+            )
         return tokens
 
-    def forks(self, records: Iterable[Record]) -> list[Fork]:
-        """A fork for each chat (every assistant turn supervised) or pair (chosen, rejected)."""
+    def make_examples(self, records: Iterable[Record]) -> list[Example]:
+        """An example for each chat (a loss mask on assistant turns) or pair (chosen, rejected)."""
         records = list(records)
         chats = [r for r in records if isinstance(r, Chat)]
         pairs = [r for r in records if isinstance(r, Pair)]
         assert len(chats) + len(pairs) == len(records), "only chats and pairs are conversations"
-        made = iter(self._chat_forks(chats)), iter(self._pair_forks(pairs))
-        return [next(made[0] if isinstance(r, Chat) else made[1]) for r in records]
-
-    def chat_fork(self, chat: Chat) -> Fork:
-        """The conversation up to its first answer, and the rest with the answers supervised."""
-        return self._chat_forks([chat])[0]
-
-    def pair_fork(self, pair: Pair) -> Fork:
-        """The prompt, and the chosen and the rejected answer, each with its end."""
-        return self._pair_forks([pair])[0]
-
-    def answers(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of answers as they follow a prompt, without their end."""
-        return [c.ids[: len(c.ids) - len(self.ending)] for c in self._answers(texts)]
-
-    def decode(self, answer: Ids) -> str:
-        """The text of an answer without its end token, and without the space that belongs to it."""
-        text = self.decode_text(answer)
-        lead = next(
-            s.lead for s in self._skeleton(("user", "assistant"))[::-1] if isinstance(s, _Slot)
+        examples_by_kind = (
+            iter(self._make_chat_examples(chats)),
+            iter(self._make_pair_examples(pairs)),
         )
-        return text.removeprefix(lead)
+        return [
+            next(examples_by_kind[0] if isinstance(r, Chat) else examples_by_kind[1])
+            for r in records
+        ]
 
-    def decode_text(self, tokens: Ids) -> str:
-        """The text of what goes on from another, without end tokens."""
-        kept = [i for i in tokens.tolist() if i not in self.stops]
+    def make_chat_example(self, chat: Chat) -> Example:
+        """An SFT example: the prompt to the first answer, the rest with a loss mask on answers."""
+        return self._make_chat_examples([chat])[0]
+
+    def make_pair_example(self, pair: Pair) -> Example:
+        """A DPO example: the prompt, and chosen and rejected completions, each with its end."""
+        return self._make_pair_examples([pair])[0]
+
+    def encode_answers(self, texts: Sequence[str]) -> list[TokenIds]:
+        """The token ids of answers as they follow a prompt, without their end."""
+        return [c.ids[: len(c.ids) - len(self.ending_ids)] for c in self._make_completions(texts)]
+
+    def decode(self, answer: TokenIds) -> str:
+        """Decodes an answer without its end token, and without the space that belongs to it."""
+        text = self.decode_continued_text(answer)
+        leading_space = next(
+            s.leading_space
+            for s in self._skeleton(("user", "assistant"))[::-1]
+            if isinstance(s, _ContentSlot)
+        )
+        return text.removeprefix(leading_space)
+
+    def decode_continued_text(self, tokens: TokenIds) -> str:
+        """Decodes what continues another text, without stop tokens."""
+        kept = [i for i in tokens.tolist() if i not in self.stop_token_ids]
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
         return text
 
     # -- conversations ------------------------------------------------------------------------
 
-    def _chat_forks(self, chats: Sequence[Chat]) -> list[Fork]:
-        forks = []
+    def _make_chat_examples(self, chats: Sequence[Chat]) -> list[Example]:
+        examples = []
         for chat, parts in zip(chats, self._encode([c.messages for c in chats]), strict=True):
-            prompt: list[Ids] = []
-            rest: list[Ids] = []
-            marks: list[Marks] = []
+            prompt: list[TokenIds] = []
+            completion_ids: list[TokenIds] = []
+            loss_masks: list[LossMask] = []
             for position, (slot, tokens) in enumerate(parts):
-                answer = slot is not None and chat.messages[slot.message].role == "assistant"
-                if not rest and not answer:
+                is_answer = slot is not None and chat.messages[slot.message].role == "assistant"
+                if not completion_ids and not is_answer:
                     prompt.append(tokens)
                     continue
-                rest.append(tokens)
-                marks.append(np.full(len(tokens), answer))
-                if answer:
-                    ending, after = self._ended(parts[position + 1])
-                    parts[position + 1] = _Part(None, after)
-                    rest.append(ending)
-                    marks.append(np.arange(len(ending)) == len(ending) - 1)
-            while not marks[-1].any():  # what stands after the last answer
-                rest.pop()
-                marks.pop()
-            whole = Continuation(np.concatenate(rest), np.concatenate(marks))
-            forks.append(Fork(np.concatenate(prompt), (whole,)))
-        return forks
+                completion_ids.append(tokens)
+                loss_masks.append(np.full(len(tokens), is_answer))
+                if is_answer:
+                    ending, remaining = self._split_ending(parts[position + 1])
+                    parts[position + 1] = _EncodedPart(None, remaining)
+                    completion_ids.append(ending)
+                    loss_masks.append(np.arange(len(ending)) == len(ending) - 1)
+            while not loss_masks[-1].any():  # what stands after the last answer
+                completion_ids.pop()
+                loss_masks.pop()
+            completion = Completion(np.concatenate(completion_ids), np.concatenate(loss_masks))
+            examples.append(Example(np.concatenate(prompt), (completion,)))
+        return examples
 
-    def _pair_forks(self, pairs: Sequence[Pair]) -> list[Fork]:
-        prompts = self._prompts([pair.prompt for pair in pairs])
-        answers = self._answers([text for pair in pairs for text in (pair.chosen, pair.rejected)])
+    def _make_pair_examples(self, pairs: Sequence[Pair]) -> list[Example]:
+        prompts = self._encode_prompts([pair.prompt for pair in pairs])
+        answers = self._make_completions(
+            [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+        )
         return [
-            Fork(prompt, (chosen, rejected))
+            Example(prompt, (chosen, rejected))
             for prompt, chosen, rejected in zip(prompts, answers[::2], answers[1::2], strict=True)
         ]
 
-    def _answers(self, texts: Sequence[str]) -> list[Continuation]:
-        """Answers as the continuation of a prompt, each with its end token, all supervised."""
-        probe = [(Message("user", ""), Message("assistant", text)) for text in texts]
-        answers = []
-        for parts in self._encode(probe):
-            at = next(i for i, p in enumerate(parts) if p.slot and p.slot.message == 1)
-            tokens = np.concatenate([parts[at].tokens, self._ended(parts[at + 1])[0]])
-            answers.append(Continuation(tokens, np.ones(len(tokens), dtype=np.bool_)))
-        return answers
+    def _make_completions(self, texts: Sequence[str]) -> list[Completion]:
+        """Answers as completions of a prompt, each with its end token, all in the loss mask."""
+        conversations = [(Message("user", ""), Message("assistant", text)) for text in texts]
+        completions = []
+        for parts in self._encode(conversations):
+            position = next(i for i, p in enumerate(parts) if p.slot and p.slot.message == 1)
+            tokens = np.concatenate(
+                [parts[position].tokens, self._split_ending(parts[position + 1])[0]]
+            )
+            completions.append(Completion(tokens, np.ones(len(tokens), dtype=np.bool_)))
+        return completions
 
-    def _ended(self, control: "_Part") -> tuple[Ids, Ids]:
+    def _split_ending(self, control: "_EncodedPart") -> tuple[TokenIds, TokenIds]:
         """The control text after an answer: up to the stop token and with it, and the rest."""
-        end = int(np.flatnonzero(control.tokens == self.stop)[0]) + 1
+        end = int(np.flatnonzero(control.tokens == self.stop_token_id)[0]) + 1
         return control.tokens[:end], control.tokens[end:]
 
-    def _prompts(self, conversations: Sequence[Sequence[Message]]) -> list[Ids]:
+    def _encode_prompts(self, conversations: Sequence[Sequence[Message]]) -> list[TokenIds]:
         for messages in conversations:
             assert messages[-1].role == "user", "a prompt ends with the user"
-        encoded = self._encode(conversations, generation=True)
+        encoded = self._encode(conversations, add_generation_prompt=True)
         return [np.concatenate([part.tokens for part in parts]) for parts in encoded]
 
     def _encode(
-        self, conversations: Sequence[Sequence[Message]], *, generation: bool = False
-    ) -> Iterator[list["_Part"]]:
+        self, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool = False
+    ) -> Iterator[list["_EncodedPart"]]:
         """The parts of each conversation; while those of a block are used, the next is encoded."""
-        blocks = [conversations[i : i + BLOCK] for i in range(0, len(conversations), BLOCK)]
+        blocks = [
+            conversations[i : i + CONVERSATIONS_PER_CALL]
+            for i in range(0, len(conversations), CONVERSATIONS_PER_CALL)
+        ]
         if len(blocks) < 2:
-            yield from self._encode_block(conversations, generation)
+            yield from self._encode_block(conversations, add_generation_prompt)
             return
-        with ThreadPoolExecutor(1) as ahead:  # one alone: a tokenizer may not be asked by two
-            coming = ahead.submit(self._encode_block, blocks[0], generation)
+        with ThreadPoolExecutor(1) as executor:  # one alone: a tokenizer is not thread-safe
+            next_block = executor.submit(self._encode_block, blocks[0], add_generation_prompt)
             for block in [*blocks[1:], ()]:
-                parts = coming.result()
-                coming = ahead.submit(self._encode_block, block, generation)
+                parts = next_block.result()
+                next_block = executor.submit(self._encode_block, block, add_generation_prompt)
                 yield from parts
 
     def _encode_block(
-        self, conversations: Sequence[Sequence[Message]], generation: bool
-    ) -> list[list["_Part"]]:
+        self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool
+    ) -> list[list["_EncodedPart"]]:
         """The parts of some conversations, contents encoded in one call with specials split."""
-        skeletons = [self._skeleton(tuple(m.role for m in c), generation) for c in conversations]
+        skeletons = [
+            self._skeleton(tuple(m.role for m in c), add_generation_prompt) for c in conversations
+        ]
         texts = [
-            part.lead + messages[part.message].content
+            part.leading_space + messages[part.message].content
             for messages, skeleton in zip(conversations, skeletons, strict=True)
             for part in skeleton
-            if isinstance(part, _Slot)
+            if isinstance(part, _ContentSlot)
         ]
         if not texts:
             return []
         contents = self._encode_texts(texts)
         return [
             [
-                _Part(part, next(contents)) if isinstance(part, _Slot) else _Part(None, ids(part))
+                _EncodedPart(part, next(contents))
+                if isinstance(part, _ContentSlot)
+                else _EncodedPart(None, to_token_ids(part))
                 for part in skeleton
             ]
             for skeleton in skeletons
         ]
 
-    def _encode_texts(self, texts: list[str]) -> Iterator[Ids]:
+    def _encode_texts(self, texts: list[str]) -> Iterator[TokenIds]:
         """The ids of each text; a special token that is typed in it is text like any other."""
         if not self.tokenizer.is_fast:
-            ways = {"add_special_tokens": False, "split_special_tokens": True}
-            return map(ids, self.tokenizer(texts, **ways)["input_ids"])
-        backend = self.tokenizer.backend_tokenizer  # asked itself, for it need not find offsets
+            options = {"add_special_tokens": False, "split_special_tokens": True}
+            return map(to_token_ids, self.tokenizer(texts, **options)["input_ids"])
+        backend = self.tokenizer.backend_tokenizer  # called directly, for it need not find offsets
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        return (ids(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False))
+        return (
+            to_token_ids(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)
+        )
 
     def _make_skeleton(
-        self, roles: tuple[str, ...], generation: bool = False
-    ) -> tuple[_Slot | tuple[int, ...], ...]:
+        self, roles: tuple[str, ...], add_generation_prompt: bool = False
+    ) -> tuple[_ContentSlot | tuple[int, ...], ...]:
         """Slots for the contents, and between them the ids of the control text."""
         messages = [{"role": r, "content": f"\ue000{i}\ue001"} for i, r in enumerate(roles)]
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except jinja2.TemplateError as error:
             raise ZephyrError(
@@ -250,37 +278,41 @@ class Template:
                 where=str(self.tokenizer.name_or_path),
                 found=f"messages {slots} of {len(roles)}",
             )
-        skeleton: list[_Slot | tuple[int, ...]] = []
+        skeleton: list[_ContentSlot | tuple[int, ...]] = []
         for before, slot in zip(control, [*slots, None], strict=True):
-            bare = before.rstrip(" ") if slot is not None else before
-            encoded = self.tokenizer(bare, add_special_tokens=False)["input_ids"] if bare else ()
+            stripped = before.rstrip(" ") if slot is not None else before
+            encoded = (
+                self.tokenizer(stripped, add_special_tokens=False)["input_ids"] if stripped else ()
+            )
             skeleton.append(tuple(encoded))
             if slot is not None:
-                skeleton.append(_Slot(slot, before[len(bare) :]))
+                skeleton.append(_ContentSlot(slot, before[len(stripped) :]))
         return tuple(skeleton)
 
     # -- what must hold of a template ---------------------------------------------------------
 
-    def _find_ending(self) -> Ids:
-        after = self._skeleton(("user", "assistant"))[-1]
+    def _find_ending(self) -> TokenIds:
+        ending_control = self._skeleton(("user", "assistant"))[-1]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for length, token in enumerate(after, start=1):
+        for length, token in enumerate(ending_control, start=1):
             if token in special:
-                return ids(after[:length])
+                return to_token_ids(ending_control[:length])
         raise ZephyrError(
             "the chat template does not end an answer with a special token",
             where=str(self.tokenizer.name_or_path),
-            found=repr(self.tokenizer.decode(list(after))),
+            found=repr(self.tokenizer.decode(list(ending_control))),
             todo="mend `chat_template`: a model can't learn to stop without an end token",
         )
 
     def _check_prefixes(self) -> None:
         turns = [("user", "assistant"), ("user", "assistant", "user", "assistant")]
         for roles in turns:
-            whole = self._skeleton(roles)
+            full_skeleton = self._skeleton(roles)
             prompt = self._skeleton(roles[:-1], True)
-            at = whole.index(next(s for s in whole[::-1] if isinstance(s, _Slot)))
-            if whole[:at] != prompt:
+            answer_position = full_skeleton.index(
+                next(s for s in full_skeleton[::-1] if isinstance(s, _ContentSlot))
+            )
+            if full_skeleton[:answer_position] != prompt:
                 raise ZephyrError(
                     "the prompt of a conversation is not the start of the whole conversation",
                     where=str(self.tokenizer.name_or_path),
@@ -289,13 +321,13 @@ class Template:
                 )
 
 
-class _Part(NamedTuple):
+class _EncodedPart(NamedTuple):
     """The ids of a content (with its slot) or of control text."""
 
-    slot: _Slot | None
-    tokens: Ids
+    slot: _ContentSlot | None
+    tokens: TokenIds
 
 
-def _starts_with_bos(tokenizer: Any) -> bool:
+def _tokenizer_writes_bos(tokenizer: Any) -> bool:
     start = tokenizer("")["input_ids"][:1]
     return bool(start) and start[0] == tokenizer.bos_token_id

@@ -1,4 +1,4 @@
-"""How far a model's predictions have moved from another's, on the same text.
+"""KL divergence of a model's next-token predictions from another's, on the same text.
 
 The Kullback-Leibler divergence KL(before || after) of the distributions of each next token, in nats
 per token, and the greatest change of the log-probability of a token that stands there.
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zephyr.model.fork import Ids
+from zephyr.model.example import TokenIds
 from zephyr.model.model import Model
 
-MOST = 2048
-"""Tokens that are looked at."""
-ELEMENTS = 1 << 23
+MAX_TOKENS = 2048
+"""Tokens of text that are compared."""
+LOGITS_PER_CHUNK = 1 << 23
 """Logits at a time: 32 MiB in float32."""
 
 
@@ -38,28 +38,28 @@ class Predictions(NamedTuple):
     bias: Tensor | None
     targets: Tensor
 
-    def logprobs(self, part: slice) -> Tensor:
-        """Of all tokens of the vocabulary [n, V]."""
-        logits = torch.nn.functional.linear(self.hidden[part], self.weight, self.bias)
+    def logprobs(self, rows: slice) -> Tensor:
+        """Log-probabilities over the whole vocabulary [N, V]."""
+        logits = torch.nn.functional.linear(self.hidden[rows], self.weight, self.bias)
         return logits.float().log_softmax(dim=1)
 
 
-def some(texts: Iterable[Ids], context: int) -> list[Ids]:
-    """The first texts, `MOST` tokens in all, each cut to the context of the model."""
-    chosen: list[Ids] = []
-    room = MOST
+def select_texts(texts: Iterable[TokenIds], context: int) -> list[TokenIds]:
+    """The first texts, `MAX_TOKENS` tokens in all, each truncated to the context length."""
+    selected: list[TokenIds] = []
+    remaining = MAX_TOKENS
     for text in texts:
-        cut = text[: min(context, room + 1)]
-        if len(cut) > 1:
-            chosen.append(cut)
-            room -= len(cut) - 1
-        if room < 1:
+        truncated = text[: min(context, remaining + 1)]
+        if len(truncated) > 1:
+            selected.append(truncated)
+            remaining -= len(truncated) - 1
+        if remaining < 1:
             break
-    return chosen
+    return selected
 
 
 @torch.inference_mode()
-def predictions(model: Model, texts: Sequence[Ids]) -> Predictions:
+def compute_predictions(model: Model, texts: Sequence[TokenIds]) -> Predictions:
     """What the model predicts after every token of each text but the last."""
     causal: Any = model.causal
     model.network.eval()
@@ -74,16 +74,16 @@ def predictions(model: Model, texts: Sequence[Ids]) -> Predictions:
 
 
 @torch.inference_mode()
-def divergence(before: Predictions, after: Predictions) -> Divergence:
-    """How far `after` has moved from `before`; both are of the same texts."""
+def compute_divergence(before: Predictions, after: Predictions) -> Divergence:
+    """The KL divergence of `after` from `before`; both are of the same texts."""
     count = len(before.targets)
-    step = max(1, ELEMENTS // len(before.weight))
+    step = max(1, LOGITS_PER_CHUNK // len(before.weight))
     total, greatest = 0.0, 0.0
     for start in range(0, count, step):
-        part = slice(start, start + step)
-        old, new = before.logprobs(part), after.logprobs(part)
+        rows = slice(start, start + step)
+        old, new = before.logprobs(rows), after.logprobs(rows)
         total += float((old.exp() * (old - new)).sum(dtype=torch.float64))
-        at = before.targets[part, None]
-        moved = (old.gather(1, at) - new.gather(1, at)).abs()
-        greatest = max(greatest, float(moved.max()))
+        targets = before.targets[rows, None]
+        change = (old.gather(1, targets) - new.gather(1, targets)).abs()
+        greatest = max(greatest, float(change.max()))
     return Divergence(max(0.0, total / count), greatest, count)  # below zero it is rounding

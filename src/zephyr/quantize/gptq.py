@@ -1,4 +1,4 @@
-"""GPTQ: rounding weights so that what a layer computes on real text changes least.
+"""GPTQ: 4-bit quantization of weights with the Hessian of their inputs on calibration text.
 
 Frantar et al. 2023. Columns of a weight are rounded one after the other, and what rounding one
 changes on the calibration text is made up for in the columns that follow. Columns that matter most
@@ -12,156 +12,160 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zephyr.model.packed import Grid, Packed
+from zephyr.model.packed_weights import Grid, PackedWeight
 
 DAMPING = 0.01
 """Added to the diagonal of the Hessian, as a share of its mean."""
-COLUMNS = 128
-"""Columns after which what is left over reaches all that follow."""
-TOKENS = 2048
+BLOCK_COLUMNS = 128
+"""Columns of a block, after which the remaining error is spread over all that follow."""
+TOKENS_PER_FORWARD = 2048
 """Tokens of calibration text in one forward."""
 
 
-class _Reached(Exception):
+class _FirstBlockReached(Exception):
     """The input of the first block is known."""
 
 
-def calibrate(
+def quantize_layers(
     causal: Any,
-    rows: Tensor,
+    token_ids: Tensor,
     layers: Mapping[str, nn.Module],
-    group: int,
+    group_size: int,
     *,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> dict[str, Packed]:
-    """Packs the weights of `layers` in 4 bits on calibration text, tokens [rows, time].
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, PackedWeight]:
+    """Quantizes the weights of `layers` to 4 bits on calibration text, token ids [B, T].
 
     A block is rounded on what the blocks before it, rounded already, make of the text. The network
     then computes with the rounded weights. Layers outside of its blocks are rounded to the nearest.
     """
-    found: dict[str, Packed] = {}
-    blocks = _blocks(causal)
+    quantized: dict[str, PackedWeight] = {}
+    blocks = _find_blocks(causal)
     names = {module: name for name, module in layers.items()}
-    states = _entering(causal, blocks[0], rows)
-    for at, block in enumerate(blocks):
-        inside = [module for module in block.modules() if module in names]
-        with _hessians(inside) as hessians:
-            for state in states:
-                state.through(block)
-        for module in inside:
+    block_inputs = _capture_block_inputs(causal, blocks[0], token_ids)
+    for index, block in enumerate(blocks):
+        block_layers = [module for module in block.modules() if module in names]
+        with _collect_hessians(block_layers) as hessians:
+            for block_input in block_inputs:
+                block_input.run_block(block)
+        for module in block_layers:
             name = names[module]
-            found[name] = round_by(matrix(module), hessians.pop(module), group)
-            set_matrix(module, found[name].dense(torch.float32))
-        for state in states:
-            state.hidden = state.through(block)
-        progress(at + 1, len(blocks))
+            quantized[name] = round_with_hessian(
+                get_weight_matrix(module), hessians.pop(module), group_size
+            )
+            set_weight_matrix(module, quantized[name].dequantize(torch.float32))
+        for block_input in block_inputs:
+            block_input.hidden = block_input.run_block(block)
+        on_progress(index + 1, len(blocks))
     for name, module in layers.items():
-        if name not in found:
-            found[name] = Packed.rounded(matrix(module), 4, group)
-            set_matrix(module, found[name].dense(torch.float32))
-    return found
+        if name not in quantized:
+            quantized[name] = PackedWeight.quantize(get_weight_matrix(module), 4, group_size)
+            set_weight_matrix(module, quantized[name].dequantize(torch.float32))
+    return quantized
 
 
-def round_by(weight: Tensor, hessian: Tensor, group: int) -> Packed:
-    """Rounds weight [rows, columns] to 4 bits with the Hessian [columns, columns] of its inputs."""
-    grid = Grid.around(weight, 4, group)
-    left = weight.float().clone()
-    dead = hessian.diagonal() == 0  # inputs that are always zero
-    left[:, dead] = 0
+def round_with_hessian(weight: Tensor, hessian: Tensor, group_size: int) -> PackedWeight:
+    """Rounds weight [O, I] to 4 bits with the Hessian [I, I] of its inputs."""
+    grid = Grid.from_weight(weight, 4, group_size)
+    remaining = weight.float().clone()
+    is_dead_input = hessian.diagonal() == 0  # inputs that are always zero
+    remaining[:, is_dead_input] = 0
     hessian = hessian.double()
-    hessian += torch.diag(DAMPING * hessian.diagonal().mean() + dead)
+    hessian += torch.diag(DAMPING * hessian.diagonal().mean() + is_dead_input)
     order = hessian.diagonal().argsort(descending=True)
-    left, hessian = left[:, order], hessian[order][:, order]
+    remaining, hessian = remaining[:, order], hessian[order][:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
-    scale = grid.scale.float().repeat_interleave(group, dim=1)[:, order].T.contiguous()
-    zero = grid.zero.float().repeat_interleave(group, dim=1)[:, order].T.contiguous()
-    codes = torch.empty(left.shape[1], left.shape[0], dtype=torch.uint8, device=weight.device)
-    left = left.T.contiguous()  # a column of the weight is now a row in memory
-    for start in range(0, len(left), COLUMNS):
-        block = slice(start, min(start + COLUMNS, len(left)))
+    scale = grid.scale.float().repeat_interleave(group_size, dim=1)[:, order].T.contiguous()
+    zero = grid.zero.float().repeat_interleave(group_size, dim=1)[:, order].T.contiguous()
+    codes = torch.empty(
+        remaining.shape[1], remaining.shape[0], dtype=torch.uint8, device=weight.device
+    )
+    remaining = remaining.T.contiguous()  # a column of the weight is now a row in memory
+    for start in range(0, len(remaining), BLOCK_COLUMNS):
+        block = slice(start, min(start + BLOCK_COLUMNS, len(remaining)))
         errors = _round_block(
-            left[block], factor[block, block], scale[block], zero[block], codes[block]
+            remaining[block], factor[block, block], scale[block], zero[block], codes[block]
         )
-        left[block.stop :] -= factor[block, block.stop :].T @ errors
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    return Packed.of_codes(codes[back].T.contiguous(), grid)
+        remaining[block.stop :] -= factor[block, block.stop :].T @ errors
+    inverse_order = torch.empty_like(order)
+    inverse_order[order] = torch.arange(len(order), device=order.device)
+    return PackedWeight.from_codes(codes[inverse_order].T.contiguous(), grid)
 
 
 def _round_block(
-    left: Tensor, factor: Tensor, scale: Tensor, zero: Tensor, codes: Tensor
+    remaining: Tensor, factor: Tensor, scale: Tensor, zero: Tensor, codes: Tensor
 ) -> Tensor:
-    """Rounds columns, here [columns, rows], in order; writes `codes`, gives their errors."""
-    errors = torch.empty_like(left)
-    for at, column in enumerate(left):
-        code = (column / scale[at]).round_().add_(zero[at]).clamp_(0, 15)
-        codes[at] = code
-        rounded = code.sub_(zero[at]).mul_(scale[at])
-        errors[at] = (column - rounded).div_(factor[at, at])
-        left[at + 1 :].addr_(factor[at, at + 1 :], errors[at], alpha=-1)
+    """Rounds columns, here [I, O], in order; writes `codes`, gives their errors."""
+    errors = torch.empty_like(remaining)
+    for index, column in enumerate(remaining):
+        code = (column / scale[index]).round_().add_(zero[index]).clamp_(0, 15)
+        codes[index] = code
+        rounded = code.sub_(zero[index]).mul_(scale[index])
+        errors[index] = (column - rounded).div_(factor[index, index])
+        remaining[index + 1 :].addr_(factor[index, index + 1 :], errors[index], alpha=-1)
     return errors
 
 
-def matrix(module: nn.Module) -> Tensor:
-    """The weight of a linear layer as [outputs, inputs]; GPT-2's Conv1D keeps the transpose."""
+def get_weight_matrix(module: nn.Module) -> Tensor:
+    """The weight of a linear layer as [O, I]; GPT-2's Conv1D stores the transpose."""
     weight: Any = module.weight.data
-    whole: Tensor = weight if isinstance(module, nn.Linear) else weight.T
-    return whole
+    oriented: Tensor = weight if isinstance(module, nn.Linear) else weight.T
+    return oriented
 
 
-def set_matrix(module: nn.Module, value: Tensor) -> None:
-    """Overwrites the weight of a linear layer with [outputs, inputs]."""
+def set_weight_matrix(module: nn.Module, value: Tensor) -> None:
+    """Overwrites the weight of a linear layer with [O, I]."""
     weight: Any = module.weight.data
     weight.copy_(value if isinstance(module, nn.Linear) else value.T)
 
 
-class _State:
-    """What enters a block for some rows of text, and what else it is called with."""
+class _BlockInput:
+    """The input of a transformer block for some text: hidden states [B, T, H], and arguments."""
 
-    def __init__(self, hidden: Tensor, rest: Sequence[Any], named: Mapping[str, Any]) -> None:
+    def __init__(self, hidden: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.hidden = hidden
-        self.rest = rest
-        self.named = named
+        self.args = args
+        self.kwargs = kwargs
 
     @torch.inference_mode()
-    def through(self, block: nn.Module) -> Tensor:
-        out = block(self.hidden, *self.rest, **self.named)
+    def run_block(self, block: nn.Module) -> Tensor:
+        out = block(self.hidden, *self.args, **self.kwargs)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out
         return hidden
 
 
-def _blocks(causal: Any) -> list[nn.Module]:
-    """The blocks of a network: the longest list of modules in it."""
+def _find_blocks(causal: Any) -> list[nn.Module]:
+    """The transformer blocks of a network: the longest list of modules in it."""
     lists = [list(module) for module in causal.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len)
 
 
 @torch.inference_mode()
-def _entering(causal: Any, first: nn.Module, rows: Tensor) -> list[_State]:
-    """What enters the first block, for a few rows of tokens at a time."""
-    states: list[_State] = []
+def _capture_block_inputs(causal: Any, first: nn.Module, token_ids: Tensor) -> list[_BlockInput]:
+    """Captures what enters the first block, for a few rows of tokens at a time."""
+    block_inputs: list[_BlockInput] = []
 
-    def catch(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        named = dict(named)
-        hidden = given[0] if given else named.pop("hidden_states")
-        states.append(_State(hidden, given[1:], named))
-        raise _Reached
+    def capture_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kwargs = dict(kwargs)
+        hidden = args[0] if args else kwargs.pop("hidden_states")
+        block_inputs.append(_BlockInput(hidden, args[1:], kwargs))
+        raise _FirstBlockReached
 
-    hook = first.register_forward_pre_hook(catch, with_kwargs=True)
+    hook = first.register_forward_pre_hook(capture_input, with_kwargs=True)
     try:
-        for part in torch.split(rows, max(1, TOKENS // rows.shape[1])):
+        for chunk in torch.split(token_ids, max(1, TOKENS_PER_FORWARD // token_ids.shape[1])):
             try:
-                causal.base_model(input_ids=part, use_cache=False)
-            except _Reached:
+                causal.base_model(input_ids=chunk, use_cache=False)
+            except _FirstBlockReached:
                 continue
     finally:
         hook.remove()
-    return states
+    return block_inputs
 
 
 @contextmanager
-def _hessians(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+def _collect_hessians(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
     """Sums of x xᵀ over the inputs x of each module, for as long as the block lasts.
 
     Layers that read the same input share one sum.
@@ -169,8 +173,8 @@ def _hessians(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]
     sums: dict[nn.Module, Tensor] = {}
     last: list[tuple[Tensor, Tensor]] = []
 
-    def add(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        (inputs,) = given
+    def accumulate(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        (inputs,) = args
         if last and last[0][0] is inputs:
             product = last[0][1]
         else:
@@ -179,7 +183,7 @@ def _hessians(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]
             last[:] = [(inputs, product)]
         sums[module] = sums[module] + product if module in sums else product
 
-    hooks = [module.register_forward_pre_hook(add) for module in modules]
+    hooks = [module.register_forward_pre_hook(accumulate) for module in modules]
     try:
         yield sums
     finally:

@@ -1,4 +1,4 @@
-"""What `quantize` does: adapters added into whole weights, then weights in fewer bits.
+"""Stage `quantize`: merges adapters, then stores the weights in fewer bits (int4, GPTQ, NF4 ...).
 
 After each step the model's predictions on held-out text are compared with those of the model that
 it came from, whose adapters stand beside its weights.
@@ -15,123 +15,143 @@ from torch import nn
 
 from zephyr.data import mixture
 from zephyr.errors import ZephyrError
-from zephyr.model import packed, quantize
+from zephyr.model import bnb_quantization, packed_weights
 from zephyr.model.adapter import is_linear
-from zephyr.model.fork import Fork, Ids
-from zephyr.model.load import Lineage, Load, assemble, load, load_network
+from zephyr.model.example import Example, TokenIds
+from zephyr.model.load import Lineage, Quantization, build_model, load_model, load_network
 from zephyr.model.model import Model
-from zephyr.model.precision import stored_in
+from zephyr.model.precision import stored_dtype
 from zephyr.quantize import gptq
-from zephyr.quantize.divergence import MOST, Predictions, divergence, predictions, some
+from zephyr.quantize.divergence import (
+    MAX_TOKENS,
+    Predictions,
+    compute_divergence,
+    compute_predictions,
+    select_texts,
+)
 from zephyr.recipe.quantization import Quantize
 from zephyr.records import Passage, Record
 from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Run, write_json
-from zephyr.train.examples import pieces
+from zephyr.train.examples import chunk_passages
 
 
 def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Makes a model's weights smaller, and `divergence.json` with what that has changed."""
+    """Quantizes a model, and writes `divergence.json` with the KL divergence of each step."""
     spec = context.recipe.models[node.name].quantize
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
-    watch = _Watch(inputs.get("text"), context)
-    parent = load(lineage, context.store, token_budget=context.token_budget)
-    watch.start(parent)
-    model = _on_whole_weights(parent, lineage, spec, node, context)
+    comparison = _DivergenceTracker(inputs.get("text"), context)
+    parent = load_model(lineage, context.store, token_budget=context.token_budget)
+    comparison.record_baseline(parent)
+    model = _on_unquantized_weights(parent, lineage, spec, node, context)
     if model is not parent:
-        watch.look("adapters on whole weights" if lineage.adapters else "whole weights", model)
+        comparison.compare(
+            "adapters on whole weights" if lineage.adapters else "whole weights", model
+        )
     if spec.method == "whole":
         Lineage(lineage.weights, None, lineage.adapters).write(run.artifact)
     else:
-        _make(model, lineage, spec, inputs, run, context, watch)
-    write_json(run.artifact / "divergence.json", {"steps": watch.found})
+        _quantize(model, lineage, spec, inputs, run, context, comparison)
+    write_json(run.artifact / "divergence.json", {"steps": comparison.steps})
 
 
-def _on_whole_weights(
+def _on_unquantized_weights(
     parent: Model, lineage: Lineage, spec: Quantize, node: Node, context: Context
 ) -> Model:
-    """The model with its adapters on weights that are not quantized."""
-    stored = quantize.is_stored(lineage.folder(context.store))
-    if spec.method == "whole" and (lineage.load is None or stored):
+    """The model with its adapters on unquantized weights."""
+    is_stored_quantized = bnb_quantization.is_stored_quantized(
+        lineage.weights_folder(context.store)
+    )
+    if spec.method == "whole" and (lineage.quantization is None or is_stored_quantized):
         raise ZephyrError(
             f"{node.parent} has no whole weights to be put on",
             where=f"models.{node.name}.quantize",
-            found="weights that are stored quantized" if stored else "whole weights already",
+            found="weights that are stored quantized"
+            if is_stored_quantized
+            else "whole weights already",
             allowed="a model that was trained with `tune.load`, on a base that is not quantized",
         )
-    if lineage.load is None and not stored:
+    if lineage.quantization is None and not is_stored_quantized:
         return parent
-    as_it_lies = Lineage(lineage.weights, lineage.load if stored else None, lineage.adapters)
-    return load(as_it_lies, context.store, token_budget=context.token_budget, form="whole")
+    stored_lineage = Lineage(
+        lineage.weights, lineage.quantization if is_stored_quantized else None, lineage.adapters
+    )
+    return load_model(
+        stored_lineage, context.store, token_budget=context.token_budget, form="whole"
+    )
 
 
-def _make(
+def _quantize(
     model: Model,
     lineage: Lineage,
     spec: Quantize,
     inputs: Mapping[str, Run],
     run: Run,
     context: Context,
-    watch: "_Watch",
+    comparison: "_DivergenceTracker",
 ) -> None:
-    """Merges, rounds to the dtype of the base's files, and writes the weights in fewer bits."""
-    folder, dtype = run.artifact / "weights", stored_in(lineage.folder(context.store))
-    model.merge()
-    _round(model.causal, dtype)
+    """Merges adapters, rounds to the dtype of the base's files, and writes quantized weights."""
+    folder, dtype = run.artifact / "weights", stored_dtype(lineage.weights_folder(context.store))
+    model.merge_adapters()
+    _round_weights(model.causal, dtype)
     if lineage.adapters:
-        watch.look(f"adapters merged, in {str(dtype).removeprefix('torch.')}", model)
-    kept: Load | None = None
+        comparison.compare(f"adapters merged, in {str(dtype).removeprefix('torch.')}", model)
+    load_format: Quantization | None = None
     if spec.method == "merged":
-        quantize.store_in(model.network, dtype)
+        bnb_quantization.cast_unquantized(model.network, dtype)
         model.save(folder)
     elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # a set narrows no type
-        kept = "int4"
-        rows = _calibration(model, spec, inputs["data"], context) if spec.data else None
-        pack(model, spec, folder, dtype, rows, lambda done, of: context.progress(done, of, {}))
-        watch.look(spec.method, model)
+        load_format = "int4"
+        rows = _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
+        quantize_and_pack(
+            model, spec, folder, dtype, rows, lambda done, of: context.progress(done, of, {})
+        )
+        comparison.compare(spec.method, model)
     else:
         assert spec.method != "whole", "that one makes no weights"
-        kept = spec.method
-        small = _by_bitsandbytes(model, spec, run.path / "merged", dtype, context, watch)
-        watch.look(spec.method, small)
-        quantize.store_in(small.network, dtype)
-        small.save(folder)
-    Lineage(context.inside_store(folder), kept).write(run.artifact)
+        load_format = spec.method
+        quantized = _quantize_bitsandbytes(
+            model, spec, run.path / "merged", dtype, context, comparison
+        )
+        comparison.compare(spec.method, quantized)
+        bnb_quantization.cast_unquantized(quantized.network, dtype)
+        quantized.save(folder)
+    Lineage(context.store_path(folder), load_format).write(run.artifact)
 
 
-def _round(causal: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds all weights to a dtype, in float32."""
+def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds all weights to a dtype, stored in float32."""
     for parameter in causal.parameters():
         parameter.data.copy_(parameter.data.to(dtype))
 
 
-def _by_bitsandbytes(
+def _quantize_bitsandbytes(
     model: Model,
     spec: Quantize,
     folder: Path,
     dtype: torch.dtype,
     context: Context,
-    watch: "_Watch",
+    comparison: "_DivergenceTracker",
 ) -> Model:
-    """The model as bitsandbytes reads it from a folder; the whole one is given up before."""
+    """The model quantized by bitsandbytes from a folder; the float weights are freed before."""
     assert spec.method in ("int8", "nf4", "fp4")
-    quantize.store_in(model.network, dtype)
+    bnb_quantization.cast_unquantized(model.network, dtype)
     model.save(folder)
     model.network.to("meta")
-    watch.give_up_head()
+    comparison.release_head()
     options = {} if spec.method == "int8" else {"double": spec.double, "compute": spec.compute}
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
-    watch.take_head(network)
-    return assemble(network, model.tokenizer, token_budget=context.token_budget)
+    comparison.use_head(network)
+    return build_model(network, model.tokenizer, token_budget=context.token_budget)
 
 
 # -- packed weights -------------------------------------------------------------------------------
 
 
-def pack(
+def quantize_and_pack(
     model: Model,
     spec: Quantize,
     folder: Path,
@@ -139,38 +159,40 @@ def pack(
     rows: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Rounds the layers, and the embedding where that is asked for, and writes them packed.
+    """Quantizes the layers (and the embedding where asked), and writes them packed.
 
-    The model then computes with the rounded weights. `rows` are the tokens [rows, time] on which
+    The model then computes with the rounded weights. `rows` are the tokens [B, T] on which
     `gptq` is calibrated; what is not quantized is stored in `dtype`.
     """
     causal = model.causal
-    layers = _layers(causal, spec.group)
+    layers = _quantizable_layers(causal, spec.group)
     if rows is not None:
-        packed_layers = gptq.calibrate(causal, rows, layers, spec.group, progress=progress)
+        packed_layers = gptq.quantize_layers(causal, rows, layers, spec.group, on_progress=progress)
     else:
         packed_layers = {}
         for name, module in layers.items():
-            packed_layers[name] = packed.Packed.rounded(gptq.matrix(module), 4, spec.group)
-            gptq.set_matrix(module, packed_layers[name].dense(torch.float32))
-    embeddings = _pack_embeddings(causal, spec) if spec.embeddings else {}
-    taken = {f"{name}.weight" for name in (*packed_layers, *embeddings)}
+            packed_layers[name] = packed_weights.PackedWeight.quantize(
+                gptq.get_weight_matrix(module), 4, spec.group
+            )
+            gptq.set_weight_matrix(module, packed_layers[name].dequantize(torch.float32))
+    packed_embeddings = _pack_embeddings(causal, spec) if spec.embeddings else {}
+    packed_names = {f"{name}.weight" for name in (*packed_layers, *packed_embeddings)}
     if _is_tied(causal):
-        taken.add(f"{_name_of(causal, causal.get_output_embeddings())}.weight")
+        packed_names.add(f"{_module_name(causal, causal.get_output_embeddings())}.weight")
     others = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in causal.state_dict().items()
-        if name not in taken
+        if name not in packed_names
     }
     causal.config.dtype = dtype
     causal.config.save_pretrained(folder)
     causal.generation_config.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    packed.write(folder, packed_layers, embeddings, others)
+    packed_weights.write_packed(folder, packed_layers, packed_embeddings, others)
 
 
-def _layers(causal: Any, group: int) -> dict[str, nn.Module]:
-    """The linear layers but the head, by name."""
+def _quantizable_layers(causal: Any, group: int) -> dict[str, nn.Module]:
+    """The linear layers to quantize, by name: all but the head."""
     head = causal.get_output_embeddings()
     layers = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
     if not layers:
@@ -180,7 +202,7 @@ def _layers(causal: Any, group: int) -> dict[str, nn.Module]:
             todo="use another base model, or `quantize: merged`",
         )
     for name, module in layers.items():
-        if (width := gptq.matrix(module).shape[1]) % group:
+        if (width := gptq.get_weight_matrix(module).shape[1]) % group:
             raise ZephyrError(
                 "the width of a layer is not a multiple of the group",
                 where=name,
@@ -191,21 +213,21 @@ def _layers(causal: Any, group: int) -> dict[str, nn.Module]:
     return layers
 
 
-def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed.Packed]:
+def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.PackedWeight]:
     """The embedding packed, and the head where it has weights of its own."""
     embedding, head = causal.get_input_embeddings(), causal.get_output_embeddings()
-    found = {}
+    packed_embeddings = {}
     for module in [embedding] if _is_tied(causal) else [embedding, head]:
         weight = module.weight.data
         if spec.embeddings == "int8":
-            made = packed.Packed.rounded(weight, 8, weight.shape[1])
+            packed_weight = packed_weights.PackedWeight.quantize(weight, 8, weight.shape[1])
         else:
-            made = packed.Packed.rounded(weight, 4, spec.group)
-        module.weight = nn.Parameter(made.dense(torch.float32), requires_grad=False)
-        found[_name_of(causal, module)] = made
-    if len(found) == 1:
+            packed_weight = packed_weights.PackedWeight.quantize(weight, 4, spec.group)
+        module.weight = nn.Parameter(packed_weight.dequantize(torch.float32), requires_grad=False)
+        packed_embeddings[_module_name(causal, module)] = packed_weight
+    if len(packed_embeddings) == 1:
         head.weight = embedding.weight
-    return found
+    return packed_embeddings
 
 
 def _is_tied(causal: Any) -> bool:
@@ -213,19 +235,19 @@ def _is_tied(causal: Any) -> bool:
     return tied
 
 
-def _name_of(causal: Any, module: nn.Module) -> str:
+def _module_name(causal: Any, module: nn.Module) -> str:
     name: str = next(name for name, found in causal.named_modules() if found is module)
     return name
 
 
-def _calibration(model: Model, spec: Quantize, data: Run, context: Context) -> torch.Tensor:
-    """Rows of calibration text, tokens [rows, length]: records of a mixture one after another."""
-    length = min(spec.length, model.context)
-    wanted, parts = spec.rows * length, []
-    for text in _texts(model, mixture.load(data.artifact).train):
+def _calibration_tokens(model: Model, spec: Quantize, data: Run, context: Context) -> torch.Tensor:
+    """Calibration tokens [B, T]: records of a mixture one after another."""
+    length = min(spec.length, model.context_length)
+    missing_tokens, parts = spec.rows * length, []
+    for text in _token_sequences(model, mixture.load_mixture(data.artifact).train):
         parts.append(text)
-        wanted -= len(text)
-        if wanted <= 0:
+        missing_tokens -= len(text)
+        if missing_tokens <= 0:
             break
     tokens = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
     rows = min(spec.rows, len(tokens) // length)
@@ -238,63 +260,73 @@ def _calibration(model: Model, spec: Quantize, data: Run, context: Context) -> t
             todo="name a larger mixture, or lower `quantize.length`",
         )
     if (rows, length) != (spec.rows, spec.length):
-        context.tell(f"calibrated on {rows} rows of {length} tokens: there is no more, or no room")
+        context.notify(
+            f"calibrated on {rows} rows of {length} tokens: there is no more, or no room"
+        )
     return torch.from_numpy(tokens[: rows * length].reshape(rows, length)).long().to(model.device)
 
 
-_BLOCK = 64
-"""Records that are cut into tokens at a time."""
+_TOKENIZE_BLOCK = 64
+"""Records that are tokenized at a time."""
 
 
-def _texts(model: Model, records: Sequence[Record]) -> Iterator[Ids]:
-    """The tokens of each record, of a pair with its chosen answer, as they are trained on."""
-    for start in range(0, len(records), _BLOCK):
-        block = records[start : start + _BLOCK]
+def _token_sequences(model: Model, records: Sequence[Record]) -> Iterator[TokenIds]:
+    """The tokens [T] of each record (of a pair, with its chosen answer), as trained on."""
+    for start in range(0, len(records), _TOKENIZE_BLOCK):
+        block = records[start : start + _TOKENIZE_BLOCK]
         if isinstance(block[0], Passage):
             end = model.tokenizer.eos_token_id
-            yield from (_joined(piece) for piece in pieces(block, model.tokenizer, MOST, end))
+            yield from (
+                _all_tokens(chunk)
+                for chunk in chunk_passages(block, model.tokenizer, MAX_TOKENS, end)
+            )
         else:
-            yield from (_joined(whole) for whole in model.template.forks(block))
+            yield from (_all_tokens(example) for example in model.template.make_examples(block))
 
 
-def _joined(whole: Fork) -> Ids:
-    return np.concatenate([whole.prompt, whole.continuations[0].ids])
+def _all_tokens(example: Example) -> TokenIds:
+    return np.concatenate([example.prompt, example.completions[0].ids])
 
 
-class _Watch:
-    """What the steps change, on the hold-out of the last mixture that the model learned from."""
+class _DivergenceTracker:
+    """Tracks the KL divergence from the parent on the hold-out it learned from, step by step."""
 
     def __init__(self, data: Run | None, context: Context) -> None:
-        self.records = [] if data is None else mixture.load(data.artifact).holdout
-        self.found: list[dict[str, Any]] = []
+        self.records = [] if data is None else mixture.load_mixture(data.artifact).holdout
+        self.steps: list[dict[str, Any]] = []
         self._context = context
-        self._texts: list[Ids] = []
-        self._before: Predictions | None = None
+        self._holdout_tokens: list[TokenIds] = []
+        self._baseline: Predictions | None = None
 
-    def start(self, model: Model) -> None:
-        """Keeps what a model predicts before anything is done to it."""
-        self._texts = some(_texts(model, self.records), model.context)
-        if self._texts:
-            self._before = predictions(model, self._texts)
+    def record_baseline(self, model: Model) -> None:
+        """Records the baseline: the model's predictions before anything is done to it."""
+        self._holdout_tokens = select_texts(
+            _token_sequences(model, self.records), model.context_length
+        )
+        if self._holdout_tokens:
+            self._baseline = compute_predictions(model, self._holdout_tokens)
 
-    def give_up_head(self) -> None:
-        """Lets go of the head, which alone is a third of a small model, until another is there."""
-        if self._before is not None:
-            self._before = self._before._replace(weight=torch.empty(0), bias=None)
+    def release_head(self) -> None:
+        """Frees the baseline's head (a third of a small model) until another is there."""
+        if self._baseline is not None:
+            self._baseline = self._baseline._replace(weight=torch.empty(0), bias=None)
 
-    def take_head(self, causal: Any) -> None:
-        """Takes the head of another network, in which it is the same."""
-        if self._before is not None:
+    def use_head(self, causal: Any) -> None:
+        """Uses the head of another network, in which it is the same, for the baseline."""
+        if self._baseline is not None:
             head = causal.get_output_embeddings()
-            self._before = self._before._replace(weight=head.weight, bias=head.bias)
+            self._baseline = self._baseline._replace(weight=head.weight, bias=head.bias)
 
-    def look(self, step: str, model: Model) -> None:
-        """Compares with the start, and tells of it."""
-        if self._before is None:
+    def compare(self, step: str, model: Model) -> None:
+        """Compares predictions with the baseline, and reports the divergence."""
+        if self._baseline is None:
             return
-        found = divergence(self._before, predictions(model, self._texts))
-        self.found.append({"step": step, **found._asdict()})
-        self._context.tell(
-            f"{step}: KL divergence {found.kl:.2g} nats per token, at most {found.greatest:.2g} in "
-            f"the log-probability of one of {found.tokens} tokens"
+        result = compute_divergence(
+            self._baseline, compute_predictions(model, self._holdout_tokens)
+        )
+        self.steps.append({"step": step, **result._asdict()})
+        self._context.notify(
+            f"{step}: KL divergence {result.kl:.2g} nats per token, at most "
+            f"{result.greatest:.2g} in "
+            f"the log-probability of one of {result.tokens} tokens"
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from zephyr.recipe.part import Name, Positive, RecipePart, Share
-from zephyr.records import Kind
+from zephyr.records import RecordKind
 
 Use = Literal["train", "exam"]
 """Whether a mixture takes a source, or a task asks it."""
@@ -37,7 +37,7 @@ class SourceSpec(RecipePart):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _check_one_location(self) -> Self:
         if self.name is None and self.path is None and self.hub is None:
             raise ValueError("a source needs a `name` from the table of sources, a `path` or `hub`")
         if self.path is not None:
@@ -62,7 +62,7 @@ class MixtureSpec(RecipePart):
     a whole.
     """
 
-    kind: Kind
+    kind: RecordKind
     sources: Annotated[tuple[SourceSpec, ...], Field(min_length=1)]
     cap: Positive | None = None
     holdout: Share = 0.0

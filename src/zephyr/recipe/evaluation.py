@@ -52,7 +52,7 @@ class TaskSpec(RecipePart):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _data_of_one_kind(self) -> Self:
+    def _check_data_fields(self) -> Self:
         if self.is_footprint:
             for key in ("sources", "data", "n"):
                 if getattr(self, key) is not None:

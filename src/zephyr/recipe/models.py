@@ -20,11 +20,11 @@ class ModelSpec(RecipePart):
     quantize: Quantize | None = None
 
     @model_validator(mode="after")
-    def _one_origin_one_act(self) -> Self:
-        origins = [k for k in ("base", "pretrain", "from") if self._get(k) is not None]
+    def _check_origin_and_stage(self) -> Self:
+        origins = [k for k in ("base", "pretrain", "from") if self._get_field(k) is not None]
         if len(origins) != 1:
             raise ValueError("a model has exactly one of `base`, `pretrain` and `from`")
-        acts = [k for k in ("tune", "align", "quantize") if self._get(k) is not None]
+        acts = [k for k in ("tune", "align", "quantize") if self._get_field(k) is not None]
         if origins == ["from"] and len(acts) != 1:
             raise ValueError("a model with `from` has exactly one of `tune`, `align`, `quantize`")
         if origins != ["from"] and acts:
@@ -41,5 +41,5 @@ class ModelSpec(RecipePart):
         learning = self.tune or self.align
         return (learning.data,) if learning is not None else ()
 
-    def _get(self, key: str) -> Any:
+    def _get_field(self, key: str) -> Any:
         return {**dict(self), "from": self.from_}[key]

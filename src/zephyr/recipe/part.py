@@ -11,7 +11,7 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RecipePart(BaseModel):
-    """A frozen piece of a recipe that knows its keys."""
+    """Pydantic base class of all parts of a recipe: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -39,7 +39,7 @@ class Quantize(RecipePart):
         return {"method": name, "group": int(group)} if group.isdigit() else {"method": value}
 
     @model_validator(mode="after")
-    def _options_mean_something(self) -> Self:
+    def _check_options_apply(self) -> Self:
         belongs = {
             "group": ("int4", "gptq"),
             "double": ("nf4", "fp4"),

@@ -28,7 +28,7 @@ class Recipe(RecipePart):
     run: RunSettings = RunSettings()
 
     @model_validator(mode="after")
-    def _published_of_its_models(self) -> Self:
+    def _check_published_names(self) -> Self:
         for name, scores in self.published.scores.items() if self.published else ():
             if name not in self.models:
                 raise ValueError(f"`published` has scores of `{name}`, which is no model here")
@@ -38,7 +38,7 @@ class Recipe(RecipePart):
         return self
 
     @model_validator(mode="after")
-    def _names_of_nodes_differ(self) -> Self:
+    def _check_model_names(self) -> Self:
         if taken := [name for name in self.models if name.startswith("data.")]:
             raise ValueError(f"a model may not be called `{taken[0]}`, as nodes of mixtures are")
         return self

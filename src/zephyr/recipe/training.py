@@ -18,7 +18,7 @@ class Shape(RecipePart):
     context: Positive = 512
 
     @model_validator(mode="after")
-    def _even_heads(self) -> Self:
+    def _check_head_size(self) -> Self:
         if self.hidden % (2 * self.heads):
             raise ValueError("`hidden` must be a multiple of 2 x `heads`")
         return self
@@ -52,7 +52,7 @@ class Optimization(RecipePart):
     keep: Literal["last", "best loss", "best accuracy", "best margin"] = "last"
 
     @model_validator(mode="after")
-    def _best_of_several(self) -> Self:
+    def _check_keep(self) -> Self:
         if self.keep == "last":
             return self
         if self.keep.removeprefix("best ") not in self.metrics:
@@ -88,7 +88,7 @@ class Pretrain(Optimization):
     tokenizer_data: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
-    def _window_fits(self) -> Self:
+    def _check_length(self) -> Self:
         if self.length > self.shape.context:
             raise ValueError("`length` must not exceed `shape.context`")
         return self
@@ -109,7 +109,7 @@ class Tune(Optimization):
     load: Literal["nf4", "int8"] | None = None
 
     @model_validator(mode="after")
-    def _quantized_needs_lora(self) -> Self:
+    def _check_load_needs_lora(self) -> Self:
         if self.load is not None and self.lora == "none":
             raise ValueError("quantized weights can't be trained: `load` needs `lora`")
         return self
@@ -151,7 +151,7 @@ class Align(Optimization):
         return self.loss in ("dpo", "ipo")
 
     @model_validator(mode="after")
-    def _options_mean_something(self) -> Self:
+    def _check_options_apply(self) -> Self:
         belongs = {
             "label_smoothing": ("dpo",),
             "length_normalized": ("dpo", "ipo"),

@@ -1,6 +1,6 @@
-"""YAML files that are said to be wrong with their file, line and nearest key.
+"""Loads YAML with source positions; validation errors name the file, line and nearest key.
 
-A recipe and the settings of the tutor are read by this; `what` is what a file is called in errors.
+Recipes and the settings of the tutor are read by this; `noun` is what a file is called in errors.
 """
 
 import os
@@ -13,35 +13,35 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from zephyr.errors import ZephyrError, nearest
+from zephyr.errors import ZephyrError, closest_name
 
-Place = tuple[str | int, ...]
-Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 that also takes `5e-5` for a number, as everybody who writes it means."""
+class YamlLoader(yaml.SafeLoader):
+    """A YAML 1.1 safe loader that also takes `5e-5` for a number, as its writers mean."""
 
 
-Loader.add_implicit_resolver(
+YamlLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
 
 
-class Written(NamedTuple):
-    """What a file says, and the line of every key."""
+class YamlDocument(NamedTuple):
+    """A parsed YAML document, and the line of every key."""
 
-    what: str
+    noun: str
     path: Path
     value: dict[str, Any]
-    lines: dict[Place, int]
+    lines: dict[KeyPath, int]
 
-    def validated(self, model: type[Model]) -> Model:
-        """The value as a model has it.
+    def validate(self, model: type[ModelT]) -> ModelT:
+        """Validates the document by a pydantic model.
 
         Raises:
             ZephyrError: it says what the model can't say.
@@ -49,24 +49,24 @@ class Written(NamedTuple):
         try:
             return model.model_validate(self.value)
         except ValidationError as error:
-            raise _explain(error, self, model) from None
+            raise _validation_error(error, self, model) from None
 
 
-def read_mapping(path: Path, what: str, example: str) -> Written:
-    """The mapping in a file; `${NAME}` in a text is the environment's variable of that name.
+def read_mapping(path: Path, noun: str, example: str) -> YamlDocument:
+    """Reads the mapping in a file; `${NAME}` in a text is the environment's variable.
 
     Raises:
         ZephyrError: the file is missing, is no YAML, or holds something else.
     """
     if not path.is_file():
         raise ZephyrError(
-            f"this {what} is not there", where=str(path), todo="give the path of a YAML file"
+            f"this {noun} is not there", where=str(path), todo="give the path of a YAML file"
         )
     too_deep = ZephyrError(
-        f"this {what} is nested without end", where=str(path), todo="remove aliases"
+        f"this {noun} is nested without end", where=str(path), todo="remove aliases"
     )
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=Loader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=YamlLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         line = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -75,44 +75,48 @@ def read_mapping(path: Path, what: str, example: str) -> Written:
     except RecursionError:
         raise too_deep from None
     if node is None:
-        raise ZephyrError(f"this {what} is empty", where=str(path), todo=f"see {example}")
-    written = Written(what, path, {}, {})
+        raise ZephyrError(f"this {noun} is empty", where=str(path), todo=f"see {example}")
+    document = YamlDocument(noun, path, {}, {})
     try:
-        value = _value(node, (), written)
+        value = _construct_value(node, (), document)
     except RecursionError:
         raise too_deep from None
     if not isinstance(value, dict):
-        raise ZephyrError(f"a {what} is a mapping", where=f"{path}:1", found=type(value).__name__)
-    return written._replace(value=value)
+        raise ZephyrError(f"a {noun} is a mapping", where=f"{path}:1", found=type(value).__name__)
+    return document._replace(value=value)
 
 
-def _value(node: yaml.Node, at: Place, file: Written) -> Any:
-    """The plain value of a YAML node; remembers the line of every key."""
-    file.lines.setdefault(at, node.start_mark.line + 1)
+def _construct_value(node: yaml.Node, key_path: KeyPath, document: YamlDocument) -> Any:
+    """Constructs the plain value of a YAML node; records the line of every key."""
+    document.lines.setdefault(key_path, node.start_mark.line + 1)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*at, i), file) for i, item in enumerate(node.value)]
+        return [
+            _construct_value(item, (*key_path, i), document) for i, item in enumerate(node.value)
+        ]
     if isinstance(node, yaml.MappingNode):
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             line = key_node.start_mark.line + 1
-            if key in found:
-                raise ZephyrError(f"the key {key!r} stands twice", where=f"{file.path}:{line}")
-            file.lines[(*at, key)] = line
-            found[key] = _value(value_node, (*at, key), file)
-        return found
-    where = f"{file.path}:{node.start_mark.line + 1}"
-    loader = Loader("")
+            if key in mapping:
+                raise ZephyrError(f"the key {key!r} stands twice", where=f"{document.path}:{line}")
+            document.lines[(*key_path, key)] = line
+            mapping[key] = _construct_value(value_node, (*key_path, key), document)
+        return mapping
+    where = f"{document.path}:{node.start_mark.line + 1}"
+    loader = YamlLoader("")
     try:
         value = loader.construct_object(node)
     except (yaml.YAMLError, ValueError) as error:  # a date with a thirteenth month, a foreign tag
         raise ZephyrError("this value can't be read", where=where, found=node.value) from error
     finally:
         loader.dispose()
-    return _expand(value, where, file.what) if isinstance(value, str) else value
+    return _expand_variables(value, where, document.noun) if isinstance(value, str) else value
 
 
-def _expand(text: str, where: str, what: str) -> str:
+def _expand_variables(text: str, where: str, noun: str) -> str:
+    """Expands `${NAME}` by the environment."""
+
     def replace(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
@@ -120,70 +124,84 @@ def _expand(text: str, where: str, what: str) -> str:
                 f"the variable {name} is not set",
                 where=where,
                 found=text,
-                todo=f"export {name}=... before you run this {what}",
+                todo=f"export {name}=... before you run this {noun}",
             )
         return os.environ[name]
 
     return _VARIABLE.sub(replace, text)
 
 
-def _explain(error: ValidationError, file: Written, model: type[BaseModel]) -> ZephyrError:
-    """The first thing that is wrong, in the words of the file."""
-    errors = _causes(error, file.value)
-    at, first = next((c for c in errors if c[1]["type"] == "extra_forbidden"), errors[0])
-    line = next((file.lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in file.lines), 1)
-    where = f"{file.path}:{line}"
-    key = ".".join(str(part) for part in at)
-    subject = key or f"the {file.what}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+def _validation_error(
+    error: ValidationError, document: YamlDocument, model: type[BaseModel]
+) -> ZephyrError:
+    """Explains a validation error: the first thing that is wrong, in the words of the file."""
+    errors = _root_errors(error, document.value)
+    key_path, first = next((c for c in errors if c[1]["type"] == "extra_forbidden"), errors[0])
+    line = next(
+        (
+            document.lines[key_path[:n]]
+            for n in range(len(key_path), -1, -1)
+            if key_path[:n] in document.lines
+        ),
+        1,
+    )
+    where = f"{document.path}:{line}"
+    key = ".".join(str(part) for part in key_path)
+    subject = key or f"the {document.noun}"
+    more_errors = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
-        allowed = _fields(at[:-1], model)
+        allowed = _allowed_keys(key_path[:-1], model)
         return ZephyrError(
-            f"unknown key {key!r}{more}",
+            f"unknown key {key!r}{more_errors}",
             where=where,
             allowed=allowed,
-            nearest=nearest(str(at[-1]), allowed),
+            nearest=closest_name(str(key_path[-1]), allowed),
         )
     message = first["msg"].removeprefix("Value error, ")
     found = None if isinstance(first["input"], dict | list | BaseModel) else repr(first["input"])
     if first["type"] == "missing":
         missing = str(first["loc"][-1])
-        return ZephyrError(f"{subject} lacks {missing!r}{more}", where=where)
-    return ZephyrError(f"{subject}: {message}{more}", where=where, found=found)
+        return ZephyrError(f"{subject} lacks {missing!r}{more_errors}", where=where)
+    return ZephyrError(f"{subject}: {message}{more_errors}", where=where, found=found)
 
 
-def _causes(error: ValidationError, value: dict[str, Any]) -> list[tuple[Place, ErrorDetails]]:
-    """What is wrong, one for each place, without what only follows from it further up."""
-    found: dict[Place, ErrorDetails] = {}
-    missing: dict[Place, ErrorDetails] = {}
-    for each in error.errors():
-        at = _present(each["loc"], value)
-        if each["type"] == "missing":
-            missing[(*at, each["loc"][-1])] = each
+def _root_errors(
+    error: ValidationError, value: dict[str, Any]
+) -> list[tuple[KeyPath, ErrorDetails]]:
+    """The root errors, one for each key, without what only follows from them further up."""
+    error_by_path: dict[KeyPath, ErrorDetails] = {}
+    missing_by_path: dict[KeyPath, ErrorDetails] = {}
+    for detail in error.errors():
+        key_path = _file_key_path(detail["loc"], value)
+        if detail["type"] == "missing":
+            missing_by_path[(*key_path, detail["loc"][-1])] = detail
         else:
-            found.setdefault(at, each)
-    places = [*found, *missing]
-    inmost = [p for p in places if not any(q != p and q[: len(p)] == p for q in places)]
-    return [(p, found[p]) if p in found else (p[:-1], missing[p]) for p in inmost]
+            error_by_path.setdefault(key_path, detail)
+    paths = [*error_by_path, *missing_by_path]
+    innermost = [p for p in paths if not any(q != p and q[: len(p)] == p for q in paths)]
+    return [
+        (p, error_by_path[p]) if p in error_by_path else (p[:-1], missing_by_path[p])
+        for p in innermost
+    ]
 
 
-def _present(loc: Iterable[Any], value: Any) -> Place:
-    """The parts of a pydantic location that are keys of the file, not names of its types."""
+def _file_key_path(loc: Iterable[Any], value: Any) -> KeyPath:
+    """The key path in the file of a pydantic location, without the names of its types."""
     parts = []
-    here = value
+    node = value
     for part in loc:
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
         ):
-            here = here[part]
+            node = node[part]
         else:
             continue
         parts.append(part)
     return tuple(parts)
 
 
-def _fields(at: Place, model: type[BaseModel]) -> list[str]:
-    """The keys that are allowed at a place of a file."""
+def _allowed_keys(key_path: KeyPath, model: type[BaseModel]) -> list[str]:
+    """The keys that are allowed at a path of a file, by the JSON schema."""
     schema = model.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
 
@@ -196,14 +214,14 @@ def _fields(at: Place, model: type[BaseModel]) -> list[str]:
                 return dict(option)
         return part
 
-    here = schema
-    for part in at:
+    node = schema
+    for part in key_path:
         if isinstance(part, int):
-            here = resolve(here["items"])
+            node = resolve(node["items"])
         else:
-            inner = here.get("properties", {}).get(part)
-            named = here.get("additionalProperties") or next(
-                iter(here.get("patternProperties", {}).values()), None
+            property_schema = node.get("properties", {}).get(part)
+            item_schema = node.get("additionalProperties") or next(
+                iter(node.get("patternProperties", {}).values()), None
             )
-            here = resolve(inner or named or {})
-    return sorted(here.get("properties", {}))
+            node = resolve(property_schema or item_schema or {})
+    return sorted(node.get("properties", {}))

@@ -1,4 +1,4 @@
-"""Curves: what trainings logged over their steps."""
+"""Training curves: the metrics that trainings logged over their optimizer steps."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.report.ledger import Entry
-from zephyr.report.sheets import (
+from zephyr.report.plotting import (
     BLUE,
     GREEN,
     GREY,
@@ -17,14 +16,15 @@ from zephyr.report.sheets import (
     Drawing,
     Panel,
     Point,
-    drawing,
-    legend,
+    add_legend,
     new_figure,
-    outer_labels,
-    panels,
-    short,
-    side_labels,
+    new_panels,
+    render_drawing,
+    set_outer_labels,
+    set_side_labels,
+    shorten_name,
 )
+from zephyr.report.results import NodeStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,11 +37,11 @@ class Series(NamedTuple):
     values: NDArray[np.float64]
 
 
-def series(entry: Entry, split: str, key: str) -> Series:
-    """What a training logged under `key` of one split."""
+def read_series(node: NodeStatus, split: str, key: str) -> Series:
+    """Reads the series that a training logged under `key` of one split."""
     rows = [
         (row["step"], row[key])
-        for row in entry.run.metrics
+        for row in node.run.metrics
         if row["split"] == split and row.get(key) is not None and math.isfinite(row[key])
     ]
     table = np.array(rows, dtype=np.float64).reshape(-1, 2)
@@ -58,153 +58,168 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return means
 
 
-Curves = Sequence[tuple[str, Entry]]
-_FEW = 8
+Curves = Sequence[tuple[str, NodeStatus]]
+_MIN_POINTS_TO_SMOOTH = 8
 """Points below which a curve is not smoothed."""
 
 
 _LOSS = "loss (nats per token)"
 
 
-def losses(name: str, title: str, curves: Curves) -> Drawing:
-    figure, axes = panels(len(curves), share="y")
-    said, points = [], list[Point]()
-    for ax, (model, entry) in zip(axes, curves, strict=True):
-        train, holdout = series(entry, "train", "loss"), series(entry, "holdout", "loss")
-        panel = Panel(ax, _named(model, _LOSS), points)
-        _curve(panel, train, BLUE, "training")
-        _points(panel, holdout, VERMILION, "hold-out")
-        _head(ax, model, entry)
-        said.append(
-            _sentence(model, [_way("training loss", train), _way("hold-out loss", holdout)])
+def loss_drawing(name: str, title: str, curves: Curves) -> Drawing:
+    figure, axes = new_panels(len(curves), share="y")
+    captions, points = [], list[Point]()
+    for ax, (model, node) in zip(axes, curves, strict=True):
+        train, holdout = read_series(node, "train", "loss"), read_series(node, "holdout", "loss")
+        panel = Panel(ax, _panel_name(model, _LOSS), points)
+        _plot_smoothed(panel, train, BLUE, "training")
+        _plot_points(panel, holdout, VERMILION, "hold-out")
+        _set_panel_title(ax, model, node)
+        captions.append(
+            _caption(
+                model, [_trend_text("training loss", train), _trend_text("hold-out loss", holdout)]
+            )
         )
-    legend(figure, axes[0])
-    outer_labels(figure, _LOSS, "optimizer step")
-    return drawing(figure, name, title, said, points)
+    add_legend(figure, axes[0])
+    set_outer_labels(figure, _LOSS, "optimizer step")
+    return render_drawing(figure, name, title, captions, points)
 
 
-_PANELS = (
+_DPO_PANELS = (
     ("DPO loss (nats)", "loss", math.log(2)),
     ("reward accuracy\n(share of pairs)", "accuracy", 0.5),
     ("reward margin\n(β × nats)", "margin", 0.0),
 )
 """Unit, key, and where the model stands before its first step."""
-_MOVED = "change of log-prob.\n(nats per answer)"
-_ANSWERS = (("chosen", GREEN), ("rejected", ORANGE))
+_LOGPROB_CHANGE = "change of log-prob.\n(nats per answer)"
+_ANSWER_COLOURS = (("chosen", GREEN), ("rejected", ORANGE))
 
 
-def alignment(curves: Curves) -> Drawing:
-    rows = len(_PANELS) + 1
+def alignment_drawing(curves: Curves) -> Drawing:
+    rows = len(_DPO_PANELS) + 1
     figure, grid = new_figure(rows, len(curves), height=1.6, sharey="row", sharex="col")
-    said, points = [], list[Point]()
-    for column, (model, entry) in enumerate(curves):
-        for (unit, key, level), ax in zip(_PANELS, grid[:, column], strict=False):
-            panel = Panel(ax, _named(model, unit), points)
-            _curve(panel, series(entry, "train", key), BLUE, "training")
-            _points(panel, series(entry, "holdout", key), VERMILION, "hold-out")
-            _level(ax, level)
-        moved = {answer: _moved(entry, f"{answer}_logprob") for answer, _ in _ANSWERS}
-        panel = Panel(grid[-1, column], _named(model, _MOVED), points)
-        for answer, colour in _ANSWERS:
-            _points(panel, moved[answer], colour, f"{answer}, hold-out")
-        _level(grid[-1, column], 0)
-        _head(grid[0, column], model, entry)
-        kept = _kept(entry)
-        if kept is not None:
+    captions, points = [], list[Point]()
+    for column, (model, node) in enumerate(curves):
+        for (unit, key, level), ax in zip(_DPO_PANELS, grid[:, column], strict=False):
+            panel = Panel(ax, _panel_name(model, unit), points)
+            _plot_smoothed(panel, read_series(node, "train", key), BLUE, "training")
+            _plot_points(panel, read_series(node, "holdout", key), VERMILION, "hold-out")
+            _plot_reference_line(ax, level)
+        changes = {
+            answer: _change_from_start(node, f"{answer}_logprob") for answer, _ in _ANSWER_COLOURS
+        }
+        panel = Panel(grid[-1, column], _panel_name(model, _LOGPROB_CHANGE), points)
+        for answer, colour in _ANSWER_COLOURS:
+            _plot_points(panel, changes[answer], colour, f"{answer}, hold-out")
+        _plot_reference_line(grid[-1, column], 0)
+        _set_panel_title(grid[0, column], model, node)
+        best_step = _best_step(node)
+        if best_step is not None:
             for ax in grid[:, column]:
-                ax.axvline(kept, color=GREY, linewidth=0.9, label="kept")
+                ax.axvline(best_step, color=GREY, linewidth=0.9, label="kept")
         parts = [
-            _way("DPO loss", series(entry, "train", "loss")),
-            _way("reward accuracy", series(entry, "train", "accuracy")),
-            _way("hold-out reward accuracy", series(entry, "holdout", "accuracy")),
-            _way("change of the log-probability of chosen answers", moved["chosen"]),
-            _way("of rejected", moved["rejected"]),
-            "" if kept is None else f"kept at step {kept}",
+            _trend_text("DPO loss", read_series(node, "train", "loss")),
+            _trend_text("reward accuracy", read_series(node, "train", "accuracy")),
+            _trend_text("hold-out reward accuracy", read_series(node, "holdout", "accuracy")),
+            _trend_text("change of the log-probability of chosen answers", changes["chosen"]),
+            _trend_text("of rejected", changes["rejected"]),
+            "" if best_step is None else f"kept at step {best_step}",
         ]
-        said.append(_sentence(model, parts))
-    units = [*(unit for unit, *_ in _PANELS), _MOVED]
-    side_labels(grid, units)
-    legend(figure, *grid[0], grid[-1, 0])
-    said.append(
+        captions.append(_caption(model, parts))
+    units = [*(unit for unit, *_ in _DPO_PANELS), _LOGPROB_CHANGE]
+    set_side_labels(grid, units)
+    add_legend(figure, *grid[0], grid[-1, 0])
+    captions.append(
         "Dotted: where the model stands before its first step. Log-probabilities are those of "
         "answers of the hold-out: where chosen ones fall too, the model moves away from both."
     )
-    return drawing(figure, "alignment", "Preference alignment", said, points)
+    return render_drawing(figure, "alignment", "Preference alignment", captions, points)
 
 
-def _moved(entry: Entry, key: str) -> Series:
-    """How a value of the hold-out has changed since the start; nothing if that was not logged."""
-    steps, values = series(entry, "holdout", key)
+def _change_from_start(node: NodeStatus, key: str) -> Series:
+    """The change of a hold-out metric since the start; empty if that was not logged."""
+    steps, values = read_series(node, "holdout", key)
     if not len(steps) or steps[0] != 0:
         return Series(steps[:0], values[:0])
     return Series(steps, values - values[0])
 
 
-def _kept(entry: Entry) -> int | None:
-    """The step whose weights were kept as the best; None where they are the last."""
-    if entry.state != "finished":
+def _best_step(node: NodeStatus) -> int | None:
+    """The step of the best checkpoint; None where the weights are those of the last step."""
+    if node.state != "finished":
         return None
-    step: int | None = entry.run.read("env.json").get("kept_step")
+    step: int | None = node.run.read("env.json").get("kept_step")
     return step
 
 
-_CANARY = (
+_SAMPLE_GENERATION_PANELS = (
     ("ended by themselves\n(share of answers)", "stopped", "answers that end by themselves"),
     ("length\n(tokens)", "length", "tokens of an answer"),
     ("repeated 4-grams\n(share)", "repeated", "repeated 4-grams"),
 )
 
 
-def canaries(curves: Curves) -> Drawing:
-    figure, grid = new_figure(len(_CANARY), len(curves), height=1.3, sharey="row", sharex="col")
-    said, points = [], list[Point]()
-    for column, (model, entry) in enumerate(curves):
-        for (unit, key, _), ax in zip(_CANARY, grid[:, column], strict=True):
-            _points(
-                Panel(ax, _named(model, unit), points), series(entry, "canary", key), BLUE, "canary"
+def sample_generation_drawing(curves: Curves) -> Drawing:
+    figure, grid = new_figure(
+        len(_SAMPLE_GENERATION_PANELS), len(curves), height=1.3, sharey="row", sharex="col"
+    )
+    captions, points = [], list[Point]()
+    for column, (model, node) in enumerate(curves):
+        for (unit, key, _), ax in zip(_SAMPLE_GENERATION_PANELS, grid[:, column], strict=True):
+            _plot_points(
+                Panel(ax, _panel_name(model, unit), points),
+                read_series(node, "canary", key),
+                BLUE,
+                "canary",
             )
-        _head(grid[0, column], model, entry)
-        said.append(
-            _sentence(model, [_way(what, series(entry, "canary", key)) for _, key, what in _CANARY])
+        _set_panel_title(grid[0, column], model, node)
+        captions.append(
+            _caption(
+                model,
+                [
+                    _trend_text(what, read_series(node, "canary", key))
+                    for _, key, what in _SAMPLE_GENERATION_PANELS
+                ],
+            )
         )
     for share in grid[::2].flat:
         share.set_ylim(-0.05, 1.05)
     for length in grid[1]:
         length.set_ylim(0, 1.05 * length.get_ylim()[1])
-    side_labels(grid, [unit for unit, *_ in _CANARY])
+    set_side_labels(grid, [unit for unit, *_ in _SAMPLE_GENERATION_PANELS])
     title = "A few prompts, answered again at each evaluation"
-    return drawing(figure, "canary", title, said, points)
+    return render_drawing(figure, "canary", title, captions, points)
 
 
-def rates(curves: Curves) -> Drawing:
+def learning_rate_drawing(curves: Curves) -> Drawing:
     from matplotlib.ticker import FuncFormatter
 
-    figure, axes = panels(len(curves), share=False)
-    said, points = [], list[Point]()
-    for ax, (model, entry) in zip(axes, curves, strict=True):
-        rate = series(entry, "train", "lr")
+    figure, axes = new_panels(len(curves), share=False)
+    captions, points = [], list[Point]()
+    for ax, (model, node) in zip(axes, curves, strict=True):
+        rate = read_series(node, "train", "lr")
         Panel(ax, model, points).plot("learning rate", *rate, color=BLUE)
         ax.set_ylim(bottom=0)
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        _head(ax, model, entry)
+        _set_panel_title(ax, model, node)
         if len(rate.steps):
             top = int(rate.values.argmax())
-            said.append(
-                f"{model}: at most {_three(rate.values[top])} (step {rate.steps[top]:.0f}), "
-                f"{_three(rate.values[-1])} at the end (step {rate.steps[-1]:.0f})."
+            captions.append(
+                f"{model}: at most {_three_digits(rate.values[top])} (step {rate.steps[top]:.0f}), "
+                f"{_three_digits(rate.values[-1])} at the end (step {rate.steps[-1]:.0f})."
             )
-    outer_labels(figure, "learning rate", "optimizer step")
-    return drawing(figure, "learning-rate", "Learning rate", said, points)
+    set_outer_labels(figure, "learning rate", "optimizer step")
+    return render_drawing(figure, "learning-rate", "Learning rate", captions, points)
 
 
-def _named(model: str, unit: str) -> str:
+def _panel_name(model: str, unit: str) -> str:
     """The name of a panel in one line."""
     return f"{model}: {unit}".replace("\n", " ")
 
 
-def _curve(panel: Panel, found: Series, colour: str, name: str) -> None:
-    """The values as they are, thin, and smoothed, thick; only as they are where they are few."""
-    if len(found.steps) < _FEW:
+def _plot_smoothed(panel: Panel, found: Series, colour: str, name: str) -> None:
+    """Plots the raw values thin and the smoothed ones thick; only the raw ones where few."""
+    if len(found.steps) < _MIN_POINTS_TO_SMOOTH:
         panel.plot(name, *found, color=colour, label=name)
         return
     panel.plot(name, *found, color=colour, alpha=0.3, linewidth=0.8)
@@ -212,33 +227,35 @@ def _curve(panel: Panel, found: Series, colour: str, name: str) -> None:
     panel.plot(f"{name}, smoothed", found.steps, means, color=colour, label=name)
 
 
-def _points(panel: Panel, found: Series, colour: str, name: str) -> None:
+def _plot_points(panel: Panel, found: Series, colour: str, name: str) -> None:
     if len(found.steps):
         style: dict[str, Any] = {"marker": "o", "linestyle": (0, (4, 2)), "linewidth": 1}
         panel.plot(name, *found, color=colour, label=name, **style)
 
 
-def _level(ax: "Axes", value: float) -> None:
+def _plot_reference_line(ax: "Axes", value: float) -> None:
     ax.axhline(value, color=GREY, linewidth=0.9, linestyle=(0, (2, 2)))
 
 
-def _way(what: str, found: Series) -> str:
-    """From where to where a curve goes, in words; nothing for an empty one."""
+def _trend_text(what: str, found: Series) -> str:
+    """The trend of a curve in words, from its first to its last value; "" for an empty one."""
     if not len(found.steps):
         return ""
-    first, last = (f"{_three(found.values[at])} (step {found.steps[at]:.0f})" for at in (0, -1))
+    first, last = (
+        f"{_three_digits(found.values[at])} (step {found.steps[at]:.0f})" for at in (0, -1)
+    )
     return f"{what} {first} to {last}" if len(found.steps) > 1 else f"{what} {first}"
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
     """Three significant digits."""
     return f"{value:#.3g}".rstrip(".").replace("-", "−")
 
 
-def _sentence(model: str, parts: Sequence[str]) -> str:
+def _caption(model: str, parts: Sequence[str]) -> str:
     return f"{model}: {', '.join(part for part in parts if part) or 'nothing was logged'}."
 
 
-def _head(ax: "Axes", model: str, entry: Entry) -> None:
-    unfinished = "" if entry.state == "finished" else f" ({entry.state})"
-    ax.set_title(f"{short(model)}{unfinished}")
+def _set_panel_title(ax: "Axes", model: str, node: NodeStatus) -> None:
+    unfinished = "" if node.state == "finished" else f" ({node.state})"
+    ax.set_title(f"{shorten_name(model)}{unfinished}")

@@ -1,4 +1,4 @@
-"""The frontier: what the models of a recipe cost, beside what they can.
+"""The size/quality frontier: what the models of a recipe cost, beside what they score.
 
 Bytes and speeds come from the recipe's footprint task, what quantizing has changed from the runs
 that quantized, and whether that made a model worse from the corrected verdicts of Table 1.
@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zephyr.report.ledger import Cell, Entry, Ledger, Row
-from zephyr.report.sheets import (
+from zephyr.report.plotting import (
     BLUE,
     GREY,
     VERMILION,
     Drawing,
     Panel,
     Point,
-    drawing,
-    legend,
-    outer_labels,
-    panels,
-    short,
+    add_legend,
+    new_panels,
+    render_drawing,
+    set_outer_labels,
+    shorten_name,
 )
-from zephyr.report.tables import label, number
+from zephyr.report.results import Cell, ModelRow, NodeStatus, Results
+from zephyr.report.tables import column_label, format_number
 from zephyr.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a model costs: bytes and tokens a second by name; or why they are not known.
+class ModelCost:
+    """The cost of a model: bytes and tokens per second by name; or why they are not known.
 
-    `steps` are those of its quantization: what each has changed in all.
+    `quantization_steps`: the divergence after each step.
     """
 
-    row: Row
-    sizes: Mapping[str, Estimate]
-    empty: str | None
-    steps: tuple[Mapping[str, Any], ...]
-    worse: tuple[str, ...]
+    row: ModelRow
+    footprint: Mapping[str, Estimate]
+    missing_reason: str | None
+    quantization_steps: tuple[Mapping[str, Any], ...]
+    worse_metrics: tuple[str, ...]
     """The headline metrics in which it is worse than the model that it comes from."""
 
 
@@ -48,141 +48,157 @@ class Cost:
 class Frontier:
     """The costs of all models, how they were measured, and which model to ship of each family."""
 
-    costs: tuple[Cost, ...]
-    protocol: tuple[str, ...]
-    advice: tuple[str, ...]
+    costs: tuple[ModelCost, ...]
+    protocols: tuple[str, ...]
+    recommendations: tuple[str, ...]
 
 
-def frontier(ledger: Ledger) -> Frontier | None:
-    """What the models cost; None where the recipe measures no footprint and quantizes nothing."""
-    task = next((t for t in ledger.recipe.evaluate.tasks if t.is_footprint), None)
-    entries = {
-        row.model: ledger.entries.get(f"{row.model}/{task.key}" if task else "")
-        for row in ledger.rows
+def read_frontier(results: Results) -> Frontier | None:
+    """Reads the models' costs; None where the recipe has no footprint task and no quantize."""
+    task = next((t for t in results.recipe.evaluate.tasks if t.is_footprint), None)
+    nodes = {
+        row.model: results.nodes.get(f"{row.model}/{task.key}" if task else "")
+        for row in results.rows
     }
-    costs = tuple(_cost(ledger, row, entries[row.model]) for row in ledger.rows)
-    if not any(cost.sizes or cost.empty or cost.steps for cost in costs):
+    costs = tuple(_model_cost(results, row, nodes[row.model]) for row in results.rows)
+    if not any(cost.footprint or cost.missing_reason or cost.quantization_steps for cost in costs):
         return None
-    protocol = dict.fromkeys(
+    protocols = dict.fromkeys(
         " · ".join(found["metrics"][0]["protocol"].split(" · ")[3:-2])
-        for entry in entries.values()
-        if entry is not None and entry.state == "finished"
-        for found in [entry.run.read("artifact/scores.json")]
+        for node in nodes.values()
+        if node is not None and node.state == "finished"
+        for found in [node.run.read("artifact/scores.json")]
     )
-    return Frontier(costs, tuple(protocol), tuple(_advice(ledger, costs)))
+    return Frontier(costs, tuple(protocols), tuple(_recommendations(results, costs)))
 
 
-def _cost(ledger: Ledger, row: Row, entry: Entry | None) -> Cost:
-    sizes: dict[str, Estimate] = {}
-    if entry is not None and entry.state == "finished":
-        for metric in entry.run.read("artifact/scores.json")["metrics"]:
+def _model_cost(results: Results, row: ModelRow, node: NodeStatus | None) -> ModelCost:
+    footprint: dict[str, Estimate] = {}
+    if node is not None and node.state == "finished":
+        for metric in node.run.read("artifact/scores.json")["metrics"]:
             if metric["value"] is not None:
                 values = (metric[key] for key in Estimate._fields)
-                sizes[metric["name"]] = Estimate(*values)
+                footprint[metric["name"]] = Estimate(*values)
     steps: tuple[Mapping[str, Any], ...] = ()
-    if row.entry.kind == "quantize" and row.entry.state == "finished":
-        steps = tuple(row.entry.run.read("artifact/divergence.json")["steps"])
-    worse = [
-        label(cell.column)
-        for cell in (row.cells[at] for at in ledger.headlines)
+    if row.node.kind == "quantize" and row.node.state == "finished":
+        steps = tuple(row.node.run.read("artifact/divergence.json")["steps"])
+    worse_metrics = [
+        column_label(cell.column)
+        for cell in (row.cells[at] for at in results.headline_indices)
         if cell.difference is not None and cell.difference.verdict == "worse"
     ]
-    return Cost(row, sizes, entry.reason if entry else None, steps, tuple(worse))
+    return ModelCost(row, footprint, node.reason if node else None, steps, tuple(worse_metrics))
 
 
-def _advice(ledger: Ledger, costs: tuple[Cost, ...]) -> list[str]:
-    """Of each model that others are quantized from, the smallest that is not called worse."""
-    said = []
+def _recommendations(results: Results, costs: tuple[ModelCost, ...]) -> list[str]:
+    """Recommends, of the models quantized from one, the smallest not significantly worse."""
+    sentences = []
     by_name = {cost.row.model: cost for cost in costs}
-    for origin in dict.fromkeys(c.row.parent for c in costs if c.row.entry.kind == "quantize"):
-        assert origin is not None, "what is quantized comes from a model"
-        whole = by_name[origin]
-        small = [c for c in costs if c.row.parent == origin and c.row.entry.kind == "quantize"]
-        known = [c for c in small if "disk" in c.sizes and _compared(ledger, c)]
-        if "disk" not in whole.sizes or not known:
+    for parent in dict.fromkeys(c.row.parent for c in costs if c.row.node.kind == "quantize"):
+        assert parent is not None, "what is quantized comes from a model"
+        unquantized = by_name[parent]
+        quantized = [c for c in costs if c.row.parent == parent and c.row.node.kind == "quantize"]
+        measured = [c for c in quantized if "disk" in c.footprint and _is_compared(results, c)]
+        if "disk" not in unquantized.footprint or not measured:
             continue
-        smaller = [c for c in known if _disk(c) < _disk(whole)]
-        said.append(_sentence(ledger, f"{len(known)} models made from {origin}", smaller, whole))
-    return said
+        smaller = [c for c in measured if _disk_bytes(c) < _disk_bytes(unquantized)]
+        sentences.append(
+            _recommendation_text(
+                results, f"{len(measured)} models made from {parent}", smaller, unquantized
+            )
+        )
+    return sentences
 
 
-def _sentence(ledger: Ledger, among: str, smaller: list[Cost], whole: Cost) -> str:
+def _recommendation_text(
+    results: Results, group: str, smaller: list[ModelCost], unquantized: ModelCost
+) -> str:
     """Which of the smaller models to take; by the tasks alone where all lose in perplexity."""
-    if good := [c for c in smaller if not c.worse]:
-        best, where, price = min(good, key=_disk), "any headline metric", ""
-    elif good := [c for c in smaller if not _worse_in_tasks(ledger, c)]:
-        best = min(good, key=_disk)
+    if good := [c for c in smaller if not c.worse_metrics]:
+        best, where, perplexity_note = min(good, key=_disk_bytes), "any headline metric", ""
+    elif good := [c for c in smaller if not _is_worse_in_tasks(results, c)]:
+        best = min(good, key=_disk_bytes)
         where = "any headline metric but perplexity"
-        price = f", at {' and '.join(_dearer(ledger, best, whole))} of perplexity"
+        perplexity_note = (
+            f", at {' and '.join(_perplexity_increases(results, best, unquantized))} of perplexity"
+        )
     else:
-        return f"Each of the {among} that is smaller is told to be worse in some task."
-    asked = sorted({cell.estimate.n for cell in _cells(ledger, best) if cell.estimate})
-    counts = f"{asked[0]:,} to {asked[-1]:,}" if len(asked) > 1 else f"{asked[0]:,}"
-    share = f"{_disk(best) / _disk(whole):.0%} of its bytes"
+        return f"Each of the {group} that is smaller is told to be worse in some task."
+    item_counts = sorted(
+        {cell.estimate.n for cell in _headline_cells(results, best) if cell.estimate}
+    )
+    counts = (
+        f"{item_counts[0]:,} to {item_counts[-1]:,}"
+        if len(item_counts) > 1
+        else f"{item_counts[0]:,}"
+    )
+    share = f"{_disk_bytes(best) / _disk_bytes(unquantized):.0%} of its bytes"
     return (
-        f"The smallest of the {among} that is not told to be worse than it in {where} is "
-        f"{best.row.model} ({best.row.done}): {share}{price}. "
+        f"The smallest of the {group} that is not told to be worse than it in {where} is "
+        f"{best.row.model} ({best.row.derivation}): {share}{perplexity_note}. "
         f"With {counts} items a metric, small losses can't be told."
     )
 
 
-def _worse_in_tasks(ledger: Ledger, cost: Cost) -> bool:
+def _is_worse_in_tasks(results: Results, cost: ModelCost) -> bool:
     return any(
         cell.column.kind != "exp-mean" and cell.difference and cell.difference.verdict == "worse"
-        for cell in _cells(ledger, cost)
+        for cell in _headline_cells(results, cost)
     )
 
 
-def _dearer(ledger: Ledger, cost: Cost, whole: Cost) -> list[str]:
-    """By how much the perplexities of a model are above those of the whole one."""
-    pairs = zip(_cells(ledger, cost), _cells(ledger, whole), strict=True)
+def _perplexity_increases(results: Results, cost: ModelCost, unquantized: ModelCost) -> list[str]:
+    """The relative increases in perplexity over the unquantized model."""
+    pairs = zip(_headline_cells(results, cost), _headline_cells(results, unquantized), strict=True)
     return [
-        f"{ours.estimate.value / theirs.estimate.value - 1:+.1%}"
-        for ours, theirs in pairs
-        if ours.column.kind == "exp-mean" and ours.estimate and theirs.estimate
+        f"{cell.estimate.value / unquantized_cell.estimate.value - 1:+.1%}"
+        for cell, unquantized_cell in pairs
+        if cell.column.kind == "exp-mean" and cell.estimate and unquantized_cell.estimate
     ]
 
 
-def _disk(cost: Cost) -> float:
-    return cost.sizes["disk"].value
+def _disk_bytes(cost: ModelCost) -> float:
+    return cost.footprint["disk"].value
 
 
-def _cells(ledger: Ledger, cost: Cost) -> list[Cell]:
-    return [cost.row.cells[at] for at in ledger.headlines]
+def _headline_cells(results: Results, cost: ModelCost) -> list[Cell]:
+    return [cost.row.cells[at] for at in results.headline_indices]
 
 
-def _compared(ledger: Ledger, cost: Cost) -> bool:
+def _is_compared(results: Results, cost: ModelCost) -> bool:
     """Whether every headline metric has been compared with that of its parent."""
-    return all(c.difference is not None and c.difference.verdict for c in _cells(ledger, cost))
+    return all(
+        c.difference is not None and c.difference.verdict for c in _headline_cells(results, cost)
+    )
 
 
 # -- the figure -----------------------------------------------------------------------------------
 
 
-def draw(ledger: Ledger, found: Frontier) -> Drawing | None:
-    """Perplexities and shares of right answers against the bytes of each model's files."""
-    shown = [cost for cost in found.costs if "disk" in cost.sizes]
-    places = [at for at in ledger.headlines if _is_drawn(ledger, at, shown)]
-    if len(shown) < 2 or not places:
+def draw_frontier(results: Results, found: Frontier) -> Drawing | None:
+    """Plots perplexities and accuracies against the bytes of each model's files."""
+    shown = [cost for cost in found.costs if "disk" in cost.footprint]
+    indices = [at for at in results.headline_indices if _is_plottable(results, at, shown)]
+    if len(shown) < 2 or not indices:
         return None
-    figure, axes = panels(len(places), share=False, height=2.6)
+    figure, axes = new_panels(len(indices), share=False, height=2.6)
     points: list[Point] = []
-    said = []
-    for ax, at in zip(axes, places, strict=True):
-        panel = Panel(ax, label(ledger.columns[at]), points)
-        having = [(c, e) for c in shown if (e := c.row.cells[at].estimate) is not None]
-        for cost, estimate in having:
-            _point(panel, cost, cost.row.cells[at], estimate)
+    captions = []
+    for ax, at in zip(axes, indices, strict=True):
+        panel = Panel(ax, column_label(results.columns[at]), points)
+        with_estimate = [(c, e) for c in shown if (e := c.row.cells[at].estimate) is not None]
+        for cost, estimate in with_estimate:
+            _plot_model(panel, cost, cost.row.cells[at], estimate)
         ax.set_title("\n".join(panel.name.split(" ", 1)))
-        _megabytes(ax)
-        said.append(_said(ledger, at, having))
-    legend(figure, *axes)
-    outer_labels(figure, "", "megabytes of files (logarithmic)")
-    return drawing(figure, "frontier", "What a byte is worth", said, points)
+        _use_megabyte_axis(ax)
+        captions.append(_column_caption(results, at, with_estimate))
+    add_legend(figure, *axes)
+    set_outer_labels(figure, "", "megabytes of files (logarithmic)")
+    return render_drawing(figure, "frontier", "What a byte is worth", captions, points)
 
 
-def _is_drawn(ledger: Ledger, at: int, shown: list[Cost]) -> bool:
-    column = ledger.columns[at]
+def _is_plottable(results: Results, at: int, shown: list[ModelCost]) -> bool:
+    column = results.columns[at]
     some = any(cost.row.cells[at].estimate is not None for cost in shown)
     return some and column.kind in ("proportion", "exp-mean")
 
@@ -194,13 +210,13 @@ _STYLES = {
 }
 
 
-def _point(panel: Panel, cost: Cost, cell: Cell, estimate: Estimate) -> None:
+def _plot_model(panel: Panel, cost: ModelCost, cell: Cell, estimate: Estimate) -> None:
     kind = "whole"
-    if cost.row.entry.kind == "quantize":
+    if cost.row.node.kind == "quantize":
         worse = cell.difference is not None and cell.difference.verdict == "worse"
         kind = "worse" if worse else "quantized"
     colour, marker, name = _STYLES[kind]
-    x = _disk(cost) / 1e6
+    x = _disk_bytes(cost) / 1e6
     value, low, high = (each * cell.column.scale for each in estimate[:3])
     panel.axes.plot([x, x], [low, high], color=colour, linewidth=0.9, alpha=0.6)
     panel.axes.plot(
@@ -209,7 +225,7 @@ def _point(panel: Panel, cost: Cost, cell: Cell, estimate: Estimate) -> None:
     panel.points.append(Point(panel.name, cost.row.model, x, value, low, high))
 
 
-def _megabytes(ax: "Axes") -> None:
+def _use_megabyte_axis(ax: "Axes") -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     ax.set_xscale("log")
@@ -221,10 +237,13 @@ def _megabytes(ax: "Axes") -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _said(ledger: Ledger, at: int, having: list[tuple[Cost, Estimate]]) -> str:
-    column = ledger.columns[at]
+def _column_caption(
+    results: Results, at: int, with_estimate: list[tuple[ModelCost, Estimate]]
+) -> str:
+    column = results.columns[at]
     texts = [
-        f"{short(cost.row.model)} {number(e.value, column.scale)} at {_disk(cost) / 1e6:.3g} MB"
-        for cost, e in sorted(having, key=lambda pair: _disk(pair[0]))
+        f"{shorten_name(cost.row.model)} {format_number(e.value, column.scale)} at "
+        f"{_disk_bytes(cost) / 1e6:.3g} MB"
+        for cost, e in sorted(with_estimate, key=lambda pair: _disk_bytes(pair[0]))
     ]
     return f"{column.task} {column.metric}: {', '.join(texts)}."

@@ -1,33 +1,35 @@
-"""The items of an evaluation: what was asked, what came back, and whether it was right."""
+"""The items of an evaluation: the request, the model's output, and whether it was correct."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.runs.store import Run, read_json_lines
 
-Side = Literal["wrong", "right"]
+Correctness = Literal["wrong", "right"]
 Item = dict[str, Any]
 
 
-class Judge(NamedTuple):
-    """The metric by which items are told apart; those of a mean are only put in order."""
+class SelectionMetric(NamedTuple):
+    """The metric by which items are selected as right or wrong, or by which they are sorted."""
 
-    metric: str
+    name: str
     kind: str
-    lower: bool
+    lower_is_better: bool
 
 
-class Chosen(NamedTuple):
-    """Items to be shown, how many there are of them, and the metric by which they were chosen."""
+class SelectedItems(NamedTuple):
+    """The selected items, how many there are in all, and the metric of the selection."""
 
     items: list[Item]
-    found: int
-    judge: Judge
+    total: int
+    metric: SelectionMetric
 
 
-def choose(run: Run, side: Side | None, group: str | None, limit: int) -> Chosen:
-    """At most `limit` items of a finished evaluation.
+def select_items(
+    run: Run, correctness: Correctness | None, group: str | None, limit: int
+) -> SelectedItems:
+    """Selects at most `limit` items of a finished evaluation.
 
     Right is what the first headline metric of right and wrong answers gives a whole point, wrong
     what it does not. A task without one (perplexity) has its worst items first for `wrong`, its
@@ -36,51 +38,55 @@ def choose(run: Run, side: Side | None, group: str | None, limit: int) -> Chosen
     Raises:
         ZephyrError: no item is of this group.
     """
-    judge = _judge(run.read("artifact/scores.json")["metrics"])
+    metric = _selection_metric(run.read("artifact/scores.json")["metrics"])
     items: list[Item] = read_json_lines(run.artifact / "items.jsonl")
     if group is not None:
         groups = {item["group"] for item in items} | {f"source: {i['source']}" for i in items}
         if group not in groups:
-            raise unknown("group", group, sorted(filter(None, groups)), where=str(run.path))
+            raise unknown_name_error(
+                "group", group, sorted(filter(None, groups)), where=str(run.path)
+            )
         items = [i for i in items if group in (i["group"], f"source: {i['source']}")]
-    if side is not None:
-        items = [item for item in items if judge.metric in item["scores"]]
-        if judge.kind == "proportion":
-            items = [i for i in items if (i["scores"][judge.metric] == 1) == (side == "right")]
+    if correctness is not None:
+        items = [item for item in items if metric.name in item["scores"]]
+        if metric.kind == "proportion":
+            items = [
+                i for i in items if (i["scores"][metric.name] == 1) == (correctness == "right")
+            ]
         else:
-            best_first = (side == "right") != judge.lower
-            items.sort(key=lambda item: _mean(item, judge.metric), reverse=best_first)
-    return Chosen(items[:limit], len(items), judge)
+            best_first = (correctness == "right") != metric.lower_is_better
+            items.sort(key=lambda item: _item_mean(item, metric.name), reverse=best_first)
+    return SelectedItems(items[:limit], len(items), metric)
 
 
-def _judge(metrics: Sequence[Mapping[str, Any]]) -> Judge:
-    judged = [m for m in metrics if m["headline"]] or list(metrics)
-    if not judged:
+def _selection_metric(metrics: Sequence[Mapping[str, Any]]) -> SelectionMetric:
+    candidates = [m for m in metrics if m["headline"]] or list(metrics)
+    if not candidates:
         raise ZephyrError("this evaluation has no metric", todo="run it again")
-    first = next((m for m in judged if m["kind"] == "proportion"), judged[0])
-    return Judge(first["name"], first["kind"], first["better"] == "lower")
+    first = next((m for m in candidates if m["kind"] == "proportion"), candidates[0])
+    return SelectionMetric(first["name"], first["kind"], first["better"] == "lower")
 
 
-def _mean(item: Item, metric: str) -> float:
+def _item_mean(item: Item, metric: str) -> float:
     weight: float = item.get("weight", {}).get(metric, 1)
     value: float = item["scores"][metric]
     return value / weight
 
 
-def lines(item: Item) -> Iterator[tuple[str, str]]:
-    """What a person reads of an item: a heading and a text, again and again."""
+def item_sections(item: Item) -> Iterator[tuple[str, str]]:
+    """The sections of an item for display: a heading and a text, again and again."""
     detail = item["detail"]
     yield "scores", ", ".join(f"{name} {value:.4g}" for name, value in item["scores"].items())
     for turn in detail.get("turns", ()):
         yield "asked", turn["request"]
         yield "answered", turn["output"]
     if "turns" not in detail:
-        asked = detail.get("request")
-        yield "asked", asked if isinstance(asked, str) else _pairs(asked)
+        request = detail.get("request")
+        yield "asked", request if isinstance(request, str) else _pairs_text(request)
         if "output" in detail:
             yield "answered", detail["output"] or "(nothing)"
     if "choices" in detail:
-        yield "options", "\n".join(_options(detail))
+        yield "options", "\n".join(_option_lines(detail))
     if "chosen" in detail and isinstance(detail["chosen"], str):
         for side, value in zip(("chosen", "rejected"), detail["logprobs"], strict=True):
             yield f"{side}, log-probability {value:.2f}", detail[side]
@@ -91,21 +97,21 @@ def lines(item: Item) -> Iterator[tuple[str, str]]:
         yield "ended by", ended if isinstance(ended, str) else ", ".join(ended)
 
 
-def _options(detail: Mapping[str, Any]) -> Iterator[str]:
-    """Each option with what it weighs; the right one and the model's are marked."""
-    weighed = detail.get("logprobs") or [None] * len(detail["choices"])
-    for at, (option, value) in enumerate(zip(detail["choices"], weighed, strict=True)):
-        marks = [
+def _option_lines(detail: Mapping[str, Any]) -> Iterator[str]:
+    """Each option with its log-probability; the right one and the model's are marked."""
+    logprobs = detail.get("logprobs") or [None] * len(detail["choices"])
+    for at, (option, value) in enumerate(zip(detail["choices"], logprobs, strict=True)):
+        labels = [
             mark
             for mark, place in (("right", detail["answer"]), ("model's", detail["chosen"]))
             if place == at
         ]
         by_length = detail.get("chosen_norm")
         if by_length == at != detail["chosen"]:
-            marks.append("model's by length")
-        told = "" if value is None else f"{value:9.2f}  "
-        yield f"{told}{option}" + (f"   <- {', '.join(marks)}" if marks else "")
+            labels.append("model's by length")
+        prefix = "" if value is None else f"{value:9.2f}  "
+        yield f"{prefix}{option}" + (f"   <- {', '.join(labels)}" if labels else "")
 
 
-def _pairs(found: Any) -> str:
+def _pairs_text(found: Any) -> str:
     return ", ".join(f"{key} {value}" for key, value in dict(found or {}).items())

@@ -2,10 +2,10 @@
 
 from itertools import groupby
 
-from zephyr.report.ledger import Cell, Ledger
-from zephyr.report.tables import GENERATED, interval, number, protocols_of
+from zephyr.report.results import Cell, Results
+from zephyr.report.tables import GENERATED_NOTICE, column_protocols, format_interval, format_number
 
-_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "cannot tell": "$^{?}$"}
+_VERDICT_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "cannot tell": "$^{?}$"}
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -24,60 +24,68 @@ _ESCAPES = str.maketrans(
         "β": r"$\beta$",
     }
 )
-_SIDES = {"higher": " ↑", "lower": " ↓", None: ""}
+_DIRECTION_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
-def table_latex(ledger: Ledger) -> str:
+def table_latex(results: Results) -> str:
     """Models as rows, each with its values and, beneath, their intervals; protocols under all."""
-    columns = [ledger.columns[at] for at in ledger.headlines]
+    columns = [results.columns[at] for at in results.headline_indices]
     tasks = [(task, len(list(group))) for task, group in groupby(column.task for column in columns)]
     metrics = [
         column.metric.replace("_", " ")
         + (" %" if column.scale == 100 else "")
-        + _SIDES[column.better]
+        + _DIRECTION_ARROWS[column.better]
         for column in columns
     ]
-    spans = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{escaped(task)}}}" for task, n in tasks)
+    spans = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{escape_latex(task)}}}" for task, n in tasks)
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_caption(ledger)}}}",
+        rf"\caption{{{_caption(results)}}}",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
-        *([rf" & {spans} \\", _rules([n for _, n in tasks])] if columns else []),
-        _line(["Model", *map(escaped, metrics)]),
+        *([rf" & {spans} \\", _task_rules([n for _, n in tasks])] if columns else []),
+        _table_row(["Model", *map(escape_latex, metrics)]),
         r"\midrule",
     ]
-    for at, row in enumerate(ledger.rows):
-        cells = [row.cells[place] for place in ledger.headlines]
+    for at, row in enumerate(results.rows):
+        cells = [row.cells[place] for place in results.headline_indices]
         lines += [r"\addlinespace"] if at else []
-        lines.append(_line([escaped(row.model), *map(_value, cells)]))
-        origin = rf"\footnotesize from {escaped(row.parent)}" if row.parent else ""
-        lines.append(_line([origin, *map(_interval, cells)]))
+        lines.append(_table_row([escape_latex(row.model), *map(_value_text, cells)]))
+        parent = rf"\footnotesize from {escape_latex(row.parent)}" if row.parent else ""
+        lines.append(_table_row([parent, *map(_interval_text, cells)]))
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\raggedright\footnotesize"]
-    for column, at in zip(columns, ledger.headlines, strict=True):
+    for column, at in zip(columns, results.headline_indices, strict=True):
         name = f"{column.task} {column.metric}".strip()
-        lines += [rf"{escaped(f'{name}: {said}')}\par" for said in protocols_of(ledger, at)]
+        lines += [
+            rf"{escape_latex(f'{name}: {said}')}\par" for said in column_protocols(results, at)
+        ]
     return "\n".join([*lines, r"\end{table}", ""])
 
 
-def escaped(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+def escape_latex(text: str) -> str:
+    """Escapes text so that LaTeX prints it as it stands."""
     return text.translate(_ESCAPES)
 
 
-def _caption(ledger: Ledger) -> str:
-    said = (
-        f"{escaped(ledger.recipe.name)}: scores with 95\\,\\% intervals. Against the model that it "
-        f"comes from, on the same items, a model is better ({_MARKS['better']}) or worse "
-        f"({_MARKS['worse']}), or the items cannot tell ({_MARKS['cannot tell']}); corrected for "
+def _caption(results: Results) -> str:
+    caption = (
+        f"{escape_latex(results.recipe.name)}: scores with 95\\,\\% intervals. Against the "
+        "model that it "
+        f"comes from, on the same items, a model is better ({_VERDICT_MARKS['better']}) or worse "
+        f"({_VERDICT_MARKS['worse']}), or the items cannot tell "
+        f"({_VERDICT_MARKS['cannot tell']}); corrected for "
         "all comparisons of the table (Holm). -- no value."
     )
-    return f"{said} {escaped(GENERATED)}" if ledger.recipe.origin == "embedded" else said
+    return (
+        f"{caption} {escape_latex(GENERATED_NOTICE)}"
+        if results.recipe.origin == "embedded"
+        else caption
+    )
 
 
-def _rules(spans: list[int]) -> str:
+def _task_rules(spans: list[int]) -> str:
     """A rule under each task, over its metrics."""
     ends = [1 + sum(spans[: at + 1]) for at in range(len(spans))]
     return " ".join(
@@ -85,20 +93,20 @@ def _rules(spans: list[int]) -> str:
     )
 
 
-def _line(cells: list[str]) -> str:
+def _table_row(cells: list[str]) -> str:
     return rf"{' & '.join(cells)} \\"
 
 
-def _value(cell: Cell) -> str:
+def _value_text(cell: Cell) -> str:
     if cell.estimate is None:
         return "--"
-    gap = cell.difference
-    mark = _MARKS[gap.verdict] if gap and gap.verdict else ""
-    return escaped(number(cell.estimate.value, cell.column.scale)) + mark
+    difference = cell.difference
+    mark = _VERDICT_MARKS[difference.verdict] if difference and difference.verdict else ""
+    return escape_latex(format_number(cell.estimate.value, cell.column.scale)) + mark
 
 
-def _interval(cell: Cell) -> str:
+def _interval_text(cell: Cell) -> str:
     """Braces keep the bracket from being read as the length of `\\\\[…]`."""
     if cell.estimate is None:
         return ""
-    return rf"\footnotesize {{{escaped(interval(cell.estimate, cell.column.scale))}}}"
+    return rf"\footnotesize {{{escape_latex(format_interval(cell.estimate, cell.column.scale))}}}"

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, with the tables and figures beside it."""
+"""The HTML report: one file that needs nothing else, with the tables and figures beside it."""
 
 import base64
 import hashlib
@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from zephyr.report import account, figures, tables
-from zephyr.report.card import data_card
-from zephyr.report.frontier import frontier
+from zephyr.report import figures, sections, tables
+from zephyr.report.data_card import data_card
+from zephyr.report.frontier import read_frontier
 from zephyr.report.latex import table_latex
-from zephyr.report.ledger import Cell, Ledger, read_ledger
-from zephyr.report.sheets import Drawing
-from zephyr.runs.store import Store, full_disk_explained, write_atomically
+from zephyr.report.plotting import Drawing
+from zephyr.report.results import Cell, Results, read_results
+from zephyr.runs.store import Store, explain_disk_errors, write_atomically
 
 
 def write_report(store: Store, recipe_name: str) -> Path:
@@ -27,47 +27,47 @@ def write_report(store: Store, recipe_name: str) -> Path:
         ZephyrError: the recipe was never run in this store, or the disk is full.
     """
     folder = store.recipe_folder(recipe_name)
-    with _alone(folder):
-        ledger = read_ledger(store, recipe_name)
+    with _report_lock(folder):
+        results = read_results(store, recipe_name)
         for name, text in (
-            ("table.json", tables.table_json(ledger)),
-            ("table.md", tables.table_markdown(ledger)),
-            ("table.csv", tables.table_csv(ledger)),
-            ("table.tex", table_latex(ledger)),
+            ("table.json", tables.table_json(results)),
+            ("table.md", tables.table_markdown(results)),
+            ("table.csv", tables.table_csv(results)),
+            ("table.tex", table_latex(results)),
         ):
             write_atomically(folder / name, text)
-        _write_cards(folder, ledger)
-        drawings = figures.draw_all(ledger)
+        _write_data_cards(folder, results)
+        drawings = figures.draw_figures(results)
         _write_figures(folder / "figures", drawings)
         page = folder / "report.html"
-        write_atomically(page, render(ledger, drawings))
+        write_atomically(page, render_html(results, drawings))
     return page
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process at a time write reports there: one that watches, one that has run."""
+def _report_lock(folder: Path) -> Iterator[None]:
+    """Locks a recipe's folder so that one process at a time writes reports there."""
     from filelock import FileLock
 
     if not folder.exists():
         yield
         return
-    with full_disk_explained(folder), FileLock(folder / ".lock"):
+    with explain_disk_errors(folder), FileLock(folder / ".lock"):
         yield
 
 
-def _write_cards(folder: Path, ledger: Ledger) -> None:
-    for name, mixture in ledger.recipe.data.items():
-        entry = ledger.entries[f"data.{name}"]
-        manifest = entry.run.read("artifact/manifest.json") if entry.state == "finished" else {}
-        if "content" in manifest:  # one that an earlier version drew tells less
-            tokens = account.tokens_of(ledger, name)
-            card = data_card(name, mixture, manifest, tokens, ledger.recipe.origin)
+def _write_data_cards(folder: Path, results: Results) -> None:
+    for name, mixture in results.recipe.data.items():
+        node = results.nodes[f"data.{name}"]
+        manifest = node.run.read("artifact/manifest.json") if node.state == "finished" else {}
+        if "content" in manifest:  # a manifest of an earlier version holds less
+            tokens = sections.token_counts(results, name)
+            card = data_card(name, mixture, manifest, tokens, results.recipe.origin)
             write_atomically(folder / f"data-{name}.md", card)
 
 
 def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
-    """Writes each figure and its numbers; removes those of an earlier report that are no more."""
+    """Writes each figure and its numbers; removes those of an earlier report that are stale."""
     folder.mkdir(exist_ok=True)
     files: dict[str, str | bytes] = {}
     for drawing in drawings:
@@ -81,10 +81,10 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
             path.unlink()
 
 
-def render(ledger: Ledger, drawings: list[Drawing]) -> str:
-    """The HTML of the report; all that a model or a file has written is escaped.
+def render_html(results: Results, drawings: list[Drawing]) -> str:
+    """Renders the HTML of the report; all that a model or a file has written is escaped.
 
-    The page's own policy lets its one script run, by its hash, and no other. It tells the time just
+    The page's own policy lets its one script run, by its hash, and no other. It has the time just
     where a run is being made: the same finished runs give the same bytes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -98,70 +98,72 @@ def render(ledger: Ledger, drawings: list[Drawing]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": tables.number,
-        "interval": tables.interval,
-        "signed": tables.signed,
-        "rounded": tables.rounded,
-        "label": tables.label,
-        "size": _size,
-        "duration": _duration,
-        "energy": _energy,
-        "image": _image,
+        "number": tables.format_number,
+        "interval": tables.format_interval,
+        "signed": tables.format_signed,
+        "rounded": tables.round_up_items,
+        "label": tables.column_label,
+        "size": _format_bytes,
+        "duration": _format_duration,
+        "energy": _format_energy,
+        "image": _data_uri,
     }
-    headlines = ledger.headlines
+    headlines = results.headline_indices
     script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
-        ledger=ledger,
-        recipe=ledger.recipe,
+        results=results,
+        recipe=results.recipe,
         headlines=headlines,
-        others=[at for at in range(len(ledger.columns)) if at not in headlines],
+        others=[at for at in range(len(results.columns)) if at not in headlines],
         tasks=[
             (task, len(list(places)))
-            for task, places in groupby(headlines, lambda at: ledger.columns[at].task)
+            for task, places in groupby(headlines, lambda at: results.columns[at].task)
         ],
         children={
-            parent: [row for row in ledger.rows if row.parent == parent]
-            for parent in [None, *(row.model for row in ledger.rows)]
+            parent: [row for row in results.rows if row.parent == parent]
+            for parent in [None, *(row.model for row in results.rows)]
         },
-        verdicts=_verdicts(ledger),
-        written=_now() if any(e.state == "unfinished" for e in ledger.entries.values()) else None,
-        unmade=[entry for entry in ledger.entries.values() if entry.state != "finished"],
-        protocols=[tables.protocols_of(ledger, at) for at in range(len(ledger.columns))],
-        groups=[(at, found) for at in headlines if (found := tables.groups_of(ledger, at))],
+        verdicts=_cells_by_verdict(results),
+        written=_utc_now()
+        if any(e.state == "unfinished" for e in results.nodes.values())
+        else None,
+        unmade=[node for node in results.nodes.values() if node.state != "finished"],
+        protocols=[tables.column_protocols(results, at) for at in range(len(results.columns))],
+        groups=[(at, found) for at in headlines if (found := tables.column_groups(results, at))],
         scores=[drawing for drawing in drawings if drawing.name == "scores"],
         sizes=[drawing for drawing in drawings if drawing.name == "frontier"],
         curves=[drawing for drawing in drawings if drawing.name not in ("scores", "frontier")],
-        frontier=frontier(ledger),
-        mixtures=account.mixtures(ledger),
-        examples=account.examples(ledger),
-        left_out=account.left_out(ledger),
-        canaries=account.canaries(ledger),
-        questions=account.questions(ledger),
-        costs=account.costs(ledger),
-        environment=account.environment(ledger),
-        generated=tables.GENERATED if ledger.recipe.origin == "embedded" else None,
+        frontier=read_frontier(results),
+        mixtures=sections.summarize_mixtures(results),
+        examples=sections.training_examples(results),
+        left_out=sections.excluded_item_counts(results),
+        canaries=sections.sample_generations(results),
+        questions=sections.sample_answered_items(results),
+        costs=sections.costs_by_kind(results),
+        environment=sections.environment_facts(results),
+        generated=tables.GENERATED_NOTICE if results.recipe.origin == "embedded" else None,
         script=Markup(script),  # noqa: S704  # a file of our own
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        yaml=yaml.safe_dump(ledger.recipe.spec(), sort_keys=False, allow_unicode=True, width=88),
+        yaml=yaml.safe_dump(results.recipe.spec(), sort_keys=False, allow_unicode=True, width=88),
     )
 
 
-def _verdicts(ledger: Ledger) -> dict[str, list[Cell]]:
+def _cells_by_verdict(results: Results) -> dict[str, list[Cell]]:
     """The headline cells by the verdict of their difference."""
     found: dict[str, list[Cell]] = {"better": [], "worse": [], "cannot tell": []}
-    for row in ledger.rows:
-        for at in ledger.headlines:
-            if (gap := row.cells[at].difference) and gap.verdict:
-                found[gap.verdict].append(row.cells[at])
+    for row in results.rows:
+        for at in results.headline_indices:
+            if (difference := row.cells[at].difference) and difference.verdict:
+                found[difference.verdict].append(row.cells[at])
     return found
 
 
-def _now() -> str:
+def _utc_now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _size(count: int) -> str:
-    """Bytes in words: 999 B, 38.3 kB, 1.2 MB, 4.0 GB."""
+def _format_bytes(count: int) -> str:
+    """Formats bytes: 999 B, 38.3 kB, 1.2 MB, 4.0 GB."""
     if count < 1000:
         return f"{count} B"
     size = count / 1000
@@ -172,8 +174,8 @@ def _size(count: int) -> str:
     return f"{size:.1f} GB"
 
 
-def _duration(seconds: float) -> str:
-    """Seconds in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+def _format_duration(seconds: float) -> str:
+    """Formats seconds: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -185,11 +187,11 @@ def _duration(seconds: float) -> str:
     )
 
 
-def _energy(joules: float) -> str:
-    """Joules as what a household pays for: 0.00123 kWh, 45.6 kWh."""
+def _format_energy(joules: float) -> str:
+    """Joules as kilowatt-hours: 0.00123 kWh, 45.6 kWh."""
     return f"{joules / 3.6e6:.3g} kWh"
 
 
-def _image(svg: bytes) -> Any:
-    """An SVG as an address that holds it whole."""
+def _data_uri(svg: bytes) -> Any:
+    """An SVG as a data URI."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

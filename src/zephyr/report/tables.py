@@ -1,4 +1,4 @@
-"""Tables of a ledger: strict JSON, Markdown, CSV, and one for the terminal.
+"""Tables of results: strict JSON, Markdown, CSV, and one for the terminal.
 
 JSON and CSV hold plain values and their `scale`; what people read is multiplied by it.
 """
@@ -9,55 +9,60 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zephyr.report.ledger import Cell, Column, Difference, Entry, Ledger, Row
+from zephyr.report.results import Cell, Column, Difference, ModelRow, NodeStatus, Results
 from zephyr.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-MARKS = {"better": "▲", "worse": "▼", "cannot tell": "?"}
-GENERATED = (
+VERDICT_MARKS = {"better": "▲", "worse": "▼", "cannot tell": "?"}
+GENERATED_NOTICE = (
     "The texts of this recipe are generated: sources and tasks that bear the names of public data "
     "sets hold stand-ins, and these scores are not comparable with published ones."
 )
 
 
-def number(value: float, scale: float, like: float | None = None) -> str:
-    """A value as people read it: one decimal for percent, else about four digits.
+def format_number(value: float, scale: float, decimals_like: float | None = None) -> str:
+    """Formats a value for people: one decimal for percent, else about four digits.
 
-    With `like`, it has as many decimals as that value would have.
+    With `decimals_like`, it has as many decimals as that value would have.
     """
     size = abs(value * scale)
-    guide = size if like is None else abs(like * scale)
+    guide = size if decimals_like is None else abs(decimals_like * scale)
     decimals = 0 if guide >= 1000 else 1 if scale == 100 or guide >= 100 else 2
     text = f"{size:,.{decimals}f}"
     return f"−{text}" if value < 0 and any(c in "123456789" for c in text) else text
 
 
-def interval(estimate: Estimate, scale: float) -> str:
-    return f"[{number(estimate.low, scale)}, {number(estimate.high, scale)}]"
+def format_interval(estimate: Estimate, scale: float) -> str:
+    return f"[{format_number(estimate.low, scale)}, {format_number(estimate.high, scale)}]"
 
 
-def said(gap: Difference) -> str:
-    """The verdict on a difference, and the items that could tell where these can't."""
-    if gap.verdict != "cannot tell" or gap.estimate is None or gap.needed is None:
-        return gap.verdict or ""
-    return f"cannot tell at n={gap.estimate.n:,}; about {rounded(gap.needed):,} could"
+def verdict_text(difference: Difference) -> str:
+    """The verdict on a difference, with the number of items needed where it is undecided."""
+    if (
+        difference.verdict != "cannot tell"
+        or difference.estimate is None
+        or difference.items_needed is None
+    ):
+        return difference.verdict or ""
+    needed = round_up_items(difference.items_needed)
+    return f"cannot tell at n={difference.estimate.n:,}; about {needed:,} could"
 
 
-def rounded(count: int) -> int:
-    """A number of items to two figures, for an estimate is no more exact."""
+def round_up_items(count: int) -> int:
+    """Rounds a number of items up to two digits, for an estimate is no more exact."""
     scale: int = 10 ** max(0, len(str(count)) - 2)
     return -(-count // scale) * scale
 
 
-def signed(value: float, scale: float) -> str:
-    text = number(value, scale)
+def format_signed(value: float, scale: float) -> str:
+    text = format_number(value, scale)
     return f"+{text}" if value > 0 else text
 
 
-def label(column: Column) -> str:
-    """The name of a column in one line: task, metric, unit, and the side that is better."""
+def column_label(column: Column) -> str:
+    """The label of a column in one line: task, metric, unit, and the better direction."""
     return " ".join(part for part in _label_parts(column) if part)
 
 
@@ -69,39 +74,39 @@ def _label_parts(column: Column) -> tuple[str, str, str]:
 # -- JSON and CSV ---------------------------------------------------------------------------------
 
 
-def table_json(ledger: Ledger) -> str:
-    """Everything in the ledger, without NaN; `value` is null just where `empty` says why."""
+def table_json(results: Results) -> str:
+    """All results as JSON, without NaN; `value` is null just where `empty` says why."""
     value = {
-        "recipe": ledger.recipe.name,
-        "seed": ledger.recipe.seed,
+        "recipe": results.recipe.name,
+        "seed": results.recipe.seed,
         "interval": 0.95,
-        "generated_texts": ledger.recipe.origin == "embedded",
-        "models": [_row_json(row) for row in ledger.rows],
-        "nodes": [{"name": n, **_entry_json(entry)} for n, entry in ledger.entries.items()],
+        "generated_texts": results.recipe.origin == "embedded",
+        "models": [_model_json(row) for row in results.rows],
+        "nodes": [{"name": n, **_node_json(node)} for n, node in results.nodes.items()],
     }
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _model_json(row: ModelRow) -> dict[str, Any]:
     return {
         "model": row.model,
         "from": row.parent,
-        "done": row.done,
-        **_entry_json(row.entry),
+        "done": row.derivation,
+        **_node_json(row.node),
         "cells": [_cell_json(cell) for cell in row.cells],
     }
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def _node_json(node: NodeStatus) -> dict[str, Any]:
     return {
-        "kind": entry.kind,
-        "state": entry.state,
-        "reason": entry.reason,
-        "seconds": entry.seconds,
-        "joules": entry.joules,
-        "bytes_made": entry.made,
-        "bytes_kept": entry.kept,
-        "run": entry.run.path.name.removesuffix(".part"),
+        "kind": node.kind,
+        "state": node.state,
+        "reason": node.reason,
+        "seconds": node.seconds,
+        "joules": node.joules,
+        "bytes_made": node.artifact_bytes,
+        "bytes_kept": node.run_bytes,
+        "run": node.run.path.name.removesuffix(".part"),
     }
 
 
@@ -109,19 +114,19 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
     difference = None
     if (found := cell.difference) is not None:
         difference = {
-            "to": found.to,
+            "to": found.baseline,
             **_estimate_json(found.estimate),
             "verdict": found.verdict,
             "p_corrected": found.p,
             "comparisons": found.comparisons,
-            "n_needed": found.needed,
-            "empty": found.empty,
+            "n_needed": found.items_needed,
+            "empty": found.missing_reason,
         }
     return {
         **cell.column._asdict(),
         **_estimate_json(cell.estimate),
         "protocol": cell.protocol,
-        "empty": cell.empty,
+        "empty": cell.missing_reason,
         "difference": difference,
         "published": cell.published,
         "groups": {name: _estimate_json(e) for name, e in (cell.groups or {}).items()},
@@ -132,10 +137,12 @@ def _estimate_json(estimate: Estimate | None) -> dict[str, Any]:
     return dict.fromkeys(Estimate._fields) if estimate is None else estimate._asdict()
 
 
-def table_csv(ledger: Ledger) -> str:
+def table_csv(results: Results) -> str:
     """One line for each model and metric."""
     out = io.StringIO()
-    lines = [_line_csv(ledger.recipe.name, row, cell) for row in ledger.rows for cell in row.cells]
+    lines = [
+        _line_csv(results.recipe.name, row, cell) for row in results.rows for cell in row.cells
+    ]
     if lines:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
         writer.writeheader()
@@ -143,15 +150,17 @@ def table_csv(ledger: Ledger) -> str:
     return out.getvalue()
 
 
-def _line_csv(recipe: str, row: Row, cell: Cell) -> dict[str, Any]:
-    made = {"recipe": recipe, "model": row.model, "from": row.parent, "done": row.done}
+def _line_csv(recipe: str, row: ModelRow, cell: Cell) -> dict[str, Any]:
+    made = {"recipe": recipe, "model": row.model, "from": row.parent, "done": row.derivation}
     values = _cell_json(cell)
-    gap = values.pop("difference") or dict.fromkeys(_DIFFERENCE)
+    difference = values.pop("difference") or dict.fromkeys(_DIFFERENCE_COLUMNS)
     del values["groups"]
-    return made | values | {_DIFFERENCE[key]: gap[key] for key in _DIFFERENCE}
+    return (
+        made | values | {_DIFFERENCE_COLUMNS[key]: difference[key] for key in _DIFFERENCE_COLUMNS}
+    )
 
 
-_DIFFERENCE = {
+_DIFFERENCE_COLUMNS = {
     "to": "difference_to",
     "value": "difference",
     "low": "difference_low",
@@ -169,87 +178,90 @@ _DIFFERENCE = {
 # -- Markdown -------------------------------------------------------------------------------------
 
 
-def table_markdown(ledger: Ledger) -> str:
+def table_markdown(results: Results) -> str:
     """The headline metrics, how they were measured, the groups, and all other metrics."""
-    parts = [f"# {ledger.recipe.name}: scores of {len(ledger.rows)} models"]
-    if ledger.recipe.origin == "embedded":
-        parts.append(GENERATED)
-    headlines = [ledger.columns[at] for at in ledger.headlines]
-    others = [column for column in ledger.columns if not column.headline]
-    parts += ["## Headline metrics", _scores_markdown(ledger, headlines)]
+    parts = [f"# {results.recipe.name}: scores of {len(results.rows)} models"]
+    if results.recipe.origin == "embedded":
+        parts.append(GENERATED_NOTICE)
+    headlines = [results.columns[at] for at in results.headline_indices]
+    others = [column for column in results.columns if not column.headline]
+    parts += ["## Headline metrics", _scores_markdown(results, headlines)]
     parts.append(
         "A cell holds the value, its 95 % interval, the number of items, and the paired difference "
         "to the model that this one comes from, with its 95 % interval and verdict. Verdicts are "
         "corrected for the number of comparisons in the table (Holm); where the items cannot tell, "
         "the number is told at which a difference such as this could be, four times in five."
     )
-    if (theirs := ledger.recipe.published) is not None:
-        parts.append(f"Published: {theirs.source}. {theirs.note or ''}".strip())
-    parts += ["## Protocols", _protocols_markdown(ledger)]
-    if groups := list(_groups_markdown(ledger)):
+    if (published := results.recipe.published) is not None:
+        parts.append(f"Published: {published.source}. {published.note or ''}".strip())
+    parts += ["## Protocols", _protocols_markdown(results)]
+    if groups := list(_groups_markdown(results)):
         parts += ["## Groups", *groups]
     if others:
-        parts += ["## Other metrics", _scores_markdown(ledger, others)]
+        parts += ["## Other metrics", _scores_markdown(results, others)]
     return "\n\n".join(parts) + "\n"
 
 
-def _scores_markdown(ledger: Ledger, columns: Sequence[Column]) -> str:
+def _scores_markdown(results: Results, columns: Sequence[Column]) -> str:
     """Models side by side, a line for each metric."""
-    places = [ledger.columns.index(column) for column in columns]
+    places = [results.columns.index(column) for column in columns]
     lines = [
-        [label(column), *(_cell_markdown(row.cells[at]) for row in ledger.rows)]
+        [column_label(column), *(_cell_markdown(row.cells[at]) for row in results.rows)]
         for at, column in zip(places, columns, strict=True)
     ]
     heads = [
-        row.model + (f" ← {row.parent}" if row.parent else "") + f": {row.done}"
-        for row in ledger.rows
+        row.model + (f" ← {row.parent}" if row.parent else "") + f": {row.derivation}"
+        for row in results.rows
     ]
     return _grid_markdown(["", *heads], lines)
 
 
 def _cell_markdown(cell: Cell) -> str:
-    theirs = "" if cell.published is None else f"; published: {cell.published:g}"
-    return _own_markdown(cell) + theirs
+    published = "" if cell.published is None else f"; published: {cell.published:g}"
+    return _score_markdown(cell) + published
 
 
-def _own_markdown(cell: Cell) -> str:
-    scale, gap = cell.column.scale, cell.difference
+def _score_markdown(cell: Cell) -> str:
+    scale, difference = cell.column.scale, cell.difference
     if cell.estimate is None:
-        return f"– ({cell.empty})"
+        return f"– ({cell.missing_reason})"
     found = cell.estimate
-    text = f"{number(found.value, scale)} {interval(found, scale)} n={found.n}"
-    if gap is None:
+    text = f"{format_number(found.value, scale)} {format_interval(found, scale)} n={found.n}"
+    if difference is None:
         return text
-    if gap.estimate is None:
-        return f"{text}; no difference ({gap.empty})"
-    by = f"{signed(gap.estimate.value, scale)} {interval(gap.estimate, scale)}"
-    return f"{text}; {by} {said(gap)}"
+    if difference.estimate is None:
+        return f"{text}; no difference ({difference.missing_reason})"
+    difference_text = (
+        f"{format_signed(difference.estimate.value, scale)} "
+        f"{format_interval(difference.estimate, scale)}"
+    )
+    return f"{text}; {difference_text} {verdict_text(difference)}"
 
 
-def _protocols_markdown(ledger: Ledger) -> str:
+def _protocols_markdown(results: Results) -> str:
     lines = [
-        f"- {_escaped(label(column))}: {_escaped(said)}"
-        for at, column in enumerate(ledger.columns)
-        for said in protocols_of(ledger, at)
+        f"- {_escape_markdown(column_label(column))}: {_escape_markdown(protocol)}"
+        for at, column in enumerate(results.columns)
+        for protocol in column_protocols(results, at)
     ]
     return "\n".join(lines) or "Nothing has been measured yet."
 
 
-def protocols_of(ledger: Ledger, at: int) -> list[str]:
-    """The protocol of a column; where models were asked differently, each with its models."""
-    found = ledger.protocols(at)
+def column_protocols(results: Results, at: int) -> list[str]:
+    """The protocols of a column; where there are several, each with its models."""
+    found = results.protocols(at)
     if len(found) == 1:
         return list(found)
     return [f"{protocol} ({', '.join(models)})" for protocol, models in found.items()]
 
 
-def _groups_markdown(ledger: Ledger) -> Iterable[str]:
-    for at in ledger.headlines:
-        if groups := groups_of(ledger, at):
-            scale = ledger.columns[at].scale
-            yield f"### {_escaped(label(ledger.columns[at]))}"
+def _groups_markdown(results: Results) -> Iterable[str]:
+    for at in results.headline_indices:
+        if groups := column_groups(results, at):
+            scale = results.columns[at].scale
+            yield f"### {_escape_markdown(column_label(results.columns[at]))}"
             yield _grid_markdown(
-                ["", *(row.model for row in ledger.rows)],
+                ["", *(row.model for row in results.rows)],
                 [[name, *(_group_markdown(e, scale) for e in found)] for name, found in groups],
             )
 
@@ -257,12 +269,14 @@ def _groups_markdown(ledger: Ledger) -> Iterable[str]:
 def _group_markdown(estimate: Estimate | None, scale: float) -> str:
     if estimate is None:
         return "–"
-    return f"{number(estimate.value, scale)} {interval(estimate, scale)} n={estimate.n}"
+    return (
+        f"{format_number(estimate.value, scale)} {format_interval(estimate, scale)} n={estimate.n}"
+    )
 
 
-def groups_of(ledger: Ledger, at: int) -> list[tuple[str, list[Estimate | None]]]:
-    """The groups of a column, each with the estimates of all models; a lone group is none."""
-    cells = [row.cells[at] for row in ledger.rows]
+def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | None]]]:
+    """The groups of a column, each with the estimates of all models; [] for a single group."""
+    cells = [row.cells[at] for row in results.rows]
     names = dict.fromkeys(name for cell in cells for name in cell.groups or ())
     if len(names) < 2:
         return []
@@ -271,11 +285,11 @@ def groups_of(ledger: Ledger, at: int) -> list[tuple[str, list[Estimate | None]]
 
 def _grid_markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rows = [heads, ["---", *("---:" for _ in heads[1:])], *lines]
-    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows)
 
 
-def _escaped(text: str) -> str:
-    """Text that stays in its cell and is read as text."""
+def _escape_markdown(text: str) -> str:
+    """Escapes text so that it stays in its table cell and is not read as Markdown."""
     marks = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "`": "\\`", "*": "\\*"}
     return " ".join("".join(marks.get(c, c) for c in text).split())
 
@@ -283,20 +297,20 @@ def _escaped(text: str) -> str:
 # -- terminal -------------------------------------------------------------------------------------
 
 
-def console_table(ledger: Ledger) -> "RenderableType":
+def console_table(results: Results) -> "RenderableType":
     """The headline metrics for a terminal of 100 columns, and below them their protocols."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    headlines = ledger.headlines
+    headlines = results.headline_indices
     table = Table(box=None, pad_edge=False, padding=(0, 1, 1, 0))
     table.add_column("model", vertical="top", overflow="fold")
     for at in headlines:
-        task, metric, unit = _label_parts(ledger.columns[at])
+        task, metric, unit = _label_parts(results.columns[at])
         heading = "\n".join((task, *metric.split("_"), unit))
         table.add_column(heading, justify="right", overflow="fold")
-    for row in ledger.rows:
+    for row in results.rows:
         model = Text(row.model, style="bold")
         if row.parent:
             model.append(f"\n← {row.parent}", style="not bold dim")
@@ -305,11 +319,11 @@ def console_table(ledger: Ledger) -> "RenderableType":
     parts.append(Text("± is half the width of the 95 % interval. Against the model it comes from:"))
     parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value\n"))
     for at in headlines:
-        parts += [Text(f"  {said}") for said in protocols_of(ledger, at)]
-    for reason, where in _reasons(ledger, headlines).items():
+        parts += [Text(f"  {protocol}") for protocol in column_protocols(results, at)]
+    for reason, where in _missing_reasons(results, headlines).items():
         parts.append(Text(f"  – {reason}: {', '.join(where)}", style="yellow"))
-    if ledger.recipe.origin == "embedded":
-        parts.append(Text(f"\n{GENERATED}", style="dim"))
+    if results.recipe.origin == "embedded":
+        parts.append(Text(f"\n{GENERATED_NOTICE}", style="dim"))
     return Group(*parts)
 
 
@@ -319,21 +333,23 @@ def _cell_console(cell: Cell) -> Any:
     if cell.estimate is None:
         return Text("–", style="dim")
     scale, found = cell.column.scale, cell.estimate
-    text = Text(number(found.value, scale))
+    text = Text(format_number(found.value, scale))
     if cell.difference and cell.difference.verdict:
-        mark = cell.difference.verdict
-        style = {"better": "green", "worse": "red", "cannot tell": "dim"}[mark]
-        text.append(f" {MARKS[mark]}", style=style)
-    text.append(f"\n±{number((found.high - found.low) / 2, scale, found.value)}", style="dim")
+        verdict = cell.difference.verdict
+        style = {"better": "green", "worse": "red", "cannot tell": "dim"}[verdict]
+        text.append(f" {VERDICT_MARKS[verdict]}", style=style)
+    text.append(
+        f"\n±{format_number((found.high - found.low) / 2, scale, found.value)}", style="dim"
+    )
     return text
 
 
-def _reasons(ledger: Ledger, places: Iterable[int]) -> dict[str, list[str]]:
-    """Why cells are empty, and which ones."""
+def _missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
+    """The reasons why scores are missing, and which ones."""
     found: dict[str, list[str]] = {}
-    for row in ledger.rows:
+    for row in results.rows:
         for at in places:
-            if reason := row.cells[at].empty:
-                column = ledger.columns[at]
+            if reason := row.cells[at].missing_reason:
+                column = results.columns[at]
                 found.setdefault(reason, []).append(f"{row.model} {column.task} {column.metric}")
     return found

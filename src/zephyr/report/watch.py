@@ -1,4 +1,4 @@
-"""Watching: when the runs of a recipe are no longer as they were."""
+"""Watching the runs of a recipe for changes (`zephyr report --watch`)."""
 
 import time
 from collections.abc import Iterator
@@ -6,29 +6,31 @@ from pathlib import Path
 
 from zephyr.runs.store import DONE, FAILED, Store
 
-_TELLING = (DONE, FAILED, "metrics.jsonl")
-"""The files of a run that appear or grow while it is made."""
+_WATCHED_FILES = (DONE, FAILED, "metrics.jsonl")
+"""The files of a run that appear or grow while it runs."""
 
 
-def changes(store: Store, recipe: str, every: float) -> Iterator[None]:
-    """Yields at once, and then after each look, every so many seconds, that found a change."""
-    seen = None
+def watch_runs(store: Store, recipe: str, interval_seconds: float) -> Iterator[None]:
+    """Yields at once, and then whenever a poll every so many seconds finds a change."""
+    previous = None
     while True:
-        now = _look(store, recipe)
-        if now != seen:
+        current = _snapshot(store, recipe)
+        if current != previous:
             yield
-        seen = now
-        time.sleep(every)
+        previous = current
+        time.sleep(interval_seconds)
 
 
-def _look(store: Store, recipe: str) -> list[tuple[str, str, tuple[int, int] | None]]:
-    """The runs of a recipe, and of each telling file the size and the time of its last change."""
-    nodes = (store.nodes(recipe) or {"nodes": []})["nodes"]
+def _snapshot(store: Store, recipe: str) -> list[tuple[str, str, tuple[int, int] | None]]:
+    """A snapshot of a recipe's runs: size and modification time of each watched file."""
+    nodes = (store.read_nodes(recipe) or {"nodes": []})["nodes"]
     runs = [store.find(node["fingerprint"]).path for node in nodes]
-    return [(run.name, name, _mark(run / name)) for run in runs for name in _TELLING]
+    return [
+        (run.name, name, _size_and_mtime(run / name)) for run in runs for name in _WATCHED_FILES
+    ]
 
 
-def _mark(path: Path) -> tuple[int, int] | None:
+def _size_and_mtime(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except FileNotFoundError:

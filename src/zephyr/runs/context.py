@@ -1,11 +1,11 @@
-"""What a stage is given beside its node and its inputs."""
+"""Context of a stage: what it is given beside its node and its input runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zephyr.distributed.process_group import ALONE, Group
+from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from zephyr.recipe.schema import Recipe
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -13,27 +13,27 @@ Progress = Callable[[int, int, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage needs beside its node: the recipe and its folder, the store, and the machine.
+    """What a stage needs beside its node: recipe and folder, store, callbacks and process group.
 
-    `token_budget` is the tokens of one forward; `progress` hears (done, of, numbers), and `tell`
-    what a person has to know. `keep(name, value)` writes a fact of the run to `env.json` at once,
-    and `settle(name, find)` gives the one that was kept when the run was first begun, if one was:
-    how the machine is used, on which a resumed run depends. Of a `group` that trains together only
-    the main process writes, and all of them settle the same, in the same order.
+    `token_budget` is the tokens of one forward; `progress` gets (done, total, metrics),
+    `notify` what a person has to know. `record(name, value)` writes a fact of the run to `env.json`
+    at once, and `resolve_once(name, compute)` gives the one that was recorded when the run was
+    first begun, if one was: how the machine is used, on which a resumed run depends. Of a process
+    `group` only rank 0 writes, and all of them resolve the same names, in the same order.
     """
 
     recipe: Recipe
     folder: Path
     store: Path
     token_budget: int
-    keep: Callable[[str, Any], None] = lambda name, value: None
-    settle: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
+    record: Callable[[str, Any], None] = lambda name, value: None
+    resolve_once: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
     progress: Progress = lambda done, of, row: None
-    stop: Callable[[], bool] = lambda: False
-    tell: Callable[[str], None] = lambda text: None
-    group: Group = ALONE
+    should_stop: Callable[[], bool] = lambda: False
+    notify: Callable[[str], None] = lambda text: None
+    group: ProcessGroup = SINGLE_PROCESS
 
-    def inside_store(self, path: Path) -> str:
-        """Where a finished run will hold what is being written at `path`."""
-        inside = path.relative_to(self.store)
-        return "/".join(part.removesuffix(".part") for part in inside.parts)
+    def store_path(self, path: Path) -> str:
+        """Path in the store that a finished run will have for what is being written at `path`."""
+        relative = path.relative_to(self.store)
+        return "/".join(part.removesuffix(".part") for part in relative.parts)

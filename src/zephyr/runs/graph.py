@@ -1,4 +1,4 @@
-"""The graph of a recipe: which runs there must be, and what goes into each.
+"""The graph of a recipe (a DAG of nodes): which runs there must be, and the inputs of each.
 
 Building it is pure: the same recipe, stage versions and file contents give the same fingerprints,
 on every machine.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
-from zephyr.errors import ZephyrError, unknown
+from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.models import ModelSpec
@@ -22,7 +22,7 @@ NodeKind = Literal["mixture", "base", "pretrain", "tune", "align", "quantize", "
 
 @dataclass(frozen=True)
 class Node:
-    """One run to be made: `spec` and the nodes in `inputs` (role to name) are all that enters."""
+    """A node of the graph: one run, given by `spec` and the nodes in `inputs` (role to name)."""
 
     name: str
     kind: NodeKind
@@ -31,7 +31,7 @@ class Node:
     fingerprint: str = ""
     parent: str | None = None
     """The model that a model comes from."""
-    alone: bool = False
+    is_exclusive: bool = False
     """Whether nothing else may run beside it, since it measures time."""
     task: str | None = None
     model: str | None = None
@@ -50,11 +50,11 @@ class Node:
         }
 
 
-class Describer:
-    """What the graph has to ask of the world: stage versions, and what a source or base holds.
+class ContentResolver:
+    """Resolves what fingerprints depend on outside the recipe: stage versions and contents.
 
     `source` and `base` return JSON values that change when the content behind them does, and
-    `task_content` those of a task that brings its own data. `drawn`
+    `task_content` those of a task that brings its own data. `content_hash`
     returns the hash of the records that a mixture holds, as far as it is known.
     """
 
@@ -67,7 +67,7 @@ class Describer:
         task_sources: Callable[[TaskSpec], tuple[SourceSpec, ...]],
         task_examples: Callable[[TaskSpec], tuple[SourceSpec, ...]] = lambda task: (),
         task_content: Callable[[TaskSpec], dict[str, Any]] = lambda task: {},
-        drawn: Callable[["Node"], str | None] = lambda node: None,
+        content_hash: Callable[["Node"], str | None] = lambda node: None,
     ) -> None:
         self.version = version
         self.source = source
@@ -75,7 +75,7 @@ class Describer:
         self.task_sources = task_sources
         self.task_examples = task_examples
         self.task_content = task_content
-        self.drawn = drawn
+        self.content_hash = content_hash
 
 
 def fingerprint(value: Any) -> str:
@@ -84,8 +84,8 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
-    """All nodes of a recipe by name, every one after its inputs, with their fingerprints.
+def build_graph(recipe: Recipe, resolver: ContentResolver) -> dict[str, Node]:
+    """Builds all nodes of a recipe by name, in topological order, with their fingerprints.
 
     A mixture enters what learns from it by its records, as far as these are known: a change that
     leaves them as they are (one more task to look for, say) makes nothing else again.
@@ -93,33 +93,39 @@ def build(recipe: Recipe, describe: Describer) -> dict[str, Node]:
     Raises:
         ZephyrError: a name that is not there, or a cycle.
     """
-    made = [
-        *(_mixture(recipe, name, describe) for name in recipe.data),
-        *(_model(recipe, name, describe) for name in recipe.models),
+    unordered = [
+        *(_mixture_node(recipe, name, resolver) for name in recipe.data),
+        *(_model_node(recipe, name, resolver) for name in recipe.models),
     ]
-    _refuse_best_of_nothing(recipe)
-    _order({node.name: node for node in made})  # references are found only where there is no circle
-    by_name = {node.name: node for node in [*made, *_evaluations(recipe, describe)]}
-    finished: dict[str, Node] = {}
-    for name in _order(by_name):
+    _check_keep_best(recipe)
+    _topological_order(
+        {node.name: node for node in unordered}
+    )  # references are found only where there is no circle
+    by_name = {node.name: node for node in [*unordered, *_evaluation_nodes(recipe, resolver)]}
+    fingerprinted: dict[str, Node] = {}
+    for name in _topological_order(by_name):
         node = by_name[name]
-        inputs = {role: _content(finished[used], describe) for role, used in node.inputs.items()}
-        version = describe.version(f"task:{_task(recipe, node).name}" if node.task else node.kind)
-        mark = fingerprint([node.kind, version, node.spec, inputs])
-        finished[name] = Node(**{**vars(node), "fingerprint": mark})
-    return finished
+        inputs = {
+            role: _input_hash(fingerprinted[used], resolver) for role, used in node.inputs.items()
+        }
+        version = resolver.version(
+            f"task:{_find_task(recipe, node).name}" if node.task else node.kind
+        )
+        node_fingerprint = fingerprint([node.kind, version, node.spec, inputs])
+        fingerprinted[name] = Node(**{**vars(node), "fingerprint": node_fingerprint})
+    return fingerprinted
 
 
-def _content(node: Node, describe: Describer) -> str:
-    known = describe.drawn(node) if node.kind == "mixture" else None
-    return known or node.fingerprint
+def _input_hash(node: Node, resolver: ContentResolver) -> str:
+    content_hash = resolver.content_hash(node) if node.kind == "mixture" else None
+    return content_hash or node.fingerprint
 
 
-def _task(recipe: Recipe, node: Node) -> TaskSpec:
+def _find_task(recipe: Recipe, node: Node) -> TaskSpec:
     return next(task for task in recipe.evaluate.tasks if task.key == node.task)
 
 
-def _order(nodes: dict[str, Node]) -> Iterable[str]:
+def _topological_order(nodes: dict[str, Node]) -> Iterable[str]:
     try:
         return list(
             TopologicalSorter({n: node.inputs.values() for n, node in nodes.items()}).static_order()
@@ -132,25 +138,27 @@ def _order(nodes: dict[str, Node]) -> Iterable[str]:
         ) from None
 
 
-def _mixture(recipe: Recipe, name: str, describe: Describer) -> Node:
+def _mixture_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
     mixture = recipe.data[name]
     where = f"data.{name}"
-    exams = [
-        describe.source(source, "exam", f"evaluate.tasks.{task.key}")
+    exam_contents = [
+        resolver.source(source, "exam", f"evaluate.tasks.{task.key}")
         for task in recipe.evaluate.tasks
-        for source in describe.task_sources(task)
+        for source in resolver.task_sources(task)
     ]
     spec = mixture.spec() | {
         "seed": recipe.seed,
-        "content": [describe.source(source, "train", where) for source in mixture.sources],
-        "exams": exams,
+        "content": [resolver.source(source, "train", where) for source in mixture.sources],
+        "exams": exam_contents,
     }
     return Node(f"data.{name}", "mixture", spec, {})
 
 
-def _data(recipe: Recipe, name: str, kind: str, where: str) -> str:
+def _typed_mixture(recipe: Recipe, name: str, kind: str, where: str) -> str:
     if name not in recipe.data:
-        raise unknown("mixture", name, recipe.data, where=where, todo="name one under `data:`")
+        raise unknown_name_error(
+            "mixture", name, recipe.data, where=where, todo="name one under `data:`"
+        )
     if (found := recipe.data[name].kind) != kind:
         raise ZephyrError(
             f"mixture {name!r} is of the wrong kind", where=where, found=found, allowed=kind
@@ -158,69 +166,73 @@ def _data(recipe: Recipe, name: str, kind: str, where: str) -> str:
     return f"data.{name}"
 
 
-def _model(recipe: Recipe, name: str, describe: Describer) -> Node:
+def _model_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
     model, where = recipe.models[name], f"models.{name}"
     if model.base is not None:
-        return Node(name, "base", describe.base(model.base, f"{where}.base"), {})
+        return Node(name, "base", resolver.base(model.base, f"{where}.base"), {})
     if model.pretrain is not None:
         where = f"{where}.pretrain"
         extra = {
-            f"tokenizer_data.{d}": _any_data(recipe, d, f"{where}.tokenizer_data")
+            f"tokenizer_data.{d}": _any_mixture(recipe, d, f"{where}.tokenizer_data")
             for d in model.pretrain.tokenizer_data
         }
-        inputs = {"data": _data(recipe, model.pretrain.data, "passage", where), **extra}
-        return Node(name, "pretrain", _seeded(recipe, model.pretrain.spec()), inputs)
+        inputs = {"data": _typed_mixture(recipe, model.pretrain.data, "passage", where), **extra}
+        return Node(name, "pretrain", _seeded_spec(recipe, model.pretrain.spec()), inputs)
     assert model.from_ is not None, "the recipe has checked that a model has one origin"
     if model.from_ not in recipe.models:
-        raise unknown("model", model.from_, recipe.models, where=f"{where}.from")
+        raise unknown_name_error("model", model.from_, recipe.models, where=f"{where}.from")
     inputs = {"from": model.from_}
     if model.tune is not None:
-        inputs["data"] = _data(recipe, model.tune.data, "chat", f"{where}.tune.data")
-        return Node(name, "tune", _seeded(recipe, model.tune.spec()), inputs, parent=model.from_)
+        inputs["data"] = _typed_mixture(recipe, model.tune.data, "chat", f"{where}.tune.data")
+        return Node(
+            name, "tune", _seeded_spec(recipe, model.tune.spec()), inputs, parent=model.from_
+        )
     if model.align is not None:
-        inputs["data"] = _data(recipe, model.align.data, "pair", f"{where}.align.data")
-        return Node(name, "align", _seeded(recipe, model.align.spec()), inputs, parent=model.from_)
+        inputs["data"] = _typed_mixture(recipe, model.align.data, "pair", f"{where}.align.data")
+        return Node(
+            name, "align", _seeded_spec(recipe, model.align.spec()), inputs, parent=model.from_
+        )
     assert model.quantize is not None, "the recipe has checked that a model has one act"
     if model.quantize.data is not None:
-        inputs["data"] = _any_data(recipe, model.quantize.data, f"{where}.quantize.data")
-    if (text := held_out_text(recipe, model.from_)) is not None:
+        inputs["data"] = _any_mixture(recipe, model.quantize.data, f"{where}.quantize.data")
+    if (text := holdout_mixture(recipe, model.from_)) is not None:
         inputs["text"] = f"data.{text}"
     spec = {key: value for key, value in model.quantize.spec().items() if key != "data"}
     return Node(name, "quantize", spec, inputs, parent=model.from_)
 
 
-def held_out_text(recipe: Recipe, name: str) -> str | None:
-    """The mixture on whose hold-out a quantized model is compared with the one it comes from.
+def holdout_mixture(recipe: Recipe, name: str) -> str | None:
+    """The mixture on whose hold-out a quantized model is compared with its parent.
 
     It is the last one with a hold-out that the model learned from; None where there is none.
     """
-    seen: set[str] = set()  # a circle is told of later
-    at: str | None = name
-    while at is not None and at in recipe.models and at not in seen:
-        seen.add(at)
-        model = recipe.models[at]
-        learning = model.pretrain or model.tune or model.align
-        if learning and learning.data in recipe.data and recipe.data[learning.data].holdout:
-            return learning.data
-        at = model.from_
+    seen: set[str] = set()  # a cycle is reported later
+    ancestor: str | None = name
+    while ancestor is not None and ancestor in recipe.models and ancestor not in seen:
+        seen.add(ancestor)
+        model = recipe.models[ancestor]
+        training = model.pretrain or model.tune or model.align
+        if training and training.data in recipe.data and recipe.data[training.data].holdout:
+            return training.data
+        ancestor = model.from_
     return None
 
 
-def _any_data(recipe: Recipe, name: str, where: str) -> str:
+def _any_mixture(recipe: Recipe, name: str, where: str) -> str:
     if name not in recipe.data:
-        raise unknown("mixture", name, recipe.data, where=where)
+        raise unknown_name_error("mixture", name, recipe.data, where=where)
     return f"data.{name}"
 
 
-def _seeded(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
+def _seeded_spec(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key not in ("data", "tokenizer_data")} | {
         "seed": recipe.seed
     }
 
 
-def _refuse_best_of_nothing(recipe: Recipe) -> None:
+def _check_keep_best(recipe: Recipe) -> None:
     for name, model in recipe.models.items():
-        for act, spec in (
+        for stage, spec in (
             ("pretrain", model.pretrain),
             ("tune", model.tune),
             ("align", model.align),
@@ -228,14 +240,14 @@ def _refuse_best_of_nothing(recipe: Recipe) -> None:
             if spec and spec.keep != "last" and not recipe.data[spec.data].holdout:
                 raise ZephyrError(
                     "without a hold-out no evaluation is the best",
-                    where=f"models.{name}.{act}",
+                    where=f"models.{name}.{stage}",
                     found=f"keep: {spec.keep}",
                     todo=f"set data.{spec.data}.holdout, or `keep: last`",
                 )
 
 
-def reference_of(models: Mapping[str, ModelSpec], name: str) -> str | None:
-    """The model whose log-probabilities rewards are measured against; None for a base.
+def reference_model(models: Mapping[str, ModelSpec], name: str) -> str | None:
+    """The reference model (DPO) that rewards are measured against; None for a base.
 
     It is the start of the last `tune` or `align` on the way to the model; a quantized model has
     the reference of the one that it came from.
@@ -243,14 +255,14 @@ def reference_of(models: Mapping[str, ModelSpec], name: str) -> str | None:
     model = models[name]
     if model.from_ is None:
         return None
-    return reference_of(models, model.from_) if model.quantize else model.from_
+    return reference_model(models, model.from_) if model.quantize else model.from_
 
 
-def _evaluations(recipe: Recipe, describe: Describer) -> list[Node]:
+def _evaluation_nodes(recipe: Recipe, resolver: ContentResolver) -> list[Node]:
     names = recipe.evaluate.models
     for name in names or ():
         if name not in recipe.models:
-            raise unknown("model", name, recipe.models, where="evaluate.models")
+            raise unknown_name_error("model", name, recipe.models, where="evaluate.models")
     nodes: dict[str, Node] = {}
     for task in recipe.evaluate.tasks:
         if any(node.task == task.key for node in nodes.values()):
@@ -260,30 +272,30 @@ def _evaluations(recipe: Recipe, describe: Describer) -> list[Node]:
                 todo="give one of them a `label`",
             )
         for name in names or recipe.models:
-            _evaluation(recipe, task, name, describe, nodes)
+            _add_evaluation(recipe, task, name, resolver, nodes)
     return list(nodes.values())
 
 
-def _evaluation(
-    recipe: Recipe, task: TaskSpec, name: str, describe: Describer, nodes: dict[str, Node]
+def _add_evaluation(
+    recipe: Recipe, task: TaskSpec, name: str, resolver: ContentResolver, nodes: dict[str, Node]
 ) -> str:
     key = f"{name}/{task.key}"
     if key in nodes:
         return key
     where = f"evaluate.tasks.{task.key}"
-    sources = describe.task_sources(task)
+    sources = resolver.task_sources(task)
     spec = task.spec() | {"seed": recipe.seed}
     spec.pop("label", None)
-    if shown := describe.task_examples(task):
-        spec["shown"] = [describe.source(source, "exam", where) for source in shown]
+    if shown_sources := resolver.task_examples(task):
+        spec["shown"] = [resolver.source(source, "exam", where) for source in shown_sources]
     inputs = {"model": name}
     if task.is_foreign:
-        spec["content"] = describe.task_content(task)
+        spec["content"] = resolver.task_content(task)
         spec.pop("path", None)
     elif task.is_footprint:
         del spec["seed"]
     elif sources:
-        spec["content"] = [describe.source(source, "exam", where) for source in sources]
+        spec["content"] = [resolver.source(source, "exam", where) for source in sources]
     else:
         if task.data is None:
             raise ZephyrError(
@@ -291,11 +303,11 @@ def _evaluation(
                 where=where,
                 todo="name a mixture with `data:`, whose hold-out is asked, or give `sources:`",
             )
-        inputs["data"] = _data(recipe, task.data, "pair", where)
+        inputs["data"] = _typed_mixture(recipe, task.data, "pair", where)
         spec.pop("data", None)
-    if task.name == "preferences" and (reference := reference_of(recipe.models, name)):
-        inputs["reference"] = _evaluation(recipe, task, reference, describe, nodes)
+    if task.name == "preferences" and (reference := reference_model(recipe.models, name)):
+        inputs["reference"] = _add_evaluation(recipe, task, reference, resolver, nodes)
     nodes[key] = Node(
-        key, "evaluation", spec, inputs, alone=task.is_footprint, task=task.key, model=name
+        key, "evaluation", spec, inputs, is_exclusive=task.is_footprint, task=task.key, model=name
     )
     return key

@@ -1,4 +1,4 @@
-"""Where runs live: folders named by the fingerprint of all that went into them.
+"""The store of runs: folders named by the fingerprint of all that went into them.
 
     <store>/objects/<fingerprint>/         a finished run; never written to again
     <store>/objects/<fingerprint>.part/    a run that is being written, was killed, or failed
@@ -26,18 +26,18 @@ FAILED = "FAILED"
 
 def write_atomically(path: Path, data: str | bytes) -> None:
     """Writes a file so that a reader sees the old content or the new, and a crash keeps one."""
-    temporary = path.with_name(path.name + ".tmp")
-    raw = data.encode() if isinstance(data, str) else data
-    with full_disk_explained(path), temporary.open("wb") as file:
-        file.write(raw)
+    temporary_path = path.with_name(path.name + ".tmp")
+    content = data.encode() if isinstance(data, str) else data
+    with explain_disk_errors(path), temporary_path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    sync(path.parent)
+    temporary_path.replace(path)
+    fsync_path(path.parent)
 
 
-def sync(path: Path) -> None:
-    """Waits until a file, or the names of what lies in a folder, would survive a power cut."""
+def fsync_path(path: Path) -> None:
+    """Fsyncs a file, or a folder's entries, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -67,8 +67,8 @@ def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
 
 
 @contextmanager
-def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turns a full disk, or one that can't be written to, into a `ZephyrError`."""
+def explain_disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into a `ZephyrError` that says what to do."""
     try:
         yield
     except OSError as error:
@@ -94,12 +94,12 @@ class Run:
     path: Path
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return (self.path / DONE).exists() and self.path.suffix != ".part"
 
     @property
-    def flaw(self) -> str | None:
-        """Which of its files is not of the size that it had when the run was finished, if any."""
+    def integrity_error(self) -> str | None:
+        """Integrity error: which file is missing or not of its recorded size, if any."""
         try:
             sizes: dict[str, int] = self.read(DONE)["bytes"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -108,18 +108,18 @@ class Run:
             path = self.path / name
             if not path.is_file():
                 return f"{name} is missing"
-            if (found := path.stat().st_size) != size:
-                return f"{name} has {found:,} of {size:,} bytes"
+            if (actual_size := path.stat().st_size) != size:
+                return f"{name} has {actual_size:,} of {size:,} bytes"
         return None
 
     @property
     def artifact(self) -> Path:
-        """What the run made."""
+        """The artifact folder: what the run made."""
         return self.path / "artifact"
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows logged while it ran; a line that is not whole, as the last may be, is none."""
+        """The rows of `metrics.jsonl`; a broken line, as the last may be, is skipped."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
@@ -146,47 +146,47 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def _path(self, fingerprint: str) -> Path:
+    def _finished_path(self, fingerprint: str) -> Path:
         return self.root / "objects" / fingerprint
 
     def find(self, fingerprint: str) -> Run:
         """The run with this fingerprint: the finished one, else the place of the unfinished."""
-        finished = Run(self._path(fingerprint))
-        return finished if finished.finished else Run(self._part(fingerprint))
+        finished = Run(self._finished_path(fingerprint))
+        return finished if finished.is_finished else Run(self._unfinished_path(fingerprint))
 
-    def _part(self, fingerprint: str) -> Path:
-        return self._path(fingerprint).with_suffix(".part")
+    def _unfinished_path(self, fingerprint: str) -> Path:
+        return self._finished_path(fingerprint).with_suffix(".part")
 
     def begin(self, fingerprint: str, spec: dict[str, Any]) -> Run:
         """The place in which to write a run; what an earlier try left there is kept."""
-        run = Run(self._part(fingerprint))
-        with full_disk_explained(run.path):
-            shutil.rmtree(self._path(fingerprint), ignore_errors=True)
+        run = Run(self._unfinished_path(fingerprint))
+        with explain_disk_errors(run.path):
+            shutil.rmtree(self._finished_path(fingerprint), ignore_errors=True)
             run.artifact.mkdir(parents=True, exist_ok=True)
             (run.path / FAILED).unlink(missing_ok=True)
             write_json(run.path / "spec.json", spec)
         return run
 
     def finish(self, run: Run) -> Run:
-        """Declares a run complete, for good."""
-        inside = sorted(run.path.rglob("*"))
-        for path in inside:
-            sync(path)
-        sizes = {str(p.relative_to(run.path)): p.stat().st_size for p in inside if p.is_file()}
+        """Marks a run finished: writes `DONE`, fsyncs, renames its folder."""
+        contents = sorted(run.path.rglob("*"))
+        for path in contents:
+            fsync_path(path)
+        sizes = {str(p.relative_to(run.path)): p.stat().st_size for p in contents if p.is_file()}
         write_json(run.path / DONE, {"bytes": sizes})
         finished = Run(run.path.with_suffix(""))
         run.path.replace(finished.path)
-        sync(finished.path.parent)
+        fsync_path(finished.path.parent)
         return finished
 
     def fail(self, run: Run, reason: str) -> None:
-        """Keeps the reason for which a run could not be made beside what it left."""
+        """Writes the reason why a run failed beside what it left."""
         write_atomically(run.path / FAILED, reason)
 
     def recipe_folder(self, recipe: str) -> Path:
         return self.root / recipe
 
-    def nodes(self, recipe: str) -> dict[str, Any] | None:
+    def read_nodes(self, recipe: str) -> dict[str, Any] | None:
         """What `nodes.json` of a recipe says, or None if the recipe has never been run here.
 
         Raises:
@@ -196,8 +196,8 @@ class Store:
         if not path.exists():
             return None
         try:
-            known: dict[str, Any] = read_json(path)
-            if not {"recipe", "spec", "nodes"} <= known.keys():
+            recorded: dict[str, Any] = read_json(path)
+            if not {"recipe", "spec", "nodes"} <= recorded.keys():
                 raise ValueError(path)
         except (ValueError, AttributeError):
             raise ZephyrError(
@@ -205,25 +205,25 @@ class Store:
                 where=str(path),
                 todo=f"remove it, then zephyr run {recipe}: finished runs are kept",
             ) from None
-        return known
+        return recorded
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps every other process from running stages in this store.
+        """Holds the store's lock, so that no other process runs stages in it.
 
         Raises:
             ZephyrError: another process holds the lock.
         """
         from filelock import FileLock, Timeout
 
-        with full_disk_explained(self.root):
+        with explain_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            holder = self.root / "lock.json"
+            holder_path = self.root / "lock.json"
             lock = FileLock(self.root / ".lock", blocking=False)
             try:
                 lock.acquire()
             except Timeout:
-                pid = read_json(holder)["pid"] if holder.exists() else "unknown"
+                pid = read_json(holder_path)["pid"] if holder_path.exists() else "unknown"
                 raise ZephyrError(
                     "another process is running in this store",
                     where=str(self.root),
@@ -231,8 +231,8 @@ class Store:
                     todo="wait until it ends, stop it, or set ZEPHYR_RUNS to another folder",
                 ) from None
         try:
-            write_json(holder, {"pid": os.getpid()})
+            write_json(holder_path, {"pid": os.getpid()})
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            holder_path.unlink(missing_ok=True)
             lock.release()

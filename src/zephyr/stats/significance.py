@@ -1,4 +1,4 @@
-"""Whether two models differ on the items that both were asked, among many such questions.
+"""Significance tests: do two models differ on the same items, corrected for multiple tests?
 
 Right and wrong answers are judged by McNemar's exact test (1947), all else by a paired permutation
 test: under equality each item's difference has either sign alike (Fisher 1935; Pitman 1937). A
@@ -14,59 +14,66 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zephyr.stats.intervals import FEWEST, Kind
+from zephyr.stats.intervals import MIN_DIFFERING_PAIRS, StatisticKind
 
-LEVEL = 0.05
+ALPHA = 0.05
 POWER = 0.8
-FLIPS = 20_000
+PERMUTATIONS = 20_000
 """Random signs of a permutation test: no p-value is below 1 in 20,001."""
 
 _BLOCK = 1 << 22
 
 
-class Evidence(NamedTuple):
-    """The p-value of a paired difference; its mean over items, and its standard deviation."""
+class PairedTestResult(NamedTuple):
+    """Result of a paired test: the p-value, and mean and standard deviation of differences."""
 
     p: float
     mean: float
     deviation: float
 
 
-def evidence(
+def paired_test(
     values: ArrayLike,
     base: ArrayLike,
     weights: ArrayLike | None = None,
     base_weights: ArrayLike | None = None,
     *,
-    kind: Kind,
+    kind: StatisticKind,
     seed: int = 0,
-) -> Evidence:
-    """What the items [n] of two models say of their difference, paired by position.
+) -> PairedTestResult:
+    """Paired significance test of two models' items [n], paired by position.
 
     Of `exp-mean` (perplexity) it is the summed negative log-probabilities that are compared, of all
-    else the values by their weights. Where fewer than `FEWEST` pairs differ, the p-value is 1.
+    else the values by their weights. With fewer than `MIN_DIFFERING_PAIRS` of them, p is 1.
     """
-    ours, theirs = _terms(values, weights, kind), _terms(base, base_weights, kind)
-    assert ours.shape == theirs.shape, "a paired difference needs the same items on both sides"
-    gaps = ours - theirs
-    mean, deviation = float(gaps.mean()), float(gaps.std())
-    differing = int((gaps != 0).sum())
-    if differing < FEWEST:
-        return Evidence(1.0, mean, deviation)
-    right = kind == "proportion" and bool(np.isin([ours, theirs], (0.0, 1.0)).all())
-    p = mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum())) if right else _flipped(gaps, seed)
-    return Evidence(p, mean, deviation)
+    terms, base_terms = (
+        _weighted_terms(values, weights, kind),
+        _weighted_terms(base, base_weights, kind),
+    )
+    assert terms.shape == base_terms.shape, "a paired difference needs the same items on both sides"
+    differences = terms - base_terms
+    mean, deviation = float(differences.mean()), float(differences.std())
+    differing = int((differences != 0).sum())
+    if differing < MIN_DIFFERING_PAIRS:
+        return PairedTestResult(1.0, mean, deviation)
+    is_binary = kind == "proportion" and bool(np.isin([terms, base_terms], (0.0, 1.0)).all())
+    p = (
+        mcnemar_p_value(int((differences > 0).sum()), int((differences < 0).sum()))
+        if is_binary
+        else _permutation_p_value(differences, seed)
+    )
+    return PairedTestResult(p, mean, deviation)
 
 
-def mcnemar(wins: int, losses: int) -> float:
-    """The two-sided p-value of so many pairs that differ one way and the other."""
-    decided, fewer = wins + losses, min(wins, losses)
-    ways = [math.comb(decided, k) for k in range(fewer + 1)]
-    return min(1.0, float(2 * sum(ways) / 2**decided))
+def mcnemar_p_value(wins: int, losses: int) -> float:
+    """McNemar's exact two-sided p-value, from the discordant pairs of either kind."""
+    discordant, fewer = wins + losses, min(wins, losses)
+    coefficients = [math.comb(discordant, k) for k in range(fewer + 1)]
+    return min(1.0, float(2 * sum(coefficients) / 2**discordant))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, in the order in which they came."""
+def holm_correction(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p-values, in the order in which they came."""
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
     corrected = [0.0] * len(p_values)
     highest = 0.0
@@ -76,34 +83,36 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def enough(found: Evidence, comparisons: int = 1) -> int | None:
-    """The items at which such a difference would be told with 80 % power among so many comparisons.
+def required_sample_size(result: PairedTestResult, comparisons: int = 1) -> int | None:
+    """The sample size (items) at which such a difference is detected with 80 % power.
 
-    By the normal approximation, for a mean and a spread as they were found: (z(1 - 0.025 / m) +
-    z(0.8))^2 x variance / mean^2. None where no difference was found.
+    By the normal approximation, for the mean and variance given: (z(1 - 0.025 / m) +
+    z(0.8))^2 x variance / mean^2, where m is `comparisons`. None where the mean is zero.
     """
-    if found.mean == 0:
+    if result.mean == 0:
         return None
     quantile = NormalDist().inv_cdf
-    reach = quantile(1 - LEVEL / 2 / comparisons) + quantile(POWER)
-    return math.ceil((reach * found.deviation / found.mean) ** 2)
+    quantile_sum = quantile(1 - ALPHA / 2 / comparisons) + quantile(POWER)
+    return math.ceil((quantile_sum * result.deviation / result.mean) ** 2)
 
 
-def _terms(values: ArrayLike, weights: ArrayLike | None, kind: Kind) -> NDArray[np.float64]:
+def _weighted_terms(
+    values: ArrayLike, weights: ArrayLike | None, kind: StatisticKind
+) -> NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if kind == "exp-mean" or weights is None:
         return numbers
     return numbers * np.asarray(weights, dtype=np.float64)
 
 
-def _flipped(gaps: NDArray[np.float64], seed: int) -> float:
-    """The share of random signs, the true ones counted, that leave the sum as far from zero."""
-    random = np.random.default_rng(seed)
-    reached = abs(gaps.sum()) * (1 - 1e-12)
-    block = max(1, _BLOCK // len(gaps))
-    beyond = 0
-    for start in range(0, FLIPS, block):
-        rows = min(block, FLIPS - start)
-        signs = random.integers(0, 2, (rows, len(gaps)), dtype=np.int8) * 2 - 1
-        beyond += int((np.abs(signs @ gaps) >= reached).sum())
-    return (1 + beyond) / (1 + FLIPS)
+def _permutation_p_value(differences: NDArray[np.float64], seed: int) -> float:
+    """Permutation p-value: the share of random signs whose sum is as far from zero."""
+    generator = np.random.default_rng(seed)
+    threshold = abs(differences.sum()) * (1 - 1e-12)
+    block = max(1, _BLOCK // len(differences))
+    extreme_count = 0
+    for start in range(0, PERMUTATIONS, block):
+        rows = min(block, PERMUTATIONS - start)
+        signs = generator.integers(0, 2, (rows, len(differences)), dtype=np.int8) * 2 - 1
+        extreme_count += int((np.abs(signs @ differences) >= threshold).sum())
+    return (1 + extreme_count) / (1 + PERMUTATIONS)

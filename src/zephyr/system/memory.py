@@ -1,4 +1,4 @@
-"""What this machine has left."""
+"""Memory of this machine: what is free, peak use of a process, and releasing it to the system."""
 
 import ctypes
 import gc
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LIMITS = (
+_CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -18,37 +18,37 @@ _LIMITS = (
 
 
 def free_memory() -> int:
-    """Bytes of main memory that a process can still have, within the limit of its container."""
+    """Bytes of main memory still available to a process, within its container's limit."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    for limit, used in _LIMITS:
-        if Path(limit).exists() and (most := Path(limit).read_text().strip()) != "max":
-            free = min(free, int(most) - int(Path(used).read_text()))
-    return max(0, free)
+    available = int(psutil.virtual_memory().available)
+    for limit, used in _CGROUP_FILES:
+        if Path(limit).exists() and (limit_bytes := Path(limit).read_text().strip()) != "max":
+            available = min(available, int(limit_bytes) - int(Path(used).read_text()))
+    return max(0, available)
 
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Afterwards holds the bytes by which this process grew at most; nothing where none are told.
+    """Measures the peak growth of this process in bytes; the list stays empty where unknown.
 
-    Linux tells them. Memory that nothing holds is given back beforehand.
+    Linux alone reports it. Memory that nothing holds is released beforehand.
     """
-    found: list[int] = []
-    status, marks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    peak_bytes: list[int] = []
+    status, clear_refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not status.exists():
-        yield found
+        yield peak_bytes
         return
-    give_memory_back()
+    release_memory()
     before = _kilobytes(status, "VmRSS")
     with suppress(OSError):
-        marks.write_text("5")  # the peak is counted from here on
-    yield found
-    found.append(1024 * max(0, _kilobytes(status, "VmHWM") - before))
+        clear_refs.write_text("5")  # the peak is counted from here on
+    yield peak_bytes
+    peak_bytes.append(1024 * max(0, _kilobytes(status, "VmHWM") - before))
 
 
-def give_memory_back() -> None:
-    """Lets go of what nothing holds any more, and of what the C library keeps for later.
+def release_memory() -> None:
+    """Releases memory that nothing holds any more, and the C library's free heaps.
 
     It keeps as much as a whole network, in heaps of threads that have ended.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that the next step depends on, written whole or not at all.
+"""Training checkpoints for exact resume: all the next step depends on, written atomically.
 
     checkpoints/step-<n>/weights.safetensors     the trainable weights
                          optimizer.safetensors   AdamW's moments and step counts
@@ -19,25 +19,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zephyr.distributed.process_group import ALONE, Group
-from zephyr.runs.store import full_disk_explained, read_json, sync, write_json
-from zephyr.train.shard import gathered, placed
+from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from zephyr.runs.store import explain_disk_errors, fsync_path, read_json, write_json
+from zephyr.train.fsdp import gather_to_cpu, shard_like
 
-KEPT = 2
-FILES = ("weights.safetensors", "optimizer.safetensors")
+MAX_CHECKPOINTS = 2
+TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 
 
-class Resumed(NamedTuple):
-    """Where training goes on: optimizer steps made, and bytes of metrics written by then.
+class ResumeState(NamedTuple):
+    """Resume state: optimizer steps done, and bytes of metrics logged, at the loaded checkpoint.
 
-    `damaged` names the checkpoints that could not be used, and says why. Without one that can be
+    `rejected` names the checkpoints that could not be used, and says why. Without one that can be
     used, training starts over: zero steps, zero bytes.
     """
 
     step: int
     metrics_bytes: int
     window: dict[str, float]
-    damaged: tuple[str, ...]
+    rejected: tuple[str, ...]
 
 
 def save(
@@ -50,34 +50,39 @@ def save(
     window: dict[str, float],
     write: bool = True,
 ) -> None:
-    """Writes the checkpoint of `step`, then removes all but the newest `KEPT`.
+    """Writes the checkpoint of `step`, then removes all but the newest `MAX_CHECKPOINTS`.
 
     What is there of the same step was read when training went on from it, and is left as it is.
-    With `write` False it only gives its parts of divided weights to the process that writes.
+    With `write` False it only sends its shards of the weights to the rank that writes.
     """
-    saved = gathered(weights, keep=write)
-    moments = gathered(_flatten(optimizer), keep=write)
-    final = folder / f"step-{step:08d}"
-    if not write or final.exists():
+    weight_tensors = gather_to_cpu(weights, keep=write)
+    moments = gather_to_cpu(_flatten_optimizer_state(optimizer), keep=write)
+    checkpoint_path = folder / f"step-{step:08d}"
+    if not write or checkpoint_path.exists():
         return
-    temporary = folder / "writing"
-    with full_disk_explained(folder):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    temporary_path = folder / "writing"
+    with explain_disk_errors(folder):
+        shutil.rmtree(temporary_path, ignore_errors=True)
+        temporary_path.mkdir(parents=True)
         try:
-            save_file(saved, temporary / FILES[0])
-            save_file(moments, temporary / FILES[1])
-            for name in FILES:
-                sync(temporary / name)
-            sums = {name: _sha256(temporary / name) for name in FILES}
-            state = {"step": step, "metrics_bytes": metrics_bytes, "window": window, "sha256": sums}
-            write_json(temporary / "state.json", state | {"sum": _sum(state)})
+            save_file(weight_tensors, temporary_path / TENSOR_FILES[0])
+            save_file(moments, temporary_path / TENSOR_FILES[1])
+            for name in TENSOR_FILES:
+                fsync_path(temporary_path / name)
+            checksums = {name: _sha256(temporary_path / name) for name in TENSOR_FILES}
+            state = {
+                "step": step,
+                "metrics_bytes": metrics_bytes,
+                "window": window,
+                "sha256": checksums,
+            }
+            write_json(temporary_path / "state.json", state | {"sum": _state_checksum(state)})
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)  # the disk may be full
+            shutil.rmtree(temporary_path, ignore_errors=True)  # the disk may be full
             raise
-        temporary.replace(final)
-        sync(folder)
-    for old in [*sorted(folder.glob("step-*"))[:-KEPT], *folder.glob("damaged-*")]:
+        temporary_path.replace(checkpoint_path)
+        fsync_path(folder)
+    for old in [*sorted(folder.glob("step-*"))[:-MAX_CHECKPOINTS], *folder.glob("damaged-*")]:
         shutil.rmtree(old)
 
 
@@ -86,65 +91,68 @@ def resume(
     weights: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     metrics_bytes: int,
-    group: Group = ALONE,
-) -> Resumed:
-    """Loads the newest checkpoint that is whole into `weights` and `optimizer`.
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> ResumeState:
+    """Loads the newest intact checkpoint into `weights` and `optimizer`.
 
     `metrics_bytes` is the length of the metrics that are there: a checkpoint that counts on more
-    can't be used. Damaged ones are set aside, so that they are not kept in place of good ones. The
-    main process of `group` does that, and all others load the checkpoint that it has taken.
+    can't be used. Damaged ones are set aside, not kept in place of good ones. Rank 0
+    of `group` does that, and all others load the checkpoint that it has loaded.
     """
-    damaged: list[str] = []
-    taken = _newest(folder, weights, metrics_bytes, damaged) if group.is_main else None
-    name = group.share(taken[0] if taken else None)
+    rejected: list[str] = []
+    loaded = _load_newest(folder, weights, metrics_bytes, rejected) if group.is_main else None
+    name = group.broadcast(loaded[0] if loaded else None)
     if name is None:
-        return Resumed(0, 0, {}, tuple(damaged))
-    _, state, saved, moments = taken or (name, *_read(folder / name, weights, metrics_bytes))
+        return ResumeState(0, 0, {}, tuple(rejected))
+    _, state, weight_tensors, moments = loaded or (
+        name,
+        *_read_checkpoint(folder / name, weights, metrics_bytes),
+    )
     with torch.no_grad():
-        for each, tensor in weights.items():
-            tensor.copy_(placed(saved[each], tensor))
-    _unflatten(optimizer, moments)
-    return Resumed(state["step"], state["metrics_bytes"], state["window"], tuple(damaged))
+        for weight_name, tensor in weights.items():
+            tensor.copy_(shard_like(weight_tensors[weight_name], tensor))
+    _load_optimizer_state(optimizer, moments)
+    return ResumeState(state["step"], state["metrics_bytes"], state["window"], tuple(rejected))
 
 
-def _newest(
-    folder: Path, weights: dict[str, Tensor], metrics_bytes: int, damaged: list[str]
+def _load_newest(
+    folder: Path, weights: dict[str, Tensor], metrics_bytes: int, rejected: list[str]
 ) -> tuple[str, dict[str, Any], dict[str, Tensor], dict[str, Tensor]] | None:
-    """The newest that is whole, by its name, and what `_read` gives; tells `damaged` of others."""
+    """Name and content of the newest intact checkpoint; adds the others to `rejected`."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            return path.name, *_read(path, weights, metrics_bytes)
+            return path.name, *_read_checkpoint(path, weights, metrics_bytes)
         except (OSError, ValueError, SafetensorError) as error:
-            damaged.append(f"{path.name}: {error}")
-            aside = folder / path.name.replace("step", "damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            path.replace(aside)
+            rejected.append(f"{path.name}: {error}")
+            damaged_path = folder / path.name.replace("step", "damaged")
+            shutil.rmtree(damaged_path, ignore_errors=True)
+            path.replace(damaged_path)
     return None
 
 
-def _read(
+def _read_checkpoint(
     path: Path, weights: dict[str, Tensor], metrics_bytes: int
 ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """The content of the three files: state, weights and moments.
+    """Reads and verifies a checkpoint: its state, weights and optimizer moments.
 
     Raises:
         OSError, ValueError, SafetensorError: something is missing, broken, or of another model.
     """
     state = read_json(path / "state.json")
-    if not isinstance(state, dict) or state.pop("sum", None) != _sum(state):
+    if not isinstance(state, dict) or state.pop("sum", None) != _state_checksum(state):
         raise ValueError("the checksum of state.json differs")
-    for name in FILES:
+    for name in TENSOR_FILES:
         if _sha256(path / name) != state["sha256"][name]:
             raise ValueError(f"the checksum of {name} differs")
     if state["metrics_bytes"] > metrics_bytes:
         raise ValueError("metrics.jsonl is shorter than when it was written")
-    saved, moments = (load_file(path / name) for name in FILES)
-    if (other := _differing(saved, weights)) is not None:
-        raise ValueError(f"it is of another model, which differs in {other}")
-    return state, saved, moments
+    weight_tensors, moments = (load_file(path / name) for name in TENSOR_FILES)
+    if (mismatch := _first_mismatch(weight_tensors, weights)) is not None:
+        raise ValueError(f"it is of another model, which differs in {mismatch}")
+    return state, weight_tensors, moments
 
 
-def _differing(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
+def _first_mismatch(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
     """The first weight that only one of them has, or that has another shape or type there."""
     for name in sorted({*saved, *weights}):
         one, other = saved.get(name), weights.get(name)
@@ -153,7 +161,8 @@ def _differing(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | No
     return None
 
 
-def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _flatten_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimizer moments as named tensors, `<parameter index>.<name>`, for safetensors."""
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"{number}.{name}": value
@@ -162,16 +171,17 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+def _load_optimizer_state(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    """Loads the tensors of `_flatten_optimizer_state` back into the optimizer."""
     state: dict[int, dict[str, Tensor]] = {}
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for key, value in moments.items():
         number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = placed(value, weights[int(number)])
+        state.setdefault(int(number), {})[name] = shard_like(value, weights[int(number)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _sum(state: dict[str, Any]) -> str:
+def _state_checksum(state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,114 +1,130 @@
-"""Examples of a mixture as a model is shown them: forks that fit, and an account of the rest."""
+"""Builds training examples from a mixture: those that fit the context, and counts of the rest."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from zephyr.data.mixture import Split
+from zephyr.data.mixture import RecordSplit
 from zephyr.errors import ZephyrError
-from zephyr.model.fork import Fork, cut_prompt, fork
-from zephyr.model.template import Template
+from zephyr.model.example import Example, make_example, truncate_prompt
+from zephyr.model.template import ChatTemplate
 from zephyr.recipe.training import Align, Tune
 from zephyr.records import Passage, Record
 
 _COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
 
 
-class Examples(NamedTuple):
-    """Forks to train on and held out, and the content of `examples.json`.
+class ExampleSet(NamedTuple):
+    """Training and hold-out examples, and the summary that `examples.json` holds.
 
-    `numbers` are those of the records of the mixture that `train` shows.
+    `record_indices` are the mixture's records that `train` was built from.
     """
 
-    train: list[Fork]
-    holdout: list[Fork]
-    account: dict[str, Any]
-    numbers: list[int]
+    train: list[Example]
+    holdout: list[Example]
+    summary: dict[str, Any]
+    record_indices: list[int]
 
 
-def examples(template: Template, records: Split, spec: Tune | Align, context: int) -> Examples:
-    """The forks of a mixture of chats or pairs, with their tokens counted for each source.
+def build_examples(
+    template: ChatTemplate, records: RecordSplit, spec: Tune | Align, context: int
+) -> ExampleSet:
+    """Tokenized examples of a mixture of chats or pairs, with tokens counted for each source.
 
     What is longer than `spec.max_length` tokens, or than the model's `context`, is left out and
-    counted; with `overlong: cut` its prompt is cut from the left, and never an answer.
+    counted; with `overlong: cut` its prompt is cut from the left, and never a completion.
 
     Raises:
         ZephyrError: no example fits.
     """
-    longest = min(spec.max_length, context)
-    counts: dict[str, dict[str, int]] = {}
-    sides = [
-        _fitted(template, side, longest, cut=spec.overlong == "cut", counts=counts)
+    max_tokens = min(spec.max_length, context)
+    source_counts: dict[str, dict[str, int]] = {}
+    split_examples = [
+        _fit_examples(
+            template,
+            side,
+            max_tokens,
+            truncates=spec.overlong == "cut",
+            source_counts=source_counts,
+        )
         for side in records
     ]
-    (train, numbers), (holdout, _) = sides
-    account = {
-        "max_length": longest,
+    (train, record_indices), (holdout, _) = split_examples
+    summary = {
+        "max_length": max_tokens,
         "train": len(train),
         "train_overlong": len(records.train) - len(train),
         "holdout": len(holdout),
         "holdout_overlong": len(records.holdout) - len(holdout),
-        "supervised_tokens": sum(f.supervised for f in train),
-        "sources": counts,
+        "supervised_tokens": sum(f.num_loss_tokens for f in train),
+        "sources": source_counts,
     }
     if not train:
         raise ZephyrError(
             "no example fits the model",
-            found=f"{account['train_overlong']} examples, each longer than {longest} tokens",
+            found=f"{summary['train_overlong']} examples, each longer than {max_tokens} tokens",
             todo="raise `max_length`, take shorter examples, or set `overlong: cut`",
         )
-    return Examples(train, holdout, account, numbers)
+    return ExampleSet(train, holdout, summary, record_indices)
 
 
-def _fitted(
-    template: Template,
+def _fit_examples(
+    template: ChatTemplate,
     records: Sequence[Record],
-    longest: int,
+    max_tokens: int,
     *,
-    cut: bool,
-    counts: dict[str, dict[str, int]],
-) -> tuple[list[Fork], list[int]]:
-    """The forks that fit, and the numbers of their records."""
-    start = template.tokenizer.bos_token_id
-    kept: list[Fork] = []
-    numbers: list[int] = []
-    wholes = template.forks(records)
-    for number, (record, whole) in enumerate(zip(records, wholes, strict=True)):
-        fits = whole.longest <= longest
-        fork = whole if fits or not cut else cut_prompt(whole, longest, start)
-        count = counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))
-        if fork is None or (not fits and not cut):
+    truncates: bool,
+    source_counts: dict[str, dict[str, int]],
+) -> tuple[list[Example], list[int]]:
+    """The examples that fit, and the indices of their records."""
+    bos_token_id = template.tokenizer.bos_token_id
+    fitting: list[Example] = []
+    record_indices: list[int] = []
+    full_examples = template.make_examples(records)
+    for number, (record, full_example) in enumerate(zip(records, full_examples, strict=True)):
+        fits = full_example.max_sequence_length <= max_tokens
+        example = (
+            full_example
+            if fits or not truncates
+            else truncate_prompt(full_example, max_tokens, bos_token_id)
+        )
+        count = source_counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))
+        if example is None or (not fits and not truncates):
             count["overlong"] += 1
             continue
-        kept.append(fork)
-        numbers.append(number)
+        fitting.append(example)
+        record_indices.append(number)
         count["examples"] += 1
         count["cut"] += not fits
-        count["tokens"] += fork.length
-        count["supervised_tokens"] += fork.supervised
-    return kept, numbers
+        count["tokens"] += example.tree_length
+        count["supervised_tokens"] += example.num_loss_tokens
+    return fitting, record_indices
 
 
-def pieces(records: Sequence[Record], tokenizer: Any, length: int, end: int) -> list[Fork]:
-    """Passages, each between two end tokens, in pieces of `length` predictions.
+def chunk_passages(
+    records: Sequence[Record], tokenizer: Any, chunk_tokens: int, eos_token_id: int
+) -> list[Example]:
+    """Language-model examples: passages between EOS tokens, in chunks of `chunk_tokens`.
 
-    No piece holds two passages: what stands in one is never looked at in another. That all start
+    No chunk holds two passages: none attends to another. That all start
     with one token gives attention a place to rest from the first step on (see the log).
     """
     if not records:
         return []
-    passages = tokenizer([text_of(r) for r in records], add_special_tokens=False)["input_ids"]
-    whole = (np.array([end, *passage, end], dtype=np.int32) for passage in passages)
+    passages = tokenizer([record_text(r) for r in records], add_special_tokens=False)["input_ids"]
+    token_sequences = (
+        np.array([eos_token_id, *passage, eos_token_id], dtype=np.int32) for passage in passages
+    )
     return [
-        fork(tokens[at : at + 1], tokens[at + 1 : at + 1 + length])
-        for tokens in whole
-        for at in range(0, len(tokens) - 1, length)
+        make_example(tokens[at : at + 1], tokens[at + 1 : at + 1 + chunk_tokens])
+        for tokens in token_sequences
+        for at in range(0, len(tokens) - 1, chunk_tokens)
     ]
 
 
-def text_of(record: Record) -> str:
-    """All that is written in a record, for a tokenizer or a language model."""
+def record_text(record: Record) -> str:
+    """All text of a record, for a tokenizer or a language model."""
     if isinstance(record, Passage):
         return record.text
     return "\n".join(text for _, text in record.content[0])

@@ -1,4 +1,4 @@
-"""Labels that teach: every example has supervised tokens, and every answer a supervised end."""
+"""Checks of loss masks: each example has supervised tokens, each answer a supervised stop."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,92 +6,99 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
-from zephyr.model.fork import Continuation, Fork, Ids
-from zephyr.model.template import Template
+from zephyr.model.example import Completion, Example, TokenIds
+from zephyr.model.template import ChatTemplate
 from zephyr.records import Record
 
-_AT_ONCE = 4096
-"""Forks that are looked at together."""
+_BLOCK_EXAMPLES = 4096
+"""Examples that are checked together."""
 
 
-def refuse_wrong_labels(
-    forks: Sequence[Fork], template: Template, record_of: Callable[[int], Record] | None
+def check_labels(
+    examples: Sequence[Example], template: ChatTemplate, record_of: Callable[[int], Record] | None
 ) -> None:
-    """Looks at the marks of all forks.
+    """Checks the loss masks of all examples: supervised tokens, and a supervised stop token.
 
-    `record_of` gives the record that a fork shows. It is None for pieces of text, which hold no
+    `record_of` gives the record of an example. It is None for chunks of text, which hold no
     answers: these must have supervised tokens, and nothing else.
 
     Raises:
-        ZephyrError: a continuation has no supervised token, or an answer no supervised stop token.
+        ZephyrError: a completion has no supervised token, or no supervised stop token.
     """
-    for start in range(0, len(forks), _AT_ONCE):
-        part = forks[start : start + _AT_ONCE]
-        answers = [c for f in part for c in f.continuations]
-        ends = np.cumsum([len(c.ids) for c in answers])
+    for start in range(0, len(examples), _BLOCK_EXAMPLES):
+        block = examples[start : start + _BLOCK_EXAMPLES]
+        completions = [c for f in block for c in f.completions]
+        ends = np.cumsum([len(c.ids) for c in completions])
         starts = np.append(0, ends[:-1])
-        marks = np.concatenate([c.supervised for c in answers])
-        wrong = np.flatnonzero(~np.logical_or.reduceat(marks, starts))
-        last = None
+        loss_mask = np.concatenate([c.loss_mask for c in completions])
+        wrong = np.flatnonzero(~np.logical_or.reduceat(loss_mask, starts))
+        last_tokens = None
         if len(wrong) == 0 and record_of is not None:
-            ids = np.concatenate([c.ids for c in answers])
-            places = _unended(ids, marks, ends, template.ending)
-            wrong = np.searchsorted(ends, places, side="right")
-            last = places - starts[wrong]
+            ids = np.concatenate([c.ids for c in completions])
+            last_positions = _spans_without_stop(ids, loss_mask, ends, template.ending_ids)
+            wrong = np.searchsorted(ends, last_positions, side="right")
+            last_tokens = last_positions - starts[wrong]
         if len(wrong) > 0:
-            counts = [len(f.continuations) for f in part]
-            number = int(np.repeat(np.arange(start, start + len(part)), counts)[wrong[0]])
-            where = place(number, record_of)
-            answer = answers[wrong[0]]
-            if last is None:
-                raise _mute(template, answer, where)
-            raise _endless(template, answer, int(last[0]), where)
+            counts = [len(f.completions) for f in block]
+            example_index = int(np.repeat(np.arange(start, start + len(block)), counts)[wrong[0]])
+            where = describe_example(example_index, record_of)
+            completion = completions[wrong[0]]
+            if last_tokens is None:
+                raise _nothing_supervised_error(template, completion, where)
+            raise _missing_stop_error(template, completion, int(last_tokens[0]), where)
 
 
-def place(number: int, record_of: Callable[[int], Record] | None) -> str:
-    """What an example is called where it is wrong; they are counted from 1."""
+def describe_example(example_index: int, record_of: Callable[[int], Record] | None) -> str:
+    """Names an example in an error message; examples are counted from 1."""
     if record_of is None:
-        return f"example {number + 1}"
-    record = record_of(number)
-    return f"example {number + 1}, record {record.id} of {record.source}"
+        return f"example {example_index + 1}"
+    record = record_of(example_index)
+    return f"example {example_index + 1}, record {record.id} of {record.source}"
 
 
-def _unended(
-    ids: Ids, marks: NDArray[np.bool_], ends: NDArray[np.int64], ending: Ids
+def _spans_without_stop(
+    ids: TokenIds, loss_mask: NDArray[np.bool_], ends: NDArray[np.int64], ending: TokenIds
 ) -> NDArray[np.int64]:
-    """Places of the last tokens of supervised spans that have no supervised stop token.
+    """Positions of the last tokens of supervised spans that have no supervised stop token.
 
-    `ids` and `marks` are those of all continuations in a row, which end before `ends`. A span ends
-    in the stop token itself; or what the template writes before a stop token follows unsupervised,
-    and then the stop token, supervised. What else has the stop token's id plays no part, so it may
-    be the padding token as well.
+    `ids` and `loss_mask` are those of all completions in a row, which end before `ends`. A span
+    ends in the stop token itself; or what the template writes before a stop token follows
+    unsupervised, and then the stop token, supervised. What else has the stop token's id plays no
+    part, so it may be the padding token as well.
     """
-    last = np.zeros_like(marks)
-    last[ends - 1] = True
-    spans = np.flatnonzero(marks & (last | ~np.append(marks[1:], False)))
-    spans = spans[ids[spans] != ending[-1]]
-    after = spans[:, None] + 1 + np.arange(len(ending))
-    inside = after[:, -1] < ends[np.searchsorted(ends, spans, side="right")]
-    after = np.minimum(after, len(ids) - 1)
-    marked = np.arange(len(ending)) == len(ending) - 1
-    closed = inside & ((ids[after] == ending) & (marks[after] == marked)).all(axis=1)
-    unended: NDArray[np.int64] = spans[~closed]
+    is_last = np.zeros_like(loss_mask)
+    is_last[ends - 1] = True
+    span_ends = np.flatnonzero(loss_mask & (is_last | ~np.append(loss_mask[1:], False)))
+    span_ends = span_ends[ids[span_ends] != ending[-1]]
+    following = span_ends[:, None] + 1 + np.arange(len(ending))
+    fits = following[:, -1] < ends[np.searchsorted(ends, span_ends, side="right")]
+    following = np.minimum(following, len(ids) - 1)
+    expected_mask = np.arange(len(ending)) == len(ending) - 1
+    has_stop = fits & ((ids[following] == ending) & (loss_mask[following] == expected_mask)).all(
+        axis=1
+    )
+    unended: NDArray[np.int64] = span_ends[~has_stop]
     return unended
 
 
-def _mute(template: Template, answer: Continuation, where: str) -> ZephyrError:
+def _nothing_supervised_error(
+    template: ChatTemplate, completion: Completion, where: str
+) -> ZephyrError:
     return ZephyrError(
         "an example has nothing to learn from",
         where=where,
-        found=f"none of {len(answer.ids)} tokens is supervised: {_text(template, answer.ids[:12])}",
+        found=f"none of {len(completion.ids)} tokens is supervised: "
+        f"{_quoted_text(template, completion.ids[:12])}",
         todo="leave this record out of its source",
     )
 
 
-def _endless(template: Template, answer: Continuation, last: int, where: str) -> ZephyrError:
-    stop = _text(template, template.ending[-1:])
-    tail = _text(template, answer.ids[max(0, last - 7) : last + 1])
-    if template.ending[-1] in answer.ids[last + 1 : last + 1 + len(template.ending)]:
+def _missing_stop_error(
+    template: ChatTemplate, completion: Completion, last: int, where: str
+) -> ZephyrError:
+    stop = _quoted_text(template, template.ending_ids[-1:])
+    tail = _quoted_text(template, completion.ids[max(0, last - 7) : last + 1])
+    if template.ending_ids[-1] in completion.ids[last + 1 : last + 1 + len(template.ending_ids)]:
         return ZephyrError(
             "the stop token of an answer is not supervised",
             where=where,
@@ -107,5 +114,5 @@ def _endless(template: Template, answer: Continuation, last: int, where: str) ->
     )
 
 
-def _text(template: Template, ids: Ids) -> str:
+def _quoted_text(template: ChatTemplate, ids: TokenIds) -> str:
     return repr(template.tokenizer.decode(ids.tolist()))

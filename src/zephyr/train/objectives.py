@@ -1,9 +1,9 @@
-"""Objectives: from log-probabilities to a loss, as a sum and a weight.
+"""Training objectives (SFT, DPO, IPO, SimPO, ORPO): loss as a sum and its denominator.
 
-A batch may be cut into several forwards: each gives a sum, and the weight of the whole batch is
-known before the first of them, so that the gradient does not depend on the cut. Statistics are
-(sum, weight) pairs for the same reason, and a mean over tokens is taken within an answer, never
-over the answers of a batch.
+A batch may be split into several micro-batches: each gives a sum, and the loss denominator of the
+whole batch is known before the first of them, so that the gradient does not depend on the split.
+Statistics are (sum, denominator) pairs for the same reason, and a mean over tokens is taken within
+a completion, never over the completions of a batch.
 """
 
 import math
@@ -17,88 +17,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from zephyr.model.fork import Fork
-from zephyr.model.layout import Batch
-from zephyr.model.logprobs import sum_by_continuation
+from zephyr.model.batching import Batch
+from zephyr.model.example import Example
+from zephyr.model.logprobs import sum_by_completion
 from zephyr.recipe.training import Align
 
 
-class Terms(NamedTuple):
-    """The summed loss of one forward, and statistics summed over its examples."""
+class LossTerms(NamedTuple):
+    """The summed loss of one micro-batch, and statistics summed over its examples."""
 
     loss: Tensor
     stats: dict[str, float]
 
 
 class Objective(Protocol):
-    """What a network is trained for."""
+    """A training objective: computes the loss of a micro-batch from log-probabilities."""
 
     @property
-    def start(self) -> float | None:
+    def initial_loss(self) -> float | None:
         """The loss of an example where policy and reference are the same model.
 
         None where that depends on the model.
         """
 
-    def weight(self, forks: Sequence[Fork]) -> int:
-        """What the summed loss of these examples is divided by."""
+    def loss_denominator(self, examples: Sequence[Example]) -> int:
+        """Loss denominator: what the summed loss of these examples is divided by."""
 
-    def terms(self, logprobs: Tensor, batch: Batch, members: Sequence[int]) -> Terms:
-        """`members` are the numbers of the batch's forks among all examples of the split."""
+    def compute_loss(self, logprobs: Tensor, batch: Batch, indices: Sequence[int]) -> LossTerms:
+        """Summed loss of a micro-batch; `indices` are its examples' among all of the split."""
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Mean negative log-likelihood of supervised tokens: `language` and `sft`."""
+    """Token cross-entropy (mean negative log-likelihood): objectives `language` and `sft`."""
 
     @property
-    def start(self) -> None:
+    def initial_loss(self) -> None:
         return None
 
-    def weight(self, forks: Sequence[Fork]) -> int:
-        return sum(f.supervised for f in forks)
+    def loss_denominator(self, examples: Sequence[Example]) -> int:
+        return sum(f.num_loss_tokens for f in examples)
 
-    def terms(self, logprobs: Tensor, batch: Batch, members: Sequence[int]) -> Terms:
-        return Terms(-logprobs.sum(), {})
+    def compute_loss(self, logprobs: Tensor, batch: Batch, indices: Sequence[int]) -> LossTerms:
+        return LossTerms(-logprobs.sum(), {})
 
 
-class Pairs(NamedTuple):
-    """Chosen and rejected answers [pairs, 2]: summed log-probabilities and supervised tokens."""
+class PairLogprobs(NamedTuple):
+    """Chosen and rejected completions [B, 2]: summed log-probabilities and token counts."""
 
-    policy: Tensor
-    reference: Tensor | None
+    policy_logprobs: Tensor
+    reference_logprobs: Tensor | None
     """None where the loss compares with nothing."""
-    tokens: Tensor
+    token_counts: Tensor
 
     def log_ratio(self, *, per_token: bool) -> Tensor:
         """The log-probability over that of the reference, summed or as a mean over tokens."""
-        assert self.reference is not None, "the recipe says which losses have a reference"
-        ratio = self.policy - self.reference
-        return ratio / self.tokens if per_token else ratio
+        assert self.reference_logprobs is not None, "the recipe says which losses have a reference"
+        ratio = self.policy_logprobs - self.reference_logprobs
+        return ratio / self.token_counts if per_token else ratio
 
     @property
-    def mean(self) -> Tensor:
+    def mean_logprobs(self) -> Tensor:
         """The mean log-probability of a token."""
-        return self.policy / self.tokens
+        return self.policy_logprobs / self.token_counts
 
 
-class Judged(NamedTuple):
-    """The loss [pairs] and the rewards [pairs, 2] of a forward."""
+class PairLosses(NamedTuple):
+    """Per-pair losses [B] and implicit rewards [B, 2] of a micro-batch."""
 
     loss: Tensor
     rewards: Tensor
 
     @property
     def margin(self) -> Tensor:
-        """How much more the chosen answer is rewarded than the rejected one [pairs]."""
-        return _lead(self.rewards)
+        """Reward margin: chosen minus rejected reward [B]."""
+        return _chosen_minus_rejected(self.rewards)
 
 
-def _lead(sides: Tensor) -> Tensor:
+def _chosen_minus_rejected(sides: Tensor) -> Tensor:
     return sides[:, 0] - sides[:, 1]
 
 
-def dpo(pairs: Pairs, spec: Align) -> Judged:
+def dpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     """Direct preference optimization, -log sigmoid(margin); reward: beta x log-ratio.
 
     Rafailov et al. 2023, equation 7. `length_normalized` divides log-ratios by the answer's tokens
@@ -106,49 +106,52 @@ def dpo(pairs: Pairs, spec: Align) -> Judged:
     other way round (Mitchell 2023, conservative DPO).
     """
     rewards = spec.beta * pairs.log_ratio(per_token=spec.length_normalized)
-    margin = _lead(rewards)
+    margin = _chosen_minus_rejected(rewards)
     loss = -(1 - spec.label_smoothing) * logsigmoid(margin)
-    return Judged(loss - spec.label_smoothing * logsigmoid(-margin), rewards)
+    return PairLosses(loss - spec.label_smoothing * logsigmoid(-margin), rewards)
 
 
-def ipo(pairs: Pairs, spec: Align) -> Judged:
+def ipo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     """Identity preference optimization, (difference of log-ratios - 1 / (2 beta))^2.
 
     Azar et al. 2023, equation 17, whose tau is beta. Reward: beta x log-ratio, as DPO's; the margin
     aimed at is one half. `length_normalized` takes log-ratios as means over the answer's tokens.
     """
     ratio = pairs.log_ratio(per_token=spec.length_normalized)
-    return Judged((_lead(ratio) - 1 / (2 * spec.beta)) ** 2, spec.beta * ratio)
+    return PairLosses((_chosen_minus_rejected(ratio) - 1 / (2 * spec.beta)) ** 2, spec.beta * ratio)
 
 
-def simpo(pairs: Pairs, spec: Align) -> Judged:
+def simpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     """Simple preference optimization, -log sigmoid(margin - gamma), without a reference.
 
     Meng et al. 2024, equation 6. Reward (equation 4): beta x mean log-probability of a token.
     """
     assert spec.gamma is not None, "the recipe asks for it"
-    rewards = spec.beta * pairs.mean
-    return Judged(-logsigmoid(_lead(rewards) - spec.gamma), rewards)
+    rewards = spec.beta * pairs.mean_logprobs
+    return PairLosses(-logsigmoid(_chosen_minus_rejected(rewards) - spec.gamma), rewards)
 
 
-def orpo(pairs: Pairs, spec: Align) -> Judged:
+def orpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     """Odds ratio preference optimization: SFT - beta x log sigmoid(log odds ratio), no reference.
 
     Hong et al. 2024, equations 6 and 7, whose lambda is beta. The probability P of an answer is the
     geometric mean of its tokens' (equation 3), its odds P / (1 - P) (equation 4), and SFT the mean
     negative log-likelihood of the chosen answer's tokens. The paper names no reward: it is beta x
-    log odds here, so that the margin is beta x log odds ratio. P is kept `CERTAIN` below 1.
+    log odds here, so that the margin is beta x log odds ratio. P is kept `ODDS_EPSILON` below 1.
     """
-    mean = pairs.mean
-    below = mean.clamp(max=-CERTAIN)
-    odds = below - torch.log(-torch.expm1(below))
-    return Judged(-mean[:, 0] - spec.beta * logsigmoid(_lead(odds)), spec.beta * odds)
+    mean_logprobs = pairs.mean_logprobs
+    clamped = mean_logprobs.clamp(max=-ODDS_EPSILON)
+    log_odds = clamped - torch.log(-torch.expm1(clamped))
+    return PairLosses(
+        -mean_logprobs[:, 0] - spec.beta * logsigmoid(_chosen_minus_rejected(log_odds)),
+        spec.beta * log_odds,
+    )
 
 
-CERTAIN = 1e-6
-"""How far below 1 a probability stays where odds are taken: in float32, 1 has endless odds."""
+ODDS_EPSILON = 1e-6
+"""How far below 1 a probability stays where odds are taken: in float32, odds of 1 are infinite."""
 
-_LOSSES: dict[str, Callable[[Pairs, Align], Judged]] = {
+_LOSSES: dict[str, Callable[[PairLogprobs, Align], PairLosses]] = {
     "dpo": dpo,
     "ipo": ipo,
     "simpo": simpo,
@@ -157,50 +160,56 @@ _LOSSES: dict[str, Callable[[Pairs, Align], Judged]] = {
 
 
 @dataclass(frozen=True)
-class Preference:
-    """The loss of a recipe's `align`, as a mean over pairs, and what became of the rewards.
+class PreferenceLoss:
+    """Preference loss of a recipe's `align`, as a mean over pairs, and reward statistics.
 
     `sft_weight` adds the mean negative log-likelihood of a token of the chosen answer (Pang et al.
-    2024, equation 1), taken for each pair by itself. `reference` [examples, 2] holds the summed
+    2024, equation 1), taken for each pair by itself. `reference_logprobs` [B, 2] are the summed
     log-probabilities of the chosen and the rejected answer under the model as it was before its
     first step; None where the loss has none.
     """
 
     spec: Align
-    reference: NDArray[np.float32] | None
+    reference_logprobs: NDArray[np.float32] | None
 
     @property
-    def start(self) -> float | None:
+    def initial_loss(self) -> float | None:
         if self.spec.sft_weight:
             return None
         return {"dpo": math.log(2), "ipo": 1 / (4 * self.spec.beta**2)}.get(self.spec.loss)
 
-    def weight(self, forks: Sequence[Fork]) -> int:
-        return len(forks)
+    def loss_denominator(self, examples: Sequence[Example]) -> int:
+        return len(examples)
 
-    def terms(self, logprobs: Tensor, batch: Batch, members: Sequence[int]) -> Terms:
-        pairs = self._pairs(logprobs, batch, members)
-        judged = _LOSSES[self.spec.loss](pairs, self.spec)
-        loss = judged.loss.sum()
+    def compute_loss(self, logprobs: Tensor, batch: Batch, indices: Sequence[int]) -> LossTerms:
+        pairs = self._pair_logprobs(logprobs, batch, indices)
+        losses = _LOSSES[self.spec.loss](pairs, self.spec)
+        loss = losses.loss.sum()
         if self.spec.sft_weight:
-            loss = loss - self.spec.sft_weight * pairs.mean[:, 0].sum()
+            loss = loss - self.spec.sft_weight * pairs.mean_logprobs[:, 0].sum()
         with torch.no_grad():
-            margin = judged.margin
+            margin = losses.margin
             columns = {
                 "accuracy": (margin > 0).float() + (margin == 0).float() / 2,
                 "margin": margin,
-                "chosen_reward": judged.rewards[:, 0],
-                "rejected_reward": judged.rewards[:, 1],
-                "chosen_logprob": pairs.policy[:, 0],
-                "rejected_logprob": pairs.policy[:, 1],
+                "chosen_reward": losses.rewards[:, 0],
+                "rejected_reward": losses.rewards[:, 1],
+                "chosen_logprob": pairs.policy_logprobs[:, 0],
+                "rejected_logprob": pairs.policy_logprobs[:, 1],
             }
             stats = {name: float(column.sum()) for name, column in columns.items()}
-        return Terms(loss, stats)
+        return LossTerms(loss, stats)
 
-    def _pairs(self, logprobs: Tensor, batch: Batch, members: Sequence[int]) -> Pairs:
-        policy = sum_by_continuation(logprobs, batch).view(-1, 2)
-        tokens = torch.bincount(batch.owner, minlength=batch.continuations).view(-1, 2)
-        if self.reference is None:
-            return Pairs(policy, None, tokens)
-        reference = torch.from_numpy(self.reference[np.asarray(members)]).to(policy.device)
-        return Pairs(policy, reference, tokens)
+    def _pair_logprobs(
+        self, logprobs: Tensor, batch: Batch, indices: Sequence[int]
+    ) -> PairLogprobs:
+        policy_logprobs = sum_by_completion(logprobs, batch).view(-1, 2)
+        token_counts = torch.bincount(batch.completion_index, minlength=batch.num_completions).view(
+            -1, 2
+        )
+        if self.reference_logprobs is None:
+            return PairLogprobs(policy_logprobs, None, token_counts)
+        reference_logprobs = torch.from_numpy(self.reference_logprobs[np.asarray(indices)]).to(
+            policy_logprobs.device
+        )
+        return PairLogprobs(policy_logprobs, reference_logprobs, token_counts)

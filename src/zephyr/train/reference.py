@@ -1,11 +1,11 @@
-"""The reference of an alignment: log-probabilities before its first step, found once and kept.
+"""Reference log-probabilities of an alignment (DPO, IPO): computed once before training, saved.
 
     reference.safetensors   sums [pairs, 2] float32    of the chosen and the rejected answer
                             records [pairs, 16] uint8  a hash of each pair as the model saw it
-                            metadata: model            the fingerprint of the model asked
+                            metadata: model            the fingerprint of the reference model
 
-What is kept is used only where it says that it is of this model and these pairs; anything else is
-found anew. It is written after every `BATCH` pairs, so that a run that was killed goes on there.
+A saved file is used only where it says that it is of this model and these pairs; anything else is
+computed anew. It is written after every `PAIRS_PER_WRITE` pairs: a killed run resumes from there.
 """
 
 import hashlib
@@ -15,78 +15,84 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zephyr.distributed.process_group import ALONE, Group, shares
-from zephyr.model.fork import Fork
+from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup, balance_by_size
+from zephyr.model.example import Example
 from zephyr.model.model import Model
-from zephyr.train.loop import Interrupted
+from zephyr.train.loop import RunInterrupted
 
-BATCH = 2048
+PAIRS_PER_WRITE = 2048
 """Pairs between two writes. They are packed by themselves, so that where a run was killed changes
 no number."""
 
-Sums = NDArray[np.float32]
+LogprobSums = NDArray[np.float32]
 
 
-def reference(
+def compute_reference_logprobs(
     model: Model,
-    name: str,
-    forks: Sequence[Fork],
+    model_fingerprint: str,
+    examples: Sequence[Example],
     path: Path,
-    stop: Callable[[], bool] = lambda: False,
-    group: Group = ALONE,
-) -> Sums:
-    """Summed log-probabilities [pairs, 2] under `model`, whose fingerprint is `name`.
+    should_stop: Callable[[], bool] = lambda: False,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> LogprobSums:
+    """Summed reference log-probabilities [B, 2] under `model`, of `model_fingerprint`.
 
-    The processes of `group` share out the pairs, and all get the same numbers.
+    The ranks of `group` split the pairs, and all get the same numbers.
 
     Raises:
-        Interrupted: `stop()` said so; what was found by then is kept.
+        Interrupted: `should_stop()` said so; what was computed by then is saved.
     """
     from safetensors.numpy import save_file
 
-    records = np.array([_hash(fork) for fork in forks], dtype=np.uint8).reshape(-1, _BYTES)
-    sums = group.share(_kept(path, name, records))
-    while len(sums) < len(forks):
-        if group.any(stop()):
-            raise Interrupted
-        batch = forks[len(sums) : len(sums) + BATCH]
-        mine = shares([f.length for f in batch], group.size)[group.rank]
-        found = np.zeros((len(batch), 2), dtype=np.float32)
-        for i, sides in zip(mine, model.logprobs([batch[i] for i in mine]), strict=True):
-            found[i] = [side.sum() for side in sides]
-        sums = np.concatenate([sums, group.sum_array(found)])
+    records = np.array([_hash_example(fork) for fork in examples], dtype=np.uint8).reshape(
+        -1, _BYTES
+    )
+    sums = group.broadcast(_read_saved(path, model_fingerprint, records))
+    while len(sums) < len(examples):
+        if group.all_reduce_any(should_stop()):
+            raise RunInterrupted
+        batch = examples[len(sums) : len(sums) + PAIRS_PER_WRITE]
+        own_indices = balance_by_size([f.tree_length for f in batch], group.world_size)[group.rank]
+        batch_sums = np.zeros((len(batch), 2), dtype=np.float32)
+        for i, completions in zip(
+            own_indices, model.logprobs([batch[i] for i in own_indices]), strict=True
+        ):
+            batch_sums[i] = [side.sum() for side in completions]
+        sums = np.concatenate([sums, group.all_reduce_array(batch_sums)])
         if not group.is_main:
             continue
-        temporary = path.with_suffix(".tmp")
+        temporary_path = path.with_suffix(".tmp")
         content = {"sums": sums, "records": records[: len(sums)]}
-        save_file(content, temporary, metadata={"model": name})
-        temporary.replace(path)
-    kept: Sums = sums
-    return kept
+        save_file(content, temporary_path, metadata={"model": model_fingerprint})
+        temporary_path.replace(path)
+    result: LogprobSums = sums
+    return result
 
 
 _BYTES = 16
 
 
-def _hash(fork: Fork) -> list[int]:
+def _hash_example(example: Example) -> list[int]:
     digest = hashlib.blake2b(digest_size=_BYTES)
-    for part in (fork.prompt, *(a for c in fork.continuations for a in (c.ids, c.supervised))):
-        digest.update(len(part).to_bytes(8, "little") + part.tobytes())
+    for array in (example.prompt, *(a for c in example.completions for a in (c.ids, c.loss_mask))):
+        digest.update(len(array).to_bytes(8, "little") + array.tobytes())
     return list(digest.digest())
 
 
-def _kept(path: Path, name: str, records: NDArray[np.uint8]) -> Sums:
-    """The sums of the first pairs that an earlier try has left, if they are of the same ones."""
+def _read_saved(path: Path, model_fingerprint: str, records: NDArray[np.uint8]) -> LogprobSums:
+    """Saved sums of the first pairs, if they are of the same model and pairs."""
     from safetensors import SafetensorError, safe_open
 
-    nothing = np.zeros((0, 2), dtype=np.float32)
+    empty = np.zeros((0, 2), dtype=np.float32)
     try:
         with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("model") != name:
-                return nothing
-            sums, known = file.get_tensor("sums"), file.get_tensor("records")
+            if (file.metadata() or {}).get("model") != model_fingerprint:
+                return empty
+            sums, saved_records = file.get_tensor("sums"), file.get_tensor("records")
     except (FileNotFoundError, SafetensorError):
-        return nothing
-    whole = len(sums) == len(records) or (len(sums) < len(records) and len(sums) % BATCH == 0)
-    same = whole and np.array_equal(known, records[: len(sums)])
-    return sums.reshape(-1, 2) if same else nothing
+        return empty
+    is_complete = len(sums) == len(records) or (
+        len(sums) < len(records) and len(sums) % PAIRS_PER_WRITE == 0
+    )
+    is_same = is_complete and np.array_equal(saved_records, records[: len(sums)])
+    return sums.reshape(-1, 2) if is_same else empty

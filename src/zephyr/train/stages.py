@@ -1,4 +1,4 @@
-"""What `pretrain`, `tune` and `align` do: examples, an objective, the loop, and what it made."""
+"""Training stages `pretrain`, `tune` (SFT), `align` (DPO ...): data, objective, loop, output."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from zephyr.data import mixture
-from zephyr.distributed.process_group import Group
+from zephyr.distributed.process_group import ProcessGroup
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, nano, precision
-from zephyr.model.fork import Fork
-from zephyr.model.load import Form, Lineage, assemble, load
+from zephyr.model import adapter, from_scratch, precision
+from zephyr.model.example import Example
+from zephyr.model.load import Lineage, WeightForm, build_model, load_model
 from zephyr.model.model import Model
 from zephyr.recipe.training import Align, Lora, Optimization, Tune
 from zephyr.records import Record
@@ -21,96 +21,117 @@ from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
 from zephyr.runs.store import Run, write_json
 from zephyr.train import budget
-from zephyr.train.canary import Canary, choose
-from zephyr.train.examples import examples, pieces, text_of
-from zephyr.train.loop import Pace, Split, train
-from zephyr.train.objectives import Preference, TokenLoss
-from zephyr.train.proofs import prove
-from zephyr.train.reference import reference
-from zephyr.train.tracking import Tracking
+from zephyr.train.examples import build_examples, chunk_passages, record_text
+from zephyr.train.loop import ExampleSplit, LoopOptions, train
+from zephyr.train.objectives import PreferenceLoss, TokenLoss
+from zephyr.train.preflight import preflight_checks
+from zephyr.train.reference import compute_reference_logprobs
+from zephyr.train.sample_generations import SampleGenerations, choose_prompts
+from zephyr.train.tracking import MetricTrackers
 
-DIVIDED = "skipped: weights are divided"
-"""In place of what looks at whole weights."""
+SKIPPED_SHARDED = "skipped: weights are divided"
+"""Written in place of results that need unsharded weights."""
 
 
 def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """A tokenizer and a network from nothing."""
+    """Trains a tokenizer and a network from scratch."""
     spec = context.recipe.models[node.name].pretrain
     assert spec is not None
-    records, held_out = mixture.load(inputs["data"].artifact)
-    texts = [text_of(r) for r in records]
+    records, holdout_records = mixture.load_mixture(inputs["data"].artifact)
+    texts = [record_text(r) for r in records]
     for role in sorted(inputs.keys() - {"data"}):
-        texts += [text_of(r) for r in mixture.load(inputs[role].artifact)[0]]
-    tokenizer = nano.make_tokenizer(texts, spec.shape.vocabulary)
-    end = tokenizer.eos_token_id
-    causal = nano.make_network(spec.shape, end=end, seed=node.spec["seed"])
-    model = assemble(causal, tokenizer, token_budget=context.token_budget)
+        texts += [record_text(r) for r in mixture.load_mixture(inputs[role].artifact)[0]]
+    tokenizer = from_scratch.make_tokenizer(texts, spec.shape.vocabulary)
+    eos_token_id = tokenizer.eos_token_id
+    causal = from_scratch.make_network(
+        spec.shape, eos_token_id=eos_token_id, seed=node.spec["seed"]
+    )
+    model = build_model(causal, tokenizer, token_budget=context.token_budget)
     causal.requires_grad_(True)
-    context.settle("dtype", lambda: "float32")
-    whole = Split(pieces(records, tokenizer, spec.length, end), TokenLoss())
-    holdout = Split(pieces(held_out, tokenizer, spec.length, end), TokenLoss())
-    _train(model, whole, holdout, None, spec, node, run, context)
+    context.resolve_once("dtype", lambda: "float32")
+    train_split = ExampleSplit(
+        chunk_passages(records, tokenizer, spec.length, eos_token_id), TokenLoss()
+    )
+    holdout_split = ExampleSplit(
+        chunk_passages(holdout_records, tokenizer, spec.length, eos_token_id), TokenLoss()
+    )
+    _train(model, train_split, holdout_split, None, spec, node, run, context)
     if context.group.is_main:
-        _save_whole(model, run, context)
+        _save_full_model(model, run, context)
 
 
 def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Supervised fine-tuning of an adapter, or of all weights."""
+    """Supervised fine-tuning (SFT) of a LoRA adapter, or of all weights."""
     spec = context.recipe.models[node.name].tune
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
     if spec.load is not None:
-        if lineage.load not in (None, spec.load):
+        if lineage.quantization not in (None, spec.load):
             raise ZephyrError(
                 "this model is quantized already, and in another way",
                 where=f"models.{node.name}.tune.load",
                 found=spec.load,
-                allowed=lineage.load,
+                allowed=lineage.quantization,
             )
         lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
-    model = _loaded(lineage, context, spec.lora)
-    forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
+    model = _load_for_training(lineage, context, spec.lora)
+    train_examples, holdout_examples, record_of = _load_examples(
+        model, inputs["data"], spec, run, context.group
+    )
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
     else:
-        model.merge()
+        model.merge_adapters()
         model.causal.requires_grad_(True)
-    splits = Split(forks, TokenLoss()), Split(holdout, TokenLoss())
+    splits = ExampleSplit(train_examples, TokenLoss()), ExampleSplit(holdout_examples, TokenLoss())
     _train(model, *splits, record_of, spec, node, run, context, spec.canary_tokens)
     if not context.group.is_main:
         return
     if isinstance(spec.lora, Lora):
         _save_adapter(model, lineage, run, context)
     else:
-        _save_whole(model, run, context)
+        _save_full_model(model, run, context)
 
 
 def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Preference optimization, mostly against the model as it was before the first step."""
+    """Preference optimization (DPO and others), mostly against the model it starts from."""
     spec = context.recipe.models[node.name].align
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
-    beneath = _beneath(lineage, spec, node)
-    model = _loaded(lineage, context, spec.lora)
-    forks, holdout, record_of = _examples(model, inputs["data"], spec, run, context.group)
-    train_sums = holdout_sums = None
+    lineage_below = _lineage_below_adapter(lineage, spec, node)
+    model = _load_for_training(lineage, context, spec.lora)
+    train_examples, holdout_examples, record_of = _load_examples(
+        model, inputs["data"], spec, run, context.group
+    )
+    train_logprobs = holdout_logprobs = None
     if spec.has_reference:
-        path, name = run.artifact / "reference.safetensors", inputs["from"].path.name
-        sums = reference(model, name, [*forks, *holdout], path, context.stop, context.group)
-        train_sums, holdout_sums = np.split(sums, [len(forks)])
+        path, model_fingerprint = run.artifact / "reference.safetensors", inputs["from"].path.name
+        reference_logprobs = compute_reference_logprobs(
+            model,
+            model_fingerprint,
+            [*train_examples, *holdout_examples],
+            path,
+            context.should_stop,
+            context.group,
+        )
+        train_logprobs, holdout_logprobs = np.split(reference_logprobs, [len(train_examples)])
     if spec.adapter == "fresh":
         _add_adapter(model, spec.lora, node)
     else:
-        adapter.train_top(model.wrapper)
-    whole = Split(forks, Preference(spec, train_sums))
-    held_out = Split(holdout, Preference(spec, holdout_sums), holdout_sums)
-    _train(model, whole, held_out, record_of, spec, node, run, context, spec.canary_tokens)
+        adapter.train_top_adapter(model.peft_model)
+    train_split = ExampleSplit(train_examples, PreferenceLoss(spec, train_logprobs))
+    holdout_split = ExampleSplit(
+        holdout_examples, PreferenceLoss(spec, holdout_logprobs), holdout_logprobs
+    )
+    _train(
+        model, train_split, holdout_split, record_of, spec, node, run, context, spec.canary_tokens
+    )
     if context.group.is_main:
-        _save_adapter(model, beneath, run, context)
+        _save_adapter(model, lineage_below, run, context)
 
 
-def _beneath(lineage: Lineage, spec: Align, node: Node) -> Lineage:
-    """What lies under the adapter that will learn: all, or all but the topmost adapter."""
+def _lineage_below_adapter(lineage: Lineage, spec: Align, node: Node) -> Lineage:
+    """The lineage below the adapter that is trained: all, or all but the topmost adapter."""
     if spec.adapter == "fresh":
         return lineage
     if not lineage.adapters:
@@ -125,8 +146,8 @@ def _beneath(lineage: Lineage, spec: Align, node: Node) -> Lineage:
 
 def _train(
     model: Model,
-    whole: Split,
-    holdout: Split,
+    train_split: ExampleSplit,
+    holdout_split: ExampleSplit,
     record_of: Callable[[int], Record] | None,
     spec: Optimization,
     node: Node,
@@ -134,139 +155,160 @@ def _train(
     context: Context,
     canary_tokens: int = 0,
 ) -> None:
-    """Trains after the proofs; a run that goes on from a checkpoint has had them."""
-    if spec.keep != "last" and not holdout.forks:
+    """Trains after the preflight checks; a resumed run has passed them already."""
+    if spec.keep != "last" and not holdout_split.examples:
         raise ZephyrError(
             "without a hold-out no evaluation is the best",
             where=f"models.{node.name}",
             found=f"keep: {spec.keep}, and no held out example that fits the model",
             todo=f"raise data.{spec.data}.holdout or `max_length`",
         )
-    group, machine, seed = context.group, context.recipe.run, node.spec["seed"]
-    if spec.keep != "last" and group.divides:
+    group, run_options, seed = context.group, context.recipe.run, node.spec["seed"]
+    if spec.keep != "last" and group.is_sharded:
         raise ZephyrError(
             "no copy is kept of weights that are divided",
             where=f"models.{node.name}",
             found=f"keep: {spec.keep}, and run.shard",
             todo="set `keep: last`, or `run.shard: false` and begin anew",
         )
-    model.layout = context.settle("layout", lambda: model.layout)
-    cut = budget.Budget(
-        **context.settle(
+    model.layout = context.resolve_once("layout", lambda: model.layout)
+    token_budget = budget.Budget(
+        **context.resolve_once(
             "budget",
-            lambda: budget.choose(
-                model, whole.forks, _shares(model, context), machine.token_budget
+            lambda: budget.choose_budget(
+                model,
+                train_split.examples,
+                _memory_shares(model, context),
+                run_options.token_budget,
             )._asdict(),
         )
     )
-    if cut.checkpointing:
-        budget.checkpoint_layers(model)
-    model.token_budget = cut.tokens
-    if not group.share(any((run.path / "checkpoints").glob("step-*"))):
-        continues = isinstance(spec, Align) and spec.adapter == "continue"
-        fresh = model.wrapper is not None and not continues
-        context.keep(
+    if token_budget.checkpointing:
+        budget.enable_gradient_checkpointing(model)
+    model.token_budget = token_budget.tokens
+    if not group.broadcast(any((run.path / "checkpoints").glob("step-*"))):
+        continues_adapter = isinstance(spec, Align) and spec.adapter == "continue"
+        is_fresh_adapter = model.peft_model is not None and not continues_adapter
+        context.record(
             "proofs",
             "skipped by --no-proofs"
-            if not machine.proofs
-            else DIVIDED
-            if group.divides
-            else prove(model, whole, seed=seed, fresh=fresh, record_of=record_of),
+            if not run_options.proofs
+            else SKIPPED_SHARDED
+            if group.is_sharded
+            else preflight_checks(
+                model,
+                train_split,
+                seed=seed,
+                is_fresh_adapter=is_fresh_adapter,
+                record_of=record_of,
+            ),
         )
-    watch = None
-    if canary_tokens and group.divides:
-        context.keep("canary", DIVIDED)
+    eval_callback = None
+    if canary_tokens and group.is_sharded:
+        context.record("canary", SKIPPED_SHARDED)
     elif group.is_main:
-        watch = _canary(model, holdout.forks or whole.forks, canary_tokens, seed, run)
-    followed = machine.track if group.is_main else ()
-    tracking = Tracking(followed, run.path, context.recipe.name, node.name)
+        eval_callback = _sample_generations(
+            model, holdout_split.examples or train_split.examples, canary_tokens, seed, run
+        )
+    tracker_names = run_options.track if group.is_main else ()
+    trackers = MetricTrackers(tracker_names, run.path, context.recipe.name, node.name)
 
     def progress(step: int, steps: int, row: dict[str, Any]) -> None:
         context.progress(step, steps, row)
-        tracking.follow()
+        trackers.log_new_rows()
 
-    pace = Pace(
+    options = LoopOptions(
         model.layout,
-        cut.tokens,
-        machine.checkpoint_every,
+        token_budget.tokens,
+        run_options.checkpoint_every,
         progress,
-        context.stop,
-        context.tell,
+        context.should_stop,
+        context.notify,
         group,
     )
-    with closing(tracking):
-        kept = train(
+    with closing(trackers):
+        kept_step = train(
             model.network,
-            whole,
-            holdout if holdout.forks else None,
+            train_split,
+            holdout_split if holdout_split.examples else None,
             spec,
             seed=seed,
             folder=run.path,
-            pace=pace,
-            watch=watch,
+            options=options,
+            eval_callback=eval_callback,
         )
     if spec.keep != "last":
-        context.keep("kept_step", kept)
+        context.record("kept_step", kept_step)
 
 
-def _shares(model: Model, context: Context) -> int:
-    """How many trainings have equal parts of this device's memory."""
-    if context.group.size == 1:
+def _memory_shares(model: Model, context: Context) -> int:
+    """How many trainings have equal shares of this device's memory."""
+    if context.group.world_size == 1:
         return context.recipe.run.jobs
-    return context.group.here if model.device.type == "cpu" else 1
+    return context.group.local_world_size if model.device.type == "cpu" else 1
 
 
-def _canary(model: Model, forks: Sequence[Fork], most: int, seed: int, run: Run) -> Canary | None:
-    """A canary with answers of at most `most` tokens; its prompts are kept with the run."""
-    prompts = choose(forks, seed, model.context) if most else []
+def _sample_generations(
+    model: Model, candidates: Sequence[Example], max_new_tokens: int, seed: int, run: Run
+) -> SampleGenerations | None:
+    """Sample generations of at most `max_new_tokens`; their prompts are written to the run."""
+    prompts = choose_prompts(candidates, seed, model.context_length) if max_new_tokens else []
     if not prompts:
         return None
-    canary = Canary(model, prompts, most)
-    write_json(run.artifact / "canary.json", canary.asked)
-    return canary
+    generations = SampleGenerations(model, prompts, max_new_tokens)
+    write_json(run.artifact / "canary.json", generations.prompt_texts)
+    return generations
 
 
-def _loaded(lineage: Lineage, context: Context, lora: Lora | Literal["none"]) -> Model:
-    """The model that is to learn; weights that learn themselves do so in float32."""
-    wanted = "float32" if lora == "none" or lineage.load else context.recipe.run.dtype
-    folder = lineage.folder(context.store)
-    dtype = context.settle("dtype", lambda: precision.choose(wanted, folder))
-    whole = lora == "none" or lora.dora or context.group.divides
-    form: Form = "computed" if whole else "adapts"
-    return load(lineage, context.store, token_budget=context.token_budget, dtype=dtype, form=form)
+def _load_for_training(lineage: Lineage, context: Context, lora: Lora | Literal["none"]) -> Model:
+    """Loads the model to be trained; weights that are trained themselves are in float32."""
+    requested_dtype = (
+        "float32" if lora == "none" or lineage.quantization else context.recipe.run.dtype
+    )
+    folder = lineage.weights_folder(context.store)
+    dtype = context.resolve_once("dtype", lambda: precision.choose_dtype(requested_dtype, folder))
+    needs_full_weights = lora == "none" or lora.dora or context.group.is_sharded
+    form: WeightForm = "computed" if needs_full_weights else "adapts"
+    return load_model(
+        lineage, context.store, token_budget=context.token_budget, dtype=dtype, form=form
+    )
 
 
-def _examples(
-    model: Model, data: Run, spec: Tune | Align, run: Run, group: Group
-) -> tuple[Sequence[Fork], Sequence[Fork], Callable[[int], Record]]:
-    """The forks of a mixture, training and hold-out, and a way to the records of the first.
+def _load_examples(
+    model: Model, data: Run, spec: Tune | Align, run: Run, group: ProcessGroup
+) -> tuple[Sequence[Example], Sequence[Example], Callable[[int], Record]]:
+    """Builds the training and hold-out examples of a mixture, and a lookup of their records.
 
-    Their account is kept with the run.
+    Their summary is written to the run.
     """
-    train_forks, holdout, account, numbers = examples(
-        model.template, mixture.load(data.artifact), spec, model.context
+    train_examples, holdout_examples, summary, record_indices = build_examples(
+        model.template, mixture.load_mixture(data.artifact), spec, model.context_length
     )
     if group.is_main:
-        write_json(run.artifact / "examples.json", account)
+        write_json(run.artifact / "examples.json", summary)
 
     def record_of(example: int) -> Record:
-        return mixture.load(data.artifact).train[numbers[example]]
+        return mixture.load_mixture(data.artifact).train[record_indices[example]]
 
-    return train_forks, holdout, record_of
+    return train_examples, holdout_examples, record_of
 
 
 def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
-    model.wrapper = adapter.add_fresh(model.causal, model.wrapper, lora, node.spec["seed"])
+    model.peft_model = adapter.add_trainable_adapter(
+        model.causal, model.peft_model, lora, node.spec["seed"]
+    )
 
 
 def _save_adapter(model: Model, lineage: Lineage, run: Run, context: Context) -> None:
+    """Saves the trained adapter, its tokenizer and the lineage into the run."""
     folder = run.artifact / "adapter"
-    adapter.save(model.wrapper, folder, Path(lineage.weights).name)
+    adapter.save_adapter(model.peft_model, folder, Path(lineage.weights).name)
     model.tokenizer.save_pretrained(folder)
-    lineage.with_adapter(context.inside_store(folder)).write(run.artifact)
+    lineage.with_adapter(context.store_path(folder)).write(run.artifact)
 
 
-def _save_whole(model: Model, run: Run, context: Context) -> None:
+def _save_full_model(model: Model, run: Run, context: Context) -> None:
+    """Saves all weights, the tokenizer and the lineage into the run."""
     folder = run.artifact / "weights"
     model.save(folder)
-    Lineage(context.inside_store(folder)).write(run.artifact)
+    Lineage(context.store_path(folder)).write(run.artifact)

@@ -1,6 +1,6 @@
-"""Trackers: programs that show the metrics of a training as they come.
+"""Experiment trackers (TensorBoard, W&B, MLflow, Trackio) that show metrics as they come.
 
-They follow `metrics.jsonl` and are told nothing else, so that they show what it holds. A training
+They follow `metrics.jsonl` and get nothing else, so that they show what it holds. A training
 that goes on where it was stopped starts its trackers anew, with all that the file still holds.
 """
 
@@ -17,12 +17,12 @@ from typing import Any
 from zephyr.errors import ZephyrError
 
 
-def refuse_missing(names: Sequence[str]) -> None:
+def check_trackers_installed(tracker_names: Sequence[str]) -> None:
     """
     Raises:
         ZephyrError: the package of a tracker is not installed.
     """
-    for name in names:
+    for name in tracker_names:
         if importlib.util.find_spec(name) is None:
             raise ZephyrError(
                 f"{name} is not installed",
@@ -32,29 +32,29 @@ def refuse_missing(names: Sequence[str]) -> None:
 
 
 @dataclass
-class Tracking:
-    """Gives the metrics of the run in `folder` to the trackers that are named.
+class MetricTrackers:
+    """Sends the metrics of the run in `folder` to the named experiment trackers.
 
     `project` and `run` are what they call it: the recipe and the model.
     """
 
-    names: Sequence[str]
+    tracker_names: Sequence[str]
     folder: Path
     project: str
     run: str
-    read: int = 0
-    """Bytes of the metrics that the trackers have."""
+    bytes_read: int = 0
+    """Bytes of `metrics.jsonl` that the trackers have got."""
     trackers: list[Any] = field(default_factory=list)
-    ending: ExitStack = field(default_factory=ExitStack)
+    exit_stack: ExitStack = field(default_factory=ExitStack)
 
-    def follow(self) -> None:
-        """Gives the trackers what was written since the last time."""
-        if not self.names:
+    def log_new_rows(self) -> None:
+        """Sends the trackers the metric rows written since the last call."""
+        if not self.tracker_names:
             return
         if not self.trackers:
-            self.trackers = [self._start(name) for name in self.names]
+            self.trackers = [self._start(name) for name in self.tracker_names]
         with (self.folder / "metrics.jsonl").open("rb") as file:
-            file.seek(self.read)
+            file.seek(self.bytes_read)
             for line in file:
                 row = json.loads(line)
                 values = {
@@ -64,13 +64,13 @@ class Tracking:
                 }
                 for tracker in self.trackers:
                     tracker.log(values, step=row["step"])
-            self.read = file.tell()
+            self.bytes_read = file.tell()
 
     def close(self) -> None:
-        """Gives the trackers the rest, and ends them."""
-        with self.ending:
+        """Sends the trackers the remaining rows, and closes them."""
+        with self.exit_stack:
             if self.trackers:
-                self.follow()
+                self.log_new_rows()
 
     def _start(self, name: str) -> Any:
         from accelerate import tracking
@@ -86,20 +86,20 @@ class Tracking:
                 tracker = tracking.WandBTracker(self.project, name=self.run, dir=self.folder)
             case "mlflow":
                 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-                self._place_mlflow()
+                self._set_mlflow_uri()
                 tracker = tracking.MLflowTracker(self.project, run_name=self.run)
             case _:
                 tracker = tracking.TrackioTracker(self.project, name=self.run)
         tracker.start()
-        self.ending.callback(tracker.finish)
+        self.exit_stack.callback(tracker.finish)
         return tracker
 
-    def _place_mlflow(self) -> None:
-        """Lets it write into the run, unless the environment names another place."""
+    def _set_mlflow_uri(self) -> None:
+        """Sets MLflow's tracking URI to the run's folder, unless the environment names one."""
         if "MLFLOW_TRACKING_URI" in os.environ:
             return
         import mlflow
 
         (self.folder / "mlflow").mkdir()
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow/mlflow.db")
-        self.ending.callback(mlflow.set_tracking_uri, None)
+        self.exit_stack.callback(mlflow.set_tracking_uri, None)

@@ -1,1 +1,1 @@
-"""The tutor: models of a recipe behind an API and a page, and what students prefer."""
+"""The tutor server: an OpenAI-compatible API and a web page on a recipe's models, and votes."""

@@ -1,4 +1,4 @@
-"""Who may ask: passwords and tokens, hosts and origins, sizes of requests, and headers of safety.
+"""Access control middleware: passwords and tokens, hosts and origins, body limits, headers.
 
 There are no cookies: what a page of another site sends carries no right of the student's.
 """
@@ -19,241 +19,247 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from zephyr.tutor.door import LOOPBACK
-from zephyr.tutor.refusal import Refusal
+from zephyr.tutor.api_errors import ApiError
+from zephyr.tutor.listen import LOOPBACK
 
-LARGEST = 2 << 20
-"""Bytes that a request may have."""
+MAX_BODY_BYTES = 2 << 20
+"""Largest request body, in bytes."""
 
-PATIENCE = 30.0
-"""Seconds within which more of a request must come."""
+BODY_TIMEOUT_SECONDS = 30.0
+"""Timeout, in seconds, for the next chunk of a request body."""
 
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-_SAFETY = {
-    "Content-Security-Policy": POLICY,
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_OPEN = ("/", "/teacher", "/healthz", "/tutor/config")
-"""What anybody may read: pages, and whether a password is needed."""
+_PUBLIC_PATHS = ("/", "/teacher", "/healthz", "/tutor/config")
+"""Paths that need no authentication: pages, and whether a password is needed."""
 
 
-class Guesses:
-    """Wrong secrets of the last minute, by address.
+class LoginRateLimiter:
+    """Rate limit on failed logins: wrong secrets of the last minute, by client address.
 
-    Ten are too many, and a hundred of all strangers together. An address from which the right one
-    has come within an hour may be that of a whole school, and has `KNOWN` for itself.
+    Ten are too many, and a hundred of all unknown ones. An address from which the right one
+    has come within an hour may be that of a whole school, and has `MAX_PER_KNOWN_ADDRESS`.
     """
 
     MINUTE, HOUR = 60.0, 3600.0
-    EACH, ALL, KNOWN = 10, 100, 300
-    ADDRESSES = 4096
+    MAX_PER_ADDRESS, MAX_OF_UNKNOWN, MAX_PER_KNOWN_ADDRESS = 10, 100, 300
+    MAX_ADDRESSES = 4096
     """Addresses that are remembered."""
 
     def __init__(self) -> None:
-        self._of: OrderedDict[str, deque[float]] = OrderedDict()
-        self._strangers: deque[float] = deque(maxlen=self.ALL)
-        self._right: OrderedDict[str, float] = OrderedDict()
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._unknown_failures: deque[float] = deque(maxlen=self.MAX_OF_UNKNOWN)
+        self._last_success: OrderedDict[str, float] = OrderedDict()
 
-    def refuse_too_many(self, address: str) -> None:
+    def check(self, address: str) -> None:
         """
         Raises:
-            Refusal: there were too many.
+            ApiError: there were too many (429).
         """
-        known = self._is_known(address)
-        own = self._of.get(address, deque())
-        limits = [(own, self.KNOWN if known else self.EACH)]
-        if not known:
-            limits.append((self._strangers, self.ALL))
+        is_known = self._is_known(address)
+        failures = self._failures.get(address, deque())
+        limits = [(failures, self.MAX_PER_KNOWN_ADDRESS if is_known else self.MAX_PER_ADDRESS)]
+        if not is_known:
+            limits.append((self._unknown_failures, self.MAX_OF_UNKNOWN))
         now = time.monotonic()
-        for times, most in limits:
+        for times, limit in limits:
             while times and times[0] < now - self.MINUTE:
                 times.popleft()
-            if len(times) >= most:
+            if len(times) >= limit:
                 wait = int(times[0] + self.MINUTE - now) + 1
                 text = "too many wrong passwords; wait a minute"
-                raise Refusal(429, text, code="too_many_guesses", retry_after=wait)
+                raise ApiError(429, text, code="too_many_guesses", retry_after=wait)
 
-    def wrong(self, address: str) -> None:
+    def record_failure(self, address: str) -> None:
+        """Records a failed login of an address."""
         now = time.monotonic()
-        self._of.setdefault(address, deque(maxlen=self.KNOWN)).append(now)
-        self._forget_oldest(self._of, address)
+        self._failures.setdefault(address, deque(maxlen=self.MAX_PER_KNOWN_ADDRESS)).append(now)
+        self._forget_oldest(self._failures, address)
         if not self._is_known(address):
-            self._strangers.append(now)
+            self._unknown_failures.append(now)
 
-    def right(self, address: str) -> None:
-        self._right[address] = time.monotonic()
-        self._forget_oldest(self._right, address)
+    def record_success(self, address: str) -> None:
+        """Records a successful login of an address."""
+        self._last_success[address] = time.monotonic()
+        self._forget_oldest(self._last_success, address)
 
     def _is_known(self, address: str) -> bool:
-        return time.monotonic() - self._right.get(address, -self.HOUR) < self.HOUR
+        return time.monotonic() - self._last_success.get(address, -self.HOUR) < self.HOUR
 
     def _forget_oldest(self, addresses: OrderedDict[str, Any], newest: str) -> None:
         addresses.move_to_end(newest)
-        if len(addresses) > self.ADDRESSES:
+        if len(addresses) > self.MAX_ADDRESSES:
             addresses.popitem(last=False)
 
 
 @dataclass(frozen=True)
-class Access:
-    """`password` is the class's (None: open), `teacher` the teacher's token.
+class AccessPolicy:
+    """Who may send requests: the class's `password` (None: open), the `teacher_token`.
 
-    `hosts` are the names by which an open server may be called: a page of another site that
-    resolves its own name to this machine calls it by that name.
+    `allowed_hosts` are the names by which an open server may be called: a page of another site
+    that resolves its own name to this machine calls it by that name.
     """
 
     password: str | None
-    teacher: str
-    hosts: Collection[str] = LOOPBACK
-    guesses: Guesses = field(default_factory=Guesses)
+    teacher_token: str
+    allowed_hosts: Collection[str] = LOOPBACK
+    login_limiter: LoginRateLimiter = field(default_factory=LoginRateLimiter)
 
-    def check(self, scope: Scope, headers: Headers) -> bool:
-        """Whether the class's password was given, or none is needed.
+    def authorize(self, scope: Scope, headers: Headers) -> bool:
+        """Authenticates a request; whether the class's password was given, or none is needed.
 
         Raises:
-            Refusal: the request may not be answered.
+            ApiError: the request is not authorized.
         """
-        host = _host(f"//{headers.get('host', '')}")
-        if self.password is None and host not in self.hosts:
-            raise Refusal(403, f"this server is not called {host!r}", code="foreign_host")
+        host = _hostname(f"//{headers.get('host', '')}")
+        if self.password is None and host not in self.allowed_hosts:
+            raise ApiError(403, f"this server is not called {host!r}", code="foreign_host")
         origin = headers.get("origin")
-        if origin is not None and _place(origin) != headers.get("host", ""):
-            raise Refusal(403, "a page of another site asks", code="foreign_origin")
+        if origin is not None and _netloc(origin) != headers.get("host", ""):
+            raise ApiError(403, "a page of another site asks", code="foreign_origin")
         path = str(scope["path"])
         if path.startswith("/teacher/"):
-            self._admit(self.teacher, scope, headers, "the teacher's token")
+            self._authenticate(self.teacher_token, scope, headers, "the teacher's token")
             return True
-        anybody = path in _OPEN or path.startswith("/page/")
+        is_public = path in _PUBLIC_PATHS or path.startswith("/page/")
         if self.password is None:
             return True
-        if anybody and "authorization" not in headers:
+        if is_public and "authorization" not in headers:
             return False
-        self._admit(self.password, scope, headers, "the class's password")
+        self._authenticate(self.password, scope, headers, "the class's password")
         return True
 
-    def _admit(self, secret: str, scope: Scope, headers: Headers, what: str) -> None:
+    def _authenticate(self, secret: str, scope: Scope, headers: Headers, secret_name: str) -> None:
+        """Checks the bearer token against a secret (or the teacher's), rate-limited."""
         address = (scope.get("client") or ("unknown",))[0]
-        self.guesses.refuse_too_many(address)
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
-            text = f"{what} is needed (Authorization: Bearer …)"
-            raise Refusal(401, text, code="no_password")
-        sent = given.encode("latin-1")  # as it was: a header holds bytes
-        if not (_same(sent, secret) or _same(sent, self.teacher)):
-            self.guesses.wrong(address)
-            raise Refusal(401, f"{what} is another", code="wrong_password")
-        self.guesses.right(address)
+        self.login_limiter.check(address)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            text = f"{secret_name} is needed (Authorization: Bearer …)"
+            raise ApiError(401, text, code="no_password")
+        token_bytes = token.encode("latin-1")  # as it was: a header holds bytes
+        if not (
+            _is_equal_secret(token_bytes, secret)
+            or _is_equal_secret(token_bytes, self.teacher_token)
+        ):
+            self.login_limiter.record_failure(address)
+            raise ApiError(401, f"{secret_name} is another", code="wrong_password")
+        self.login_limiter.record_success(address)
 
 
-class Guard:
-    """The outermost layer of the app: refuses what may not be answered, before it is read."""
+class AccessMiddleware:
+    """The outermost ASGI middleware: rejects unauthorized requests before their body is read."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
+        self.app, self.policy = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        safely = _with_headers(send)
+        send_with_headers = _with_security_headers(send)
         try:
-            scope.setdefault("state", {})["admitted"] = self.access.check(scope, headers)
+            scope.setdefault("state", {})["admitted"] = self.policy.authorize(scope, headers)
             length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > LARGEST:
-                raise _too_large()
-        except Refusal as refusal:
-            await refusal.response()(scope, receive, safely)
+            if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+                raise _body_too_large()
+        except ApiError as error:
+            await error.response()(scope, receive, send_with_headers)
             return
-        body = _Body(receive)
+        body = _LimitedBody(receive)
 
-        async def unless_refused(message: Message) -> None:
-            if body.refusal is None:  # else the app tells that it could not read, not why
-                await safely(message)
+        async def send_unless_rejected(message: Message) -> None:
+            if body.error is None:  # else the app's error says that it could not read, not why
+                await send_with_headers(message)
 
         try:
-            await self.app(scope, body.receive, unless_refused)
-        except Refusal:
-            if body.refusal is None:
+            await self.app(scope, body.receive, send_unless_rejected)
+        except ApiError:
+            if body.error is None:
                 raise
-        if body.refusal is not None:
-            await body.refusal.response()(scope, receive, safely)
+        if body.error is not None:
+            await body.error.response()(scope, receive, send_with_headers)
 
 
-class _Body:
-    """A request's body on its way in: not endless, and not for ever."""
+class _LimitedBody:
+    """The receive channel of a request, with a limit on its body's size and a timeout."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._read = 0
-        self._whole = False
-        self.refusal: Refusal | None = None
+        self._num_bytes = 0
+        self._is_complete = False
+        self.error: ApiError | None = None
 
     async def receive(self) -> Message:
-        """The next message of a request; once its body is whole, when the client goes away.
+        """The next ASGI message; once the body is complete, waits for the disconnect.
 
         Raises:
-            Refusal: there is too much of it, or it takes too long.
+            ApiError: the body is too large (413), or it takes too long (408).
         """
-        if self._whole:
+        if self._is_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
                 message = await self._receive()
         except TimeoutError:
-            text = f"no more of the request has come for {PATIENCE:.0f} seconds"
-            self.refusal = Refusal(408, text, code="too_slow")
-            raise self.refusal from None
-        self._read += len(message.get("body", b""))
-        self._whole = not message.get("more_body", False)
-        if self._read > LARGEST:
-            self.refusal = _too_large()
-            raise self.refusal
+            text = f"no more of the request has come for {BODY_TIMEOUT_SECONDS:.0f} seconds"
+            self.error = ApiError(408, text, code="too_slow")
+            raise self.error from None
+        self._num_bytes += len(message.get("body", b""))
+        self._is_complete = not message.get("more_body", False)
+        if self._num_bytes > MAX_BODY_BYTES:
+            self.error = _body_too_large()
+            raise self.error
         return message
 
 
-def _too_large() -> Refusal:
-    return Refusal(413, f"a request may have {LARGEST:,} bytes", code="too_large")
+def _body_too_large() -> ApiError:
+    return ApiError(413, f"a request may have {MAX_BODY_BYTES:,} bytes", code="too_large")
 
 
-def _with_headers(send: Send) -> Send:
-    """Adds the headers of safety, and has pages asked for again: the server may be another now."""
+def _with_security_headers(send: Send) -> Send:
+    """Adds security headers and no-cache (the server may be another by then) to a response."""
 
-    async def safely(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.setdefault("Cache-Control", "no-cache")
-            for name, value in _SAFETY.items():
+            for name, value in _SECURITY_HEADERS.items():
                 headers[name] = value
         await send(message)
 
-    return safely
+    return send_with_headers
 
 
-def _host(location: str) -> str:
+def _hostname(location: str) -> str:
     try:
         return urlsplit(location).hostname or ""
     except ValueError:
         return ""
 
 
-def _place(location: str) -> str | None:
-    """Host and port of a location; None where it is none."""
+def _netloc(location: str) -> str | None:
+    """Host and port (netloc) of a URL; None where it is not a URL."""
     try:
         return urlsplit(location).netloc
     except ValueError:
         return None
 
 
-def _same(given: bytes, secret: str) -> bool:
-    """Compares in a time that says nothing of where two secrets differ, nor how long they are."""
-    return hmac.compare_digest(_digest(given), _digest(secret.encode()))
+def _is_equal_secret(candidate: bytes, secret: str) -> bool:
+    """Constant-time comparison of a secret, which shows neither its content nor its length."""
+    return hmac.compare_digest(_digest(candidate), _digest(secret.encode()))
 
 
 def _digest(data: bytes) -> bytes:
@@ -261,7 +267,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def teacher_token(path: Path) -> str:
-    """The token in a file, made there the first time, which its owner alone may read."""
+    """Reads the teacher's token from a file, or creates it there, readable by its owner alone."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""The app: routes, who may ask them, how errors are told, and the pages."""
+"""The FastAPI app: routers, middleware, error handlers, and the static pages."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -9,24 +9,24 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 import zephyr
-from zephyr.tutor.access import Access, Guard
-from zephyr.tutor.metrics import Counting, Metrics, metrics_routes
-from zephyr.tutor.openai_routes import Heard, nobody, openai_routes
-from zephyr.tutor.refusal import answer_errors
-from zephyr.tutor.serving import Serving
-from zephyr.tutor.settings import Tutor
+from zephyr.tutor.access import AccessMiddleware, AccessPolicy
+from zephyr.tutor.api_errors import add_error_handlers
+from zephyr.tutor.metrics import Metrics, MetricsMiddleware, metrics_routes
+from zephyr.tutor.openai_routes import OnAnswer, ignore_answer, openai_routes
+from zephyr.tutor.serving import ServingEngine
+from zephyr.tutor.settings import TutorSettings
 
-PAGE = Path(str(files("zephyr.tutor") / "page"))
+PAGE_FOLDER = Path(str(files("zephyr.tutor") / "page"))
 
 
 def make_app(
-    serving: Serving,
-    tutor: Tutor,
-    access: Access,
+    serving: ServingEngine,
+    settings: TutorSettings,
+    access: AccessPolicy,
     routers: Sequence[APIRouter] = (),
-    heard: Heard = nobody,
+    on_answer: OnAnswer = ignore_answer,
 ) -> FastAPI:
-    """The app of a class; `routers` and `heard` keep what happens there."""
+    """Builds the FastAPI app; `routers` and the callback `on_answer` record what happens."""
     app = FastAPI(
         title="Zephyr",
         version=zephyr.__version__,
@@ -35,10 +35,10 @@ def make_app(
         redoc_url=None,
     )
     metrics = Metrics()
-    answer_errors(app)
-    app.add_middleware(Counting, metrics=metrics)
-    app.add_middleware(Guard, access=access)
-    app.include_router(openai_routes(serving, tutor, heard))
+    add_error_handlers(app)
+    app.add_middleware(MetricsMiddleware, metrics=metrics)
+    app.add_middleware(AccessMiddleware, access=access)
+    app.include_router(openai_routes(serving, settings, on_answer))
     app.include_router(metrics_routes(metrics, serving.scheduler))
     for router in routers:
         app.include_router(router)
@@ -49,11 +49,11 @@ def make_app(
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE_FOLDER / "index.html")
 
     @app.get("/teacher", include_in_schema=False)
     async def teacher() -> FileResponse:
-        return FileResponse(PAGE / "teacher.html")
+        return FileResponse(PAGE_FOLDER / "teacher.html")
 
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", StaticFiles(directory=PAGE_FOLDER), name="page")
     return app

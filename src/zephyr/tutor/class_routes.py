@@ -1,4 +1,4 @@
-"""The routes of the class's page: who it is for, sessions, comparisons, votes and ratings."""
+"""Routes of the students' page under /tutor: config, sessions, comparisons, votes, ratings."""
 
 import asyncio
 import secrets
@@ -13,177 +13,199 @@ from starlette.responses import Response
 
 from zephyr.errors import ZephyrError
 from zephyr.records import Message
+from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import CompareBody, MarksBody, RatingBody, VoteBody
 from zephyr.tutor.classroom import Classroom
-from zephyr.tutor.marks import marks
-from zephyr.tutor.openai_routes import FINISH, find, interleaved, taught
-from zephyr.tutor.pairs import Pairs
+from zephyr.tutor.equation_marks import mark_equations
+from zephyr.tutor.openai_routes import (
+    OPENAI_FINISH_REASONS,
+    find_model,
+    merge_streams,
+    with_system_message,
+)
+from zephyr.tutor.pair_sampler import PairSampler
 from zephyr.tutor.practice_routes import practice_routes
-from zephyr.tutor.refusal import Refusal, refused
-from zephyr.tutor.scheduler import Answer
-from zephyr.tutor.settings import Tutor
-from zephyr.tutor.sse import STREAMED, EventStream
+from zephyr.tutor.scheduler import AnswerStream
+from zephyr.tutor.settings import TutorSettings
+from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
-DAY = 24 * 60 * 60.0
+CLEANUP_INTERVAL_SECONDS = 24 * 60 * 60.0
 
 SessionPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
-def class_routes(room: Classroom) -> APIRouter:
-    """All routes under /tutor."""
+def class_routes(classroom: Classroom) -> APIRouter:
+    """The router of everything under /tutor."""
 
     @asynccontextmanager
-    async def forgetting(app: Any) -> AsyncGenerator[None]:
-        task = asyncio.create_task(_forget_daily(room))
+    async def lifespan(app: Any) -> AsyncGenerator[None]:
+        cleanup_task = asyncio.create_task(_delete_expired_daily(classroom))
         yield
-        task.cancel()
+        cleanup_task.cancel()
 
-    router = APIRouter(prefix="/tutor", tags=["Class"], lifespan=forgetting)
-    practice, forget = practice_routes(room)
-    router.include_router(practice)
+    router = APIRouter(prefix="/tutor", tags=["Class"], lifespan=lifespan)
+    practice_router, delete_ladders = practice_routes(classroom)
+    router.include_router(practice_router)
 
-    @router.get("/config", summary="What the page offers", responses=refused())
+    @router.get("/config", summary="What the page offers", responses=error_responses())
     async def config(request: Request) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "course": room.tutor.course,
+        public_config: dict[str, Any] = {
+            "course": classroom.settings.course,
             "needs_password": not request.state.admitted,
         }
-        return told | _config(room) if request.state.admitted else told
+        return (
+            public_config | _public_settings(classroom) if request.state.admitted else public_config
+        )
 
-    @router.post("/session", summary="A new session", responses=refused(503))
+    @router.post("/session", summary="A new session", responses=error_responses(503))
     async def begin() -> dict[str, str]:
-        return {"session": await room.kept(room.events.new_session)}
+        return {"session": await classroom.run_in_thread(classroom.events.new_session)}
 
     @router.delete(
-        "/session/{session}", summary="Removes all that a session left", responses=refused(503)
+        "/session/{session}",
+        summary="Removes all that a session left",
+        responses=error_responses(503),
     )
     async def remove(session: SessionPath) -> dict[str, int]:
-        await room.check_session(session)
-        forget(session)
-        return {"deleted": await room.kept(partial(room.events.delete, session))}
+        await classroom.check_session(session)
+        delete_ladders(session)
+        return {"deleted": await classroom.run_in_thread(partial(classroom.events.delete, session))}
 
-    _compare_routes(router, room)
+    _compare_routes(router, classroom)
 
-    @router.post("/rating", summary="Whether an answer helped", responses=refused(404, 503))
+    @router.post("/rating", summary="Whether an answer helped", responses=error_responses(404, 503))
     async def rate(body: RatingBody) -> dict[str, bool]:
-        model = find(room.serving, body.model).name
+        model = find_model(classroom.serving, body.model).name
         for param in ("question", "answer"):
-            room.check_length(getattr(body, param), param)
-        texts = room.logged(question=body.question, answer=body.answer)
-        await room.note(
+            classroom.check_length(getattr(body, param), param)
+        texts = classroom.loggable_texts(question=body.question, answer=body.answer)
+        await classroom.store_event(
             "rating", {"rating": body.rating, **texts}, session=body.session, model=model
         )
         return {"stored": True}
 
-    @router.post("/marks", summary="Equations that don't hold", responses=refused())
+    @router.post("/marks", summary="Equations that don't hold", responses=error_responses())
     async def mark(body: MarksBody) -> dict[str, Any]:
-        room.check_length(body.text, "text")
-        return {"marks": await anyio.to_thread.run_sync(marks, body.text)}
+        classroom.check_length(body.text, "text")
+        return {"marks": await anyio.to_thread.run_sync(mark_equations, body.text)}
 
     return router
 
 
-async def _forget_daily(room: Classroom) -> None:
-    """Removes what is too old, as long as the server runs; when it starts, `serve` does."""
+async def _delete_expired_daily(classroom: Classroom) -> None:
+    """Deletes expired events once a day while the server runs; at start `serve` does."""
     while True:
-        await asyncio.sleep(DAY)
-        with suppress(Refusal):  # `kept` has told the keeper of the log
-            await room.kept(partial(room.events.forget, room.tutor.logs.keep_days))
+        await asyncio.sleep(CLEANUP_INTERVAL_SECONDS)
+        with suppress(ApiError):  # `run_in_thread` has logged it
+            await classroom.run_in_thread(
+                partial(classroom.events.delete_older_than, classroom.settings.logs.keep_days)
+            )
 
 
-def _compare_routes(router: APIRouter, room: Classroom) -> None:
-    names = list(room.serving.models)
-    shown = [event.body["models"].values() for event in room.events.all("comparison")]
-    pairs = Pairs(names, shown) if len(names) > 1 else None
+def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
+    """Adds the routes of pairwise comparison: /compare and /vote."""
+    names = list(classroom.serving.models)
+    past_pairs = [
+        event.body["models"].values() for event in classroom.events.list_events("comparison")
+    ]
+    pair_sampler = PairSampler(names, past_pairs) if len(names) > 1 else None
 
     @router.post(
         "/compare",
         summary="Two answers without names",
-        responses=refused(503) | STREAMED,
+        responses=error_responses(503) | STREAM_RESPONSES,
         response_class=Response,
     )
     async def compare(body: CompareBody) -> Response:
-        room.check_way("compare")
-        await room.check_session(body.session)
-        messages = taught(room.tutor, body.conversation)
-        assert pairs is not None, "where there is one model, comparing is no way"
-        models = pairs.draw()
+        classroom.check_way("compare")
+        await classroom.check_session(body.session)
+        messages = with_system_message(classroom.settings, body.conversation)
+        assert pair_sampler is not None, "where there is one model, comparing is no way"
+        models = pair_sampler.sample()
         try:
-            requests = [room.request(room.serving.models[name], messages) for name in models]
-        except ZephyrError:  # it would name the model
+            requests = [
+                classroom.make_request(classroom.serving.models[name], messages) for name in models
+            ]
+        except ZephyrError:  # its message would name the model
             text = (
                 "one of the two models can't answer this: it is too long, or has a system message"
             )
-            raise Refusal(400, text, code="not_answerable", param="messages") from None
-        answers = room.serving.scheduler.submit(*requests)
-        return EventStream(_compared(room, body, messages, models, answers), answers)
+            raise ApiError(400, text, code="not_answerable", param="messages") from None
+        answers = classroom.serving.scheduler.submit(*requests)
+        return EventStream(_stream_comparison(classroom, body, messages, models, answers), answers)
 
-    @router.post("/vote", summary="Which answer is better", responses=refused(404, 409, 503))
+    @router.post(
+        "/vote", summary="Which answer is better", responses=error_responses(404, 409, 503)
+    )
     async def vote(body: VoteBody) -> dict[str, Any]:
-        await room.check_session(body.session)
-        found = await room.kept(partial(room.events.comparison, body.comparison))
-        if found is None or found.session != body.session:
+        await classroom.check_session(body.session)
+        comparison = await classroom.run_in_thread(
+            partial(classroom.events.find_comparison, body.comparison)
+        )
+        if comparison is None or comparison.session != body.session:
             text = "there is no such comparison in this session"
-            raise Refusal(404, text, code="no_such_comparison", param="comparison")
-        await room.note(
+            raise ApiError(404, text, code="no_such_comparison", param="comparison")
+        await classroom.store_event(
             "vote",
             {"overall": body.overall, "criteria": body.criteria.model_dump(exclude_none=True)},
             session=body.session,
             key=body.comparison,
-            twice=Refusal(409, "this comparison has its vote", code="already_voted"),
+            conflict=ApiError(409, "this comparison has its vote", code="already_voted"),
         )
-        return {"stored": True, "models": found.body["models"]}
+        return {"stored": True, "models": comparison.body["models"]}
 
 
-async def _compared(
-    room: Classroom,
+async def _stream_comparison(
+    classroom: Classroom,
     body: CompareBody,
     messages: Sequence[Message],
     models: Sequence[str],
-    answers: Sequence[Answer],
+    answers: Sequence[AnswerStream],
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Both answers as they come; the comparison's id once both are complete, and stored."""
-    texts, ended = {"A": "", "B": ""}, {"A": "", "B": ""}
-    async with aclosing(interleaved(answers)) as pieces:
-        async for at, piece in pieces:
+    """Streams both answers as events, then stores the comparison and sends its id."""
+    texts, finish_reasons = {"A": "", "B": ""}, {"A": "", "B": ""}
+    async with aclosing(merge_streams(answers)) as chunks:
+        async for at, chunk in chunks:
             side = "AB"[at]
-            if piece.text:
-                texts[side] += piece.text
-                yield {"side": side, "text": piece.text}
-            if piece.ended is not None:
-                ended[side] = FINISH[piece.ended]
-                yield {"side": side, "ended": ended[side]}
+            if chunk.text:
+                texts[side] += chunk.text
+                yield {"side": side, "text": chunk.text}
+            if chunk.finish_reason is not None:
+                finish_reasons[side] = OPENAI_FINISH_REASONS[chunk.finish_reason]
+                yield {"side": side, "ended": finish_reasons[side]}
     key = secrets.token_hex(16)
-    compared = {
+    event_body = {
         "messages": [[turn.role, turn.content] for turn in body.conversation],
-        "system": room.tutor.system,
+        "system": classroom.settings.system,
         "models": dict(zip("AB", models, strict=True)),
         "answers": texts,
-        "ended": ended,
+        "ended": finish_reasons,
     }
-    await room.note("comparison", compared, session=body.session, key=key)
+    await classroom.store_event("comparison", event_body, session=body.session, key=key)
     yield {"comparison": key}
 
 
-def _config(room: Classroom) -> dict[str, Any]:
-    tutor = room.tutor
+def _public_settings(classroom: Classroom) -> dict[str, Any]:
+    """The settings and models that the page shows, as JSON-ready values."""
+    settings = classroom.settings
     return {
         "models": [
-            {"id": name, "about": served.about} for name, served in room.serving.models.items()
+            {"id": name, "about": served.description}
+            for name, served in classroom.serving.models.items()
         ],
-        "ways": room.ways,
-        "hints": [step.name for step in tutor.hints],
-        "limits": {"message": tutor.limits.message, "tokens": tutor.limits.tokens},
-        "kept": kept_sentence(tutor),
-        "system": tutor.system is not None,
+        "ways": classroom.ways,
+        "hints": [step.name for step in settings.hints],
+        "limits": {"message": settings.limits.message, "tokens": settings.limits.tokens},
+        "kept": retention_notice(settings),
+        "system": settings.system is not None,
     }
 
 
-def kept_sentence(tutor: Tutor) -> str:
-    """What is stored of a student, for the student to read."""
+def retention_notice(settings: TutorSettings) -> str:
+    """The data retention notice: what is stored of a student, for the student to read."""
     what = "What you compare, your votes, ratings and quiz answers"
-    if tutor.logs.messages:
+    if settings.logs.messages:
         what = "What you write, the answers, your votes, ratings and quiz answers"
-    rest = "" if tutor.logs.messages else "; your other questions are only counted"
-    days = f"{tutor.logs.keep_days} days"
+    rest = "" if settings.logs.messages else "; your other questions are only counted"
+    days = f"{settings.logs.keep_days} days"
     return f"{what} are kept for {days} under a random number, without your name{rest}."

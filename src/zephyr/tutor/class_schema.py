@@ -1,15 +1,24 @@
-"""Requests of the class's page. What is not known is refused, not ignored."""
+"""Request schemas of the class's page (pydantic); unknown fields are an error."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from zephyr.records import Message
-from zephyr.tutor.openai_schema import MOST_TEXT, MOST_TURNS, Body, Name, Text, check_order
+from zephyr.tutor.openai_schema import (
+    MAX_TEXT_LENGTH,
+    MAX_TURNS,
+    Body,
+    Name,
+    Text,
+    check_turn_order,
+)
 
 Session = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,32}$")]
-Written = Annotated[str, StringConstraints(min_length=1, max_length=MOST_TEXT, pattern=r"\S")]
+NonBlankText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH, pattern=r"\S")
+]
 Remark = Annotated[str, StringConstraints(max_length=1_000)]
 Side = Literal["A", "B", "AB"]
 """AB: both are as good."""
@@ -25,17 +34,17 @@ class Turn(Body):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: Written
+    content: NonBlankText
 
 
 class CompareBody(SessionBody):
     """A conversation that two models are to answer."""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_TURNS)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        check_order(self.conversation)
+    def _check_turn_order(self) -> Self:
+        check_turn_order(self.conversation)
         return self
 
     @property
@@ -65,7 +74,7 @@ class RatingBody(SessionBody):
     """Whether an answer helped."""
 
     model: Name
-    question: Written
+    question: NonBlankText
     answer: Text
     rating: Literal["up", "down"]
 
@@ -95,4 +104,4 @@ class LadderBody(SessionBody):
     """A question to which a model is to give hints."""
 
     model: Name
-    question: Written
+    question: NonBlankText

@@ -1,4 +1,4 @@
-"""What the routes of a class share: its models, its settings, its log and its quiz."""
+"""Shared state and helpers of the class's routes: models, settings, event log and quiz."""
 
 import logging
 import secrets
@@ -11,159 +11,163 @@ from typing import Any, TypeVar
 import anyio.to_thread
 
 from zephyr.errors import ZephyrError
-from zephyr.model.decode import Sampling
+from zephyr.model.decoding import SamplingParams
 from zephyr.records import Message
-from zephyr.tutor.events import AlreadyThere, Events, Kind, UnknownSession
-from zephyr.tutor.openai_routes import FINISH, interleaved, refuse_long
+from zephyr.tutor.api_errors import ApiError
+from zephyr.tutor.events import DuplicateEventError, EventKind, EventLog, UnknownSessionError
+from zephyr.tutor.openai_routes import OPENAI_FINISH_REASONS, check_message_length, merge_streams
 from zephyr.tutor.quizzes import Quizzes
-from zephyr.tutor.refusal import Refusal
-from zephyr.tutor.scheduler import Answer, Request
-from zephyr.tutor.serving import Served, Serving
-from zephyr.tutor.settings import Tutor, Way
+from zephyr.tutor.scheduler import AnswerStream, GenerationRequest
+from zephyr.tutor.serving import ServedModel, ServingEngine
+from zephyr.tutor.settings import TutorSettings, Way
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Classroom:
-    """All that a class has; whatever is written down is so before anybody is told."""
+    """What the routes depend on; events are stored before the client gets a response."""
 
-    serving: Serving
-    tutor: Tutor
-    events: Events
+    serving: ServingEngine
+    settings: TutorSettings
+    events: EventLog
     quizzes: Quizzes
 
     @property
     def ways(self) -> list[Way]:
-        """The ways that the page offers: those of the settings that are possible."""
+        """The modes that the page offers: those of the settings that are possible."""
         possible = {"compare": len(self.serving.models) > 1, "quiz": len(self.quizzes) > 0}
-        return [way for way in self.tutor.ways if possible.get(way, True)]
+        return [way for way in self.settings.ways if possible.get(way, True)]
 
     def check_way(self, way: Way) -> None:
         """
         Raises:
-            Refusal: the course does not offer this.
+            ApiError: the course does not offer this (403).
         """
         if way not in self.ways:
             text = f"this course offers no {way!r}, but: {', '.join(self.ways)}"
-            raise Refusal(403, text, code="not_a_way")
+            raise ApiError(403, text, code="not_a_way")
 
     async def check_session(self, session: str) -> None:
         """
         Raises:
-            Refusal: the session was not made here, or has been removed.
+            ApiError: the session was not made here, or has been removed.
         """
-        if not await self.kept(partial(self.events.knows, session)):
+        if not await self.run_in_thread(partial(self.events.has_session, session)):
             raise _unknown_session()
 
-    async def kept(self, work: Callable[[], T]) -> T:
-        """What `work` gives, which reads or writes the log, beside the event loop.
+    async def run_in_thread(self, function: Callable[[], T]) -> T:
+        """Runs a function that reads or writes the event log in a worker thread.
 
         Raises:
-            Refusal: the log can't be used, which its keeper is told, not the student.
+            ApiError: the log can't be used (503); the reason is logged, not sent to the student.
         """
         try:
-            return await anyio.to_thread.run_sync(work)
-        except UnknownSession:
+            return await anyio.to_thread.run_sync(function)
+        except UnknownSessionError:
             raise _unknown_session() from None
         except ZephyrError as error:
             logging.getLogger(__name__).error("%s", error)
             text = "this can't be stored at the moment; tell your teacher"
-            raise Refusal(503, text, code="not_stored") from error
+            raise ApiError(503, text, code="not_stored") from error
 
-    async def note(
+    async def store_event(
         self,
-        kind: Kind,
+        kind: EventKind,
         body: dict[str, Any],
         *,
         session: str,
         model: str | None = None,
         key: str | None = None,
-        twice: Refusal | None = None,
+        conflict: ApiError | None = None,
     ) -> None:
-        """Writes an event down; `twice` is what is told where there is one and may be no other.
+        """Stores an event; raises `conflict` where there is one already and may be no other.
 
         Raises:
-            Refusal: it can't be stored, or stands there already.
+            ApiError: it can't be stored, or is stored already.
         """
-        work = partial(self.events.add, kind, body, session=session, model=model, key=key)
+        add_event = partial(self.events.add, kind, body, session=session, model=model, key=key)
         try:
-            await self.kept(work)
-        except AlreadyThere:
-            assert twice is not None, "only some events may be there once"
-            raise twice from None
+            await self.run_in_thread(add_event)
+        except DuplicateEventError:
+            assert conflict is not None, "only some events may be there once"
+            raise conflict from None
 
-    async def heard(
-        self, model: str, user: str | None, asked: Sequence[Message], answers: Sequence[str]
+    async def on_answer(
+        self, model: str, user: str | None, messages: Sequence[Message], answers: Sequence[str]
     ) -> None:
-        """Counts a question that was freely asked; where that fails, its answer is given anyway.
+        """Callback after a free question: stores it as an event; failures don't lose the answer.
 
         `user` may be a session: then the event is that session's, and is removed with it.
         """
-        noted = {
+        event_body = {
             "way": "ask",
-            "turns": len(asked),
-            "characters": sum(len(message.content) for message in asked),
-            **self.logged(
-                messages=[[message.role, message.content] for message in asked],
+            "turns": len(messages),
+            "characters": sum(len(message.content) for message in messages),
+            **self.loggable_texts(
+                messages=[[message.role, message.content] for message in messages],
                 answers=list(answers),
             ),
         }
 
         def add() -> None:
-            session = user if user is not None and self.events.knows(user) else None
-            self.events.add("question", noted, session=session, model=model)
+            session = user if user is not None and self.events.has_session(user) else None
+            self.events.add("question", event_body, session=session, model=model)
 
-        with suppress(Refusal):  # `kept` has told the keeper of the log
-            await self.kept(add)
+        with suppress(ApiError):  # `run_in_thread` has logged it
+            await self.run_in_thread(add)
 
-    def request(self, served: Served, messages: Sequence[Message], **how: Any) -> Request:
-        """What is asked of the scheduler, as the settings say.
+    def make_request(
+        self, served: ServedModel, messages: Sequence[Message], **options: Any
+    ) -> GenerationRequest:
+        """Makes a scheduler request for a conversation with the settings' sampling params.
 
         Raises:
             ZephyrError: the conversation is too long, or the model's template refuses it.
         """
-        sampling = Sampling(self.tutor.temperature)
+        sampling = SamplingParams(self.settings.temperature)
         seed = secrets.randbelow(2**31)
-        limit = self.tutor.limits.tokens
-        return served.request(messages, limit=limit, sampling=sampling, seed=seed, **how)
+        max_new_tokens = self.settings.limits.tokens
+        return served.make_request(
+            messages, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, **options
+        )
 
-    def under_system(self, messages: Sequence[Message]) -> list[Message]:
-        """A conversation of our own making under the course's system message, if it has one."""
-        system = self.tutor.system
+    def add_system_message(self, messages: Sequence[Message]) -> list[Message]:
+        """Prepends the course's system message, if any, to a conversation of our own making."""
+        system = self.settings.system
         return [Message("system", system), *messages] if system is not None else list(messages)
 
     def check_length(self, text: str, param: str) -> None:
         """
         Raises:
-            Refusal: the text is longer than a message may be.
+            ApiError: the text is longer than a message may be.
         """
-        refuse_long(self.tutor, text, param)
+        check_message_length(self.settings, text, param)
 
-    def logged(self, **texts: Any) -> dict[str, Any]:
-        """Texts as the log may hold them: none, unless the teacher keeps messages."""
-        return texts if self.tutor.logs.messages else {}
+    def loggable_texts(self, **texts: Any) -> dict[str, Any]:
+        """The texts to store with an event: none unless `logs.messages` is set."""
+        return texts if self.settings.logs.messages else {}
 
 
-def _unknown_session() -> Refusal:
+def _unknown_session() -> ApiError:
     text = "this session is not known; ask for a new one"
-    return Refusal(400, text, code="unknown_session", param="session")
+    return ApiError(400, text, code="unknown_session", param="session")
 
 
-class Spoken:
-    """One answer that is streamed to the page: its text so far, and how it ended."""
+class AnswerCollector:
+    """Forwards one answer to the page as events, and collects its text and finish reason."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: AnswerStream) -> None:
         self._answer = answer
         self.text = ""
-        self.ended = ""
+        self.finish_reason = ""
 
     async def events(self) -> AsyncGenerator[dict[str, Any]]:
-        """{"text"} as it comes; the end is left to the caller."""
-        async with aclosing(interleaved([self._answer])) as pieces:
-            async for _, piece in pieces:
-                if piece.text:
-                    self.text += piece.text
-                    yield {"text": piece.text}
-                if piece.ended is not None:
-                    self.ended = FINISH[piece.ended]
+        """{"text"} events as chunks come; the final event is left to the caller."""
+        async with aclosing(merge_streams([self._answer])) as chunks:
+            async for _, chunk in chunks:
+                if chunk.text:
+                    self.text += chunk.text
+                    yield {"text": chunk.text}
+                if chunk.finish_reason is not None:
+                    self.finish_reason = OPENAI_FINISH_REASONS[chunk.finish_reason]

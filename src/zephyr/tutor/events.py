@@ -1,4 +1,4 @@
-"""What happened in class: an SQLite log whose events, once acknowledged, survive a power cut.
+"""The event log of a class in SQLite: a committed event survives a power cut.
 
 One row is one event. Sessions are random ids that are made here and say nothing of a person. `key`
 is what an event is about: a comparison and the vote on it have the comparison's id, an answer in a
@@ -18,21 +18,21 @@ from threading import Lock
 from typing import Any, Literal, get_args
 
 from zephyr.errors import ZephyrError
-from zephyr.runs.store import full_disk_explained, sync
+from zephyr.runs.store import explain_disk_errors, fsync_path
 
-Kind = Literal["session", "question", "comparison", "vote", "quiz", "rating", "ladder"]
+EventKind = Literal["session", "question", "comparison", "vote", "quiz", "rating", "ladder"]
 
-SCHEMA = 1
-APPLICATION = int.from_bytes(b"Zeph")
-WAIT_SECONDS = 5.0
-"""How long another process may write before this one gives up."""
+SCHEMA_VERSION = 1
+APPLICATION_ID = int.from_bytes(b"Zeph")
+BUSY_TIMEOUT_SECONDS = 5.0
+"""SQLite's busy timeout: how long to wait for another process's lock."""
 
 _CREATE = f"""
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time TEXT NOT NULL,
     session TEXT,
-    kind TEXT NOT NULL CHECK (kind IN ({", ".join(f"'{kind}'" for kind in get_args(Kind))})),
+    kind TEXT NOT NULL CHECK (kind IN ({", ".join(f"'{kind}'" for kind in get_args(EventKind))})),
     model TEXT,
     key TEXT,
     body TEXT NOT NULL
@@ -43,29 +43,29 @@ CREATE INDEX by_key ON events (key);
 CREATE UNIQUE INDEX one_session ON events (session) WHERE kind = 'session';
 CREATE UNIQUE INDEX one_of_each ON events (kind, key) WHERE kind IN ('comparison', 'vote');
 CREATE UNIQUE INDEX one_answer ON events (session, key) WHERE kind = 'quiz';
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {SCHEMA};
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
 """
-_SESSION = "kind = 'session' AND session = ?"
+_IS_SESSION = "kind = 'session' AND session = ?"
 _COLUMNS = "id, time, session, kind, model, key, body"
 
 
-class AlreadyThere(Exception):
-    """There may be one such event, and there is one: a vote, an answer in a quiz."""
+class DuplicateEventError(Exception):
+    """A unique event (a vote, an answer in a quiz) is stored already."""
 
 
-class UnknownSession(Exception):
-    """The session was not made here, or has been removed."""
+class UnknownSessionError(Exception):
+    """The session id was not made here, or has been deleted."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One row of the log."""
+    """One row of the event log."""
 
     id: int
     time: str
     session: str | None
-    kind: Kind
+    kind: EventKind
     model: str | None
     key: str | None
     body: dict[str, Any]
@@ -75,7 +75,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _body(text: str) -> dict[str, Any]:
+def _parse_body(text: str) -> dict[str, Any]:
     try:
         body: dict[str, Any] = json.loads(text)
     except ValueError as error:
@@ -83,11 +83,11 @@ def _body(text: str) -> dict[str, Any]:
     return body
 
 
-class Events:
-    """The log of one class, written and read by any number of threads."""
+class EventLog:
+    """The SQLite event log of one class; thread-safe for reading and writing."""
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = _now) -> None:
-        """Opens the log, or begins one that only its owner can read.
+        """Opens the database, or creates one that only its owner can read.
 
         Raises:
             ZephyrError: the file is damaged, something else, of a newer Zephyr, or can't be
@@ -96,10 +96,10 @@ class Events:
         self.path = path
         self._now = now
         self._lock = Lock()
-        with self._explained():
+        with self._translate_errors():
             self._create_file()
             self._connection = sqlite3.connect(
-                path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+                path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
             try:
                 self._prepare()
@@ -108,41 +108,41 @@ class Events:
                 raise
 
     def _create_file(self) -> None:
-        with full_disk_explained(self.path):
+        with explain_disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                sync(self.path.parent)
+                fsync_path(self.path.parent)
 
     def _prepare(self) -> None:
-        """Looks at what the file is before anything in it is changed."""
-        version = self._number("user_version")
-        empty = self._number("schema_version") == 0
-        if not empty and self._number("application_id") != APPLICATION:
+        """Checks application id and schema version first, then creates the tables."""
+        version = self._read_pragma("user_version")
+        is_empty = self._read_pragma("schema_version") == 0
+        if not is_empty and self._read_pragma("application_id") != APPLICATION_ID:
             raise ZephyrError(
                 "this file is no log of a tutor",
                 where=str(self.path),
                 todo="give another file as `database`",
             )
-        if version > SCHEMA:
+        if version > SCHEMA_VERSION:
             raise ZephyrError(
                 "this log was written by a newer Zephyr",
                 where=str(self.path),
                 found=f"version {version}",
-                allowed=f"version {SCHEMA}",
+                allowed=f"version {SCHEMA_VERSION}",
                 todo="use that Zephyr, or another file as `database`",
             )
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA secure_delete = ON")
-        with self._writing() as connection:  # fails at once where nothing can be written
-            if empty and self._number("schema_version") == 0:
+        with self._transaction() as connection:  # fails at once where nothing can be written
+            if is_empty and self._read_pragma("schema_version") == 0:
                 for statement in filter(str.strip, _CREATE.split(";")):
                     connection.execute(statement)
         if (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)
 
-    def _number(self, pragma: str) -> int:
+    def _read_pragma(self, pragma: str) -> int:
         return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     # -- writing ------------------------------------------------------------------------------
@@ -155,106 +155,107 @@ class Events:
 
     def add(
         self,
-        kind: Kind,
+        kind: EventKind,
         body: Mapping[str, Any],
         *,
         session: str | None = None,
         model: str | None = None,
         key: str | None = None,
     ) -> int:
-        """Writes an event and gives its id, once it would survive a power cut.
+        """Inserts an event and returns its id, once it is on the disk.
 
         Raises:
-            AlreadyThere: there may be one such event, and there is one.
-            UnknownSession: the session is not there, or no more.
+            DuplicateEventError: there may be one such event, and there is one.
+            UnknownSessionError: the session is not there, or no more.
             ZephyrError: it can't be written.
         """
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-        row = (self._time(), session, kind, model, key, text)
-        with self._explained(), self._lock, self._writing() as connection:
+        row = (self._timestamp(), session, kind, model, key, text)
+        with self._translate_errors(), self._lock, self._transaction() as connection:
             if kind != "session" and session is not None:
-                there = connection.execute(f"SELECT 1 FROM events WHERE {_SESSION}", (session,))  # noqa: S608  # our own words
-                if there.fetchone() is None:
-                    raise UnknownSession
+                query = f"SELECT 1 FROM events WHERE {_IS_SESSION}"  # noqa: S608  # our own words
+                session_row = connection.execute(query, (session,))
+                if session_row.fetchone() is None:
+                    raise UnknownSessionError
             try:
-                made = connection.execute(
+                cursor = connection.execute(
                     "INSERT INTO events (time, session, kind, model, key, body)"
                     " VALUES (?, ?, ?, ?, ?, ?)",
                     row,
                 )
             except sqlite3.IntegrityError as error:
-                raise AlreadyThere from error
-        assert made.lastrowid is not None
-        return made.lastrowid
+                raise DuplicateEventError from error
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
 
     def delete(self, session: str) -> int:
-        """Removes all events of a session for good; gives their number."""
+        """Deletes all events of a session for good; returns their number."""
         return self._delete("session = ?", (session,))
 
-    def forget(self, keep_days: int) -> int:
-        """Removes events that are older than so many days; gives their number.
+    def delete_older_than(self, keep_days: int) -> int:
+        """Deletes events that are older than so many days; returns their number.
 
         A comparison stays as long as the vote on it, and a session as long as any of its events.
         """
-        cut = self._time(timedelta(days=keep_days))
-        there = "SELECT 1 FROM events AS other WHERE other.time >= ?"
+        cutoff = self._timestamp(timedelta(days=keep_days))
+        newer_event = "SELECT 1 FROM events AS other WHERE other.time >= ?"
         return self._delete(
             "time < ?"
-            f" AND NOT (kind = 'comparison' AND EXISTS ({there}"
+            f" AND NOT (kind = 'comparison' AND EXISTS ({newer_event}"
             " AND other.kind = 'vote' AND other.key = events.key))"
-            f" AND NOT (kind = 'session' AND EXISTS ({there}"
+            f" AND NOT (kind = 'session' AND EXISTS ({newer_event}"
             " AND other.session = events.session))",
-            (cut, cut, cut),
+            (cutoff, cutoff, cutoff),
         )
 
-    def _delete(self, which: str, values: tuple[str, ...]) -> int:
-        with self._explained(), self._lock:
-            with self._writing() as connection:
-                count = connection.execute(f"DELETE FROM events WHERE {which}", values).rowcount  # noqa: S608  # our own words
+    def _delete(self, condition: str, values: tuple[str, ...]) -> int:
+        with self._translate_errors(), self._lock:
+            with self._transaction() as connection:
+                count = connection.execute(f"DELETE FROM events WHERE {condition}", values).rowcount  # noqa: S608  # our own words
             if count:  # the journal still holds what was removed
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
 
-    def _time(self, ago: timedelta = timedelta()) -> str:
+    def _timestamp(self, ago: timedelta = timedelta()) -> str:
         return (self._now().astimezone(UTC) - ago).isoformat(timespec="milliseconds")
 
     # -- reading ------------------------------------------------------------------------------
 
-    def knows(self, session: str) -> bool:
-        """Whether a session was made here, and has not been removed."""
-        return bool(self._rows(_SESSION, (session,)))
+    def has_session(self, session: str) -> bool:
+        """Whether a session was made here, and has not been deleted."""
+        return bool(self._select(_IS_SESSION, (session,)))
 
-    def comparison(self, key: str) -> Event | None:
+    def find_comparison(self, key: str) -> Event | None:
         """The comparison with this id."""
-        return next(iter(self._rows("kind = 'comparison' AND key = ?", (key,))), None)
+        return next(iter(self._select("kind = 'comparison' AND key = ?", (key,))), None)
 
-    def answered(self, session: str) -> dict[str, Event]:
-        """What a session has answered in the quiz, by the id of the question."""
-        rows = self._rows("kind = 'quiz' AND session = ?", (session,))
+    def quiz_answers(self, session: str) -> dict[str, Event]:
+        """The quiz answers of a session, by the id of the question."""
+        rows = self._select("kind = 'quiz' AND session = ?", (session,))
         return {event.key: event for event in rows if event.key is not None}
 
-    def all(self, *kinds: Kind) -> list[Event]:
-        """All events of some kinds, or of every kind, in the order in which they came."""
-        wanted = kinds or get_args(Kind)
-        return self._rows(f"kind IN ({', '.join('?' * len(wanted))})", wanted)
+    def list_events(self, *kinds: EventKind) -> list[Event]:
+        """All events of some kinds, or of every kind, in the order of their ids."""
+        event_kinds = kinds or get_args(EventKind)
+        return self._select(f"kind IN ({', '.join('?' * len(event_kinds))})", event_kinds)
 
-    def _rows(self, which: str, values: tuple[str, ...]) -> list[Event]:
-        query = f"SELECT {_COLUMNS} FROM events WHERE {which} ORDER BY id"  # noqa: S608  # our own words
-        with self._explained(), self._lock:
+    def _select(self, condition: str, values: tuple[str, ...]) -> list[Event]:
+        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY id"  # noqa: S608  # our own words
+        with self._translate_errors(), self._lock:
             rows = self._connection.execute(query, values).fetchall()
-        with self._explained():
-            return [Event(*(*row, _body(text))) for *row, text in rows]
+        with self._translate_errors():
+            return [Event(*(*row, _parse_body(text))) for *row, text in rows]
 
     def close(self) -> None:
-        """Ends the log's connection; what was written stays."""
+        """Closes the connection; what was committed stays."""
         with self._lock:
             self._connection.close()
 
     # -- what may go wrong --------------------------------------------------------------------
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on the disk when it ends, or leaves nothing."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: commits when the block ends, rolls back on an exception."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
@@ -265,8 +266,8 @@ class Events:
             raise
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turns what SQLite says into a `ZephyrError`."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Translates SQLite errors to `ZephyrError`."""
         try:
             yield
         except sqlite3.ProgrammingError:

@@ -1,7 +1,7 @@
-"""Ladders of hints: a question, and how far a student has climbed.
+"""Ladders of hints: a question, and the hints a student has received (kept in memory).
 
-A model sees the question, the hints that it has given, and what the next step asks of it, as turns
-of a conversation. Ladders are kept in memory: a class starts anew where the server does.
+A model sees the question, the hints that it has given, and the next step's prompt, as turns of a
+conversation. Ladders are lost when the server restarts.
 """
 
 import secrets
@@ -10,22 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from zephyr.records import Message
-from zephyr.tutor.settings import Step
+from zephyr.tutor.settings import HintStep
 
-MOST = 1_000
-"""Ladders that are kept; then the one that was used least recently is forgotten."""
+MAX_LADDERS = 1_000
+"""Capacity of the store; beyond it the least recently used ladder is evicted (LRU)."""
 
 
 @dataclass(eq=False)
 class Ladder:
-    """The hints that a student has been given to a question; `climbing` while one is written."""
+    """The hints given to a question so far; `is_in_progress` while one is generated."""
 
     session: str
     model: str
     question: str
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     hints: list[str] = field(default_factory=list)
-    climbing: bool = False
+    is_in_progress: bool = False
 
     @property
     def step(self) -> int:
@@ -33,51 +33,51 @@ class Ladder:
         return len(self.hints)
 
     def messages(
-        self, steps: Sequence[Step], fits: Callable[[Sequence[Message]], bool]
+        self, steps: Sequence[HintStep], fits: Callable[[Sequence[Message]], bool]
     ) -> list[Message]:
-        """What the model is to answer at the next step.
+        """The conversation whose completion is the next hint.
 
         Of earlier hints the oldest are left out until what remains fits.
         """
-        ask = steps[self.step].ask
+        instruction = steps[self.step].ask
         for first in range(self.step):
-            found = self._turns(steps, first)
-            found.append(Message("user", ask))
-            if fits(found):
-                return found
-        return [Message("user", f"{self.question}\n\n{ask}")]
+            turns = self._turns(steps, first)
+            turns.append(Message("user", instruction))
+            if fits(turns):
+                return turns
+        return [Message("user", f"{self.question}\n\n{instruction}")]
 
-    def _turns(self, steps: Sequence[Step], first: int) -> list[Message]:
-        """The question, and the hints from a step on, each after what asked for it."""
+    def _turns(self, steps: Sequence[HintStep], first: int) -> list[Message]:
+        """The conversation so far: the question, and the hints from step `first` on, as turns."""
         turns: list[Message] = []
         for at in range(first, self.step):
-            asked = steps[at].ask if turns else f"{self.question}\n\n{steps[at].ask}"
-            turns += (Message("user", asked), Message("assistant", self.hints[at]))
+            prompt = steps[at].ask if turns else f"{self.question}\n\n{steps[at].ask}"
+            turns += (Message("user", prompt), Message("assistant", self.hints[at]))
         return turns
 
 
-class Ladders:
-    """The ladders of all students."""
+class LadderStore:
+    """All students' ladders: an in-memory LRU store."""
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, max_ladders: int = MAX_LADDERS) -> None:
         self._ladders: OrderedDict[str, Ladder] = OrderedDict()
-        self._most = most
+        self._max_ladders = max_ladders
 
-    def keep(self, ladder: Ladder) -> None:
-        """Remembers a new ladder."""
+    def add(self, ladder: Ladder) -> None:
+        """Adds a new ladder."""
         self._ladders[ladder.id] = ladder
-        if len(self._ladders) > self._most:
+        if len(self._ladders) > self._max_ladders:
             self._ladders.popitem(last=False)
 
     def find(self, ladder: str, session: str) -> Ladder | None:
-        """A ladder of a session."""
+        """A session's ladder by id; None where it has no such ladder."""
         found = self._ladders.get(ladder)
         if found is None or found.session != session:
             return None
         self._ladders.move_to_end(ladder)
         return found
 
-    def forget(self, session: str) -> None:
-        """Removes the ladders of a session."""
+    def delete_session(self, session: str) -> None:
+        """Deletes the ladders of a session."""
         for ladder in [found for found in self._ladders.values() if found.session == session]:
             del self._ladders[ladder.id]

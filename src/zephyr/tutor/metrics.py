@@ -1,4 +1,4 @@
-"""Counts for Prometheus, in its text format."""
+"""Prometheus metrics of the server, in the text exposition format."""
 
 import time
 from collections import Counter
@@ -8,31 +8,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zephyr.tutor.scheduler import Scheduler
 
-BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds, in seconds, of the times to the first bytes of an answer."""
 
 
 class Metrics:
-    """What has been asked, by route and status, and how long the first bytes took."""
+    """Request counts by route and status, and a histogram of times to first byte."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._waits: Counter[float] = Counter()
         self._seconds = 0.0
 
-    def note(self, route: str, status: int, seconds: float) -> None:
+    def observe(self, route: str, status: int, seconds: float) -> None:
         self._requests[route, status] += 1
-        self._waits[next((bound for bound in BOUNDS if seconds <= bound), float("inf"))] += 1
+        self._waits[next((bound for bound in BUCKETS if seconds <= bound), float("inf"))] += 1
         self._seconds += seconds
 
     def text(self, scheduler: Scheduler) -> str:
-        counts = scheduler.counts
+        counts = scheduler.stats
         lines = ["# TYPE zephyr_requests_total counter"]
         for (route, status), number in sorted(self._requests.items()):
             lines.append(f'zephyr_requests_total{{route="{route}",status="{status}"}} {number}')
         lines.append("# TYPE zephyr_first_byte_seconds histogram")
         total = 0
-        for bound in (*BOUNDS, float("inf")):
+        for bound in (*BUCKETS, float("inf")):
             total += self._waits[bound]
             name = "+Inf" if bound == float("inf") else str(bound)
             lines.append(f'zephyr_first_byte_seconds_bucket{{le="{name}"}} {total}')
@@ -42,15 +42,15 @@ class Metrics:
             "# TYPE zephyr_waiting gauge",
             f"zephyr_waiting {counts.waiting}",
             "# TYPE zephyr_answering gauge",
-            f"zephyr_answering {counts.answering}",
+            f"zephyr_answering {counts.running}",
             "# TYPE zephyr_tokens_total counter",
-            f"zephyr_tokens_total {counts.written}",
+            f"zephyr_tokens_total {counts.generated_tokens}",
         ]
         return "\n".join(lines) + "\n"
 
 
-class Counting:
-    """A layer of the app that notes what comes of every request."""
+class MetricsMiddleware:
+    """ASGI middleware that records every request in the metrics."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -75,7 +75,7 @@ class Counting:
             await self.app(scope, receive, timed)
         finally:
             name = scope["route"].path if "route" in scope else "other"  # if any fits
-            self.metrics.note(name, status or 500, seconds)
+            self.metrics.observe(name, status or 500, seconds)
 
 
 def metrics_routes(metrics: Metrics, scheduler: Scheduler) -> APIRouter:

@@ -1,4 +1,4 @@
-"""The API that OpenAI's clients speak: models, chats and completions."""
+"""The OpenAI-compatible API: /v1/models, /v1/chat/completions and /v1/completions."""
 
 import asyncio
 import secrets
@@ -12,323 +12,365 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from zephyr.model.decode import Noted, Sampling
-from zephyr.model.fork import ids
+from zephyr.model.decoding import SamplingParams, TokenLogprob
+from zephyr.model.example import to_token_ids
 from zephyr.records import Message
 from zephyr.tutor import scheduler
-from zephyr.tutor.openai_schema import Asking, ChatBody, CompletionBody
-from zephyr.tutor.refusal import Refusal, refused
-from zephyr.tutor.scheduler import Answer, Piece, Whole
-from zephyr.tutor.serving import Served, Serving
-from zephyr.tutor.settings import Tutor
-from zephyr.tutor.sse import STREAMED, EventStream, unless_gone
+from zephyr.tutor.api_errors import ApiError, error_responses
+from zephyr.tutor.openai_schema import ChatBody, CompletionBody, GenerationBody
+from zephyr.tutor.scheduler import AnswerStream, FullAnswer, StreamChunk
+from zephyr.tutor.serving import ServedModel, ServingEngine
+from zephyr.tutor.settings import TutorSettings
+from zephyr.tutor.sse import STREAM_RESPONSES, EventStream, run_until_disconnect
 
-FINISH = {"end token": "stop", "stop string": "stop", "length": "length"}
+OPENAI_FINISH_REASONS = {"end token": "stop", "stop string": "stop", "length": "length"}
 
-Heard = Callable[[str, str | None, Sequence[Message], Sequence[str]], Awaitable[None]]
-"""Is told of a model, what a user asked it, and its answers, once these are complete."""
+OnAnswer = Callable[[str, str | None, Sequence[Message], Sequence[str]], Awaitable[None]]
+"""Callback with the model, the user, the messages and the complete answers."""
 
 
-async def nobody(
-    model: str, user: str | None, asked: Sequence[Message], answers: Sequence[str]
+async def ignore_answer(
+    model: str, user: str | None, messages: Sequence[Message], answers: Sequence[str]
 ) -> None:
-    """Keeps nothing of what is asked."""
+    """The `OnAnswer` callback that records nothing."""
 
 
-def openai_routes(serving: Serving, tutor: Tutor, heard: Heard = nobody) -> APIRouter:
-    """The routes under /v1; answers are those of `Model.generate` for the same seed."""
+def openai_routes(
+    serving: ServingEngine, settings: TutorSettings, on_answer: OnAnswer = ignore_answer
+) -> APIRouter:
+    """The router under /v1; completions equal those of `Model.generate` for the same seed."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
-    since = int(time.time())
+    created = int(time.time())
 
-    @router.get("/models", summary="The models that are served", responses=refused())
+    @router.get("/models", summary="The models that are served", responses=error_responses())
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_listed(name, since) for name in serving.models]}
+        return {"object": "list", "data": [_model_entry(name, created) for name in serving.models]}
 
-    @router.get("/models/{model}", summary="One of the models", responses=refused(404))
+    @router.get("/models/{model}", summary="One of the models", responses=error_responses(404))
     async def model(model: str) -> dict[str, Any]:
-        return _listed(find(serving, model).name, since)
+        return _model_entry(find_model(serving, model).name, created)
 
     @router.post(
         "/chat/completions",
         summary="The answer to a conversation",
-        responses=refused(404, 503) | STREAMED,
+        responses=error_responses(404, 503) | STREAM_RESPONSES,
         response_model=None,
     )
     async def chat(request: Request, body: ChatBody) -> Response:
-        _refuse_other_ways(tutor)
-        served = find(serving, body.model)
-        messages = taught(tutor, body.conversation)
-        asked = served.request(
+        _check_ask_allowed(settings)
+        served = find_model(serving, body.model)
+        messages = with_system_message(settings, body.conversation)
+        generation_request = served.make_request(
             messages,
-            limit=min(body.limit or tutor.limits.tokens, tutor.limits.tokens),
-            sampling=_sampling(body, tutor),
-            until=body.until,
-            alternatives=body.alternatives,
+            max_new_tokens=min(
+                body.max_new_tokens or settings.limits.tokens, settings.limits.tokens
+            ),
+            sampling=_sampling(body, settings),
+            stop=body.stop_strings,
+            top_logprobs=body.num_top_logprobs,
         )
-        reply = _Chat(served, body, serving.scheduler.submit(*_drawn(asked, body)))
-        return await reply.given(request, partial(heard, served.name, body.user, body.conversation))
+        response = _ChatReply(
+            served, body, serving.scheduler.submit(*_requests_with_seeds(generation_request, body))
+        )
+        return await response.respond(
+            request, partial(on_answer, served.name, body.user, body.conversation)
+        )
 
     @router.post(
         "/completions",
         summary="A text that goes on",
-        responses=refused(404, 503) | STREAMED,
+        responses=error_responses(404, 503) | STREAM_RESPONSES,
         response_model=None,
     )
     async def complete(request: Request, body: CompletionBody) -> Response:
-        _refuse_other_ways(tutor)
-        served = find(serving, body.model)
-        refuse_long(tutor, body.prompt)
-        prompt = served.template.text(body.prompt)
-        room = served.context - len(prompt)
-        if room < 1:
-            text = f"prompt: {len(prompt)} tokens leave no room in a context of {served.context}"
-            raise Refusal(400, text, param="prompt")
-        limit = min(body.max_tokens or 16, tutor.limits.tokens, room)
-        asked = scheduler.Request(
+        _check_ask_allowed(settings)
+        served = find_model(serving, body.model)
+        check_message_length(settings, body.prompt)
+        prompt = served.template.encode_text(body.prompt)
+        free_tokens = served.context_length - len(prompt)
+        if free_tokens < 1:
+            text = f"prompt: {len(prompt)} tokens leave no room in a context of "
+            text += str(served.context_length)
+            raise ApiError(400, text, param="prompt")
+        max_new_tokens = min(body.max_tokens or 16, settings.limits.tokens, free_tokens)
+        generation_request = scheduler.GenerationRequest(
             served.name,
             prompt,
-            limit,
-            _sampling(body, tutor),
-            until=body.until,
-            alternatives=body.logprobs,
-            goes_on=True,
+            max_new_tokens,
+            _sampling(body, settings),
+            stop=body.stop_strings,
+            top_logprobs=body.logprobs,
+            is_text_completion=True,
         )
-        reply = _Completion(served, body, serving.scheduler.submit(*_drawn(asked, body)))
-        said = [Message("user", body.prompt)]
-        return await reply.given(request, partial(heard, served.name, body.user, said))
+        response = _CompletionReply(
+            served, body, serving.scheduler.submit(*_requests_with_seeds(generation_request, body))
+        )
+        messages = [Message("user", body.prompt)]
+        return await response.respond(request, partial(on_answer, served.name, body.user, messages))
 
     return router
 
 
-def find(serving: Serving, name: str) -> Served:
-    """The model of a name.
+def find_model(serving: ServingEngine, name: str) -> ServedModel:
+    """Looks up a served model by name.
 
     Raises:
-        Refusal: there is none.
+        ApiError: there is none (404).
     """
     if name not in serving.models:
         text = f"there is no model {name!r}; there are {', '.join(serving.models)}"
-        raise Refusal(404, text, code="model_not_found", param="model")
+        raise ApiError(404, text, code="model_not_found", param="model")
     return serving.models[name]
 
 
-def taught(tutor: Tutor, messages: Sequence[Message]) -> list[Message]:
-    """A conversation under the course's own system message, if it has one.
+def with_system_message(settings: TutorSettings, messages: Sequence[Message]) -> list[Message]:
+    """Prepends the course's system message, if it has one, to a student's conversation.
 
     Raises:
-        Refusal: a message is too long, or the student sets a system message beside the course's.
+        ApiError: a message is too long, or the student sets a system message beside the course's.
     """
     for message in messages:
-        refuse_long(tutor, message.content)
-    if tutor.system is None:
+        check_message_length(settings, message.content)
+    if settings.system is None:
         return list(messages)
     if messages[0].role == "system":
         text = "messages: the course sets the system message; leave yours out"
-        raise Refusal(400, text, param="messages")
-    return [Message("system", tutor.system), *messages]
+        raise ApiError(400, text, param="messages")
+    return [Message("system", settings.system), *messages]
 
 
-def refuse_long(tutor: Tutor, text: str, param: str = "messages") -> None:
+def check_message_length(settings: TutorSettings, text: str, param: str = "messages") -> None:
     """
     Raises:
-        Refusal: the text is longer than a message may be.
+        ApiError: the text is longer than a message may be.
     """
-    if len(text) > tutor.limits.message:
-        said = f"a message has {len(text):,} characters; at most {tutor.limits.message:,} are read"
-        raise Refusal(400, said, code="message_too_long", param=param)
+    if len(text) > settings.limits.message:
+        problem = (
+            f"a message has {len(text):,} characters; at most {settings.limits.message:,} are read"
+        )
+        raise ApiError(400, problem, code="message_too_long", param=param)
 
 
-def _refuse_other_ways(tutor: Tutor) -> None:
-    if "ask" not in tutor.ways:
-        text = f"this course does not let models be asked freely, but: {', '.join(tutor.ways)}"
-        raise Refusal(403, text, code="not_a_way")
+def _check_ask_allowed(settings: TutorSettings) -> None:
+    if "ask" not in settings.ways:
+        text = f"this course does not let models be asked freely, but: {', '.join(settings.ways)}"
+        raise ApiError(403, text, code="not_a_way")
 
 
-def _sampling(body: Asking, tutor: Tutor) -> Sampling:
-    warmth = tutor.temperature if body.temperature is None else body.temperature
-    return Sampling(warmth, 1.0 if body.top_p is None else body.top_p)
+def _sampling(body: GenerationBody, settings: TutorSettings) -> SamplingParams:
+    """Sampling params of a request, with the settings' temperature as the default."""
+    temperature = settings.temperature if body.temperature is None else body.temperature
+    return SamplingParams(temperature, 1.0 if body.top_p is None else body.top_p)
 
 
-def _drawn(asked: scheduler.Request, body: Asking) -> list[scheduler.Request]:
-    """A request for each answer, with seeds from the given one on, else from a drawn one."""
-    first = secrets.randbelow(2**31) if body.seed is None else body.seed
-    seeds = [first + at if first < 2**62 else first - at for at in range(body.n)]
-    return [replace(asked, seed=seed) for seed in seeds]
+def _requests_with_seeds(
+    request: scheduler.GenerationRequest, body: GenerationBody
+) -> list[scheduler.GenerationRequest]:
+    """One request for each of `n` completions, with seeds from the given or a random one on."""
+    first_seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+    seeds = [first_seed + at if first_seed < 2**62 else first_seed - at for at in range(body.n)]
+    return [replace(request, seed=seed) for seed in seeds]
 
 
-def _listed(name: str, since: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": since, "owned_by": "zephyr"}
+def _model_entry(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "zephyr"}
 
 
-class _Reply:
-    """Answers to one request, in the form of an endpoint."""
+class _BaseReply:
+    """The response to one request in an endpoint's format: JSON, or a stream of chunks."""
 
-    kind = ""
-    chunk = ""
-    prefix = ""
+    object_name = ""
+    chunk_object_name = ""
+    id_prefix = ""
 
-    def __init__(self, served: Served, body: Asking, answers: Sequence[Answer]) -> None:
+    def __init__(
+        self, served: ServedModel, body: GenerationBody, answers: Sequence[AnswerStream]
+    ) -> None:
         self.served, self.body, self.answers = served, body, answers
-        self.facts = {
-            "id": f"{self.prefix}-{secrets.token_hex(12)}",
+        self.common_fields = {
+            "id": f"{self.id_prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": served.name,
         }
 
-    async def given(
-        self, request: Request, heard: Callable[[Sequence[str]], Awaitable[None]]
+    async def respond(
+        self, request: Request, on_complete: Callable[[Sequence[str]], Awaitable[None]]
     ) -> Response:
-        """The whole reply, or a stream of it, as was asked for; `heard` is told the answers."""
+        """The JSON or streaming response, as requested; `on_complete` gets the full answers."""
         if self.body.stream:
-            return EventStream(self.streamed(heard), self.answers)
+            return EventStream(self.stream_chunks(on_complete), self.answers)
         try:
-            wholes = await unless_gone(request, _all(self.answers))
+            full_answers = await run_until_disconnect(request, _collect_all(self.answers))
         finally:
             for answer in self.answers:
                 answer.close()
-        await heard([whole.text for whole in wholes])
-        choices = [self.choice(at, whole) for at, whole in enumerate(wholes)]
-        counts = [len(whole.tokens) for whole in wholes]
-        facts = {"object": self.kind, **self.facts}
-        return JSONResponse(facts | {"choices": choices, "usage": self.usage(counts)})
+        await on_complete([full_answer.text for full_answer in full_answers])
+        choices = [self.choice(at, whole) for at, whole in enumerate(full_answers)]
+        counts = [len(whole.tokens) for whole in full_answers]
+        fields = {"object": self.object_name, **self.common_fields}
+        return JSONResponse(fields | {"choices": choices, "usage": self.usage(counts)})
 
-    async def streamed(
-        self, heard: Callable[[Sequence[str]], Awaitable[None]]
+    async def stream_chunks(
+        self, on_complete: Callable[[Sequence[str]], Awaitable[None]]
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Chunks of all answers as they come, each with the place of its answer."""
+        """The chunk objects of all answers as they come, each with its choice's index."""
         counts = [0] * len(self.answers)
         texts = [""] * len(self.answers)
         for at in range(len(self.answers)):
-            if (first := self.opening(at)) is not None:
-                yield self._chunk(first)
-        async with aclosing(interleaved(self.answers)) as pieces:
-            async for at, piece in pieces:
-                counts[at] += len(piece.tokens)
-                texts[at] += piece.text
-                yield self._chunk(self.part(at, piece))
-        await heard(texts)
+            if (first_choice := self.role_choice(at)) is not None:
+                yield self._make_chunk(first_choice)
+        async with aclosing(merge_streams(self.answers)) as chunks:
+            async for at, chunk in chunks:
+                counts[at] += len(chunk.tokens)
+                texts[at] += chunk.text
+                yield self._make_chunk(self.chunk_choice(at, chunk))
+        await on_complete(texts)
         if self.body.with_usage:
-            yield {"object": self.chunk, **self.facts, "choices": [], "usage": self.usage(counts)}
+            yield {
+                "object": self.chunk_object_name,
+                **self.common_fields,
+                "choices": [],
+                "usage": self.usage(counts),
+            }
 
-    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        return {"object": self.chunk, **self.facts, "choices": [choice]}
+    def _make_chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {"object": self.chunk_object_name, **self.common_fields, "choices": [choice]}
 
-    def usage(self, counts: Sequence[int]) -> dict[str, int]:
-        asked = len(self.answers[0].request.prompt)
+    def usage(self, completion_counts: Sequence[int]) -> dict[str, int]:
+        prompt_tokens = len(self.answers[0].request.prompt)
         return {
-            "prompt_tokens": asked,
-            "completion_tokens": sum(counts),
-            "total_tokens": asked + sum(counts),
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": sum(completion_counts),
+            "total_tokens": prompt_tokens + sum(completion_counts),
         }
 
-    def opening(self, at: int) -> dict[str, Any] | None:
+    def role_choice(self, at: int) -> dict[str, Any] | None:
+        """The first chunk's choice, which has the role; None where an endpoint has none."""
         return None
 
-    def choice(self, at: int, whole: Whole) -> dict[str, Any]:
-        return self._form(at, self.whole(whole.text), whole)
+    def choice(self, at: int, answer: FullAnswer) -> dict[str, Any]:
+        return self._make_choice(at, self.format_text(answer.text), answer)
 
-    def part(self, at: int, piece: Piece) -> dict[str, Any]:
-        return self._form(at, self.fresh(piece.text), piece)
+    def chunk_choice(self, at: int, chunk: StreamChunk) -> dict[str, Any]:
+        return self._make_choice(at, self.format_delta(chunk.text), chunk)
 
-    def _form(self, at: int, said: dict[str, Any], found: Whole | Piece) -> dict[str, Any]:
+    def _make_choice(
+        self, at: int, text_fields: dict[str, Any], result: FullAnswer | StreamChunk
+    ) -> dict[str, Any]:
         return {
             "index": at,
-            **said,
-            "logprobs": self.noted(found.tokens, found.noted) if found.noted else None,
-            "finish_reason": None if found.ended is None else FINISH[found.ended],
+            **text_fields,
+            "logprobs": self.format_logprobs(result.tokens, result.logprobs)
+            if result.logprobs
+            else None,
+            "finish_reason": None
+            if result.finish_reason is None
+            else OPENAI_FINISH_REASONS[result.finish_reason],
         }
 
-    def whole(self, text: str) -> dict[str, Any]:
-        """How a whole answer is written."""
+    def format_text(self, text: str) -> dict[str, Any]:
+        """The text fields of a choice in a complete response."""
         raise AssertionError("each endpoint has its form")
 
-    def fresh(self, text: str) -> dict[str, Any]:
-        """How the text of a piece is written."""
+    def format_delta(self, text: str) -> dict[str, Any]:
+        """The text fields of a choice in a chunk (the delta)."""
         raise AssertionError("each endpoint has its form")
 
-    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
-        """How tokens are written with their log-probabilities and the likeliest ones."""
+    def format_logprobs(
+        self, tokens: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
+        """The logprobs field of a choice: tokens with their logprobs and top logprobs."""
         raise AssertionError("each endpoint has its form")
 
-    def _text(self, token: int) -> str:
+    def _decode_token(self, token: int) -> str:
         text: str = self.served.template.tokenizer.decode([token])
         return text
 
 
-class _Chat(_Reply):
-    kind, chunk, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+class _ChatReply(_BaseReply):
+    object_name, chunk_object_name, id_prefix = (
+        "chat.completion",
+        "chat.completion.chunk",
+        "chatcmpl",
+    )
 
-    def opening(self, at: int) -> dict[str, Any] | None:
+    def role_choice(self, at: int) -> dict[str, Any] | None:
         delta = {"role": "assistant", "content": ""}
         return {"index": at, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def whole(self, text: str) -> dict[str, Any]:
+    def format_text(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
-    def fresh(self, text: str) -> dict[str, Any]:
+    def format_delta(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text} if text else {}}
 
-    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
+    def format_logprobs(
+        self, tokens: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
         content = [
-            self._one(token, note.logprob)
-            | {"top_logprobs": [self._one(*other) for other in note.likeliest]}
-            for token, note in zip(tokens, noted, strict=True)
+            self._token_entry(token, entry.logprob)
+            | {"top_logprobs": [self._token_entry(*other) for other in entry.top_logprobs]}
+            for token, entry in zip(tokens, logprobs, strict=True)
         ]
         return {"content": content, "refusal": None}
 
-    def _one(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self._text(token)
+    def _token_entry(self, token: int, logprob: float) -> dict[str, Any]:
+        text = self._decode_token(token)
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-class _Completion(_Reply):
-    kind, chunk, prefix = "text_completion", "text_completion", "cmpl"
+class _CompletionReply(_BaseReply):
+    object_name, chunk_object_name, id_prefix = "text_completion", "text_completion", "cmpl"
 
-    def whole(self, text: str) -> dict[str, Any]:
+    def format_text(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    fresh = whole
+    format_delta = format_text
 
-    def noted(self, tokens: Sequence[int], noted: Sequence[Noted]) -> dict[str, Any]:
+    def format_logprobs(
+        self, tokens: Sequence[int], logprobs: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
         return {
-            "tokens": [self._text(token) for token in tokens],
-            "token_logprobs": [note.logprob for note in noted],
+            "tokens": [self._decode_token(token) for token in tokens],
+            "token_logprobs": [entry.logprob for entry in logprobs],
             "top_logprobs": [
-                {self._text(token): value for token, value in note.likeliest} for note in noted
+                {self._decode_token(token): value for token, value in note.top_logprobs}
+                for note in logprobs
             ],
             "text_offset": [
-                len(self.served.template.decode_text(ids(tokens[:at]))) for at in range(len(tokens))
+                len(self.served.template.decode_continued_text(to_token_ids(tokens[:at])))
+                for at in range(len(tokens))
             ],
         }
 
 
-async def _all(answers: Sequence[Answer]) -> list[Whole]:
-    return list(await asyncio.gather(*(answer.whole() for answer in answers)))
+async def _collect_all(answers: Sequence[AnswerStream]) -> list[FullAnswer]:
+    return list(await asyncio.gather(*(answer.collect() for answer in answers)))
 
 
-async def interleaved(answers: Sequence[Answer]) -> AsyncGenerator[tuple[int, Piece]]:
-    """The pieces of several answers as they come, each with the place of its answer.
+async def merge_streams(answers: Sequence[AnswerStream]) -> AsyncGenerator[tuple[int, StreamChunk]]:
+    """Merges the streams of several answers: chunks as they come, with the answer's index.
 
     All are closed when it ends, however it does.
     """
     if len(answers) == 1:  # without tasks, which take as long as a token of a small network
-        async with aclosing(aiter(answers[0])) as pieces:
-            async for piece in pieces:
-                yield 0, piece
+        async with aclosing(aiter(answers[0])) as chunks:
+            async for chunk in chunks:
+                yield 0, chunk
         return
     streams = [aiter(answer) for answer in answers]
-    coming = {asyncio.ensure_future(anext(stream)): at for at, stream in enumerate(streams)}
+    pending = {asyncio.ensure_future(anext(stream)): at for at, stream in enumerate(streams)}
     try:
-        while coming:
-            done, _ = await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(done, key=lambda task: coming[task]):
-                at = coming.pop(task)
-                piece = task.result()
-                if piece.ended is None:
-                    coming[asyncio.ensure_future(anext(streams[at]))] = at
-                yield at, piece
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=lambda task: pending[task]):
+                at = pending.pop(task)
+                chunk = task.result()
+                if chunk.finish_reason is None:
+                    pending[asyncio.ensure_future(anext(streams[at]))] = at
+                yield at, chunk
     finally:
-        for task in coming:
+        for task in pending:
             task.cancel()
         for answer in answers:
             answer.close()

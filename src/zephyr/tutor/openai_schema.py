@@ -1,25 +1,25 @@
-"""Requests in OpenAI's form. What is not supported is refused, not ignored."""
+"""Request schemas of the OpenAI API (pydantic); unsupported fields are an error."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from zephyr.data.readers.values import Unreadable, conversation
+from zephyr.data.readers.parsing import UnreadableRowError, check_conversation
 from zephyr.records import Message
 
-MOST_TURNS = 200
-MOST_TEXT = 1 << 20
+MAX_TURNS = 200
+MAX_TEXT_LENGTH = 1 << 20
 
 
-def check_order(messages: Sequence[Message]) -> None:
+def check_turn_order(messages: Sequence[Message]) -> None:
     """
     Raises:
         ValueError: roles don't take turns, or the last message is not the user's.
     """
     try:
-        conversation(messages, "user")
-    except Unreadable as error:
+        check_conversation(messages, "user")
+    except UnreadableRowError as error:
         raise ValueError(f"messages: {error}") from error
 
 
@@ -29,7 +29,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Text = Annotated[str, StringConstraints(max_length=MOST_TEXT)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -70,29 +70,29 @@ class TextFormat(Body):
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=False)]
 TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=False)]
-Nothing = Annotated[float, Field(ge=0, le=0, strict=False)]
-Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+OnlyZero = Annotated[float, Field(ge=0, le=0, strict=False)]
+MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class Asking(Body):
-    """What a chat and a completion have in common."""
+class GenerationBody(Body):
+    """Fields common to chat and text completion requests: sampling params, n, stream."""
 
     model: Name
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    max_tokens: Limit | None = None
+    max_tokens: MaxTokens | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     seed: Seed | None = None
     n: Annotated[int, Field(ge=1, le=8)] = 1
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    frequency_penalty: Nothing | None = None
-    presence_penalty: Nothing | None = None
+    frequency_penalty: OnlyZero | None = None
+    presence_penalty: OnlyZero | None = None
     user: Text | None = None
 
     @property
-    def until(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         stop = self.stop or ()
         return (stop,) if isinstance(stop, str) else tuple(stop)
 
@@ -101,18 +101,18 @@ class Asking(Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatBody(Asking):
+class ChatBody(GenerationBody):
     """A conversation that ends with the user."""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_TURNS)]
-    max_completion_tokens: Limit | None = None
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
+    max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: TextFormat | None = None
 
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        check_order(self.conversation)
+    def _check_messages(self) -> Self:
+        check_turn_order(self.conversation)
         if not self.messages[-1].text.strip():
             raise ValueError("messages: the last one is empty")
         if self.top_logprobs and not self.logprobs:
@@ -127,16 +127,16 @@ class ChatBody(Asking):
         ]
 
     @property
-    def limit(self) -> int | None:
+    def max_new_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def alternatives(self) -> int | None:
+    def num_top_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class CompletionBody(Asking):
+class CompletionBody(GenerationBody):
     """A text that is to go on."""
 
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=MOST_TEXT)]
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH)]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None

@@ -1,4 +1,4 @@
-"""The routes by which a student practises: the quiz, its explanations, and ladders of hints."""
+"""Routes of practice: the quiz, explanations of its answers, and ladders of hints."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -9,200 +9,218 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from zephyr.data.course import quiz_text
+from zephyr.data.quiz_format import format_quiz
 from zephyr.data.readers.choice import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.records import Choice, Message
+from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import AnswerBody, ExplainBody, LadderBody, SessionBody
-from zephyr.tutor.classroom import Classroom, Spoken
-from zephyr.tutor.hints import Ladder, Ladders
-from zephyr.tutor.marks import marks
-from zephyr.tutor.openai_routes import find
-from zephyr.tutor.quizzes import probabilities
-from zephyr.tutor.refusal import Refusal, refused
-from zephyr.tutor.scheduler import Answer
-from zephyr.tutor.sse import STREAMED, EventStream
+from zephyr.tutor.classroom import AnswerCollector, Classroom
+from zephyr.tutor.equation_marks import mark_equations
+from zephyr.tutor.hints import Ladder, LadderStore
+from zephyr.tutor.openai_routes import find_model
+from zephyr.tutor.quizzes import option_probabilities
+from zephyr.tutor.scheduler import AnswerStream
+from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
-EXPLAIN = "Why is that the right answer? Explain it in a few sentences."
+EXPLAIN_PROMPT = "Why is that the right answer? Explain it in a few sentences."
 
 SessionQuery = Annotated[str, Query(pattern=r"^[0-9a-f]{32}$")]
 LadderPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
-def practice_routes(room: Classroom) -> tuple[APIRouter, Callable[[str], None]]:
-    """The routes, and what forgets the ladders of a session."""
+def practice_routes(classroom: Classroom) -> tuple[APIRouter, Callable[[str], None]]:
+    """The router, and the function that deletes a session's ladders."""
     router = APIRouter()
-    _quiz_routes(router, room)
-    ladders = Ladders()
-    _ladder_routes(router, room, ladders)
-    return router, ladders.forget
+    _quiz_routes(router, classroom)
+    ladders = LadderStore()
+    _ladder_routes(router, classroom, ladders)
+    return router, ladders.delete_session
 
 
-def _quiz_routes(router: APIRouter, room: Classroom) -> None:
-    @router.get("/quiz", summary="The next question of the quiz", responses=refused(404, 503))
+def _quiz_routes(router: APIRouter, classroom: Classroom) -> None:
+    @router.get(
+        "/quiz", summary="The next question of the quiz", responses=error_responses(404, 503)
+    )
     async def ask(session: SessionQuery) -> dict[str, Any]:
-        room.check_way("quiz")
-        await room.check_session(session)
-        answered = await room.kept(partial(room.events.answered, session))
-        quiz = room.quizzes.next(session, answered)
+        classroom.check_way("quiz")
+        await classroom.check_session(session)
+        quiz_answers = await classroom.run_in_thread(
+            partial(classroom.events.quiz_answers, session)
+        )
+        quiz = classroom.quizzes.next(session, quiz_answers)
         if quiz is None:
-            raise Refusal(404, "all questions have been answered", code="no_more_quizzes")
+            raise ApiError(404, "all questions have been answered", code="no_more_quizzes")
         return {
             "quiz": quiz.id,
             "subject": quiz.subject,
             "question": quiz.text,
             "options": list(quiz.choices),
-            "number": room.quizzes.number(answered),
-            "of": len(room.quizzes),
+            "number": classroom.quizzes.next_number(quiz_answers),
+            "of": len(classroom.quizzes),
         }
 
-    @router.post("/quiz", summary="Answers a question", responses=refused(404, 409, 503))
+    @router.post("/quiz", summary="Answers a question", responses=error_responses(404, 409, 503))
     async def answer(body: AnswerBody) -> dict[str, Any]:
-        room.check_way("quiz")
-        await room.check_session(body.session)
-        quiz = _quiz(room, body.quiz)
+        classroom.check_way("quiz")
+        await classroom.check_session(body.session)
+        quiz = _find_question(classroom, body.quiz)
         if body.chosen >= len(quiz.choices):
             text = f"the question has {len(quiz.choices)} options, counted from 0"
-            raise Refusal(400, text, param="chosen")
-        served = find(room.serving, body.model)
-        twice = Refusal(409, "this question has been answered", code="already_answered")
-        if body.quiz in await room.kept(partial(room.events.answered, body.session)):
-            raise twice
-        shares = await probabilities(served, quiz)
-        chosen = shares.index(max(shares))
-        await room.note(
+            raise ApiError(400, text, param="chosen")
+        served = find_model(classroom.serving, body.model)
+        conflict = ApiError(409, "this question has been answered", code="already_answered")
+        if body.quiz in await classroom.run_in_thread(
+            partial(classroom.events.quiz_answers, body.session)
+        ):
+            raise conflict
+        option_probs = await option_probabilities(served, quiz)
+        model_choice = option_probs.index(max(option_probs))
+        await classroom.store_event(
             "quiz",
             {
                 "chosen": body.chosen,
                 "answer": quiz.answer,
-                "model_chosen": chosen,
-                "probabilities": shares,
+                "model_chosen": model_choice,
+                "probabilities": option_probs,
             },
             session=body.session,
             model=served.name,
             key=quiz.id,
-            twice=twice,
+            conflict=conflict,
         )
         return {
             "right": body.chosen == quiz.answer,
             "answer": quiz.answer,
-            "model": {"id": served.name, "chosen": chosen, "probabilities": shares},
+            "model": {"id": served.name, "chosen": model_choice, "probabilities": option_probs},
         }
 
     @router.post(
         "/explain",
         summary="Why an answer is right",
-        responses=refused(404, 409, 503) | STREAMED,
+        responses=error_responses(404, 409, 503) | STREAM_RESPONSES,
         response_class=Response,
     )
     async def explain(body: ExplainBody) -> Response:
-        room.check_way("quiz")
-        await room.check_session(body.session)
-        quiz = _quiz(room, body.quiz)
-        served = find(room.serving, body.model)
-        if body.quiz not in await room.kept(partial(room.events.answered, body.session)):
-            raise Refusal(409, "answer the question first", code="not_answered")
-        messages = room.under_system(_explaining(quiz))
+        classroom.check_way("quiz")
+        await classroom.check_session(body.session)
+        quiz = _find_question(classroom, body.quiz)
+        served = find_model(classroom.serving, body.model)
+        if body.quiz not in await classroom.run_in_thread(
+            partial(classroom.events.quiz_answers, body.session)
+        ):
+            raise ApiError(409, "answer the question first", code="not_answered")
+        messages = classroom.add_system_message(_explanation_messages(quiz))
         try:
-            asked = room.request(served, messages)
+            generation_request = classroom.make_request(served, messages)
         except ZephyrError:
             text = f"{served.name} reads too little at a time to explain this question"
-            raise Refusal(400, text, code="not_answerable", param="model") from None
-        (told,) = room.serving.scheduler.submit(asked)
-        return EventStream(_explained(room, body, told), [told])
+            raise ApiError(400, text, code="not_answerable", param="model") from None
+        (explanation,) = classroom.serving.scheduler.submit(generation_request)
+        return EventStream(_stream_explanation(classroom, body, explanation), [explanation])
 
 
-def _quiz(room: Classroom, quiz: str) -> Choice:
-    found = room.quizzes.find(quiz)
+def _find_question(classroom: Classroom, quiz_id: str) -> Choice:
+    found = classroom.quizzes.find(quiz_id)
     if found is None:
-        raise Refusal(404, "there is no such question", code="no_such_quiz", param="quiz")
+        raise ApiError(404, "there is no such question", code="no_such_quiz", param="quiz")
     return found
 
 
-def _explaining(quiz: Choice) -> list[Message]:
+def _explanation_messages(quiz: Choice) -> list[Message]:
+    """The conversation that asks for an explanation after the right answer of a quiz question."""
     return [
-        Message("user", quiz_text(quiz)),
+        Message("user", format_quiz(quiz)),
         Message("assistant", LETTERS[quiz.answer]),
-        Message("user", EXPLAIN),
+        Message("user", EXPLAIN_PROMPT),
     ]
 
 
-async def _explained(
-    room: Classroom, body: ExplainBody, answer: Answer
+async def _stream_explanation(
+    classroom: Classroom, body: ExplainBody, answer: AnswerStream
 ) -> AsyncGenerator[dict[str, Any]]:
-    spoken = Spoken(answer)
-    async with aclosing(spoken.events()) as events:
+    """Streams an explanation, stores it as an event, then marks its wrong equations."""
+    collector = AnswerCollector(answer)
+    async with aclosing(collector.events()) as events:
         async for event in events:
             yield event
-    noted = {"way": "explain", "ended": spoken.ended, **room.logged(answer=spoken.text)}
-    await room.note("question", noted, session=body.session, model=body.model, key=body.quiz)
-    yield {"ended": spoken.ended}
-    yield {"marks": await anyio.to_thread.run_sync(marks, spoken.text)}
+    event_body = {
+        "way": "explain",
+        "ended": collector.finish_reason,
+        **classroom.loggable_texts(answer=collector.text),
+    }
+    await classroom.store_event(
+        "question", event_body, session=body.session, model=body.model, key=body.quiz
+    )
+    yield {"ended": collector.finish_reason}
+    yield {"marks": await anyio.to_thread.run_sync(mark_equations, collector.text)}
 
 
-def _ladder_routes(router: APIRouter, room: Classroom, ladders: Ladders) -> None:
+def _ladder_routes(router: APIRouter, classroom: Classroom, ladders: LadderStore) -> None:
     @router.post(
         "/ladder",
         summary="The first hint to a question",
-        responses=refused(404, 503) | STREAMED,
+        responses=error_responses(404, 503) | STREAM_RESPONSES,
         response_class=Response,
     )
     async def begin(body: LadderBody) -> Response:
-        room.check_way("hint")
-        await room.check_session(body.session)
-        room.check_length(body.question, "question")
-        ladder = Ladder(body.session, find(room.serving, body.model).name, body.question)
-        answer = _next_step(room, ladder)
-        ladders.keep(ladder)
-        return EventStream(_climbed(room, ladder, answer), [answer])
+        classroom.check_way("hint")
+        await classroom.check_session(body.session)
+        classroom.check_length(body.question, "question")
+        ladder = Ladder(body.session, find_model(classroom.serving, body.model).name, body.question)
+        answer = _submit_next_hint(classroom, ladder)
+        ladders.add(ladder)
+        return EventStream(_stream_hint(classroom, ladder, answer), [answer])
 
     @router.post(
         "/ladder/{ladder}",
         summary="The next hint",
-        responses=refused(404, 409, 503) | STREAMED,
+        responses=error_responses(404, 409, 503) | STREAM_RESPONSES,
         response_class=Response,
     )
     async def climb(ladder: LadderPath, body: SessionBody) -> Response:
-        room.check_way("hint")
-        await room.check_session(body.session)
+        classroom.check_way("hint")
+        await classroom.check_session(body.session)
         found = ladders.find(ladder, body.session)
         if found is None:
-            raise Refusal(404, "this ladder is not known; begin again", code="no_such_ladder")
-        if found.step >= len(room.tutor.hints):
-            raise Refusal(409, "that was the last hint", code="ladder_done")
-        if found.climbing:
-            raise _climbing()
-        answer = _next_step(room, found)
-        return EventStream(_climbed(room, found, answer), [answer])
+            raise ApiError(404, "this ladder is not known; begin again", code="no_such_ladder")
+        if found.step >= len(classroom.settings.hints):
+            raise ApiError(409, "that was the last hint", code="ladder_done")
+        if found.is_in_progress:
+            raise _hint_in_progress()
+        answer = _submit_next_hint(classroom, found)
+        return EventStream(_stream_hint(classroom, found, answer), [answer])
 
 
-def _climbing() -> Refusal:
-    return Refusal(409, "the last hint is still being written", code="climbing")
+def _hint_in_progress() -> ApiError:
+    """The 409 error while the ladder's last hint is still being generated."""
+    return ApiError(409, "the last hint is still being written", code="climbing")
 
 
-def _next_step(room: Classroom, ladder: Ladder) -> Answer:
-    served = room.serving.models[ladder.model]
+def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
+    """Submits the ladder's next hint to the scheduler, within half of the model's context."""
+    served = classroom.serving.models[ladder.model]
 
     def fits(messages: Sequence[Message]) -> bool:
         """Whether half of what the model can read is left for the answer."""
-        prompt = served.template.prompt(room.under_system(messages))
-        return len(prompt) <= served.context // 2
+        prompt = served.template.encode_prompt(classroom.add_system_message(messages))
+        return len(prompt) <= served.context_length // 2
 
-    messages = room.under_system(ladder.messages(room.tutor.hints, fits))
-    (answer,) = room.serving.scheduler.submit(room.request(served, messages))
+    messages = classroom.add_system_message(ladder.messages(classroom.settings.hints, fits))
+    (answer,) = classroom.serving.scheduler.submit(classroom.make_request(served, messages))
     return answer
 
 
-async def _climbed(
-    room: Classroom, ladder: Ladder, answer: Answer
+async def _stream_hint(
+    classroom: Classroom, ladder: Ladder, answer: AnswerStream
 ) -> AsyncGenerator[dict[str, Any]]:
-    """A step as it is written; it counts once it is complete, so that a broken one is repeated."""
-    steps = room.tutor.hints
-    if ladder.climbing:
+    """Streams the next hint; the ladder advances once it is complete, so a failed one repeats."""
+    steps = classroom.settings.hints
+    if ladder.is_in_progress:
         answer.close()
-        raise _climbing()
-    ladder.climbing = True
-    step, spoken = ladder.step, Spoken(answer)
+        raise _hint_in_progress()
+    ladder.is_in_progress = True
+    step, collector = ladder.step, AnswerCollector(answer)
     try:
         yield {
             "ladder": ladder.id,
@@ -210,21 +228,21 @@ async def _climbed(
             "steps": len(steps),
             "name": steps[step].name,
         }
-        async with aclosing(spoken.events()) as events:
+        async with aclosing(collector.events()) as events:
             async for event in events:
                 yield event
-        noted = {"step": step, "name": steps[step].name, "ended": spoken.ended}
-        texts = room.logged(question=ladder.question, answer=spoken.text)
-        await room.note(
+        event_body = {"step": step, "name": steps[step].name, "ended": collector.finish_reason}
+        texts = classroom.loggable_texts(question=ladder.question, answer=collector.text)
+        await classroom.store_event(
             "ladder",
-            noted | texts,
+            event_body | texts,
             session=ladder.session,
             model=ladder.model,
             key=ladder.id,
         )
-        ladder.hints.append(spoken.text)
-        yield {"ended": spoken.ended}
-        yield {"marks": await anyio.to_thread.run_sync(marks, spoken.text)}
+        ladder.hints.append(collector.text)
+        yield {"ended": collector.finish_reason}
+        yield {"marks": await anyio.to_thread.run_sync(mark_equations, collector.text)}
     finally:
-        ladder.climbing = False
+        ladder.is_in_progress = False
         answer.close()

@@ -1,4 +1,4 @@
-"""Votes of a class in the course's raw form, which the reader `epfl` learns from.
+"""Exports the votes of a class as preference data (the raw form that reader `epfl` loads).
 
 One row is one question with all votes on it. A conversation of several turns, or one that a system
 message of the student opens, is written as a transcript:
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError
 from zephyr.records import content_hash
-from zephyr.runs.store import full_disk_explained, write_atomically
+from zephyr.runs.store import explain_disk_errors, write_atomically
 from zephyr.tutor.events import Event
 
 CRITERIA = ("correctness", "relevance", "clarity", "completeness", "other")
@@ -30,7 +30,7 @@ _SPEAKERS = {"user": "Student", "assistant": "Tutor", "system": "Instructions"}
 
 
 class Vote(NamedTuple):
-    """What a student said of two answers, and which models had written them."""
+    """One preference: the prompt, both answers, their models, the better side, the criteria."""
 
     question: str
     answers: dict[str, str]
@@ -40,19 +40,19 @@ class Vote(NamedTuple):
 
 
 def question_text(messages: Sequence[Sequence[str]]) -> str:
-    """What was asked: the question alone where nothing stands before it, else a transcript."""
+    """The prompt of a comparison: a single message's text, else a transcript of all."""
     if len(messages) == 1:
         return messages[0][1]
     return "\n\n".join(f"{_SPEAKERS[role]}: {content}" for role, content in messages)
 
 
-def votes(events: Iterable[Event]) -> Iterator[Vote]:
-    """All votes among comparisons and votes, in the order in which they were given."""
+def list_votes(events: Iterable[Event]) -> Iterator[Vote]:
+    """Joins votes with their comparisons, in the order of the votes."""
     events = list(events)
-    shown = {event.key: event.body for event in events if event.kind == "comparison"}
+    comparisons = {event.key: event.body for event in events if event.kind == "comparison"}
     for event in events:
-        if event.kind == "vote" and event.key in shown:
-            body = shown[event.key]
+        if event.kind == "vote" and event.key in comparisons:
+            body = comparisons[event.key]
             yield Vote(
                 question_text(body["messages"]),
                 body["answers"],
@@ -62,46 +62,48 @@ def votes(events: Iterable[Event]) -> Iterator[Vote]:
             )
 
 
-def raw_rows(events: Iterable[Event], course: str) -> list[dict[str, Any]]:
-    """The course's raw form: questions in the order of their first vote, numbered by their text.
+def to_raw_rows(events: Iterable[Event], course: str) -> list[dict[str, Any]]:
+    """Groups votes by question into the raw form's rows, in the order of first votes.
 
     Criteria that a student did not judge are null. The course's number follows from its name.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for vote in votes(events):
+    for vote in list_votes(events):
         row = rows.setdefault(
             vote.question,
             {
-                "question_id": _number(vote.question),
+                "question_id": _stable_id(vote.question),
                 "question_complete": vote.question,
-                "course_id": _number(course),
+                "course_id": _stable_id(course),
                 "preference": [],
             },
         )
-        judged = {name: vote.criteria.get(name) for name in CRITERIA}
+        criteria = {name: vote.criteria.get(name) for name in CRITERIA}
         row["preference"].append(
             {
                 "A": vote.answers["A"],
                 "B": vote.answers["B"],
                 "overall": vote.overall,
-                "criteria": {"overall": vote.overall, **judged},
+                "criteria": {"overall": vote.overall, **criteria},
             }
         )
     return list(rows.values())
 
 
-def _number(text: str) -> int:
-    """A number below 2^48 that a text always gets."""
+def _stable_id(text: str) -> int:
+    """A stable integer id below 2^48, from the hash of a text."""
     return int(content_hash(text)[:12], 16)
 
 
-def write(events: Iterable[Event], course: str, path: Path, *, force: bool) -> tuple[int, int]:
-    """Writes the course's raw file; gives the number of its questions, and of its votes.
+def write_preferences(
+    events: Iterable[Event], course: str, path: Path, *, force: bool
+) -> tuple[int, int]:
+    """Writes the preference data as JSON; returns the numbers of questions and of votes.
 
     Raises:
         ZephyrError: nobody has voted, or the file is there already.
     """
-    rows = raw_rows(events, course)
+    rows = to_raw_rows(events, course)
     if not rows:
         raise ZephyrError(
             "there are no votes to export yet",
@@ -110,7 +112,7 @@ def write(events: Iterable[Event], course: str, path: Path, *, force: bool) -> t
     if path.exists() and not (force and path.is_file()):
         todo = "give --force to write over it" if path.is_file() else "give the name of a file"
         raise ZephyrError("this is there already", where=str(path), todo=todo)
-    with full_disk_explained(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     return len(rows), sum(len(row["preference"]) for row in rows)

@@ -1,8 +1,8 @@
-"""Requests that are answered together: each joins the running batch at the next token.
+"""Continuous batching: a request joins the running batch at the next decode step.
 
-One thread computes, for all networks in turn. A prompt is read in parts between the tokens of those
-that are being answered, so that a long one does not keep them waiting. The thread never waits for a
-reader: what nobody reads is kept, no longer than an answer may be, and thrown away with it.
+One thread computes, for all model runners in turn. Prefill is chunked and alternates with decode
+steps, so that a long prompt does not stall running requests. The thread never waits for a client:
+unread chunks stay in the answer's queue, and are dropped with it.
 """
 
 import asyncio
@@ -16,52 +16,59 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from zephyr.model.decode import GREEDY, Noted, Reading, Row, Running, Sampling
-from zephyr.model.fork import Ids, ids
-from zephyr.model.generate import Ended, how_ended
-from zephyr.model.half import bytes_of
-from zephyr.model.mixed import Mixed
-from zephyr.model.template import Template
-from zephyr.model.text import GrowingText, first_of
+from zephyr.model.decoding import (
+    GREEDY,
+    DecodeBatch,
+    DecodeRow,
+    Prefill,
+    SamplingParams,
+    TokenLogprob,
+)
+from zephyr.model.detokenizer import IncrementalDetokenizer, find_stop
+from zephyr.model.example import TokenIds, to_token_ids
+from zephyr.model.fp16_linear import weight_bytes
+from zephyr.model.generate import FinishReason, find_finish_reason
+from zephyr.model.multi_lora import MultiLora
+from zephyr.model.template import ChatTemplate
 
 T = TypeVar("T")
 
-SMALL = 1 << 26
-"""Bytes of weights below which one thread is quicker than several, which would be in the way."""
+SINGLE_THREAD_MAX_BYTES = 1 << 26
+"""Bytes of weights below which one CPU thread is faster than several."""
 
-PART = 512
-"""Tokens of prompts that are read at once, before those that are being answered go on."""
-
-
-class Busy(Exception):
-    """As many requests wait as may."""
+PREFILL_CHUNK_TOKENS = 512
+"""Tokens of a prefill chunk (over all its rows), between two decode steps."""
 
 
-class Broken(Exception):
-    """An answer ended by a defect of ours."""
+class QueueFullError(Exception):
+    """The queue is full: as many requests wait as may."""
+
+
+class GenerationError(Exception):
+    """Generation of an answer failed by a defect of ours, or the server was stopped."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A prompt for a model, and how it is to be answered, in at most `limit` tokens.
+class GenerationRequest:
+    """A prompt for a model, with sampling params, seed and at most `max_new_tokens` tokens.
 
-    `until` are strings that end an answer; with `alternatives`, tokens are noted with so many of
-    the likeliest.
+    `stop` are stop strings; with `top_logprobs`, logprobs are returned, with so many of the
+    likeliest tokens.
     """
 
     model: str
-    prompt: Ids
-    limit: int
-    sampling: Sampling = GREEDY
+    prompt: TokenIds
+    max_new_tokens: int
+    sampling: SamplingParams = GREEDY
     seed: int = 0
-    until: tuple[str, ...] = ()
-    alternatives: int | None = None
-    goes_on: bool = False
-    """Whether the prompt is a text that goes on: then a space before the first word counts."""
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+    is_text_completion: bool = False
+    """Whether the prompt is raw text to complete: then a space before the first word counts."""
 
 
-class Piece(NamedTuple):
-    """Text that has come, and the tokens since the last piece; in the last, how it all ended.
+class StreamChunk(NamedTuple):
+    """New text and tokens of an answer since the last chunk; the last has a finish reason.
 
     `tokens` leave out an end token. They may be ahead of the text, which never ends within a
     character, nor within what may become a stop string.
@@ -69,300 +76,322 @@ class Piece(NamedTuple):
 
     text: str
     tokens: list[int]
-    noted: list[Noted]
-    ended: Ended | None
+    logprobs: list[TokenLogprob]
+    finish_reason: FinishReason | None
 
 
-class Answer:
-    """The pieces of an answer as they come; closing it gives its place free at the next token."""
+class AnswerStream:
+    """An async stream of an answer's chunks; closing it frees its slot at the next decode step."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: GenerationRequest) -> None:
         self.request = request
         self.closed = False
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[Piece | Broken] = asyncio.Queue()
+        self._chunks: asyncio.Queue[StreamChunk | GenerationError] = asyncio.Queue()
 
-    async def __aiter__(self) -> AsyncGenerator[Piece]:
+    async def __aiter__(self) -> AsyncGenerator[StreamChunk]:
         try:
             while True:
-                piece = await self._pieces.get()
-                if isinstance(piece, Broken):
-                    raise piece
-                yield piece
-                if piece.ended is not None:
+                chunk = await self._chunks.get()
+                if isinstance(chunk, GenerationError):
+                    raise chunk
+                yield chunk
+                if chunk.finish_reason is not None:
                     return
         finally:
             self.close()
 
-    async def whole(self) -> "Whole":
-        """All of it, once it has ended."""
-        pieces = [piece async for piece in self]
-        return Whole(
-            "".join(piece.text for piece in pieces),
-            [token for piece in pieces for token in piece.tokens],
-            [noted for piece in pieces for noted in piece.noted],
-            pieces[-1].ended or "length",
+    async def collect(self) -> "FullAnswer":
+        """Collects all chunks, once the answer has finished."""
+        chunks = [chunk async for chunk in self]
+        return FullAnswer(
+            "".join(piece.text for piece in chunks),
+            [token for piece in chunks for token in piece.tokens],
+            [logprob for piece in chunks for logprob in piece.logprobs],
+            chunks[-1].finish_reason or "length",
         )
 
     def close(self) -> None:
         self.closed = True
 
-    def _put(self, piece: Piece | Broken) -> None:
-        self._pieces.put_nowait(piece)
+    def _put(self, chunk: StreamChunk | GenerationError) -> None:
+        self._chunks.put_nowait(chunk)
 
 
-def _deliver(found: Sequence[tuple[Answer, Piece | Broken]]) -> None:
-    """Hands pieces to the event loops of their answers, each woken once."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Answer, Piece | Broken]]] = {}
-    for answer, piece in found:
-        loops.setdefault(answer._loop, []).append((answer, piece))
-    for loop, pieces in loops.items():
+def _deliver_chunks(chunks: Sequence[tuple[AnswerStream, StreamChunk | GenerationError]]) -> None:
+    """Hands chunks to the event loops of their answers (thread-safe), each woken once."""
+    loops: dict[
+        asyncio.AbstractEventLoop, list[tuple[AnswerStream, StreamChunk | GenerationError]]
+    ] = {}
+    for answer, chunk in chunks:
+        loops.setdefault(answer._loop, []).append((answer, chunk))
+    for loop, loop_chunks in loops.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_put_all, pieces)
+            loop.call_soon_threadsafe(_put_all, loop_chunks)
 
 
-def _put_all(found: Sequence[tuple[Answer, Piece | Broken]]) -> None:
-    for answer, piece in found:
-        answer._put(piece)
+def _put_all(chunks: Sequence[tuple[AnswerStream, StreamChunk | GenerationError]]) -> None:
+    for answer, chunk in chunks:
+        answer._put(chunk)
 
 
-class Whole(NamedTuple):
-    """A whole answer."""
+class FullAnswer(NamedTuple):
+    """A complete answer: text, tokens, logprobs and finish reason."""
 
     text: str
     tokens: list[int]
-    noted: list[Noted]
-    ended: Ended
+    logprobs: list[TokenLogprob]
+    finish_reason: FinishReason
 
 
 @dataclass(eq=False, kw_only=True)
-class Seat(Row):
-    """A row of the batch: an answer that is being written, and the place of its model."""
+class Slot(DecodeRow):
+    """A row of the decode batch: a request being answered, and its model's (adapter's) index."""
 
-    member: int
-    answer: Answer
-    text: GrowingText
-    told: int = 0
-    """Tokens that have been told."""
+    model_index: int
+    answer: AnswerStream
+    text: IncrementalDetokenizer
+    num_sent_tokens: int = 0
+    """Tokens that have been sent in chunks."""
 
 
-class _Running(Running[Seat]):
-    """A batch in which each row is computed with the adapters of its model."""
+class _MultiLoraBatch(DecodeBatch[Slot]):
+    """A decode batch in which each row uses the LoRA adapters of its model."""
 
-    def __init__(self, causal: Any, mixed: Mixed | None) -> None:
+    def __init__(self, causal: Any, multi_lora: MultiLora | None) -> None:
         super().__init__(causal)
-        self._mixed = mixed
+        self._multi_lora = multi_lora
 
-    def _forward(self, rows: Sequence[Seat], *rest: Any) -> Any:
-        if self._mixed is not None:
-            self._mixed.choose([row.member for row in rows])
+    def _forward(self, rows: Sequence[Slot], *rest: Any) -> Any:
+        if self._multi_lora is not None:
+            self._multi_lora.select_models([row.model_index for row in rows])
         return super()._forward(rows, *rest)
 
 
 @dataclass
-class Network:
-    """A network in memory, the models that it answers for, and what it is doing.
+class ModelRunner:
+    """A base model in memory, the models (adapters) it serves, its queue, prefill and batch.
 
-    `mixed`, where there is one, has the adapters of `members` in their order.
+    `multi_lora`, where there is one, has the adapters of `model_names` in their order.
     """
 
     causal: Any
-    template: Template
-    members: Sequence[str]
-    mixed: Mixed | None = None
-    waiting: deque[Seat] = field(default_factory=deque)
-    reading: Reading[Seat] | None = None
+    template: ChatTemplate
+    model_names: Sequence[str]
+    multi_lora: MultiLora | None = None
+    waiting: deque[Slot] = field(default_factory=deque)
+    prefill: Prefill[Slot] | None = None
 
     def __post_init__(self) -> None:
-        self.running = _Running(self.causal, self.mixed)
-        self.threads = 1 if bytes_of(self.causal) < SMALL else torch.get_num_threads()
-        """How many compute: what takes no time to share out takes longer if it is."""
+        self.decode_batch = _MultiLoraBatch(self.causal, self.multi_lora)
+        self.num_threads = (
+            1 if weight_bytes(self.causal) < SINGLE_THREAD_MAX_BYTES else torch.get_num_threads()
+        )
+        """CPU threads of torch: for a small model one is faster than several."""
 
-    def decode(self, request: Request) -> Callable[[Ids], str]:
-        """What turns the tokens of an answer into its text."""
-        return self.template.decode_text if request.goes_on else self.template.decode
+    def text_decoder(self, request: GenerationRequest) -> Callable[[TokenIds], str]:
+        """The function that detokenizes a request's answer."""
+        return (
+            self.template.decode_continued_text
+            if request.is_text_completion
+            else self.template.decode
+        )
 
     @property
-    def seats(self) -> list[Seat]:
-        """All that are being answered or read."""
-        return [*self.running.rows, *(self.reading.rows if self.reading else ())]
+    def slots(self) -> list[Slot]:
+        """All slots in the decode batch and in prefill."""
+        return [*self.decode_batch.rows, *(self.prefill.rows if self.prefill else ())]
 
     @property
-    def busy(self) -> bool:
-        return bool(self.waiting or self.reading or self.running.rows)
+    def is_busy(self) -> bool:
+        return bool(self.waiting or self.prefill or self.decode_batch.rows)
 
 
-class Counts(NamedTuple):
-    """How many requests wait and are being answered, and how many tokens have been written."""
+class SchedulerStats(NamedTuple):
+    """Numbers of waiting and running requests, and of tokens generated so far."""
 
     waiting: int
-    answering: int
-    written: int
+    running: int
+    generated_tokens: int
 
 
 class Scheduler:
-    """Answers requests on a thread of its own.
+    """Runs prefill and decode steps of all requests on a thread of its own.
 
-    At most `batch` are answered at once by a network, and at most `queue` wait besides.
+    At most `batch` requests run at once on a model runner, and at most `queue` wait besides.
     """
 
-    def __init__(self, networks: Sequence[Network], *, batch: int, queue: int) -> None:
-        self._networks = networks
-        self._batch, self._queue = batch, queue
-        self._at = {name: network for network in networks for name in network.members}
-        self._new: deque[Seat] = deque()
-        self._work: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+    def __init__(self, runners: Sequence[ModelRunner], *, batch: int, queue: int) -> None:
+        self._runners = runners
+        self._max_batch, self._max_queue = batch, queue
+        self._runner_by_model = {name: runner for runner in runners for name in runner.model_names}
+        self._new_slots: deque[Slot] = deque()
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
-        self._written = 0
-        self._ending = False
-        self._thread = threading.Thread(target=self._compute, name="decoding", daemon=True)
+        self._generated_tokens = 0
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run_loop, name="decoding", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def end(self) -> None:
-        """Stops after the token that is being computed; unfinished answers break."""
+    def shutdown(self) -> None:
+        """Stops the thread after the current step; unfinished answers fail."""
         with self._wake:
-            self._ending = True
+            self._is_stopping = True
             self._wake.notify()
         self._thread.join()
 
-    def submit(self, *requests: Request) -> list[Answer]:
-        """Queues requests, all of them or none; called where the event loop runs.
+    def submit(self, *requests: GenerationRequest) -> list[AnswerStream]:
+        """Queues requests, all of them or none; call it where the event loop runs.
 
         Raises:
-            Busy: as many requests wait as may.
+            QueueFullError: as many requests wait as may.
         """
-        seats = [self._seat(request) for request in requests]
+        slots = [self._make_slot(request) for request in requests]
         with self._wake:
-            if self.counts.waiting + len(seats) > self._queue:
-                raise Busy
-            self._new += seats
+            if self.stats.waiting + len(slots) > self._max_queue:
+                raise QueueFullError
+            self._new_slots += slots
             self._wake.notify()
-        return [seat.answer for seat in seats]
+        return [slot.answer for slot in slots]
 
-    def _seat(self, request: Request) -> Seat:
-        network = self._at[request.model]
-        return Seat(
+    def _make_slot(self, request: GenerationRequest) -> Slot:
+        runner = self._runner_by_model[request.model]
+        return Slot(
             request.prompt,
             request.sampling,
             request.seed,
-            request.alternatives,
-            member=network.members.index(request.model),
-            answer=Answer(request),
-            text=GrowingText(network.decode(request), request.until),
+            request.top_logprobs,
+            model_index=runner.model_names.index(request.model),
+            answer=AnswerStream(request),
+            text=IncrementalDetokenizer(runner.text_decoder(request), request.stop),
         )
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives, done by the thread that computes, between two tokens."""
+    async def run_between_steps(self, function: Callable[[], T]) -> T:
+        """Runs a function on the scheduler's thread between two steps, and awaits its result."""
         future: Future[T] = Future()
         with self._wake:
-            self._work.append((work, future))
+            self._calls.append((function, future))
             self._wake.notify()
         return await asyncio.wrap_future(future)
 
     @property
-    def counts(self) -> Counts:
-        waiting = len(self._new) + sum(len(network.waiting) for network in self._networks)
-        answering = sum(len(network.seats) for network in self._networks)
-        return Counts(waiting, answering, self._written)
+    def stats(self) -> SchedulerStats:
+        waiting = len(self._new_slots) + sum(len(runner.waiting) for runner in self._runners)
+        running = sum(len(network.slots) for network in self._runners)
+        return SchedulerStats(waiting, running, self._generated_tokens)
 
-    # -- the thread that computes ---------------------------------------------------------------
+    # -- the scheduler's thread -----------------------------------------------------------------
 
-    def _compute(self) -> None:
-        while self._next_turn():
-            for network in self._networks:
-                if not network.busy:
+    def _run_loop(self) -> None:
+        while self._wait_for_work():
+            for runner in self._runners:
+                if not runner.is_busy:
                     continue
                 try:
-                    self._turn(network)
+                    self._step(runner)
                 except Exception as error:
                     # whatever it was, it must not end the thread that all others wait for
                     logging.getLogger(__name__).exception("an answer broke")
-                    _break(network, error)
-        for network in self._networks:
-            _break(network, Broken("the server has been stopped"))
+                    _fail_all(runner, error)
+        for runner in self._runners:
+            _fail_all(runner, GenerationError("the server has been stopped"))
 
-    def _next_turn(self) -> bool:
-        """Waits until there is something to do; takes new requests, and does other work."""
+    def _wait_for_work(self) -> bool:
+        """Waits for work, queues new requests, and runs pending calls; False when stopping."""
         with self._wake:
             while not (
-                self._ending
-                or self._new
-                or self._work
-                or any(network.busy for network in self._networks)
+                self._is_stopping
+                or self._new_slots
+                or self._calls
+                or any(runner.is_busy for runner in self._runners)
             ):
                 self._wake.wait()
-            if self._ending:
+            if self._is_stopping:
                 return False
-            new, self._new = self._new, deque()
-            work, self._work = self._work, deque()
-            for seat in new:
-                self._at[seat.answer.request.model].waiting.append(seat)
-        for what, future in work:
+            new_slots, self._new_slots = self._new_slots, deque()
+            calls, self._calls = self._calls, deque()
+            for slot in new_slots:
+                self._runner_by_model[slot.answer.request.model].waiting.append(slot)
+        for function, future in calls:
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(what())
+                    future.set_result(function())
                 except Exception as error:  # noqa: BLE001  # it is raised where the result is awaited
                     future.set_exception(error)
         return True
 
-    def _turn(self, network: Network) -> None:
-        """A part of a prompt, and a token for each row."""
-        if torch.get_num_threads() != network.threads:
-            torch.set_num_threads(network.threads)
-        running = network.running
-        for seat in network.seats:
-            if seat.answer.closed and seat in running.rows:
-                running.remove(seat)
-        if network.reading is None:
-            network.reading = self._admit(network)
-        if before := list(running.rows):
-            running.step()
-            self._tell(network, before)
-        reading = network.reading
-        if reading is not None and running.read(reading, max(1, PART // len(reading.rows))):
-            network.reading = None
-            self._tell(network, reading.rows)
+    def _step(self, runner: ModelRunner) -> None:
+        """A decode step for every row, and a chunk of the current prefill."""
+        if torch.get_num_threads() != runner.num_threads:
+            torch.set_num_threads(runner.num_threads)
+        decode_batch = runner.decode_batch
+        for slot in runner.slots:
+            if slot.answer.closed and slot in decode_batch.rows:
+                decode_batch.remove(slot)
+        if runner.prefill is None:
+            runner.prefill = self._schedule_prefill(runner)
+        if decoded_slots := list(decode_batch.rows):
+            decode_batch.step()
+            self._send_chunks(runner, decoded_slots)
+        prefill = runner.prefill
+        if prefill is not None and decode_batch.prefill_chunk(
+            prefill, max(1, PREFILL_CHUNK_TOKENS // len(prefill.rows))
+        ):
+            runner.prefill = None
+            self._send_chunks(runner, prefill.rows)
 
-    def _admit(self, network: Network) -> Reading[Seat] | None:
-        """Those that come next, of about one length: they are padded to the longest of them."""
-        waiting = network.waiting
-        free = self._batch - len(network.running.rows)
-        taken: list[Seat] = []
-        kept: list[Seat] = []
+    def _schedule_prefill(self, runner: ModelRunner) -> Prefill[Slot] | None:
+        """The next prefill: waiting prompts of similar length, since they are padded."""
+        waiting = runner.waiting
+        free_slots = self._max_batch - len(runner.decode_batch.rows)
+        prefill_slots: list[Slot] = []
+        deferred_slots: list[Slot] = []
         while waiting:
-            seat = waiting.popleft()
-            if seat.answer.closed:
+            slot = waiting.popleft()
+            if slot.answer.closed:
                 continue
-            alike = not taken or 0.5 <= len(seat.prompt) / len(taken[0].prompt) <= 2
-            (taken if alike and len(taken) < free else kept).append(seat)
-        waiting.extend(kept)
-        return Reading(taken) if taken else None
+            has_similar_length = (
+                not prefill_slots or 0.5 <= len(slot.prompt) / len(prefill_slots[0].prompt) <= 2
+            )
+            (
+                prefill_slots
+                if has_similar_length and len(prefill_slots) < free_slots
+                else deferred_slots
+            ).append(slot)
+        waiting.extend(deferred_slots)
+        return Prefill(prefill_slots) if prefill_slots else None
 
-    def _tell(self, network: Network, seats: Sequence[Seat]) -> None:
-        """Sends what the last token of each gave; those that have ended leave."""
-        self._written += len(seats)
-        found: list[tuple[Answer, Piece | Broken]] = []
-        for seat in seats:
-            request = seat.answer.request
-            ended = how_ended(seat, seat.text, network.template, request.limit)
-            whole = None
-            if ended is not None:
-                network.running.remove(seat)
-                whole = network.decode(request)(ids(seat.written))
-                whole = whole[: first_of(whole, request.until)]
-            text = seat.text.fresh(whole)
-            tokens, noted = seat.written[seat.told :], seat.noted[seat.told :]
-            if text or ended is not None:
-                seat.told = len(seat.written)
-                found.append((seat.answer, Piece(text, tokens, noted, ended)))
-        _deliver(found)
+    def _send_chunks(self, runner: ModelRunner, slots: Sequence[Slot]) -> None:
+        """Sends each slot's new chunk; finished requests leave the decode batch."""
+        self._generated_tokens += len(slots)
+        chunks: list[tuple[AnswerStream, StreamChunk | GenerationError]] = []
+        for slot in slots:
+            request = slot.answer.request
+            finish_reason = find_finish_reason(
+                slot, slot.text, runner.template, request.max_new_tokens
+            )
+            full_text = None
+            if finish_reason is not None:
+                runner.decode_batch.remove(slot)
+                full_text = runner.text_decoder(request)(to_token_ids(slot.output_ids))
+                full_text = full_text[: find_stop(full_text, request.stop)]
+            text = slot.text.take_new_text(full_text)
+            tokens, logprobs = (
+                slot.output_ids[slot.num_sent_tokens :],
+                slot.output_logprobs[slot.num_sent_tokens :],
+            )
+            if text or finish_reason is not None:
+                slot.num_sent_tokens = len(slot.output_ids)
+                chunks.append((slot.answer, StreamChunk(text, tokens, logprobs, finish_reason)))
+        _deliver_chunks(chunks)
 
 
-def _break(network: Network, error: Exception) -> None:
-    seats = (*network.seats, *network.waiting)
-    _deliver([(seat.answer, Broken(str(error))) for seat in seats])
-    network.waiting.clear()
-    network.reading = None
-    network.running = _Running(network.causal, network.mixed)
+def _fail_all(runner: ModelRunner, error: Exception) -> None:
+    """Fails all requests of a model runner and resets its batch."""
+    slots = (*runner.slots, *runner.waiting)
+    _deliver_chunks([(slot.answer, GenerationError(str(error))) for slot in slots])
+    runner.waiting.clear()
+    runner.prefill = None
+    runner.decode_batch = _MultiLoraBatch(runner.causal, runner.multi_lora)

@@ -1,4 +1,4 @@
-"""Models of a recipe in memory, ready to answer: those of one base share it."""
+"""Loads a recipe's models for serving: models of one base share its weights (multi-LoRA)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,152 +7,162 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zephyr.errors import ZephyrError
-from zephyr.model.decode import GREEDY, Sampling
-from zephyr.model.fork import Fork
-from zephyr.model.half import halve
-from zephyr.model.load import Lineage, assemble, load, load_network, load_tokenizer, quiet
-from zephyr.model.mixed import Mixed, can_mix
+from zephyr.model.decoding import GREEDY, SamplingParams
+from zephyr.model.example import Example
+from zephyr.model.fp16_linear import to_fp16_weights
+from zephyr.model.load import (
+    Lineage,
+    build_model,
+    load_model,
+    load_network,
+    load_tokenizer,
+    silence_libraries,
+)
 from zephyr.model.model import Logprobs, Model
-from zephyr.model.precision import Dtype, choose
-from zephyr.model.template import Template
+from zephyr.model.multi_lora import MultiLora, can_batch_adapters
+from zephyr.model.precision import Dtype, choose_dtype
+from zephyr.model.template import ChatTemplate
 from zephyr.records import Message
-from zephyr.tutor.scheduler import Network, Request, Scheduler
+from zephyr.tutor.scheduler import GenerationRequest, ModelRunner, Scheduler
 
 TOKEN_BUDGET = 2048
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model that answers; `about` says in words what it is."""
+class ServedModel:
+    """A model that is served; `description` says in words what it is."""
 
     name: str
-    about: str
-    network: Network
+    description: str
+    runner: ModelRunner
     model: Model
     scheduler: Scheduler
 
     @property
-    def template(self) -> Template:
+    def template(self) -> ChatTemplate:
         return self.model.template
 
     @property
-    def context(self) -> int:
-        """Tokens of prompt and answer together, at most."""
-        return self.model.context
+    def context_length(self) -> int:
+        """Context length: tokens of prompt and completion together, at most."""
+        return self.model.context_length
 
-    async def logprobs(self, forks: Sequence[Fork]) -> list[Logprobs]:
-        """Natural-log probabilities of the tokens of every continuation, in order.
+    async def logprobs(self, examples: Sequence[Example]) -> list[Logprobs]:
+        """Log-probabilities (natural log) of the tokens of every completion, in order.
 
         Raises:
-            ZephyrError: a fork is longer than the context.
+            ZephyrError: an example is longer than the context.
         """
 
-        def work() -> list[Logprobs]:
-            if self.network.mixed is not None:
-                self.network.mixed.choose([self.network.members.index(self.name)])
-            return self.model.logprobs(forks)
+        def compute() -> list[Logprobs]:
+            if self.runner.multi_lora is not None:
+                self.runner.multi_lora.select_models([self.runner.model_names.index(self.name)])
+            return self.model.logprobs(examples)
 
-        return await self.scheduler.run(work)
+        return await self.scheduler.run_between_steps(compute)
 
-    def request(
+    def make_request(
         self,
         messages: Sequence[Message],
         *,
-        limit: int | None = None,
-        sampling: Sampling = GREEDY,
+        max_new_tokens: int | None = None,
+        sampling: SamplingParams = GREEDY,
         seed: int = 0,
-        until: Sequence[str] = (),
-        alternatives: int | None = None,
-    ) -> Request:
-        """What is asked of the scheduler so that the model answers a conversation.
+        stop: Sequence[str] = (),
+        top_logprobs: int | None = None,
+    ) -> GenerationRequest:
+        """Makes the scheduler request whose completion answers a conversation.
 
-        Without a limit an answer may fill the context.
+        Without `max_new_tokens` an answer may fill the context.
 
         Raises:
             ZephyrError: the conversation fills the context, or its template refuses it.
         """
-        prompt = self.template.prompt(messages)
-        room = self.context - len(prompt)
-        if room < 1:
+        prompt = self.template.encode_prompt(messages)
+        free_tokens = self.context_length - len(prompt)
+        if free_tokens < 1:
             raise ZephyrError(
                 f"the conversation is longer than the context of {self.name}",
                 found=f"{len(prompt)} tokens",
-                allowed=f"at most {self.context - 1} tokens, so that there is room for an answer",
+                allowed=f"at most {self.context_length - 1} tokens, "
+                "so that there is room for an answer",
                 todo="ask in fewer words, or begin a new conversation",
             )
-        most = room if limit is None else min(limit, room)
-        return Request(self.name, prompt, most, sampling, seed, tuple(until), alternatives)
+        allowed_tokens = free_tokens if max_new_tokens is None else min(max_new_tokens, free_tokens)
+        return GenerationRequest(
+            self.name, prompt, allowed_tokens, sampling, seed, tuple(stop), top_logprobs
+        )
 
 
 @dataclass(frozen=True)
-class Serving:
-    """All models that are served, by name, and the scheduler that they share."""
+class ServingEngine:
+    """All served models by name, and the scheduler that they share."""
 
-    models: dict[str, Served]
+    models: dict[str, ServedModel]
     scheduler: Scheduler
 
 
 def open_models(
     lineages: dict[str, Lineage],
-    about: dict[str, str],
+    descriptions: dict[str, str],
     store: Path,
     *,
     batch: int,
     queue: int,
     dtype: Dtype | Literal["auto"] = "auto",
-) -> Serving:
-    """Loads models, each base once, and starts to answer.
+) -> ServingEngine:
+    """Loads models, each base model once, and starts the scheduler.
 
     Raises:
         ZephyrError: weights can't be read.
     """
-    quiet()
-    families: dict[Any, list[str]] = {}
+    silence_libraries()
+    groups: dict[Any, list[str]] = {}
     for name, lineage in lineages.items():
-        adapters = _adapters(lineage, store)
-        alone = () if can_mix(adapters) else (name,)
-        families.setdefault((lineage.weights, lineage.load, *alone), []).append(name)
+        adapters = _adapter_paths(lineage, store)
+        own_group = () if can_batch_adapters(adapters) else (name,)
+        groups.setdefault((lineage.weights, lineage.quantization, *own_group), []).append(name)
 
-    def load_all() -> dict[tuple[str, ...], tuple[Network, Model]]:
+    def load_all() -> dict[tuple[str, ...], tuple[ModelRunner, Model]]:
         return {
-            tuple(names): _open({name: lineages[name] for name in names}, store, dtype)
-            for names in families.values()
+            tuple(names): _load_runner({name: lineages[name] for name in names}, store, dtype)
+            for names in groups.values()
         }
 
-    # Every thread that computes has helpers of its own in OpenMP, for as long as it lives. Where
-    # these are more than the processors, all of them sleep between products instead of waiting
-    # awake: one that has ended leaves the processors to the thread that decodes.
-    with ThreadPoolExecutor(1) as opening:
-        made = opening.submit(load_all).result()
-    scheduler = Scheduler([network for network, _ in made.values()], batch=batch, queue=queue)
-    found = {
-        name: Served(name, about[name], network, model, scheduler)
-        for names, (network, model) in made.items()
+    # Every computing thread has an OpenMP pool of its own for as long as it lives. Where pools have
+    # more threads than there are cores, they sleep between products instead of spinning: loading in
+    # a thread that has ended leaves the cores to the scheduler's thread.
+    with ThreadPoolExecutor(1) as executor:
+        runners = executor.submit(load_all).result()
+    scheduler = Scheduler([runner for runner, _ in runners.values()], batch=batch, queue=queue)
+    served_models = {
+        name: ServedModel(name, descriptions[name], network, model, scheduler)
+        for names, (network, model) in runners.items()
         for name in names
     }
     scheduler.start()
-    return Serving({name: found[name] for name in lineages}, scheduler)
+    return ServingEngine({name: served_models[name] for name in lineages}, scheduler)
 
 
-def _open(
-    lineages: dict[str, Lineage], store: Path, wanted: Dtype | Literal["auto"]
-) -> tuple[Network, Model]:
-    """The network of models that differ in their adapters alone."""
+def _load_runner(
+    lineages: dict[str, Lineage], store: Path, requested_dtype: Dtype | Literal["auto"]
+) -> tuple[ModelRunner, Model]:
+    """Loads the model runner of models that differ in their LoRA adapters alone."""
     first = next(iter(lineages.values()))
-    folder = first.folder(store)
-    dtype = choose(wanted, folder)
-    stacks = [_adapters(lineage, store) for lineage in lineages.values()]
-    if not can_mix(stacks[0]):
-        model = load(first, store, token_budget=TOKEN_BUDGET, dtype=dtype, form="answers")
-        return Network(model.causal, model.template, list(lineages)), model
+    folder = first.weights_folder(store)
+    dtype = choose_dtype(requested_dtype, folder)
+    adapter_paths = [_adapter_paths(lineage, store) for lineage in lineages.values()]
+    if not can_batch_adapters(adapter_paths[0]):
+        model = load_model(first, store, token_budget=TOKEN_BUDGET, dtype=dtype, form="answers")
+        return ModelRunner(model.causal, model.template, list(lineages)), model
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, first.load, dtype, "answers")
+    causal = load_network(folder, first.quantization, dtype, "answers")
     if dtype == "float32":
-        halve(causal)
-    mixed = Mixed(causal, stacks) if any(stacks) else None
-    model = assemble(causal, tokenizer, token_budget=TOKEN_BUDGET)
-    return Network(causal, model.template, list(lineages), mixed), model
+        to_fp16_weights(causal)
+    multi_lora = MultiLora(causal, adapter_paths) if any(adapter_paths) else None
+    model = build_model(causal, tokenizer, token_budget=TOKEN_BUDGET)
+    return ModelRunner(causal, model.template, list(lineages), multi_lora), model
 
 
-def _adapters(lineage: Lineage, store: Path) -> list[Path]:
+def _adapter_paths(lineage: Lineage, store: Path) -> list[Path]:
     return [store / path for path in lineage.adapters]

@@ -1,4 +1,4 @@
-"""What a teacher may settle in tutor.yaml; every field has a default.
+"""The schema of tutor.yaml (pydantic), a teacher's settings; every field has a default.
 
 Paths are taken from the folder of the file, and from where the tutor is started without one.
 """
@@ -14,29 +14,29 @@ from zephyr.recipe.yaml_positions import read_mapping
 
 Way = Literal["ask", "compare", "quiz", "hint"]
 WAYS: tuple[Way, ...] = ("ask", "compare", "quiz", "hint")
-Words = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
+PromptText = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
 
 
-class Step(RecipePart):
-    """One step of the ladder of hints: its name on the page, and what the model is asked for."""
+class HintStep(RecipePart):
+    """One step of the ladder of hints: its name on the page, and its prompt to the model."""
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"\S")]
-    ask: Words
+    ask: PromptText
 
 
-LADDER = (
-    Step(name="A first hint", ask="Give me one short hint. Don't tell me the answer."),
-    Step(name="A stronger hint", ask="Tell me the first step. Don't tell me the answer."),
-    Step(name="A worked twin", ask="Solve a similar problem with other numbers, step by step."),
-    Step(name="The answer", ask="Now solve my problem, step by step."),
+DEFAULT_HINTS = (
+    HintStep(name="A first hint", ask="Give me one short hint. Don't tell me the answer."),
+    HintStep(name="A stronger hint", ask="Tell me the first step. Don't tell me the answer."),
+    HintStep(name="A worked twin", ask="Solve a similar problem with other numbers, step by step."),
+    HintStep(name="The answer", ask="Now solve my problem, step by step."),
 )
 
 
 class Limits(RecipePart):
-    """What one request may ask for, and how many are served at a time.
+    """Limits of a request, and of the scheduler's batch and queue.
 
-    `message` is the most characters of a message, `tokens` the most of an answer. `batch` answers
-    are written side by side, and `queue` requests may wait for a place.
+    `message` is the most characters of a message, `tokens` the most of an answer. `batch` requests
+    are decoded together, and `queue` requests may wait for a slot.
     """
 
     message: Positive = 8_000
@@ -45,7 +45,7 @@ class Limits(RecipePart):
     batch: Positive = 16
 
 
-class Quiz(RecipePart):
+class QuizSettings(RecipePart):
     """Where the questions of the quiz come from, and the most that are taken of each source.
 
     Without `sources` these are the questions of the recipe's multiple-choice task.
@@ -55,19 +55,19 @@ class Quiz(RecipePart):
     cap: Positive | None = None
 
 
-class Logs(RecipePart):
-    """What is kept of requests, and for how many days.
+class LogSettings(RecipePart):
+    """What the event log stores of requests, and for how many days.
 
-    Without `messages` a request is counted, and its text is not kept. What is compared is always
-    kept with its text, since a vote means nothing without it.
+    Without `messages` a request is counted, and its text is not stored. Comparisons are always
+    stored with their text, since a vote means nothing without it.
     """
 
     messages: bool = False
     keep_days: Positive = 90
 
 
-class Tutor(RecipePart):
-    """How models are served to a class. `models` are all that can be served, unless named.
+class TutorSettings(RecipePart):
+    """The settings of tutor.yaml. `models` are all that can be served, unless named.
 
     `system` stands before every conversation. Of the `ways` the page offers those that are named
     and can be: to compare needs two models, a quiz questions.
@@ -75,41 +75,41 @@ class Tutor(RecipePart):
 
     course: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "Course"
     models: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
-    system: Words | None = None
+    system: PromptText | None = None
     ways: Annotated[tuple[Way, ...], Field(min_length=1)] = WAYS
-    hints: Annotated[tuple[Step, ...], Field(min_length=2, max_length=12)] = LADDER
+    hints: Annotated[tuple[HintStep, ...], Field(min_length=2, max_length=12)] = DEFAULT_HINTS
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     limits: Limits = Limits()
-    quiz: Quiz = Quiz()
-    logs: Logs = Logs()
+    quiz: QuizSettings = QuizSettings()
+    logs: LogSettings = LogSettings()
     database: str | None = None
 
     @field_validator("models", "ways")
     @classmethod
-    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and (twice := [v for v in value if value.count(v) > 1]):
-            raise ValueError(f"{twice[0]!r} stands twice")
+    def _check_unique(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (duplicates := [v for v in value if value.count(v) > 1]):
+            raise ValueError(f"{duplicates[0]!r} stands twice")
         return value
 
     @model_validator(mode="after")
-    def _compares_two(self) -> Self:
-        named = "compare" in self.ways and "ways" in self.model_fields_set
-        if named and self.models is not None and len(self.models) < 2:
+    def _check_compare_models(self) -> Self:
+        is_explicit = "compare" in self.ways and "ways" in self.model_fields_set
+        if is_explicit and self.models is not None and len(self.models) < 2:
             raise ValueError("`compare` needs at least two `models`")
         return self
 
     def database_path(self, folder: Path, store: Path) -> Path:
-        """Where events are kept: `database`, taken from `folder`, else in the store."""
+        """The path of the event log: `database`, taken from `folder`, else in the store."""
         return store / "tutor.sqlite" if self.database is None else folder / self.database
 
 
-def read_settings(path: Path | None) -> tuple[Tutor, Path]:
-    """The settings in a file, or the default ones, and the folder from which their paths start.
+def read_settings(path: Path | None) -> tuple[TutorSettings, Path]:
+    """Reads tutor.yaml, or the defaults, and the folder that its paths are relative to.
 
     Raises:
         ZephyrError: the file is missing, is no YAML, or says what settings can't say.
     """
     if path is None:
-        return Tutor(), Path.cwd()
-    written = read_mapping(path, "tutor", "docs/tutor.md")
-    return written.validated(Tutor), path.resolve().parent
+        return TutorSettings(), Path.cwd()
+    document = read_mapping(path, "tutor", "docs/tutor.md")
+    return document.validate(TutorSettings), path.resolve().parent

@@ -1,4 +1,4 @@
-"""Server-sent events: an answer as it comes, until the reader goes away."""
+"""Server-sent events (SSE) that stop when the client disconnects."""
 
 import asyncio
 import json
@@ -10,31 +10,31 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from zephyr.tutor.refusal import Refusal, refusal_of
-from zephyr.tutor.scheduler import Answer, Broken
+from zephyr.tutor.api_errors import ApiError, to_api_error
+from zephyr.tutor.scheduler import AnswerStream, GenerationError
 
 T = TypeVar("T")
 
-STREAMED: dict[int | str, dict[str, Any]] = {
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole answer, or its pieces.", "content": {"text/event-stream": {}}}
 }
 """How a route that may stream is described in the app's OpenAPI document."""
 
-PATIENCE = 30.0
-"""Seconds that a reader may take to take what is sent; then its place is given free."""
+SEND_TIMEOUT_SECONDS = 30.0
+"""Timeout, in seconds, of a send to a slow client; then its slot is freed."""
 
 
 class EventStream(Response):
-    """Sends each value of `events` as JSON, and at last `[DONE]`.
+    """SSE response: sends each value of `events` as JSON, and at last `[DONE]`.
 
     `events` and the `answers` that they tell of are closed as soon as the reader has gone away, or
-    takes nothing for `PATIENCE` seconds.
+    takes nothing for `SEND_TIMEOUT_SECONDS` seconds.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncGenerator[Mapping[str, Any]], answers: Sequence[Answer]
+        self, events: AsyncGenerator[Mapping[str, Any]], answers: Sequence[AnswerStream]
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -43,7 +43,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_gone(receive))
+        leaving = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -61,8 +61,8 @@ class EventStream(Response):
             try:
                 async for event in events:
                     await _patiently(send, _line(event))
-            except (Broken, Refusal) as error:
-                await _patiently(send, _line(refusal_of(error).body))
+            except (GenerationError, ApiError) as error:
+                await _patiently(send, _line(to_api_error(error).body))
         await _patiently(send, b"data: [DONE]\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -73,27 +73,29 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 async def _patiently(send: Send, body: bytes) -> None:
     part: Message = {"type": "http.response.body", "body": body, "more_body": True}
-    async with asyncio.timeout(PATIENCE):  # wait_for of Python 3.11 loses a cancellation
+    async with asyncio.timeout(
+        SEND_TIMEOUT_SECONDS
+    ):  # wait_for of Python 3.11 loses a cancellation
         await send(part)
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; it is given up if the client goes away before.
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work`, and cancels it if the client disconnects before.
 
     Raises:
-        Refusal: it has; nobody reads what is answered.
+        ApiError: the client has disconnected.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request.receive))
+    leaving = asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Refusal(400, "the client has gone away", code="gone")
+            raise ApiError(400, "the client has gone away", code="gone")
         return working.result()
     finally:
         for task in (working, leaving):

@@ -1,6 +1,6 @@
-"""What a teacher sees of a class: figures, and the questions on which votes are most even.
+"""Class statistics for the teacher: counts, win rates, and the most evenly split questions.
 
-Shares have 95 % intervals by Wilson's score (`statistics.wilson`). A tie is half a win of each
+Shares have 95 % intervals by Wilson's score (`stats.intervals.wilson`). A tie is half a win of each
 side; since half wins spread less than whole ones, the interval runs from that of the wins rounded
 down to that of the wins rounded up, and is rather too wide than too narrow. Votes are taken to be
 independent, which those of one student are not.
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr.stats.intervals import Estimate, estimate, wilson
+from zephyr.stats.intervals import Estimate, estimate, wilson_interval
 from zephyr.tutor.events import Event
-from zephyr.tutor.preferences import Vote, votes
+from zephyr.tutor.preferences import Vote, list_votes
 
-CLOSEST = 20
-"""Questions that are shown as the most even."""
+MAX_CLOSEST = 20
+"""How many of the most evenly split questions are shown."""
 
 
 @dataclass
-class _Score:
-    """How two models fared against each other; the names are in order."""
+class _PairScore:
+    """Pairwise results of two models (names in order): wins of each, and ties."""
 
     a_wins: int = 0
     b_wins: int = 0
@@ -42,74 +42,75 @@ class _Score:
             self.b_wins += 1
 
     @property
-    def unevenness(self) -> float:
-        """How far from one half a model's share of wins may lie, by its interval."""
-        share = win_rate(self.a_wins, self.ties, self.n)
-        return max(0.5 - share.low, share.high - 0.5)
+    def max_deviation(self) -> float:
+        """How far from one half the win rate may lie, by its confidence interval."""
+        rate = win_rate(self.a_wins, self.ties, self.n)
+        return max(0.5 - rate.low, rate.high - 0.5)
 
 
 def win_rate(wins: int, ties: int, n: int) -> Estimate:
-    """The share (wins + ties / 2) / n of `n` votes."""
-    won = wins + ties / 2
-    low, high = wilson(math.floor(won), n)[0], wilson(math.ceil(won), n)[1]
-    return Estimate(won / n, low, high, n)
+    """The win rate (wins + ties / 2) / n of `n` votes, with a 95 % confidence interval."""
+    points = wins + ties / 2
+    low, high = wilson_interval(math.floor(points), n)[0], wilson_interval(math.ceil(points), n)[1]
+    return Estimate(points / n, low, high, n)
 
 
-def summary(events: Iterable[Event], course: str) -> dict[str, Any]:
-    """The figures of a class, as JSON-ready values; no session stands among them."""
+def summarize(events: Iterable[Event], course: str) -> dict[str, Any]:
+    """The statistics of a class, as JSON-ready values; no session is among them."""
     events = list(events)
-    of_kind: dict[str, list[Event]] = defaultdict(list)
+    by_kind: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        of_kind[event.kind].append(event)
-    given = list(votes(events))
+        by_kind[event.kind].append(event)
+    all_votes = list(list_votes(events))
     return {
         "course": course,
         "since": events[0].time if events else None,
         "questions": _questions(events),
-        "sessions": len(of_kind["session"]),
-        "votes": len(given),
-        "ratings": _ratings(of_kind["rating"]),
-        "quiz": _quiz(of_kind["quiz"]),
-        "wins": _wins(given),
-        "pairs": _pairs(given),
-        "closest": _closest(given),
+        "sessions": len(by_kind["session"]),
+        "votes": len(all_votes),
+        "ratings": _ratings(by_kind["rating"]),
+        "quiz": _quiz(by_kind["quiz"]),
+        "wins": _wins(all_votes),
+        "pairs": _pairs(all_votes),
+        "closest": _closest(all_votes),
     }
 
 
 def _questions(events: Sequence[Event]) -> dict[str, int]:
-    """How many answers each model was asked for, comparisons and steps of ladders with them."""
-    asked: Counter[str] = Counter()
+    """Number of answers requested of each model, comparisons and ladder steps included."""
+    counts: Counter[str] = Counter()
     for event in events:
         if event.kind in ("question", "ladder") and event.model is not None:
-            asked[event.model] += 1
+            counts[event.model] += 1
         elif event.kind == "comparison":
-            asked.update(event.body["models"].values())
-    return dict(sorted(asked.items()))
+            counts.update(event.body["models"].values())
+    return dict(sorted(counts.items()))
 
 
 def _ratings(ratings: Sequence[Event]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for event in ratings:
-        row = found.setdefault(str(event.model), {"up": 0, "down": 0})
+        row = counts.setdefault(str(event.model), {"up": 0, "down": 0})
         row[event.body["rating"]] += 1
-    return dict(sorted(found.items()))
+    return dict(sorted(counts.items()))
 
 
 def _quiz(answers: Sequence[Event]) -> dict[str, Any]:
-    """How students and models fared, and how often a student chose what the model did."""
+    """Quiz accuracy of students and models, and how often a student chose what the model did."""
     bodies = [event.body for event in answers]
-    same = [float(body["chosen"] == body["model_chosen"]) for body in bodies]
+    agreements = [float(body["chosen"] == body["model_chosen"]) for body in bodies]
     return {
         "answered": len(bodies),
         "right": sum(body["chosen"] == body["answer"] for body in bodies),
         "model_right": sum(body["model_chosen"] == body["answer"] for body in bodies),
-        "agreement": estimate(same, kind="proportion")._asdict() if same else None,
+        "agreement": estimate(agreements, kind="proportion")._asdict() if agreements else None,
     }
 
 
-def _wins(given: Sequence[Vote]) -> dict[str, Any]:
+def _wins(all_votes: Sequence[Vote]) -> dict[str, Any]:
+    """Win rate of each model over all its votes."""
     scores: dict[str, Counter[str]] = defaultdict(Counter)
-    for vote in given:
+    for vote in all_votes:
         for side, model in vote.models.items():
             outcome = "tie" if vote.overall == "AB" else "win" if vote.overall == side else "loss"
             scores[model][outcome] += 1
@@ -123,9 +124,9 @@ def _winner(vote: Vote) -> str | None:
     return None if vote.overall == "AB" else vote.models[vote.overall]
 
 
-def _pairs(given: Sequence[Vote]) -> list[dict[str, Any]]:
-    scores: dict[tuple[str, ...], _Score] = defaultdict(_Score)
-    for vote in given:
+def _pairs(all_votes: Sequence[Vote]) -> list[dict[str, Any]]:
+    scores: dict[tuple[str, ...], _PairScore] = defaultdict(_PairScore)
+    for vote in all_votes:
         pair = tuple(sorted(vote.models.values()))
         scores[pair].count(_winner(vote), pair[0])
     return [
@@ -134,17 +135,17 @@ def _pairs(given: Sequence[Vote]) -> list[dict[str, Any]]:
     ]
 
 
-def _closest(given: Sequence[Vote]) -> list[dict[str, Any]]:
+def _closest(all_votes: Sequence[Vote]) -> list[dict[str, Any]]:
     """Questions of which two models answer about equally well, as far as their votes can tell.
 
     Ordered by how far from one half the share of wins may still lie: an even split of many votes
     comes before one of few, and a single vote comes late.
     """
-    scores: dict[tuple[str, str, str], _Score] = defaultdict(_Score)
-    for vote in given:
+    scores: dict[tuple[str, str, str], _PairScore] = defaultdict(_PairScore)
+    for vote in all_votes:
         a, b = sorted(vote.models.values())
         scores[vote.question, a, b].count(_winner(vote), a)
-    ordered = sorted(scores.items(), key=lambda item: (item[1].unevenness, -item[1].n, item[0]))
+    ordered = sorted(scores.items(), key=lambda item: (item[1].max_deviation, -item[1].n, item[0]))
     return [
         {
             "question": question,
@@ -154,5 +155,5 @@ def _closest(given: Sequence[Vote]) -> list[dict[str, Any]]:
             "ties": score.ties,
             "n": score.n,
         }
-        for (question, a, b), score in ordered[:CLOSEST]
+        for (question, a, b), score in ordered[:MAX_CLOSEST]
     ]

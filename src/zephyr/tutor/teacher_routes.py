@@ -1,4 +1,4 @@
-"""The teacher's routes: figures, votes and events of a class. `access` lets only the teacher in."""
+"""The teacher's routes: statistics, votes and events. `access` admits only the teacher."""
 
 import csv
 import io
@@ -8,55 +8,65 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from zephyr.tutor.api_errors import error_responses
 from zephyr.tutor.classroom import Classroom
 from zephyr.tutor.events import Event
-from zephyr.tutor.preferences import raw_rows
-from zephyr.tutor.refusal import refused
-from zephyr.tutor.summary import summary
+from zephyr.tutor.preferences import to_raw_rows
+from zephyr.tutor.summary import summarize
 
-COLUMNS = ("id", "time", "session", "kind", "model", "key", "body")
+CSV_COLUMNS = ("id", "time", "session", "kind", "model", "key", "body")
 
 
-def teacher_routes(room: Classroom) -> APIRouter:
-    """All routes under /teacher/."""
-    router = APIRouter(prefix="/teacher", tags=["Teacher"], responses=refused(503))
+def teacher_routes(classroom: Classroom) -> APIRouter:
+    """The router of everything under /teacher/."""
+    router = APIRouter(prefix="/teacher", tags=["Teacher"], responses=error_responses(503))
 
     @router.get("/summary", summary="Figures of the class")
     async def figures() -> dict[str, Any]:
-        return await room.kept(lambda: summary(room.events.all(), room.tutor.course))
+        return await classroom.run_in_thread(
+            lambda: summarize(classroom.events.list_events(), classroom.settings.course)
+        )
 
     @router.get(
         "/preferences.json", summary="Votes in the course's raw form", response_class=Response
     )
     async def votes() -> Response:
-        def made() -> str:
-            found = room.events.all("comparison", "vote")
-            return json.dumps(raw_rows(found, room.tutor.course), indent=1, ensure_ascii=False)
+        def make_json() -> str:
+            vote_events = classroom.events.list_events("comparison", "vote")
+            return json.dumps(
+                to_raw_rows(vote_events, classroom.settings.course), indent=1, ensure_ascii=False
+            )
 
-        return _file(await room.kept(made), "application/json", "preferences.json")
+        return _attachment(
+            await classroom.run_in_thread(make_json), "application/json", "preferences.json"
+        )
 
     @router.get("/events.csv", summary="All events", response_class=Response)
     async def events() -> Response:
-        text = await room.kept(lambda: as_csv(room.events.all()))
-        return _file(text, "text/csv", "events.csv")
+        text = await classroom.run_in_thread(lambda: to_csv(classroom.events.list_events()))
+        return _attachment(text, "text/csv", "events.csv")
 
     return router
 
 
-def _file(text: str, kind: str, name: str) -> Response:
+def _attachment(text: str, media_type: str, name: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return Response(text, media_type=kind, headers=headers)
+    return Response(text, media_type=media_type, headers=headers)
 
 
-def as_csv(events: list[Event]) -> str:
-    """Events as a table. A session's id is its owner's key, so sessions are counted instead."""
-    numbers: dict[str, int] = {}
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(COLUMNS)
+def to_csv(events: list[Event]) -> str:
+    """Events as CSV. A session's id is its owner's key, so sessions are numbered instead."""
+    session_numbers: dict[str, int] = {}
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
     for event in events:
         session = event.session
-        number = None if session is None else numbers.setdefault(session, len(numbers) + 1)
+        number = (
+            None
+            if session is None
+            else session_numbers.setdefault(session, len(session_numbers) + 1)
+        )
         body = json.dumps(event.body, ensure_ascii=False)
-        table.writerow((event.id, event.time, number, event.kind, event.model, event.key, body))
-    return out.getvalue()
+        writer.writerow((event.id, event.time, number, event.kind, event.model, event.key, body))
+    return buffer.getvalue()

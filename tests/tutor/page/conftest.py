@@ -1,4 +1,4 @@
-"""The tutor's pages in a browser, before a real server of the tiny recipe."""
+"""Fixtures: the tutor's pages in a browser, on a real server of the tiny recipe."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from tests.place import Place
-from tests.tutor.conftest import Server, serving
-from tests.tutor.page.doing import COURSE, HINTS
+from tests.tutor.conftest import Server, start_server
+from tests.tutor.page.actions import COURSE, HINTS
 
 
 @pytest.fixture(scope="package")
@@ -25,11 +25,11 @@ def tutor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def server(finished: Place, tutor: Path) -> Iterator[Server]:
-    with serving(finished, "--tutor", str(tutor)) as found:
+    with start_server(finished, "--tutor", str(tutor)) as found:
         yield found
 
 
-Open = Callable[..., Any]
+OpenPage = Callable[..., Any]
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def opened(browser: Any, server: Server, told: list[str]) -> Iterator[Open]:
+def opened(browser: Any, server: Server, told: list[str]) -> Iterator[OpenPage]:
     """Opens a page; at the end none may have complained, nor asked another server."""
     contexts = []
-    asked: list[str] = []
+    requested_urls: list[str] = []
 
     def open_page(path: str = "", *, width: int = 1280, dark: bool = False) -> Any:
         context = browser.new_context(
@@ -55,7 +55,7 @@ def opened(browser: Any, server: Server, told: list[str]) -> Iterator[Open]:
         page.set_default_timeout(15_000)
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested_urls.append(request.url))
         page.goto(f"{server.url}/{path}")
         return page
 
@@ -65,5 +65,5 @@ def opened(browser: Any, server: Server, told: list[str]) -> Iterator[Open]:
             assert page.evaluate("window.harm") is None
         context.close()
     assert told == []
-    ours = (server.url, f"blob:{server.url}")
-    assert [url for url in asked if not url.startswith(ours)] == []
+    own_urls = (server.url, f"blob:{server.url}")
+    assert [url for url in requested_urls if not url.startswith(own_urls)] == []

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import LESSON, answers, ask
+from tests.tutor.page.actions import LESSON, ask_question, stub_answers
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
@@ -87,11 +87,11 @@ def marked(page: Any, text: str, said: str) -> list[str]:
     return list(found)
 
 
-def test_formulas_lists_tables_and_code_are_set(opened: Open) -> None:
+def test_formulas_lists_tables_and_code_are_set(opened: OpenPage) -> None:
     page = opened()
     wrong = {"text": "2 * 3 = 7", "start": LESSON.index("2 * 3 = 7")}
-    answers(page, LESSON, [wrong | {"end": wrong["start"] + 9}])
-    answer = ask(page, "Explain force")
+    stub_answers(page, LESSON, [wrong | {"end": wrong["start"] + 9}])
+    answer = ask_question(page, "Explain force")
     said = answer.locator(".said")
     assert said.locator(".katex").count() == 3
     assert said.locator(".katex-display .fbox").count() == 1
@@ -107,10 +107,10 @@ def test_formulas_lists_tables_and_code_are_set(opened: Open) -> None:
     assert page.evaluate("document.fonts.check('12px KaTeX_Main')")
 
 
-def test_code_and_answers_are_copied(opened: Open) -> None:
+def test_code_and_answers_are_copied(opened: OpenPage) -> None:
     page = opened()
-    answers(page, LESSON, [])
-    answer = ask(page, "Explain force")
+    stub_answers(page, LESSON, [])
+    answer = ask_question(page, "Explain force")
     clipboard = "navigator.clipboard.readText()"
     answer.locator(".code").get_by_role("button", name="Copy").click()
     answer.get_by_text("Copied").wait_for()
@@ -122,12 +122,12 @@ def test_code_and_answers_are_copied(opened: Open) -> None:
     assert page.evaluate(clipboard) == LESSON
 
 
-def test_markdown_is_what_models_mean_by_it(opened: Open) -> None:
+def test_markdown_is_what_models_mean_by_it(opened: OpenPage) -> None:
     page = opened()
     assert {text: markup(page, text) for text in MARKDOWN} == MARKDOWN
 
 
-def test_no_text_takes_long_to_draw(opened: Open) -> None:
+def test_no_text_takes_long_to_draw(opened: OpenPage) -> None:
     page = opened()
     signs = ["*", "_", "[", "$", "`", ">", "- ", "\\(", "\\[\n", "[a](", "| a |\n", "1. ", "*a_"]
     took = page.evaluate(
@@ -145,7 +145,7 @@ def test_no_text_takes_long_to_draw(opened: Open) -> None:
     assert max(took) < 2000
 
 
-def test_a_place_of_the_text_is_found_in_the_page(opened: Open) -> None:
+def test_a_place_of_the_text_is_found_in_the_page(opened: OpenPage) -> None:
     page = opened()
     assert marked(page, "so 2 + 2 = 5, too", "2 + 2 = 5") == ["2 + 2 = 5"]
     assert marked(page, "- 😀\n  1. **so** 3*4 = 13", "3*4 = 13") == ["3*4 = 13"]
@@ -154,13 +154,13 @@ def test_a_place_of_the_text_is_found_in_the_page(opened: Open) -> None:
     assert marked(page, "| a |\n|---|\n| 1+1=3 |", "1+1=3") == ["1+1=3"]
 
 
-def test_what_a_model_writes_runs_nothing(opened: Open) -> None:
+def test_what_a_model_writes_runs_nothing(opened: OpenPage) -> None:
     """Neither when it comes, nor when the chat is opened again."""
     page = opened()
     for n, text in enumerate(HARM):
         page.unroute("**/v1/chat/completions")
-        answers(page, f"Before {text} after\n\n{text}\n", [])
-        ask(page, f"Do harm {n}")
+        stub_answers(page, f"Before {text} after\n\n{text}\n", [])
+        ask_question(page, f"Do harm {n}")
     _harmless(page)
     page.reload()
     page.get_by_role("button", name="Do harm 0", exact=True).click()

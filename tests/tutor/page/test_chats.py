@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import COURSE, answers, ask, ended
+from tests.tutor.page.actions import COURSE, ask_question, stub_answers, wait_for_answer
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
 
-def test_an_answer_grows_while_it_is_written(opened: Open) -> None:
+def test_an_answer_grows_while_it_is_written(opened: OpenPage) -> None:
     page = opened()
     page.evaluate(
         """() => {
@@ -23,7 +23,7 @@ def test_an_answer_grows_while_it_is_written(opened: Open) -> None:
         }"""
     )
     page.get_by_label("Model").first.select_option("M1")
-    answer = ask(page, "What is force?")
+    answer = ask_question(page, "What is force?")
     assert answer.locator(".answer-name").inner_text() == "M1"
     assert answer.locator(".said").inner_text().strip()
     lengths = page.evaluate("[...window.seen]")
@@ -32,7 +32,7 @@ def test_an_answer_grows_while_it_is_written(opened: Open) -> None:
     assert said.startswith("M1: ")
 
 
-def test_an_answer_can_be_stopped(opened: Open) -> None:
+def test_an_answer_can_be_stopped(opened: OpenPage) -> None:
     """Escape closes the connection; what has come stays, and another question can be asked."""
     page = opened()
     closed: list[str] = []
@@ -66,11 +66,11 @@ def test_an_answer_can_be_stopped(opened: Open) -> None:
     assert page.locator(".ask .said").inner_text() == "It begins"
 
 
-def test_what_a_student_types_is_shown_as_typed(opened: Open) -> None:
+def test_what_a_student_types_is_shown_as_typed(opened: OpenPage) -> None:
     page = opened()
-    answers(page, "Yes", [])
+    stub_answers(page, "Yes", [])
     text = "<img src=x onerror=window.harm=1>\n  **b** $x$ & <b>"
-    ask(page, text)
+    ask_question(page, text)
     question = page.locator(".ask .question")
     assert question.evaluate("one => one.lastChild.data") == text
     assert question.locator("img, b, strong, .katex").count() == 0
@@ -78,13 +78,13 @@ def test_what_a_student_types_is_shown_as_typed(opened: Open) -> None:
     assert page.locator("h1").inner_text() == COURSE
 
 
-def test_chats_are_kept_in_the_browser_until_deleted(opened: Open) -> None:
+def test_chats_are_kept_in_the_browser_until_deleted(opened: OpenPage) -> None:
     page = opened()
-    answers(page, "An **answer**", [])
-    ask(page, "The first question")
+    stub_answers(page, "An **answer**", [])
+    ask_question(page, "The first question")
     page.get_by_role("button", name="New chat").click()
     assert page.get_by_text("What would you like to understand?").is_visible()
-    ask(page, "Another one")
+    ask_question(page, "Another one")
     page.reload()
     past = page.locator(".past-open")
     past.first.wait_for()
@@ -97,21 +97,21 @@ def test_chats_are_kept_in_the_browser_until_deleted(opened: Open) -> None:
     assert past.all_inner_texts() == ["Another one"]
 
 
-def test_a_conversation_is_sent_as_one(opened: Open) -> None:
+def test_a_conversation_is_sent_as_one(opened: OpenPage) -> None:
     """Without the question that was never answered; another answer is drawn with some chance."""
     page = opened()
-    answers(page, "Yes", [])
+    stub_answers(page, "Yes", [])
     sent: list[Any] = []
     page.on("request", lambda r: sent.append(r.post_data_json) if "/v1/chat" in r.url else None)
-    ask(page, "One")
+    ask_question(page, "One")
     page.unroute("**/v1/chat/completions")
     page.route("**/v1/chat/completions", lambda route: route.fulfill(body="data: [DONE]\n\n"))
-    ask(page, "Two")
-    answers(page, "No", [])
-    ask(page, "Three")
+    ask_question(page, "Two")
+    stub_answers(page, "No", [])
+    ask_question(page, "Three")
     page.get_by_role("button", name="Another answer").last.click()
     page.wait_for_function("document.querySelectorAll('.ask .answer').length == 3")
-    ended(page, ".ask .answer")
+    wait_for_answer(page, ".ask .answer")
     said = [[(m["role"], m["content"]) for m in body["messages"]] for body in sent]
     one, three = ("user", "One"), ("user", "Three")
     assert said[0] == [one]
@@ -120,25 +120,25 @@ def test_a_conversation_is_sent_as_one(opened: Open) -> None:
     assert sent[3]["temperature"] > 0
 
 
-def test_failures_are_told_where_they_happen(opened: Open, told: list[str]) -> None:
+def test_failures_are_told_where_they_happen(opened: OpenPage, told: list[str]) -> None:
     page = opened()
     busy = {"error": {"message": "busy", "type": "x", "code": "busy", "param": None}}
     page.route(
         "**/v1/chat/completions",
         lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=busy),
     )
-    answer = ask(page, "What is force?")
+    answer = ask_question(page, "What is force?")
     assert "Try again in 1 second" in answer.get_by_role("alert").inner_text()
     again = answer.get_by_role("button", name="Try again")
     assert again.is_disabled()
     page.unroute("**/v1/chat/completions")
-    answers(page, "It is mass times acceleration.", [])
+    stub_answers(page, "It is mass times acceleration.", [])
     again.click()  # once it may be
     page.locator(".said", has_text="mass times acceleration").wait_for()
     assert page.locator(".trouble").count() == 0
     page.unroute("**/v1/chat/completions")
     page.route("**/v1/chat/completions", lambda route: route.abort())
-    answer = ask(page, "And power?")
+    answer = ask_question(page, "And power?")
     assert "can’t be reached" in answer.get_by_role("alert").inner_text()
     assert page.locator(".question").last.inner_text().endswith("And power?")
     page.unroute("**/v1/chat/completions")
@@ -151,10 +151,10 @@ def test_failures_are_told_where_they_happen(opened: Open, told: list[str]) -> N
     told.clear()
 
 
-def test_an_answer_is_rated(opened: Open) -> None:
+def test_an_answer_is_rated(opened: OpenPage) -> None:
     page = opened()
-    answers(page, "Yes", [])
-    answer = ask(page, "What is force?")
+    stub_answers(page, "Yes", [])
+    answer = ask_question(page, "What is force?")
     sent: list[Any] = []
     page.on("request", lambda r: sent.append(r.post_data_json) if "/rating" in r.url else None)
     answer.get_by_role("button", name="A good answer").click()

@@ -4,8 +4,16 @@ from typing import Any
 
 import pytest
 
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import CONTRAST, LESSON, answers, ask, ended, explains, way
+from tests.tutor.page.actions import (
+    CONTRAST_SCRIPT,
+    LESSON,
+    ask_question,
+    open_tab,
+    stub_answers,
+    stub_explanation,
+    wait_for_answer,
+)
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
@@ -13,18 +21,18 @@ WIDTHS = (360, 768, 1280)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_page_is_wider_than_the_window(width: int, opened: Open) -> None:
+def test_no_page_is_wider_than_the_window(width: int, opened: OpenPage) -> None:
     """Whatever models are called, and write; what is too wide scrolls by itself."""
     page = opened(width=width)
-    answers(page, LESSON + "\n\n" + r"$\text{" + "wide" * 60 + "}$", [])
+    stub_answers(page, LESSON + "\n\n" + r"$\text{" + "wide" * 60 + "}$", [])
     name = "M" + "<b>&" * 30
     page.route("**/tutor/config", lambda route: _rename(route, name))
     page.reload()
-    ask(page, "long" * 25)
+    ask_question(page, "long" * 25)
     fits = "document.documentElement.scrollWidth <= window.innerWidth"
     assert page.evaluate(fits)
     for tab in ("Compare", "Quiz", "Hints"):
-        way(page, tab)
+        open_tab(page, tab)
         assert page.evaluate(fits)
     page.get_by_role("button", name="Delete what I left").click()
     assert page.evaluate(fits)
@@ -37,24 +45,24 @@ def _rename(route: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_both_schemes_can_be_read(dark: bool, opened: Open) -> None:
+def test_both_schemes_can_be_read(dark: bool, opened: OpenPage) -> None:
     page = opened(dark=dark)
-    answers(page, LESSON, [{"text": "2 * 3 = 7", "start": 0, "end": 9}])
-    ask(page, "What is force?").locator(".marks").wait_for()
+    stub_answers(page, LESSON, [{"text": "2 * 3 = 7", "start": 0, "end": 9}])
+    ask_question(page, "What is force?").locator(".marks").wait_for()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (int(paper.removeprefix("rgb(").split(",")[0]) < 128) == dark
-    assert page.evaluate(CONTRAST) == []
-    explains(page, "So 2 + 2 = 5.", [{"text": "2 + 2 = 5", "start": 3, "end": 12}])
-    panel = way(page, "Quiz")
+    assert page.evaluate(CONTRAST_SCRIPT) == []
+    stub_explanation(page, "So 2 + 2 = 5.", [{"text": "2 + 2 = 5", "start": 3, "end": 12}])
+    panel = open_tab(page, "Quiz")
     panel.get_by_role("radio").first.check()
     panel.get_by_role("button", name="Answer").click()
-    ended(page, ".quiz .answer")
-    assert page.evaluate(CONTRAST) == []
+    wait_for_answer(page, ".quiz .answer")
+    assert page.evaluate(CONTRAST_SCRIPT) == []
 
 
-def test_everything_is_reached_by_the_keyboard(opened: Open) -> None:
+def test_everything_is_reached_by_the_keyboard(opened: OpenPage) -> None:
     page = opened()
-    answers(page, "Yes", [])
+    stub_answers(page, "Yes", [])
     focused = "document.activeElement"
     field = page.get_by_label("Your question")
     field.wait_for()
@@ -64,7 +72,7 @@ def test_everything_is_reached_by_the_keyboard(opened: Open) -> None:
     page.keyboard.type("two")
     assert field.input_value() == "one\ntwo"
     page.keyboard.press("Enter")
-    ended(page, ".ask .answer")
+    wait_for_answer(page, ".ask .answer")
     assert field.input_value() == ""
     page.get_by_role("tab", name="Ask").focus()
     for key, name in (("ArrowRight", "Compare"), ("End", "Hints"), ("ArrowRight", "Ask")):
@@ -82,12 +90,12 @@ def test_everything_is_reached_by_the_keyboard(opened: Open) -> None:
     assert "Delete what I left here" in reached
 
 
-def test_every_control_has_a_name(opened: Open) -> None:
+def test_every_control_has_a_name(opened: OpenPage) -> None:
     page = opened()
-    answers(page, LESSON, [])
-    ask(page, "What is force?")
+    stub_answers(page, LESSON, [])
+    ask_question(page, "What is force?")
     for tab in ("Ask", "Compare", "Quiz", "Hints"):
-        way(page, tab)
+        open_tab(page, tab)
     nameless = page.evaluate(
         """[...document.querySelectorAll("button, input, select, textarea")].filter(one =>
             one.autocomplete != "username" && !one.getAttribute("aria-label")

@@ -4,15 +4,15 @@ import re
 
 import pytest
 
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import HINTS, MODELS, ended, explains, way
+from tests.tutor.page.actions import HINTS, MODELS, open_tab, stub_explanation, wait_for_answer
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
 
-def test_nobody_knows_the_models_before_the_vote(opened: Open) -> None:
+def test_nobody_knows_the_models_before_the_vote(opened: OpenPage) -> None:
     page = opened()
-    panel = way(page, "Compare")
+    panel = open_tab(page, "Compare")
     page.get_by_label("A question for both").fill("What is force?")
     page.keyboard.press("Enter")
     ballot = panel.locator(".ballot")
@@ -39,11 +39,11 @@ def test_nobody_knows_the_models_before_the_vote(opened: Open) -> None:
     assert panel.get_by_text("Which answer is better?").is_visible()
 
 
-def test_a_quiz_is_answered_by_both(opened: Open) -> None:
+def test_a_quiz_is_answered_by_both(opened: OpenPage) -> None:
     page = opened()
     wrong = {"text": "2 + 2 = 5", "start": 4, "end": 13}
-    explains(page, "For 2 + 2 = 5.", [wrong])
-    panel = way(page, "Quiz")
+    stub_explanation(page, "For 2 + 2 = 5.", [wrong])
+    panel = open_tab(page, "Quiz")
     panel.locator(".option").first.wait_for()
     assert panel.locator(".option-said").all_inner_texts() == ["0", "3", "7", "9"]
     question = panel.locator(".quiz-question").inner_text()
@@ -63,7 +63,7 @@ def test_a_quiz_is_answered_by_both(opened: Open) -> None:
     assert panel.locator(".tag").get_by_text("right answer").count() == 1
     assert panel.locator(".option").nth(1).get_by_text("your choice").count() == 1
     assert panel.locator(".tag").get_by_text(f"{model}’s choice", exact=True).count() == 1
-    answer = ended(page, ".quiz .answer")
+    answer = wait_for_answer(page, ".quiz .answer")
     assert answer.locator(".said").inner_text() == "For 2 + 2 = 5."
     assert answer.locator("mark.wrong").inner_text() == "2 + 2 = 5"
     panel.get_by_role("button", name="Next question").click()
@@ -75,14 +75,14 @@ def test_a_quiz_is_answered_by_both(opened: Open) -> None:
     assert panel.locator(".quiz-question").inner_text() != question
 
 
-def test_hints_come_one_at_a_time(opened: Open) -> None:
+def test_hints_come_one_at_a_time(opened: OpenPage) -> None:
     page = opened()
-    panel = way(page, "Hints")
+    panel = open_tab(page, "Hints")
     assert panel.locator(".steps-ahead li").all_inner_texts() == list(HINTS)
     page.get_by_label("The problem").fill("What is work?")
     page.keyboard.press("Enter")
     for n, name in enumerate(HINTS, 1):
-        answer = ended(page, ".hints .answer")
+        answer = wait_for_answer(page, ".hints .answer")
         assert panel.locator(".answer").count() == n
         assert f"Step {n} of 3" in answer.locator(".answer-name").inner_text()
         assert name in answer.locator(".answer-name").inner_text()
@@ -96,13 +96,13 @@ def test_hints_come_one_at_a_time(opened: Open) -> None:
     assert panel.locator(".answer").count() == 0
 
 
-def test_what_a_quiz_holds_runs_nothing(opened: Open) -> None:
+def test_what_a_quiz_holds_runs_nothing(opened: OpenPage) -> None:
     page = opened()
     harm = "<img src=x onerror=window.harm=1> [x](javascript:window.harm=1)"
     quiz = {"quiz": "0" * 32, "subject": harm, "question": harm, "number": 1, "of": 2}
     quiz["options"] = [harm, "`" + harm + "`", f"${harm}$", "4"]
     page.route("**/tutor/quiz?*", lambda route: route.fulfill(json=quiz))
-    panel = way(page, "Quiz")
+    panel = open_tab(page, "Quiz")
     panel.locator(".option").first.wait_for()
     assert panel.inner_text().count(harm) >= 4
     assert panel.locator("img, a, script").count() == 0

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from tests.place import Place
-from tests.tutor.conftest import serving
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import answers, ask
+from tests.tutor.conftest import start_server
+from tests.tutor.page.actions import ask_question, stub_answers
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
 
-def test_a_student_deletes_what_was_left(opened: Open) -> None:
+def test_a_student_deletes_what_was_left(opened: OpenPage) -> None:
     page = opened()
-    answers(page, "Yes", [])
-    answer = ask(page, "What is force?")
+    stub_answers(page, "Yes", [])
+    answer = ask_question(page, "What is force?")
     answer.get_by_role("button", name="A bad answer").click()
     answer.locator("[aria-pressed=true]").wait_for()
     assert len(page.locator("#kept").inner_text()) > 20
@@ -35,7 +35,7 @@ def test_a_class_with_a_password_is_asked_for_it(
     browser: Any, finished: Place, tutor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZEPHYR_CLASS_PASSWORD", "open sesame")
-    with serving(finished, "--tutor", str(tutor)) as server:
+    with start_server(finished, "--tutor", str(tutor)) as server:
         page = browser.new_page()
         page.goto(server.url)
         field = page.get_by_label("The class password")
@@ -45,7 +45,7 @@ def test_a_class_with_a_password_is_asked_for_it(
         field.fill("open sesame")
         page.keyboard.press("Enter")
         page.get_by_label("Model").first.select_option("M1")
-        assert ask(page, "What is force?").locator(".said").inner_text().strip()
+        assert ask_question(page, "What is force?").locator(".said").inner_text().strip()
         page.reload()
         page.get_by_label("Your question").wait_for()
         assert "sesame" not in page.evaluate("JSON.stringify({ ...localStorage })")

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.tutor.conftest import Server
-from tests.tutor.page.conftest import Open
-from tests.tutor.page.doing import CONTRAST, COURSE
+from tests.tutor.page.actions import CONTRAST_SCRIPT, COURSE
+from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
 
 
 def test_the_teacher_sees_the_class_and_takes_its_files(
-    opened: Open, server: Server, told: list[str]
+    opened: OpenPage, server: Server, told: list[str]
 ) -> None:
     page = opened("teacher", width=360)
     field = page.get_by_label("The teacher’s token")
@@ -39,7 +39,7 @@ def test_the_teacher_sees_the_class_and_takes_its_files(
     assert page.get_by_label("The teacher’s token").is_visible()
 
 
-def test_the_teacher_s_figures_are_drawn(opened: Open, server: Server) -> None:
+def test_the_teacher_s_figures_are_drawn(opened: OpenPage, server: Server) -> None:
     page = opened("teacher")
     rate = {"value": 0.66, "low": 0.58, "high": 0.74, "n": 120}
     harm = "<img src=x onerror=window.harm=1>"
@@ -63,4 +63,4 @@ def test_the_teacher_s_figures_are_drawn(opened: Open, server: Server) -> None:
     assert page.get_by_text("M1: 4 · M2: 3 · equal: 2").is_visible()
     assert page.get_by_text("Since 2 November 2026").is_visible()
     assert page.locator("main img").count() == 0
-    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(CONTRAST_SCRIPT) == []

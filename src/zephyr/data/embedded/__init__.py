@@ -1,4 +1,4 @@
-"""Rows that Zephyr makes itself, for every source it knows, in that source's own columns.
+"""Synthetic data sets: rows that Zephyr makes itself for every source, in its own columns.
 
 They stand in for the real data where there is no network: the same readers read them. All are
 drawn by seeds of their own, so that they are the same on every machine; training and test parts
@@ -10,123 +10,125 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from zephyr.data.embedded import exams, lessons, preferences, primer
-from zephyr.errors import unknown
+from zephyr.data.embedded import eval_rows, preference_rows, pretraining_text, sft_rows
+from zephyr.errors import unknown_name_error
 
 VERSION = 2
 """Raised when any row changes: it enters the fingerprint of every mixture made of them."""
 
-Maker = Callable[[Random, str], Any]
+RowMaker = Callable[[Random, str], Any]
 
 
-class _Part(NamedTuple):
-    """A split of a source: which side its content is on, and how many rows it has."""
+class _SplitSpec(NamedTuple):
+    """A split of a synthetic source: which side its content is on, and how many rows it has."""
 
     side: str
     rows: int
 
 
-class _Source(NamedTuple):
-    """How a row is made (a list of rows for WikiText, one for each line), and the splits.
+class _EmbeddedSource(NamedTuple):
+    """A synthetic source: how a row is made (for WikiText a list, one for each line), its splits.
 
-    `content` is what no two rows of a split have in common.
+    `content_key` is what no two rows of a split have in common.
     """
 
-    make: Maker
-    parts: Mapping[str, _Part]
-    content: Callable[[Any], str] = json.dumps
+    make_row: RowMaker
+    splits: Mapping[str, _SplitSpec]
+    content_key: Callable[[Any], str] = json.dumps
 
 
-def _only_train(make: Maker, rows: int) -> _Source:
-    return _Source(make, {"train": _Part("train", rows)})
+def _train_only(make_row: RowMaker, rows: int) -> _EmbeddedSource:
+    return _EmbeddedSource(make_row, {"train": _SplitSpec("train", rows)})
 
 
-_ARC = {
-    "train": _Part("train", 80),
-    "validation": _Part("validation", 25),
-    "test": _Part("test", 60),
+_ARC_SPLITS = {
+    "train": _SplitSpec("train", 80),
+    "validation": _SplitSpec("validation", 25),
+    "test": _SplitSpec("test", 60),
 }
-_SOURCES: dict[str, _Source] = {
-    "khan_academy": _only_train(lessons.khan_academy, 1_250),
-    "math_college": _only_train(lessons.math_college, 500),
-    "arxiv_math": _only_train(lessons.arxiv_math, 1_400),
-    "magicoder": _only_train(lessons.magicoder, 1_300),
-    "goat": _only_train(lessons.goat, 4_000),
-    "metamathqa": _only_train(lessons.metamathqa, 3_000),
-    "code_assistant": _only_train(lessons.code_assistant, 1_500),
-    "lima": _only_train(lessons.lima, 103),
-    "open_platypus": _only_train(lessons.open_platypus, 1_300),
-    "math_instruct": _only_train(lessons.math_instruct, 2_500),
-    "wiki_qa": _only_train(lessons.wiki_qa, 400),
-    "code_alpaca": _only_train(lessons.code_alpaca, 600),
-    "epfl": _only_train(preferences.epfl, 180),
-    "orca_dpo_pairs": _only_train(preferences.orca_dpo_pairs, 250),
-    "truthy_dpo": _only_train(preferences.truthy_dpo, 120),
-    "shp_askengineers": _only_train(preferences.shp_askengineers, 200),
-    "shp_askphysics": _only_train(preferences.shp_askphysics, 150),
-    "shp_askscience": _only_train(preferences.shp_askscience, 120),
-    "shp_explainlikeimfive": _only_train(preferences.shp_explainlikeimfive, 160),
-    "code_vulnerability": _only_train(preferences.code_vulnerability, 110),
-    "py_dpo": _only_train(preferences.py_dpo, 150),
-    "dpo_mix_zero_math_untoxic": _only_train(preferences.dpo_mix_zero_math_untoxic, 120),
-    "h4rmony": _only_train(preferences.h4rmony, 250),
-    "exp_dpo_3": _only_train(preferences.exp_dpo_3, 120),
-    "arc_challenge": _Source(exams.arc_challenge, _ARC, exams.asked),
-    "arc_easy": _Source(exams.arc_easy, _ARC, exams.asked),
-    "mmlu": _Source(
-        exams.mmlu,
+_SOURCES: dict[str, _EmbeddedSource] = {
+    "khan_academy": _train_only(sft_rows.khan_academy, 1_250),
+    "math_college": _train_only(sft_rows.math_college, 500),
+    "arxiv_math": _train_only(sft_rows.arxiv_math, 1_400),
+    "magicoder": _train_only(sft_rows.magicoder, 1_300),
+    "goat": _train_only(sft_rows.goat, 4_000),
+    "metamathqa": _train_only(sft_rows.metamathqa, 3_000),
+    "code_assistant": _train_only(sft_rows.code_assistant, 1_500),
+    "lima": _train_only(sft_rows.lima, 103),
+    "open_platypus": _train_only(sft_rows.open_platypus, 1_300),
+    "math_instruct": _train_only(sft_rows.math_instruct, 2_500),
+    "wiki_qa": _train_only(sft_rows.wiki_qa, 400),
+    "code_alpaca": _train_only(sft_rows.code_alpaca, 600),
+    "epfl": _train_only(preference_rows.epfl, 180),
+    "orca_dpo_pairs": _train_only(preference_rows.orca_dpo_pairs, 250),
+    "truthy_dpo": _train_only(preference_rows.truthy_dpo, 120),
+    "shp_askengineers": _train_only(preference_rows.shp_askengineers, 200),
+    "shp_askphysics": _train_only(preference_rows.shp_askphysics, 150),
+    "shp_askscience": _train_only(preference_rows.shp_askscience, 120),
+    "shp_explainlikeimfive": _train_only(preference_rows.shp_explainlikeimfive, 160),
+    "code_vulnerability": _train_only(preference_rows.code_vulnerability, 110),
+    "py_dpo": _train_only(preference_rows.py_dpo, 150),
+    "dpo_mix_zero_math_untoxic": _train_only(preference_rows.dpo_mix_zero_math_untoxic, 120),
+    "h4rmony": _train_only(preference_rows.h4rmony, 250),
+    "exp_dpo_3": _train_only(preference_rows.exp_dpo_3, 120),
+    "arc_challenge": _EmbeddedSource(eval_rows.arc_challenge, _ARC_SPLITS, eval_rows.row_question),
+    "arc_easy": _EmbeddedSource(eval_rows.arc_easy, _ARC_SPLITS, eval_rows.row_question),
+    "mmlu": _EmbeddedSource(
+        eval_rows.mmlu,
         {
-            "auxiliary_train": _Part("train", 500),
-            "dev": _Part("dev", 20),
-            "validation": _Part("validation", 60),
-            "test": _Part("test", 200),
+            "auxiliary_train": _SplitSpec("train", 500),
+            "dev": _SplitSpec("dev", 20),
+            "validation": _SplitSpec("validation", 60),
+            "test": _SplitSpec("test", 200),
         },
-        exams.asked,
+        eval_rows.row_question,
     ),
-    "hellaswag": _Source(
-        exams.hellaswag,
-        {"train": _Part("train", 500), "validation": _Part("validation", 250)},
-        exams.asked,
+    "hellaswag": _EmbeddedSource(
+        eval_rows.hellaswag,
+        {"train": _SplitSpec("train", 500), "validation": _SplitSpec("validation", 250)},
+        eval_rows.row_question,
     ),
-    "gsm8k": _Source(lessons.gsm8k, {"train": _Part("train", 1_500), "test": _Part("test", 250)}),
-    "gsm8k_socratic": _Source(
-        lessons.gsm8k_socratic, {"train": _Part("train", 300), "test": _Part("test", 60)}
+    "gsm8k": _EmbeddedSource(
+        sft_rows.gsm8k, {"train": _SplitSpec("train", 1_500), "test": _SplitSpec("test", 250)}
     ),
-    "mathdial": _Source(lessons.mathdial, {"test": _Part("test", 60)}),
-    "wikitext2": _Source(
-        primer.wikitext,
+    "gsm8k_socratic": _EmbeddedSource(
+        sft_rows.gsm8k_socratic, {"train": _SplitSpec("train", 300), "test": _SplitSpec("test", 60)}
+    ),
+    "mathdial": _EmbeddedSource(sft_rows.mathdial, {"test": _SplitSpec("test", 60)}),
+    "wikitext2": _EmbeddedSource(
+        pretraining_text.wikitext,
         {
-            "train": _Part("train", 1_000),
-            "validation": _Part("validation", 150),
-            "test": _Part("test", 250),
+            "train": _SplitSpec("train", 1_000),
+            "validation": _SplitSpec("validation", 150),
+            "test": _SplitSpec("test", 250),
         },
     ),
-    "primer": _only_train(primer.primer, 40_000),
+    "primer": _train_only(pretraining_text.primer, 40_000),
 }
 
 
-SAME = {"wiki_qa_all": "wiki_qa"}
-"""Sources that are other readings of the rows of one."""
+SOURCE_ALIASES = {"wiki_qa_all": "wiki_qa"}
+"""Sources that read the rows of another in their own way."""
 
 
-def rows(name: str, split: str) -> Iterator[dict[str, Any]]:
-    """The rows of a source, no two of one content.
+def make_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
+    """Makes the rows of a synthetic source, no two of one content.
 
     Raises:
         ZephyrError: the source has no such split.
     """
-    name = SAME.get(name, name)
+    name = SOURCE_ALIASES.get(name, name)
     source = _SOURCES[name]
-    if split not in source.parts:
-        raise unknown("split", split, source.parts, where=f"source {name}")
-    side, wanted = source.parts[split]
-    seen: set[str] = set()
+    if split not in source.splits:
+        raise unknown_name_error("split", split, source.splits, where=f"source {name}")
+    side, row_count = source.splits[split]
+    seen_content: set[str] = set()
     number = 0
-    while len(seen) < wanted:
-        made = source.make(Random(f"{name}/{split}/{number}"), side)
+    while len(seen_content) < row_count:
+        row = source.make_row(Random(f"{name}/{split}/{number}"), side)
         number += 1
-        assert number < 100 * wanted, f"{name} has no {wanted} different rows"
-        content = source.content(made)
-        if content not in seen:
-            seen.add(content)
-            yield from made if isinstance(made, list) else (made,)
+        assert number < 100 * row_count, f"{name} has no {row_count} different rows"
+        content = source.content_key(row)
+        if content not in seen_content:
+            seen_content.add(content)
+            yield from row if isinstance(row, list) else (row,)

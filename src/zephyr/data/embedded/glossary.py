@@ -1,6 +1,6 @@
-"""Terms of physics, mathematics and computing: what each means, its unit, and how it is asked for.
+"""Glossary of physics, mathematics and computing: definitions, units and question templates.
 
-The facts are the same wherever they are told; what differs is the way in which they are told.
+The facts are the same in all sources; what differs is how they are phrased.
 """
 
 from random import Random
@@ -8,35 +8,35 @@ from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """A term as it stands in a sentence (`an algorithm`, `force`), and what is known of it."""
+    """A term as it is phrased in a sentence (`an algorithm`, `force`), and what is known of it."""
 
-    said: str
+    phrase: str
     field: str
     meaning: str
-    more: str
+    detail: str
     unit: str = ""
 
     @property
     def name(self) -> str:
         """The term without its article."""
-        return self.said.removeprefix("a ").removeprefix("an ").removeprefix("the ")
+        return self.phrase.removeprefix("a ").removeprefix("an ").removeprefix("the ")
 
     @property
-    def sentence(self) -> str:
-        """What it means, as a sentence."""
-        return f"{capital(self.said)} is {self.meaning}."
+    def definition(self) -> str:
+        """Its definition, as a sentence."""
+        return f"{capitalize_first(self.phrase)} is {self.meaning}."
 
     @property
-    def measured(self) -> str:
+    def unit_sentence(self) -> str:
         """The sentence that names its unit."""
-        return f"{capital(self.said)} is measured in {plural(self.unit)}."
+        return f"{capitalize_first(self.phrase)} is measured in {pluralize(self.unit)}."
 
 
-def capital(text: str) -> str:
+def capitalize_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def plural(unit: str) -> str:
+def pluralize(unit: str) -> str:
     return unit if unit == "hertz" else f"{unit}s"
 
 
@@ -102,7 +102,7 @@ TERMS = (
     *(Term(said, "mathematics", meaning, more) for said, meaning, more in _MATHEMATICS),
     *(Term(said, "computing", meaning, more) for said, meaning, more in _COMPUTING),
 )
-MEASURED = tuple(term for term in TERMS if term.unit)
+TERMS_WITH_UNITS = tuple(term for term in TERMS if term.unit)
 FIELDS = ("physics", "mathematics", "computing")
 
 
@@ -116,7 +116,7 @@ class Formula(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        return f"{capital(self.result)} is {self.left} times {self.right}."
+        return f"{capitalize_first(self.result)} is {self.left} times {self.right}."
 
 
 FORMULAS = (
@@ -132,7 +132,7 @@ FORMULAS = (
     Formula("area", "length", "width", ("m2", "metres", "metres")),
 )
 
-ASKED = (
+DEFINITION_TEMPLATES = (
     "What is {said}?",
     "Define {said}.",
     "What does the word {name} mean?",
@@ -146,9 +146,9 @@ ASKED = (
     "In {field}, what is {said}?",
     "Can you say what {said} is?",
 )
-"""Ways to ask what a term means."""
+"""Templates of questions for what a term means."""
 
-ASKED_UNIT = (
+UNIT_TEMPLATES = (
     "What is the unit of {name}?",
     "In which unit is {said} measured?",
     "How do we measure {said}?",
@@ -156,16 +156,16 @@ ASKED_UNIT = (
 )
 
 
-def ask(random: Random, term: Term) -> str:
-    """A question for the meaning of a term."""
-    return random.choice(ASKED).format(**form(term))
+def make_question(random: Random, term: Term) -> str:
+    """Makes a question for the meaning of a term."""
+    return random.choice(DEFINITION_TEMPLATES).format(**template_values(term))
 
 
-def form(term: Term) -> dict[str, str]:
-    """What the ways of asking may name."""
-    return {"said": term.said, "name": term.name, "field": term.field}
+def template_values(term: Term) -> dict[str, str]:
+    """The values of the placeholders in question templates."""
+    return {"said": term.phrase, "name": term.name, "field": term.field}
 
 
-def others(random: Random, term: Term, count: int) -> list[Term]:
-    """Other terms of the same field."""
+def other_terms(random: Random, term: Term, count: int) -> list[Term]:
+    """Samples other terms of the same field."""
     return random.sample([t for t in TERMS if t.field == term.field and t != term], count)

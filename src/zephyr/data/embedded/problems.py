@@ -4,26 +4,26 @@ from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
-from zephyr.data.embedded.arithmetic import Sum, mistaken, work
-from zephyr.data.embedded.glossary import FORMULAS, capital
+from zephyr.data.embedded.arithmetic import Equation, format_working, wrong_result
+from zephyr.data.embedded.glossary import FORMULAS, capitalize_first
 
 
-class Step(NamedTuple):
-    """What is given, in the words of the question, and the sum that it leads to."""
+class SolutionStep(NamedTuple):
+    """A solution step: the premise, in the words of the question, and the equation it leads to."""
 
-    given: str
-    sum: Sum
+    premise: str
+    equation: Equation
 
 
 class Problem(NamedTuple):
-    """A question, and its two steps."""
+    """A word problem: a question, and the two steps of its solution."""
 
     question: str
-    steps: tuple[Step, Step]
+    steps: tuple[SolutionStep, SolutionStep]
 
     @property
     def answer(self) -> int:
-        return self.steps[1].sum.result
+        return self.steps[1].equation.result
 
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gia", "Hugo", "Ida", "Jon", "Kim", "Lea")
@@ -31,53 +31,58 @@ THINGS = ("pens", "books", "apples", "cards", "coins", "stamps", "shells", "bead
 BOXES = ("boxes", "bags", "baskets", "shelves", "rows", "trays")
 
 
-def working(problem: Problem, answer: int | None = None) -> list[str]:
-    """Both steps, each with what is given and its sum; `answer` may stand for the last result."""
+def format_steps(problem: Problem, answer: int | None = None) -> list[str]:
+    """Formats both steps, each premise with its equation; `answer` may replace the last result."""
     first, second = problem.steps
-    return [f"{first.given}. {work(first.sum)}.", f"{second.given}. {work(second.sum, answer)}."]
+    return [
+        f"{first.premise}. {format_working(first.equation)}.",
+        f"{second.premise}. {format_working(second.equation, answer)}.",
+    ]
 
 
-def solution(problem: Problem) -> str:
-    """Both steps with their working, and the answer after `####`, as GSM8K writes it."""
-    return _written(problem, problem.answer)
+def format_solution(problem: Problem) -> str:
+    """Formats a solution as GSM8K does: both steps worked, and the answer after `####`."""
+    return _format_solution(problem, problem.answer)
 
 
-def wrong_solution(random: Random, problem: Problem) -> str:
-    """A solution of the same form that is wrong: a slip of the pen, or adding for subtracting."""
-    first, (given, sum_) = problem.steps
-    swapped = Sum(sum_.left, "-" if sum_.operator == "+" else "+", sum_.right)
-    if random.random() < 0.5 and 0 < swapped.result < 100 and swapped.result != sum_.result:
-        wrong = problem._replace(steps=(first, Step(given, swapped)))
-        return _written(wrong, wrong.answer)
-    return _written(problem, mistaken(random, problem.answer))
+def make_wrong_solution(random: Random, problem: Problem) -> str:
+    """Makes a wrong solution of the same form: a wrong digit, or adding for subtracting."""
+    first, (premise, equation) = problem.steps
+    swapped = Equation(equation.left, "-" if equation.operator == "+" else "+", equation.right)
+    if random.random() < 0.5 and 0 < swapped.result < 100 and swapped.result != equation.result:
+        wrong = problem._replace(steps=(first, SolutionStep(premise, swapped)))
+        return _format_solution(wrong, wrong.answer)
+    return _format_solution(problem, wrong_result(random, problem.answer))
 
 
-def _written(problem: Problem, answer: int) -> str:
-    return "\n".join([*working(problem, answer), f"#### {answer}"])
+def _format_solution(problem: Problem, answer: int) -> str:
+    return "\n".join([*format_steps(problem, answer), f"#### {answer}"])
 
 
-def draw(random: Random) -> Problem:
-    """A problem whose numbers all lie between 1 and 99."""
+def sample_problem(random: Random) -> Problem:
+    """Samples a word problem whose numbers all lie between 1 and 99."""
     while True:
-        make = random.choice(_FAMILIES)
-        problem = make(random, random.choice(NAMES), random.choice(THINGS))
-        sums = [step.sum for step in problem.steps]
-        if all(0 < s.result < 100 and s.left > 0 and s.right > 0 for s in sums):
+        make_problem = random.choice(_PROBLEM_TEMPLATES)
+        problem = make_problem(random, random.choice(NAMES), random.choice(THINGS))
+        equations = [step.equation for step in problem.steps]
+        if all(0 < s.result < 100 and s.left > 0 and s.right > 0 for s in equations):
             return problem
 
 
-def _two_steps(first: tuple[str, Sum], second: tuple[str, Sum]) -> tuple[Step, Step]:
-    return Step(*first), Step(*second)
+def _two_steps(
+    first: tuple[str, Equation], second: tuple[str, Equation]
+) -> tuple[SolutionStep, SolutionStep]:
+    return SolutionStep(*first), SolutionStep(*second)
 
 
-def _few(random: Random) -> int:
+def _small_number(random: Random) -> int:
     return random.randint(2, 9)
 
 
 def _bought_and_gave(random: Random, name: str, things: str) -> Problem:
     a, b, c = random.randint(11, 60), random.randint(3, 39), random.randint(3, 39)
-    first = Sum(a, "+", b)
-    second = Sum(first.result, "-", c)
+    first = Equation(a, "+", b)
+    second = Equation(first.result, "-", c)
     if random.random() < 0.5:
         return Problem(
             f"{name} has {a} {things}. {name} buys {b} more and then gives {c} away."
@@ -93,8 +98,8 @@ def _bought_and_gave(random: Random, name: str, things: str) -> Problem:
 
 def _lost_and_found(random: Random, name: str, things: str) -> Problem:
     a, b, c = random.randint(11, 60), random.randint(3, 39), random.randint(3, 39)
-    first = Sum(a, "-", b)
-    second = Sum(first.result, "+", c)
+    first = Equation(a, "-", b)
+    second = Equation(first.result, "+", c)
     if random.random() < 0.5:
         return Problem(
             f"{name} has {a} {things}. {name} loses {b} and later finds {c}."
@@ -109,9 +114,14 @@ def _lost_and_found(random: Random, name: str, things: str) -> Problem:
 
 
 def _filled_boxes(random: Random, name: str, things: str) -> Problem:
-    k, m, c, box = _few(random), _few(random), random.randint(3, 29), random.choice(BOXES)
-    first = Sum(k, "x", m)
-    second = Sum(first.result, "+", c)
+    k, m, c, box = (
+        _small_number(random),
+        _small_number(random),
+        random.randint(3, 29),
+        random.choice(BOXES),
+    )
+    first = Equation(k, "x", m)
+    second = Equation(first.result, "+", c)
     if random.random() < 0.5:
         return Problem(
             f"{name} has {k} {box} with {m} {things} each, and finds {c} more {things}."
@@ -126,9 +136,14 @@ def _filled_boxes(random: Random, name: str, things: str) -> Problem:
 
 
 def _emptied_boxes(random: Random, name: str, things: str) -> Problem:
-    k, m, c, box = _few(random), _few(random), random.randint(2, 29), random.choice(BOXES)
-    first = Sum(k, "x", m)
-    second = Sum(first.result, "-", c)
+    k, m, c, box = (
+        _small_number(random),
+        _small_number(random),
+        random.randint(2, 29),
+        random.choice(BOXES),
+    )
+    first = Equation(k, "x", m)
+    second = Equation(first.result, "-", c)
     if random.random() < 0.5:
         return Problem(
             f"{name} fills {k} {box} with {m} {things} each. Then {name} sells {c} {things}."
@@ -145,8 +160,8 @@ def _emptied_boxes(random: Random, name: str, things: str) -> Problem:
 def _more_than(random: Random, name: str, things: str) -> Problem:
     a, b = random.randint(5, 39), random.randint(3, 19)
     friend = random.choice([other for other in NAMES if other != name])
-    first = Sum(a, "+", b)
-    second = Sum(a, "+", first.result)
+    first = Equation(a, "+", b)
+    second = Equation(a, "+", first.result)
     steps = _two_steps(
         (f"{name} has {a} and {friend} has {b} more", first),
         (f"{name} has {a} and {friend} has {first.result}", second),
@@ -167,8 +182,8 @@ def _more_than(random: Random, name: str, things: str) -> Problem:
 def _still_to_go(random: Random, name: str, things: str) -> Problem:
     a, b, rest = random.randint(5, 39), random.randint(5, 39), random.randint(3, 39)
     whole = a + b + rest
-    first = Sum(a, "+", b)
-    second = Sum(whole, "-", first.result)
+    first = Equation(a, "+", b)
+    second = Equation(whole, "-", first.result)
     if random.random() < 0.5:
         return Problem(
             f"A book has {whole} pages. {name} reads {a} pages on Monday and {b} on Tuesday."
@@ -183,10 +198,10 @@ def _still_to_go(random: Random, name: str, things: str) -> Problem:
 
 
 def _change(random: Random, name: str, things: str) -> Problem:
-    k, p = _few(random), _few(random)
+    k, p = _small_number(random), _small_number(random)
     paid = min(99, k * p + random.randint(3, 40))
-    first = Sum(k, "x", p)
-    second = Sum(paid, "-", first.result)
+    first = Equation(k, "x", p)
+    second = Equation(paid, "-", first.result)
     if random.random() < 0.5:
         return Problem(
             f"{name} buys {k} {things} for {p} euros each and pays with {paid} euros."
@@ -202,7 +217,7 @@ def _change(random: Random, name: str, things: str) -> Problem:
     )
 
 
-_FAMILIES: tuple[Callable[[Random, str, str], Problem], ...] = (
+_PROBLEM_TEMPLATES: tuple[Callable[[Random, str, str], Problem], ...] = (
     _bought_and_gave,
     _lost_and_found,
     _filled_boxes,
@@ -213,32 +228,34 @@ _FAMILIES: tuple[Callable[[Random, str, str], Problem], ...] = (
 )
 
 
-class Quantity(NamedTuple):
-    """A question for a quantity that is the product of two others, and the worked answer.
+class QuantityProblem(NamedTuple):
+    """A question for the product of two quantities, and the worked answer.
 
-    `wrong` has a slip in its last numbers.
+    `wrong_answer` has a slip in its last numbers.
     """
 
     question: str
     answer: str
-    wrong: str
+    wrong_answer: str
 
 
-def quantity(random: Random) -> Quantity:
-    """A problem solved by one formula."""
-    formula, left, right = random.choice(FORMULAS), _few(random), _few(random)
+def sample_quantity(random: Random) -> QuantityProblem:
+    """Samples a problem that is solved by one formula."""
+    formula, left, right = random.choice(FORMULAS), _small_number(random), _small_number(random)
     unit, left_unit, right_unit = formula.units
-    given = f"the {formula.left} is {left} {left_unit} and the {formula.right} {right} {right_unit}"
-    asked = random.choice(
+    premise = (
+        f"the {formula.left} is {left} {left_unit} and the {formula.right} {right} {right_unit}"
+    )
+    question = random.choice(
         (
-            f"{capital(given)}. What is the {formula.result}?",
-            f"Find the {formula.result} if {given}.",
-            f"Compute the {formula.result}: {given}.",
+            f"{capitalize_first(premise)}. What is the {formula.result}?",
+            f"Find the {formula.result} if {premise}.",
+            f"Compute the {formula.result}: {premise}.",
         )
     )
-    sum_ = Sum(left, "x", right)
-    right_answer, wrong = (
-        f"{formula.sentence} {work(sum_, n)}. The {formula.result} is {n} {unit}."
-        for n in (sum_.result, mistaken(random, sum_.result))
+    equation = Equation(left, "x", right)
+    right_answer, wrong_answer = (
+        f"{formula.sentence} {format_working(equation, n)}. The {formula.result} is {n} {unit}."
+        for n in (equation.result, wrong_result(random, equation.result))
     )
-    return Quantity(asked, right_answer, wrong)
+    return QuantityProblem(question, right_answer, wrong_answer)

@@ -1,30 +1,30 @@
-"""Questions with four short options: meanings, units, fields and small sums."""
+"""Multiple-choice questions with four short options: definitions, units, fields, arithmetic."""
 
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
 from zephyr.data.embedded import arithmetic, glossary
-from zephyr.data.embedded.glossary import FIELDS, FORMULAS, MEASURED, TERMS
+from zephyr.data.embedded.glossary import FIELDS, FORMULAS, TERMS, TERMS_WITH_UNITS
 
 
-class Quiz(NamedTuple):
-    """A question, the right option, three wrong ones, and what it is about."""
+class QuizQuestion(NamedTuple):
+    """A multiple-choice question, the right option, three wrong ones, and its subject."""
 
     question: str
     right: str
     wrong: tuple[str, ...]
     subject: str
 
-    def options(self, random: Random) -> tuple[list[str], int]:
-        """All options in a random order, and where the right one stands."""
+    def shuffled_options(self, random: Random) -> tuple[list[str], int]:
+        """Shuffles all options; gives them and the index of the right one."""
         shuffled = random.sample([self.right, *self.wrong], 1 + len(self.wrong))
         return shuffled, shuffled.index(self.right)
 
 
-def meaning(random: Random) -> Quiz:
+def definition_quiz(random: Random) -> QuizQuestion:
     term = random.choice(TERMS)
-    asked = random.choice(
+    question = random.choice(
         (
             "Which word means {meaning}?",
             "What do we call {meaning}?",
@@ -35,12 +35,14 @@ def meaning(random: Random) -> Quiz:
             "Find the word: {meaning}.",
         )
     ).format(meaning=term.meaning, field=term.field)
-    return Quiz(asked, term.name, _names(glossary.others(random, term, 3)), term.field)
+    return QuizQuestion(
+        question, term.name, _term_names(glossary.other_terms(random, term, 3)), term.field
+    )
 
 
-def unit(random: Random) -> Quiz:
-    term = random.choice(MEASURED)
-    asked = random.choice(
+def unit_quiz(random: Random) -> QuizQuestion:
+    term = random.choice(TERMS_WITH_UNITS)
+    question = random.choice(
         (
             "Which unit goes with {name}?",
             "Which unit measures {name}?",
@@ -50,13 +52,13 @@ def unit(random: Random) -> Quiz:
             "To give {name} we need a unit. Which one?",
         )
     ).format(name=term.name)
-    wrong = random.sample([t.unit for t in MEASURED if t != term], 3)
-    return Quiz(glossary.capital(asked), term.unit, tuple(wrong), "physics")
+    wrong = random.sample([t.unit for t in TERMS_WITH_UNITS if t != term], 3)
+    return QuizQuestion(glossary.capitalize_first(question), term.unit, tuple(wrong), "physics")
 
 
-def measured_by(random: Random) -> Quiz:
-    term = random.choice(MEASURED)
-    asked = random.choice(
+def quantity_quiz(random: Random) -> QuizQuestion:
+    term = random.choice(TERMS_WITH_UNITS)
+    question = random.choice(
         (
             "What is measured in {unit}?",
             "Which quantity has the unit {one}?",
@@ -64,14 +66,14 @@ def measured_by(random: Random) -> Quiz:
             "The {one} is a unit of what?",
             "Which quantity is given in {unit}?",
         )
-    ).format(unit=glossary.plural(term.unit), one=term.unit)
-    wrong = random.sample([t for t in MEASURED if t != term], 3)
-    return Quiz(asked, term.name, _names(wrong), "physics")
+    ).format(unit=glossary.pluralize(term.unit), one=term.unit)
+    wrong = random.sample([t for t in TERMS_WITH_UNITS if t != term], 3)
+    return QuizQuestion(question, term.name, _term_names(wrong), "physics")
 
 
-def field(random: Random) -> Quiz:
+def field_quiz(random: Random) -> QuizQuestion:
     term = random.choice(TERMS)
-    asked = random.choice(
+    question = random.choice(
         (
             "To which field does {said} belong?",
             "In which field do we speak of {said}?",
@@ -79,27 +81,29 @@ def field(random: Random) -> Quiz:
             "Who would speak of {said}: a book on which field?",
             "Name the field of {said}.",
         )
-    ).format(said=term.said)
+    ).format(said=term.phrase)
     wrong = [*(f for f in FIELDS if f != term.field), "history"]
-    return Quiz(asked, term.field, tuple(wrong), term.field)
+    return QuizQuestion(question, term.field, tuple(wrong), term.field)
 
 
-def formula(random: Random) -> Quiz:
-    made = random.choice(FORMULAS)
-    asked = random.choice(
+def formula_quiz(random: Random) -> QuizQuestion:
+    chosen_formula = random.choice(FORMULAS)
+    question = random.choice(
         (
             "What is {left} times {right}?",
             "Which quantity is {left} times {right}?",
             "What do we get from {left} times {right}?",
         )
-    ).format(left=made.left, right=made.right)
-    results = sorted({f.result for f in FORMULAS if f.result != made.result})
-    return Quiz(asked, made.result, tuple(random.sample(results, 3)), "physics")
+    ).format(left=chosen_formula.left, right=chosen_formula.right)
+    results = sorted({f.result for f in FORMULAS if f.result != chosen_formula.result})
+    return QuizQuestion(
+        question, chosen_formula.result, tuple(random.sample(results, 3)), "physics"
+    )
 
 
-def small_sum(random: Random) -> Quiz:
-    sum_ = arithmetic.draw(random, "+-x", most=9)
-    asked = random.choice(
+def arithmetic_quiz(random: Random) -> QuizQuestion:
+    equation = arithmetic.sample_equation(random, "+-x", max_number=9)
+    question = random.choice(
         (
             "Which number is {sum}?",
             "What does {sum} make?",
@@ -107,22 +111,35 @@ def small_sum(random: Random) -> Quiz:
             "Which of these is equal to {sum}?",
             "How many are {sum}?",
         )
-    ).format(sum=sum_.asked)
-    near = [n for n in range(sum_.result - 3, sum_.result + 4) if n >= 0 and n != sum_.result]
-    wrong = [str(n) for n in random.sample(near, 3)]
-    return Quiz(asked, str(sum_.result), tuple(wrong), "elementary_mathematics")
+    ).format(sum=equation.expression)
+    close_results = [
+        n
+        for n in range(equation.result - 3, equation.result + 4)
+        if n >= 0 and n != equation.result
+    ]
+    wrong = [str(n) for n in random.sample(close_results, 3)]
+    return QuizQuestion(question, str(equation.result), tuple(wrong), "elementary_mathematics")
 
 
-Maker = Callable[[Random], Quiz]
-EASY: tuple[Maker, ...] = (unit, measured_by, field)
-HARD: tuple[Maker, ...] = (meaning, formula)
-ALL: tuple[Maker, ...] = (meaning, meaning, unit, measured_by, field, formula, small_sum, small_sum)
+QuizMaker = Callable[[Random], QuizQuestion]
+EASY_MAKERS: tuple[QuizMaker, ...] = (unit_quiz, quantity_quiz, field_quiz)
+HARD_MAKERS: tuple[QuizMaker, ...] = (definition_quiz, formula_quiz)
+ALL_MAKERS: tuple[QuizMaker, ...] = (
+    definition_quiz,
+    definition_quiz,
+    unit_quiz,
+    quantity_quiz,
+    field_quiz,
+    formula_quiz,
+    arithmetic_quiz,
+    arithmetic_quiz,
+)
 
 
-def of(makers: tuple[Maker, ...]) -> Maker:
-    """A maker that takes one of several each time."""
+def random_maker(makers: tuple[QuizMaker, ...]) -> QuizMaker:
+    """A maker that picks one of several at random each time."""
     return lambda random: random.choice(makers)(random)
 
 
-def _names(terms: list[glossary.Term]) -> tuple[str, ...]:
+def _term_names(terms: list[glossary.Term]) -> tuple[str, ...]:
     return tuple(term.name for term in terms)

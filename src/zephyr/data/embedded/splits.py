@@ -1,4 +1,4 @@
-"""Which side a piece of content is on: decided by the content, so that no side can leak."""
+"""Splits synthetic content into train, dev, validation and test by its hash: no side can leak."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,15 +10,17 @@ T = TypeVar("T")
 _SIDES = ("train",) * 10 + ("dev",) + ("validation",) * 4 + ("test",) * 5
 
 
-def side_of(content: str) -> str:
-    """train (half of all content), dev, validation or test."""
+def assign_side(content: str) -> str:
+    """Assigns content by its hash: train (half of all content), dev, validation or test."""
     digest = hashlib.blake2b(content.encode(), digest_size=8).digest()
     return _SIDES[int.from_bytes(digest) % len(_SIDES)]
 
 
-def draw(random: Random, side: str, make: Callable[[Random], T], content: Callable[[T], str]) -> T:
-    """The first of what `make` draws whose content is on a side."""
+def sample_on_side(
+    random: Random, side: str, make: Callable[[Random], T], content_key: Callable[[T], str]
+) -> T:
+    """Samples with `make` until the content is on a side (rejection sampling)."""
     while True:
-        made = make(random)
-        if side_of(content(made)) == side:
-            return made
+        sample = make(random)
+        if assign_side(content_key(sample)) == side:
+            return sample

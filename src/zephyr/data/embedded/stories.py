@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 _SHE = "Ada Cleo Eva Gia Ida Kim Lea Mia Nora Pia Rosa Sara Tess Una Vera Zoe Amy Beth Dora Emma"
 _HE = "Ben Dan Finn Hugo Jon Leo Max Nils Otto Paul Ravi Sam Tom Udo Vito Adam Bob Carl Emil Fred"
-PEOPLE = {**dict.fromkeys(_SHE.split(), "she"), **dict.fromkeys(_HE.split(), "he")}
-"""Names with their pronouns."""
+PRONOUNS = {**dict.fromkeys(_SHE.split(), "she"), **dict.fromkeys(_HE.split(), "he")}
+"""Pronouns by the names of people."""
 
 ACTIVITIES: dict[str, tuple[str, ...]] = {
     "Making tea": (
@@ -60,41 +60,43 @@ ACTIVITIES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class Cast(NamedTuple):
-    """Who does what: what decides on which side a story is told."""
+class Scenario(NamedTuple):
+    """A scenario: who does which activity; it decides on which side of a split a story is."""
 
     activity: str
     person: str
 
 
-def cast(random: Random) -> Cast:
-    return Cast(random.choice(list(ACTIVITIES)), random.choice(list(PEOPLE)))
+def sample_scenario(random: Random) -> Scenario:
+    return Scenario(random.choice(list(ACTIVITIES)), random.choice(list(PRONOUNS)))
 
 
-def tell(cast: Cast, random: Random) -> str:
-    """An activity as a passage, from one of its first steps to its last."""
-    first, *rest = ACTIVITIES[cast.activity][random.choice((0, 0, 1, 2)) :]
-    pronoun = PEOPLE[cast.person].capitalize()
+def format_story(scenario: Scenario, random: Random) -> str:
+    """Formats an activity as a passage, from one of its first steps to its last."""
+    first, *rest = ACTIVITIES[scenario.activity][random.choice((0, 0, 1, 2)) :]
+    pronoun = PRONOUNS[scenario.person].capitalize()
     return " ".join(
-        [f"{cast.activity}: {cast.person} {first}.", *(f"{pronoun} {s}." for s in rest)]
+        [f"{scenario.activity}: {scenario.person} {first}.", *(f"{pronoun} {s}." for s in rest)]
     )
 
 
-class Scene(NamedTuple):
-    """Two steps that have been done, the pronoun that begins the next, and four endings."""
+class StoryScene(NamedTuple):
+    """A HellaSwag item: two steps that have been done, the next one's pronoun, four endings."""
 
-    told: str
+    context: str
     pronoun: str
     ending: str
-    wrong: tuple[str, ...]
+    wrong_endings: tuple[str, ...]
 
 
-def scene(cast: Cast, random: Random) -> Scene:
-    """A scene from a story: the wrong endings are two other steps of it, and one of another."""
-    steps = ACTIVITIES[cast.activity]
-    at, pronoun = random.randrange(4), PEOPLE[cast.person]
-    told = f"{cast.person} {steps[at]}. {pronoun.capitalize()} {steps[at + 1]}."
+def make_scene(scenario: Scenario, random: Random) -> StoryScene:
+    """Makes a HellaSwag item: wrong endings are two steps of the story, and one of another."""
+    steps = ACTIVITIES[scenario.activity]
+    at, pronoun = random.randrange(4), PRONOUNS[scenario.person]
+    context = f"{scenario.person} {steps[at]}. {pronoun.capitalize()} {steps[at + 1]}."
     same = random.sample([s for i, s in enumerate(steps) if i != at + 2], 2)
-    other = random.choice([a for a in ACTIVITIES if a != cast.activity])
-    wrong = [*same, random.choice(ACTIVITIES[other])]
-    return Scene(told, pronoun, f"{steps[at + 2]}.", tuple(f"{step}." for step in wrong))
+    other = random.choice([a for a in ACTIVITIES if a != scenario.activity])
+    wrong_endings = [*same, random.choice(ACTIVITIES[other])]
+    return StoryScene(
+        context, pronoun, f"{steps[at + 2]}.", tuple(f"{step}." for step in wrong_endings)
+    )

@@ -1,139 +1,155 @@
-"""Readers of preferences: rows that hold a question and two answers, in many arrangements."""
+"""Row readers of preference pairs: a prompt with a chosen and a rejected answer."""
 
 import re
 from collections.abc import Iterator
 
-from zephyr.data.readers.values import (
-    ROLES,
-    Columns,
-    LeftOut,
-    Reader,
-    Unreadable,
-    asked,
-    conversation,
-    instructed,
-    items,
-    message,
-    said,
-    text,
-    turns,
+from zephyr.data.readers.parsing import (
+    ROLE_ALIASES,
+    RowReader,
+    RowValues,
+    SkippedRecord,
+    UnreadableRowError,
+    check_conversation,
+    make_prompt,
+    parse_message,
+    read_alpaca_prompt,
+    read_list,
+    read_text,
+    read_turns,
+    read_turns_or_text,
 )
 from zephyr.records import Message, Pair, Record
 
 
-def _pair(source: str, prompt: tuple[Message, ...], chosen: str, rejected: str) -> Iterator[Record]:
+def _make_pair(
+    source: str, prompt: tuple[Message, ...], chosen: str, rejected: str
+) -> Iterator[Record]:
     if chosen == rejected:
-        raise LeftOut("both answers are the same")
+        raise SkippedRecord("both answers are the same")
     yield Pair(source, prompt, chosen, rejected)
 
 
-def preference(question: str, chosen: str, rejected: str, system: str | None = None) -> Reader:
-    """A reader of a question, two answers, and perhaps a system message."""
+def preference_reader(
+    question: str, chosen: str, rejected: str, system: str | None = None
+) -> RowReader:
+    """Makes a reader of a question, two answers, and perhaps a system message, by column."""
 
-    def read(row: Columns, source: str) -> Iterator[Record]:
-        before = text(row, system, empty=True) if system else ""
-        prompt = asked(text(row, question), before)
-        yield from _pair(source, prompt, text(row, chosen), text(row, rejected))
+    def read_row(row: RowValues, source: str) -> Iterator[Record]:
+        system_text = read_text(row, system, allow_empty=True) if system else ""
+        prompt = make_prompt(read_text(row, question), system_text)
+        yield from _make_pair(source, prompt, read_text(row, chosen), read_text(row, rejected))
 
-    return read
-
-
-def prompt_pair(row: Columns, source: str) -> Iterator[Record]:
-    """TRL's columns, as texts or as lists of turns."""
-    prompt = conversation(said(row, "prompt", "user"), "user")
-    yield from _pair(source, prompt, _answer(row, "chosen"), _answer(row, "rejected"))
+    return read_row
 
 
-def instruction_pair(row: Columns, source: str) -> Iterator[Record]:
-    """LLaMA-Factory's columns: Alpaca's, and two answers."""
-    yield from _pair(source, instructed(row), text(row, "chosen"), text(row, "rejected"))
+def read_trl_pair(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads TRL's preference columns, as texts or as lists of messages."""
+    prompt = check_conversation(read_turns_or_text(row, "prompt", "user"), "user")
+    yield from _make_pair(
+        source, prompt, _read_answer(row, "chosen"), _read_answer(row, "rejected")
+    )
 
 
-def conversations_pair(row: Columns, source: str) -> Iterator[Record]:
-    """LLaMA-Factory's turns, and two answers that are turns themselves."""
-    prompt = conversation(turns(row, "conversations"), "user")
-    yield from _pair(source, prompt, _answer(row, "chosen"), _answer(row, "rejected"))
+def read_alpaca_pair(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads LLaMA-Factory's preference columns: Alpaca's, and two answers."""
+    yield from _make_pair(
+        source, read_alpaca_prompt(row), read_text(row, "chosen"), read_text(row, "rejected")
+    )
 
 
-def _answer(row: Columns, side: str) -> str:
+def read_sharegpt_pair(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads LLaMA-Factory's ShareGPT preferences: messages, and two answers as messages."""
+    prompt = check_conversation(read_turns(row, "conversations"), "user")
+    yield from _make_pair(
+        source, prompt, _read_answer(row, "chosen"), _read_answer(row, "rejected")
+    )
+
+
+def _read_answer(row: RowValues, side: str) -> str:
     value = row.get(side)
     if isinstance(value, str):
-        return text(row, side)
-    turn = message(value[0] if isinstance(value, list) and len(value) == 1 else value)
+        return read_text(row, side)
+    turn = parse_message(value[0] if isinstance(value, list) and len(value) == 1 else value)
     if turn.role != "assistant":
-        raise Unreadable(f"column {side!r} is not an answer")
+        raise UnreadableRowError(f"column {side!r} is not an answer")
     return turn.content
 
 
-def turns_pair(row: Columns, source: str) -> Iterator[Record]:
-    """Two whole conversations that part at the last answer, as turns or as a transcript."""
-    (*before, chosen), (*other, rejected) = (_whole(row, side) for side in ("chosen", "rejected"))
-    prompt = conversation(before, "user")
-    if other != before:
-        raise Unreadable("the conversations part before the last answer")
-    yield from _pair(source, prompt, chosen.content, rejected.content)
+def read_conversation_pair(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads two conversations that differ in the last answer, as messages or a transcript."""
+    (*context, chosen), (*other_context, rejected) = (
+        _read_conversation(row, side) for side in ("chosen", "rejected")
+    )
+    prompt = check_conversation(context, "user")
+    if other_context != context:
+        raise UnreadableRowError("the conversations part before the last answer")
+    yield from _make_pair(source, prompt, chosen.content, rejected.content)
 
 
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
-def _whole(row: Columns, side: str) -> list[Message]:
+def _read_conversation(row: RowValues, side: str) -> list[Message]:
     value = row.get(side)
     if isinstance(value, str):
         start, *parts = _SPEAKER.split(value)
         if start.strip() or not parts:
-            raise Unreadable(f"column {side!r} is not a transcript")
-        spoken = [
-            Message(ROLES[who.lower()], words.strip())
+            raise UnreadableRowError(f"column {side!r} is not a transcript")
+        messages = [
+            Message(ROLE_ALIASES[who.lower()], words.strip())
             for who, words in zip(parts[::2], parts[1::2], strict=True)
         ]
     else:
-        spoken = turns(row, side)
-    if spoken[-1].role != "assistant" or not all(m.content for m in spoken):
-        raise Unreadable(f"column {side!r} does not end with an answer, or a turn is empty")
-    return spoken
+        messages = read_turns(row, side)
+    if messages[-1].role != "assistant" or not all(m.content for m in messages):
+        raise UnreadableRowError(f"column {side!r} does not end with an answer, or a turn is empty")
+    return messages
 
 
-def orca_messages(row: Columns, source: str) -> Iterator[Record]:
-    """Intel's pairs in OpenAI's form: input.messages, and two outputs of one turn."""
-    given = row.get("input")
-    if not isinstance(given, dict):
-        raise Unreadable("column 'input' is not an object")
-    spoken = items(given, "messages")
-    silent = spoken[0] == {"role": "system", "content": ""}
-    prompt = conversation([message(turn) for turn in spoken[silent:]], "user")
-    sides = [items(row, side) for side in ("preferred_output", "non_preferred_output")]
-    chosen, rejected = (message(side[-1]).content for side in sides)
-    yield from _pair(source, prompt, chosen, rejected)
+def read_openai_pair(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads Intel's pairs in OpenAI's format: input.messages, and two outputs of one turn."""
+    input_object = row.get("input")
+    if not isinstance(input_object, dict):
+        raise UnreadableRowError("column 'input' is not an object")
+    message_objects = read_list(input_object, "messages")
+    has_empty_system = message_objects[0] == {"role": "system", "content": ""}
+    prompt = check_conversation(
+        [parse_message(turn) for turn in message_objects[has_empty_system:]], "user"
+    )
+    outputs = [read_list(row, side) for side in ("preferred_output", "non_preferred_output")]
+    chosen, rejected = (parse_message(side[-1]).content for side in outputs)
+    yield from _make_pair(source, prompt, chosen, rejected)
 
 
-def epfl(row: Columns, source: str) -> Iterator[Record | LeftOut]:
-    """The course's raw file: a question and answers A and B, compared by students.
+def read_epfl(row: RowValues, source: str) -> Iterator[Record | SkippedRecord]:
+    """Reads the course's raw file: a question and answers A and B, compared by students.
 
     Preferences without an overall winner (AB), or with an empty answer (blank, or three dots), are
     left out, as the seed did.
     """
-    prompt = asked(text(row, "question_complete"))
-    for preferred in items(row, "preference"):
-        if not isinstance(preferred, dict):
-            raise Unreadable("a preference is not an object")
-        answers = [text(preferred, side, empty=True) for side in ("A", "B")]
-        winner = preferred.get("overall")
+    prompt = make_prompt(read_text(row, "question_complete"))
+    for comparison in read_list(row, "preference"):
+        if not isinstance(comparison, dict):
+            raise UnreadableRowError("a preference is not an object")
+        answers = [read_text(comparison, side, allow_empty=True) for side in ("A", "B")]
+        winner = comparison.get("overall")
         if winner not in ("A", "B"):
-            yield LeftOut("neither answer is preferred overall")
+            yield SkippedRecord("neither answer is preferred overall")
         elif any(answer.strip() in ("", "...") for answer in answers):
-            yield LeftOut("an answer is empty")
+            yield SkippedRecord("an answer is empty")
         elif answers[0] == answers[1]:
-            yield LeftOut("both answers are the same")
+            yield SkippedRecord("both answers are the same")
         else:
             chosen, rejected = answers if winner == "A" else answers[::-1]
             yield Pair(source, prompt, chosen, rejected)
 
 
-def shp(row: Columns, source: str) -> Iterator[Record]:
-    """Stanford Human Preferences: `labels` is 1 where answer A was preferred."""
+def read_shp(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads Stanford Human Preferences: `labels` is 1 where answer A was preferred."""
     if row.get("labels") not in (0, 1):
-        raise Unreadable("column 'labels' is neither 0 nor 1")
-    sides = (text(row, "human_ref_B"), text(row, "human_ref_A"))
+        raise UnreadableRowError("column 'labels' is neither 0 nor 1")
+    sides = (read_text(row, "human_ref_B"), read_text(row, "human_ref_A"))
     chosen = int(row["labels"])
-    yield from _pair(source, asked(text(row, "history")), sides[chosen], sides[1 - chosen])
+    yield from _make_pair(
+        source, make_prompt(read_text(row, "history")), sides[chosen], sides[1 - chosen]
+    )

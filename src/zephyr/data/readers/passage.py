@@ -1,15 +1,16 @@
-"""Readers of plain text."""
+"""Row readers of plain text passages."""
 
 from collections.abc import Iterator
 
-from zephyr.data.readers.values import Columns, text
+from zephyr.data.readers.parsing import RowValues, read_text
 from zephyr.records import Passage, Record
 
 
-def passage(row: Columns, source: str) -> Iterator[Record]:
-    yield Passage(source, text(row, "text"))
+def read_passage(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads a passage of text."""
+    yield Passage(source, read_text(row, "text"))
 
 
-def line(row: Columns, source: str) -> Iterator[Record]:
-    """WikiText's lines; blank ones belong to the text, whose protocols join all of them."""
-    yield Passage(source, text(row, "text", empty=True))
+def read_wikitext_line(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads a line of WikiText, blank ones too: its protocols join all of them."""
+    yield Passage(source, read_text(row, "text", allow_empty=True))

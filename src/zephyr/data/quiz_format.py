@@ -1,0 +1,88 @@
+"""The multiple-choice prompt format: a question, its options under letters, the answer's letter.
+
+    Question: What is a joule?
+
+    Options:
+    A. A unit of energy
+    B. A unit of force
+
+    Answer:
+
+Multiple choice enters fine-tuning in this form alone, whatever letters or numbers a source uses,
+and is answered with a letter. What is written is read back as it was, unless an option holds a line
+that looks like the start of the next: it can be learned from, but `quiz_to_row` refuses it.
+"""
+
+from collections.abc import Iterator
+
+from zephyr.data.readers.choice import LETTERS, check_options
+from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_text
+from zephyr.errors import ZephyrError
+from zephyr.records import Chat, Choice, Message, Record
+
+_QUESTION, _OPTIONS, _ANSWER = "Question: ", "\n\nOptions:\n", "\n\nAnswer:"
+
+
+def format_quiz(choice: Choice) -> str:
+    """Formats the prompt of a multiple-choice question: all but the letter of the answer."""
+    assert len(choice.choices) <= len(LETTERS), "readers refuse what has more"
+    lettered_options = zip(LETTERS, choice.choices, strict=False)
+    options_text = "\n".join(f"{letter}. {option}" for letter, option in lettered_options)
+    return f"{_QUESTION}{choice.text}{_OPTIONS}{options_text}{_ANSWER}"
+
+
+def quiz_to_chat(choice: Choice) -> Chat:
+    """Converts a question to a chat of one turn each: the prompt, and the answer's letter."""
+    turns = (Message("user", format_quiz(choice)), Message("assistant", LETTERS[choice.answer]))
+    return Chat(choice.source, turns)
+
+
+def parse_quiz(quiz: str, letter: str) -> tuple[str, tuple[str, ...], int]:
+    """Parses a formatted quiz: the question, the options, and the 0-based index of the answer.
+
+    Raises:
+        UnreadableRowError: the text is not of this form, or the letter is none of its options'.
+    """
+    body = quiz.strip()
+    question, marker, options_text = body.removesuffix(_ANSWER).rpartition(f"{_OPTIONS}A. ")
+    if not (body.startswith(_QUESTION) and body.endswith(_ANSWER) and marker):
+        raise UnreadableRowError("the question does not go 'Question: …', 'Options:', 'Answer:'")
+    parsed_options = []
+    for letter_of_next in LETTERS[1:]:
+        option, marker, rest = options_text.partition(f"\n{letter_of_next}. ")
+        if not marker:
+            break
+        parsed_options.append(option)
+        options_text = rest
+    checked_options = check_options([*parsed_options, options_text])
+    if letter.strip() not in LETTERS[: len(checked_options)]:
+        raise UnreadableRowError("the answer is none of the options")
+    question_text = read_text({"question": question.removeprefix(_QUESTION)}, "question")
+    return question_text, checked_options, LETTERS.index(letter.strip())
+
+
+def read_quiz_row(row: RowValues, source: str) -> Iterator[Record]:
+    """Reads a row of the course's file: `question` holds the whole quiz, `answer` a letter."""
+    question, choices, answer = parse_quiz(read_text(row, "question"), read_text(row, "answer"))
+    yield Choice(source, question, choices, answer, read_text(row, "subject", allow_empty=True))
+
+
+def quiz_to_row(choice: Choice) -> dict[str, str]:
+    """Writes the columns that `read_quiz_row` reads.
+
+    Raises:
+        ZephyrError: it would be read back as another quiz.
+    """
+    quiz, letter = format_quiz(choice), LETTERS[choice.answer]
+    try:
+        is_round_trip = parse_quiz(quiz, letter) == (choice.text, choice.choices, choice.answer)
+    except UnreadableRowError:
+        is_round_trip = False
+    if not is_round_trip:
+        raise ZephyrError(
+            "a quiz can't be written in the course's form: it would be read as another one",
+            where=f"source {choice.source}",
+            found=quiz,
+            todo="leave it out, or write another form: no option may hold a line like 'B. …'",
+        )
+    return {"subject": choice.subject, "question": quiz, "answer": letter}

@@ -1,0 +1,136 @@
+"""Samples one source: its records in a shuffled order that (seed, source, row) alone decide.
+
+What stands beside a source in a mixture changes nothing of its sample; a larger cap takes all
+that a smaller one takes. Rows are read in that order and no further than needed: one that is
+refused is replaced by the next.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zephyr.data.contamination import ContaminationMatch, EvalQuestionIndex
+from zephyr.data.sources import OpenedSource, ReadStats, RowItem
+from zephyr.records import Record
+
+_ROWS_PER_BLOCK = 16_384
+"""Rows read at once where there is no cap."""
+
+
+class SampledRecord(NamedTuple):
+    """A record and the number of its row from 1: `17`, or `17.2` for its second further part."""
+
+    row_id: str
+    record: Record
+
+
+@dataclass
+class SourceSample:
+    """The sample of a source, and the counts of the rest. Repeated and contaminated records
+    are among the taken ones where they are only reported.
+    """
+
+    read_stats: ReadStats
+    records: list[SampledRecord] = field(default_factory=list)
+    duplicate_count: int = 0
+    contamination_matches: list[tuple[SampledRecord, ContaminationMatch]] = field(
+        default_factory=list
+    )
+    capped_count: int = 0
+
+
+def sample_source(
+    source: OpenedSource,
+    cap: int | None,
+    *,
+    seed: int,
+    question_index: EvalQuestionIndex,
+    remove: bool,
+) -> SourceSample:
+    """Samples `cap` records of a source in shuffled order, deduplicated and decontaminated.
+
+    Where `remove` is false these are taken too, and only counted.
+    """
+    sample = SourceSample(ReadStats(source.label))
+    seen_ids: set[str] = set()
+    for block in _read_blocks(source, cap, seed, sample):
+        records = [item.record for item in block if item.record is not None]
+        matches = iter(question_index.find_matches(records))
+        for found in block:
+            match = next(matches) if found.record is not None else None
+            if cap is not None and len(sample.records) >= cap:
+                sample.capped_count += 1
+                continue
+            sample.read_stats.count(found)
+            if found.record is None:
+                continue
+            sampled_record = SampledRecord(_row_id(found), found.record)
+            is_duplicate = found.record.id in seen_ids
+            seen_ids.add(found.record.id)
+            sample.duplicate_count += is_duplicate
+            if match is not None and not (is_duplicate and remove):
+                sample.contamination_matches.append((sampled_record, match))
+            if not (remove and (is_duplicate or match is not None)):
+                sample.records.append(sampled_record)
+    return sample
+
+
+def _row_id(item: RowItem) -> str:
+    return f"{item.row + 1}.{item.part}" if item.part else str(item.row + 1)
+
+
+def _read_blocks(
+    source: OpenedSource, cap: int | None, seed: int, sample: SourceSample
+) -> Iterator[list[RowItem]]:
+    """Reads the rows of a source in shuffled order, block by block, until the cap is reached.
+
+    The rows that were not read then are counted as capped.
+    """
+    rows = len(source.rows)
+    sort_keys = row_sort_keys(seed, source.label, rows)
+    if source.column_format is not None and source.column_format.has_many_records:
+        items = list(source.read(range(rows)))
+        order = np.argsort(part_sort_keys(sort_keys, items), kind="stable")
+        yield [items[i] for i in order]
+        return
+    order = np.argsort(sort_keys, kind="stable")
+    at = 0
+    size = _ROWS_PER_BLOCK if cap is None else cap + cap // 20 + 64
+    while at < rows and (cap is None or len(sample.records) < cap):
+        yield list(source.read(order[at : at + size]))
+        at += size
+        size = _ROWS_PER_BLOCK
+    sample.capped_count += max(rows - at, 0)
+
+
+_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def row_sort_keys(seed: int, label: str, rows: int) -> NDArray[np.uint64]:
+    """Computes a sort key [rows] for each row of a source, which shuffles its rows.
+
+    SplitMix64 (Steele, Lea and Flood, 2014), started by the seed and the name of the source.
+    """
+    start = hashlib.blake2b(f"{seed}\x1f{label}".encode(), digest_size=8).digest()
+    return _mix_hash(
+        np.uint64(int.from_bytes(start)) + _GOLDEN_GAMMA * np.arange(1, rows + 1, dtype=np.uint64)
+    )
+
+
+def part_sort_keys(row_keys: NDArray[np.uint64], items: list[RowItem]) -> NDArray[np.uint64]:
+    """A sort key for each part of the rows; that of a row's first part is the row's own."""
+    rows = np.array([f.row for f in items], dtype=np.int64)
+    parts = np.array([f.part for f in items], dtype=np.uint64)
+    own_keys = row_keys[rows]
+    return np.where(parts == 0, own_keys, _mix_hash(own_keys + _GOLDEN_GAMMA * parts))
+
+
+def _mix_hash(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = codes ^ (codes >> np.uint64(31))
+    return mixed

@@ -1,0 +1,134 @@
+"""Rule-based checks of a tutor's answer, without a judge model: pure functions of texts.
+
+They are rules, and err where rules do. `reveals_answer` sees numbers, not meanings: a hint that
+reaches the answer as a step on another way is taken for revealing it, and an answer left as a sum
+to be done ("it is 6 x 7") is not. `asks_question` sees question marks.
+"""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_DIGITS = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\d|(?:st|nd|rd|th)\b)")
+_LABEL_NUMBER = re.compile(
+    r"^[ \t]*\(?\d+[.)](?=\s)|\b(?:steps?|parts?|questions?|hints?|number|#)[ ]?\d+\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_UNITS_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
+)
+_TENS_WORDS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_UNITS = {word: value for value, word in enumerate(_UNITS_WORDS)}
+_TENS = {word: 10 * value for value, word in enumerate(_TENS_WORDS, 2)}
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000}
+_NUMBER_WORD = "|".join(sorted((*_UNITS, *_TENS, *_SCALES), key=len, reverse=True))
+_NUMBER_WORDS = re.compile(
+    rf"\b(?:{_NUMBER_WORD})(?:(?:-|\s+and\s+|\s+)(?:{_NUMBER_WORD}))*\b", re.IGNORECASE
+)
+_QUANTITY_CONTEXT = re.compile(
+    r"(?:[=:≈]|####|\b(?:is|are|be|was|were|equals?|makes?|gives?|gets?|leaves?|have|has|had|left))"
+    r"(?:\s+(?:exactly|just|about|only|now|then))?\s*[$€£*\\({]*$",
+    re.IGNORECASE,
+)
+_RESULT_CONTEXT = re.compile(
+    r"(?:[=≈]|####|\bequals)\s*[$€£*\\({]*$"
+    r"|\b(?:answer|result|total|solution)\b[^.!?\n\d]*(?:\bis|\bare|\bbe|:)\s*[$€£*\\({]*$",
+    re.IGNORECASE,
+)
+_MINUS = re.compile(r"(?:(?<![\w)\]%])[-−]|\b(?:minus|negative)\s+)[$€£]?$", re.IGNORECASE)
+_MAX_AMBIGUOUS_WORD = 10
+"""Up to this a number in words is often no quantity ("one of them", "in two steps")."""
+
+_QUOTATION = re.compile(r"```.*?```|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»", re.DOTALL)
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?])[*_)]*\s+|\n")
+
+
+def reveals_answer(answer: str, final_number: Decimal, question: str) -> bool:
+    """Whether `answer` states the number `final_number`, in digits or in words.
+
+    1,234 and $1234 and 1234.0 and "one thousand two hundred and thirty-four" are one number. The
+    numbers of lists, steps and ordinals ("2.", "step 2", "2nd") are none. A small number in words
+    (up to ten) counts where it is used as a quantity (after "is", "has", "leaves", "=", a colon and
+    the like). A number that stands in the question counts only where it is stated as the result:
+    after "=", "####" or "equals", or after "the answer (result, total, solution) is". A tutor may
+    repeat what was given.
+    """
+    in_question = any(_equals_final(value, final_number) for value, _, _ in _iter_numbers(question))
+    text = _strip_annotations(answer)
+    for value, start, in_words in _iter_numbers(text):
+        if not _equals_final(value, final_number):
+            continue
+        before = _MINUS.sub("", text[max(0, start - 80) : start])
+        if in_question:
+            if _RESULT_CONTEXT.search(before):
+                return True
+        elif not in_words or abs(value) > _MAX_AMBIGUOUS_WORD or _QUANTITY_CONTEXT.search(before):
+            return True
+    return False
+
+
+def _equals_final(value: Decimal, final_number: Decimal) -> bool:
+    """Whether a number equals the final one; a minus counts where that has one (else a dash)."""
+    return value == final_number or (final_number > 0 and abs(value) == final_number)
+
+
+def asks_question(answer: str, question: str) -> bool:
+    """Whether a sentence of `answer` ends with a question mark, and is the tutor's own.
+
+    What stands in double quotation marks or in a block of code is not; nor is a sentence of the
+    question that is only repeated. Signs of emphasis after the mark don't matter.
+    """
+    question_sentences = {
+        _normalize_words(sentence) for sentence in _SENTENCE_BREAK.split(question)
+    }
+    for sentence in _SENTENCE_BREAK.split(_QUOTATION.sub("", answer)):
+        sentence_text = sentence.rstrip(" \t*_)]")
+        words = _normalize_words(sentence_text)
+        if (
+            sentence_text.endswith("?")
+            and re.search(r"[^\W\d]", words)
+            and words not in question_sentences
+        ):
+            return True
+    return False
+
+
+def _strip_annotations(text: str) -> str:
+    """Removes GSM8K's calculator annotations: `<<6*7=42>>42` says 42 once."""
+    return re.sub(r"<<[^<>\n]*>>", "", text)
+
+
+def _iter_numbers(text: str) -> Iterator[tuple[Decimal, int, bool]]:
+    """Yields every number in a text: its value, its start offset, whether it is in words."""
+    label_spans = [found.span() for found in _LABEL_NUMBER.finditer(text)]
+    for found in _DIGITS.finditer(text):
+        start = found.start()
+        if not any(first <= start < end for first, end in label_spans):
+            yield _apply_sign(Decimal(found.group().replace(",", "")), text, start), start, False
+    for found in _NUMBER_WORDS.finditer(text):
+        value = Decimal(_parse_number_words(found.group().lower()))
+        yield _apply_sign(value, text, found.start()), found.start(), True
+
+
+def _apply_sign(value: Decimal, text: str, start: int) -> Decimal:
+    return -value if _MINUS.search(text[max(0, start - 12) : start]) else value
+
+
+def _parse_number_words(words: str) -> int:
+    """Parses a number in words: "two hundred and five" is 205."""
+    total = group = 0
+    for word in re.split(r"[-\s]+", words):
+        if word == "hundred":
+            group = max(1, group) * 100
+        elif word in _SCALES:
+            total, group = total + max(1, group) * _SCALES[word], 0
+        elif word != "and":
+            group += _UNITS.get(word, 0) + _TENS.get(word, 0)
+    return total + group
+
+
+def _normalize_words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))

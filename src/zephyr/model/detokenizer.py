@@ -1,0 +1,70 @@
+"""Incremental detokenization of a streamed answer, and its stop strings.
+
+A token may be a part of a character, and a character or a stop string may take several tokens.
+"""
+
+from collections.abc import Callable, Sequence
+
+from zephyr.model.example import TokenIds, to_token_ids
+
+REPLACEMENT_CHARACTER = "\ufffd"
+"""What an unfinished character decodes to."""
+
+
+class IncrementalDetokenizer:
+    """Incremental detokenizer: decodes each token once or twice, with the one before it alone."""
+
+    def __init__(self, decode: Callable[[TokenIds], str], stop: Sequence[str] = ()) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._longest_stop = max(map(len, stop), default=0)
+        self._tokens: list[int] = []
+        self._prefix_offset = self._read_offset = 0
+        self._text = ""
+        self._num_emitted = 0
+        self.has_stopped = False
+        """Whether a stop string is in it."""
+
+    def add_token(self, token: int) -> None:
+        """Adds a token, and looks for a stop string in what is new."""
+        self._tokens.append(token)
+        previous_text = self._decode(
+            to_token_ids(self._tokens[self._prefix_offset : self._read_offset])
+        )
+        new_text = self._decode(to_token_ids(self._tokens[self._prefix_offset :]))
+        if new_text.endswith(REPLACEMENT_CHARACTER):
+            return
+        search_start = max(0, len(self._text) - self._longest_stop)
+        self._text += new_text[len(previous_text) :]
+        self._prefix_offset, self._read_offset = self._read_offset, len(self._tokens)
+        self.has_stopped = find_stop(self._text[search_start:], self._stop) is not None
+
+    def take_new_text(self, final_text: str | None) -> str:
+        """The new text since the last call; `final_text` is the whole text once it is finished."""
+        text = (
+            self._text[: len(self._text) - self._held_back_length()]
+            if final_text is None
+            else final_text
+        )
+        new_text = text[self._num_emitted :]
+        self._num_emitted += len(new_text)
+        return new_text
+
+    def _held_back_length(self) -> int:
+        """The length of the end that is held back, as it may be the start of a stop string."""
+        max_length = min(self._longest_stop - 1, len(self._text))
+        lengths = (
+            n
+            for n in range(max_length, 0, -1)
+            if self._text.endswith(tuple(_stop_prefixes(self._stop, n)))
+        )
+        return next(lengths, 0)
+
+
+def find_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop string begins in a text; None where none is in it."""
+    return min((at for stop_string in stop if (at := text.find(stop_string)) >= 0), default=None)
+
+
+def _stop_prefixes(stop: Sequence[str], length: int) -> list[str]:
+    return [stop_string[:length] for stop_string in stop if len(stop_string) > length]

@@ -1,0 +1,95 @@
+"""A training or scoring example: a prompt and its completions. Nothing else enters a network.
+
+Supervised fine-tuning is an example with one completion, DPO with two, multiple choice with one
+for each option, perplexity one after a single token of prompt.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+TokenIds = NDArray[np.int32]
+LossMask = NDArray[np.bool_]
+
+
+def to_token_ids(values: ArrayLike) -> TokenIds:
+    """Token ids as an array [T] of int32."""
+    return np.asarray(values, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """A completion: token ids [T] that follow a prompt; `loss_mask` [T] marks those that count."""
+
+    ids: TokenIds
+    loss_mask: LossMask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """An example: a prompt of at least one token, and one or more completions of at least one."""
+
+    prompt: TokenIds
+    completions: tuple[Completion, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.prompt) > 0, "the first token of a continuation needs one before it"
+        assert self.completions, "a fork has a continuation"
+        assert all(len(c.ids) > 0 for c in self.completions), "a continuation has a token"
+
+    @property
+    def tree_length(self) -> int:
+        """Tokens that enter a network in the `tree` layout, where the prompt is stored once.
+
+        The last token of a completion is predicted and never read.
+        """
+        return len(self.prompt) + sum(len(c.ids) - 1 for c in self.completions)
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Tokens that enter a network for the prompt and its longest completion."""
+        return len(self.prompt) + max(len(c.ids) for c in self.completions) - 1
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """How many tokens count in the loss (are True in a loss mask)."""
+        return int(sum(c.loss_mask.sum() for c in self.completions))
+
+
+def make_example(prompt: ArrayLike, *completions: ArrayLike) -> Example:
+    """Makes an example all of whose completion tokens count."""
+    return Example(
+        to_token_ids(prompt),
+        tuple(
+            Completion(to_token_ids(c), np.ones(np.shape(c), dtype=np.bool_)) for c in completions
+        ),
+    )
+
+
+def truncate_prompt(example: Example, max_length: int, bos_token_id: int | None) -> Example | None:
+    """Truncates the prompt from the left, so that `max_length` tokens enter a network.
+
+    A BOS token stays in front. None where the completions alone leave no room for a prompt.
+    """
+    prompt_budget = max_length - (example.max_sequence_length - len(example.prompt))
+    head = (
+        example.prompt[:1]
+        if example.prompt[0] == bos_token_id and prompt_budget > 1
+        else example.prompt[:0]
+    )
+    if prompt_budget < 1:
+        return None
+    tail = example.prompt[len(example.prompt) - (prompt_budget - len(head)) :]
+    return Example(np.concatenate([head, tail]), example.completions)
+
+
+def examples_equal(a: Example, b: Example) -> bool:
+    """Whether two examples hold the same token ids and loss masks."""
+
+    def arrays(example: Example) -> list[Any]:
+        return [example.prompt, *(x for c in example.completions for x in (c.ids, c.loss_mask))]
+
+    left, right = arrays(a), arrays(b)
+    return len(left) == len(right) and all(map(np.array_equal, left, right))

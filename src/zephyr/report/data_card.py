@@ -1,0 +1,101 @@
+"""The data card of a mixture: what is in it, from where, and what its licences say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zephyr.data.licences import licence_warnings
+from zephyr.data.sources import is_embedded, source_label
+from zephyr.data.table import SOURCES
+from zephyr.recipe.data import MixtureSpec
+
+_COUNTS = ("seen", "unreadable", "left_out", "duplicates", "contaminated", "near_duplicates")
+_SIZE_COLUMNS = ("capped", "kept", "held_out", "characters")
+
+
+def data_card(
+    name: str,
+    mixture: MixtureSpec,
+    manifest: Mapping[str, Any],
+    tokens: Mapping[str, Mapping[str, int]],
+    origin: str | None,
+) -> str:
+    """The data card of a mixture that has been sampled, as Markdown.
+
+    `tokens` are the counts of each source by a model that reads the mixture, if there is one;
+    `origin` is the recipe's.
+    """
+    verb = "removed" if mixture.clean == "remove" else "kept, and only counted"
+    summary = (
+        f"Records of kind {mixture.kind}, drawn with seed {manifest['seed']}; content"
+        f" {manifest['content']}. What a source repeats, what holds a question of the recipe's"
+        f" tasks (runs of {manifest['ngram']} words), and near-duplicates are {verb}."
+    )
+    lines = [
+        f"# Data card: {name}",
+        "",
+        summary,
+        "",
+        "## What became of the rows",
+        "",
+        *_markdown_table(
+            ("source", *_COUNTS, *_SIZE_COLUMNS),
+            [
+                (source, *(_format_count(row[key]) for key in (*_COUNTS, *_SIZE_COLUMNS)))
+                for source, row in (*manifest["sources"].items(), ("all", manifest["totals"]))
+            ],
+        ),
+        *_reason_lines(manifest["sources"]),
+    ]
+    if tokens:
+        keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
+        rows = [(s, *(_format_count(row[key]) for key in keys)) for s, row in tokens.items()]
+        lines += ["", "## Tokens", "", *_markdown_table(("source", *keys), rows)]
+    return "\n".join(
+        [*lines, "", "## Sources and licences", "", *licence_lines(mixture, origin), ""]
+    )
+
+
+def licence_lines(mixture: MixtureSpec, origin: str | None) -> list[str]:
+    """Lines that say where each source comes from, its licence, and what that forbids."""
+    lines = []
+    for source in mixture.sources:
+        registered = SOURCES.get(source.name or "")
+        if is_embedded(source, origin):
+            lines.append(f"- **{source_label(source)}**: made by Zephyr.")
+            continue
+        location = source.hub or source.path
+        if registered is None:
+            lines.append(
+                f"- **{source_label(source)}**: {location}; its licence is not known to Zephyr."
+            )
+            continue
+        if location is None and registered.hub is not None:
+            location = f"[{registered.hub.id}]({registered.hub.card_url})"
+        uncertainty = registered.uncertain.get("licence")
+        licence = f"{registered.licence} ({uncertainty})" if uncertainty else registered.licence
+        lines.append(f"- **{registered.name}**: {location}; licence: {licence}.")
+        lines += [f"  - {warning}" for warning in licence_warnings(registered)]
+    return lines
+
+
+def _reason_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines with the reasons why rows could not be read or were left out."""
+    lines = [
+        f"- {source}: {count:,} x {reason}"
+        for source, row in sources.items()
+        for key in ("unreadable", "left_out")
+        for reason, count in row[key].items()
+    ]
+    return ["", *lines] if lines else []
+
+
+def _format_count(value: int | Mapping[str, int]) -> str:
+    return f"{value if isinstance(value, int) else sum(value.values()):,}"
+
+
+def _markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    def line(cells: tuple[str, ...]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    titles = tuple(name.replace("_", " ") for name in head)
+    return [line(titles), "|" + " --- |" * len(head), *map(line, rows)]

@@ -1,0 +1,450 @@
+"""The results of a recipe: what every model scored, read from its runs (class `Results`).
+
+A row is a model, a column a metric of a task. A cell holds a value with its interval, or says why
+it has none; beside it stands the difference, on the same items, to the model that it comes from.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from zephyr.errors import ZephyrError
+from zephyr.recipe.models import ModelSpec
+from zephyr.recipe.quantization import Quantize
+from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Lora
+from zephyr.report.integrity import integrity_error
+from zephyr.report.paired_comparison import Comparison, compare_paired, read_item_scores
+from zephyr.runs.store import Run, Store
+from zephyr.stats.intervals import BetterDirection, Estimate, StatisticKind, Verdict, decide_verdict
+from zephyr.stats.significance import (
+    PairedTestResult,
+    holm_correction,
+    paired_test,
+    required_sample_size,
+)
+
+RunState = Literal["finished", "failed", "damaged", "unfinished", "missing"]
+
+SELF_REFERENCE_SCORES = {"reward_accuracy": 0.5, "reward_margin": 0.0}
+"""What a model scores with itself as the reference: each reward is zero, so each pair is a tie."""
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The status of one node of the recipe, and what is there of its run.
+
+    `reason` says why the run is not finished. `artifact_bytes` are those of its artifact (of an
+    adapter's run, the adapter alone); `run_bytes` those of its whole folder with checkpoints.
+    """
+
+    name: str
+    kind: str
+    inputs: Mapping[str, str]
+    run: Run
+    state: RunState
+    reason: str | None
+    cause: str | None
+    """The failed node on which it waits, itself included."""
+    seconds: float | None
+    artifact_bytes: int | None
+    run_bytes: int | None
+    joules: float | None = None
+    """What the machine's processors used meanwhile, where they have meters."""
+
+
+class Column(NamedTuple):
+    """A metric of a task; `metric` is empty as long as no run of the task has scores."""
+
+    task: str
+    metric: str
+    kind: StatisticKind
+    better: BetterDirection | None
+    scale: float
+    headline: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of a model's score to its `baseline`'s, by item; or why there is none.
+
+    `p` is corrected for the `comparisons` of its table, and so is the verdict; `items_needed` is
+    the number of items at which such a difference would be significant, where it isn't.
+    """
+
+    baseline: str
+    estimate: Estimate | None
+    verdict: Verdict | None
+    missing_reason: str | None
+    p: float | None = None
+    comparisons: int = 0
+    items_needed: int | None = None
+    evidence: PairedTestResult | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The score of a model in a column, or the `missing_reason` where there is none.
+
+    `difference` is None for a model that comes from no other, and where the cell is empty;
+    `published` is what others published of the same, scaled as people read it.
+    """
+
+    column: Column
+    estimate: Estimate | None
+    protocol: str | None
+    missing_reason: str | None
+    difference: Difference | None = None
+    groups: Mapping[str, Estimate] | None = None
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """The row of a model: its parent, how it was derived from that, and a cell for each column."""
+
+    model: str
+    parent: str | None
+    derivation: str
+    node: NodeStatus
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a recipe's models; rows as in the recipe, headline columns first."""
+
+    recipe: Recipe
+    nodes: Mapping[str, NodeStatus]
+    columns: tuple[Column, ...]
+    rows: tuple[ModelRow, ...]
+
+    @property
+    def headline_indices(self) -> list[int]:
+        """The indices of the headline columns."""
+        return [at for at, column in enumerate(self.columns) if column.headline]
+
+    def protocols(self, at: int) -> dict[str, list[str]]:
+        """The protocols of a column's scores, each with the models that were evaluated by it."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            cell = row.cells[at]
+            if cell.estimate is not None and cell.protocol is not None:
+                found.setdefault(cell.protocol, []).append(row.model)
+        return found
+
+
+def read_results(store: Store, recipe_name: str) -> Results:
+    """Reads the results of a recipe as it was last run in a store, finished or not.
+
+    Raises:
+        ZephyrError: it was never run there, or by a version with other recipes.
+    """
+    recipe, nodes = _read_recorded_nodes(store, recipe_name)
+    statuses: dict[str, NodeStatus] = {}
+    for node in nodes:  # every node comes after its inputs
+        statuses[node["name"]] = _node_status(node, statuses, store.find(node["fingerprint"]))
+    scores = {
+        name: {metric["name"]: metric | {"groups": found["groups"]} for metric in found["metrics"]}
+        for name, status in statuses.items()
+        if status.kind == "evaluation" and status.state == "finished"
+        for found in [status.run.read("artifact/scores.json")]
+    }
+    columns = _metric_columns(recipe, scores)
+    cells = {
+        model: tuple(_score_cell(statuses, scores, model, column) for column in columns)
+        for model in recipe.models
+    }
+    rows: list[ModelRow] = []
+    for name, model in recipe.models.items():
+        model_cells, parent = cells[name], model.from_
+        if parent is not None:
+            model_cells = tuple(
+                _with_difference(cell, parent_cell, statuses, name, parent, recipe.seed)
+                for cell, parent_cell in zip(model_cells, cells[parent], strict=True)
+            )
+        rows.append(ModelRow(name, parent, describe_derivation(model), statuses[name], model_cells))
+    return Results(
+        recipe, statuses, columns, _with_corrected_verdicts(_with_published(rows, recipe))
+    )
+
+
+def _read_recorded_nodes(store: Store, name: str) -> tuple[Recipe, list[dict[str, Any]]]:
+    recorded = store.read_nodes(name)
+    if recorded is None:
+        raise ZephyrError(
+            f"recipe {name} has not been run here",
+            where=str(store.root),
+            todo=f"zephyr run {name}",
+        )
+    where = str(store.recipe_folder(name) / "nodes.json")
+    try:
+        recipe = Recipe.model_validate(recorded["spec"])
+    except ValidationError as error:
+        raise ZephyrError(
+            f"recipe {name} was run by another version of Zephyr",
+            where=where,
+            found=f"{error.error_count()} keys that this version does not know",
+            todo="run it again",
+        ) from None
+    if recipe.name != name:
+        raise ZephyrError(
+            f"these are the nodes of another recipe than {name}",
+            where=where,
+            found=recipe.name,
+            todo=f"remove the file, then zephyr run {name}",
+        )
+    nodes: list[dict[str, Any]] = recorded["nodes"]
+    node_names = {node["name"] for node in nodes}
+    if missing := [
+        n for n in (*(f"data.{d}" for d in recipe.data), *recipe.models) if n not in node_names
+    ]:
+        raise ZephyrError(
+            f"the nodes of recipe {name} are not those that it asks for",
+            where=where,
+            found=f"no {missing[0]}",
+            todo=f"zephyr run {name}",
+        )
+    return recipe, nodes
+
+
+def _node_status(
+    node: Mapping[str, Any], statuses: Mapping[str, NodeStatus], run: Run
+) -> NodeStatus:
+    name, kind, inputs = node["name"], node["kind"], node["inputs"]
+    if error := integrity_error(run):
+        return NodeStatus(name, kind, inputs, run, "damaged", error, None, None, None, None)
+    if run.is_finished:
+        sizes: dict[str, int] = run.read("DONE")["bytes"]
+        artifact_bytes = sum(size for path, size in sizes.items() if path.startswith("artifact/"))
+        run_bytes, env = sum(sizes.values()), run.read("env.json")
+        seconds, joules = env["seconds"], env.get("joules")
+        return NodeStatus(
+            name,
+            kind,
+            inputs,
+            run,
+            "finished",
+            None,
+            None,
+            seconds,
+            artifact_bytes,
+            run_bytes,
+            joules,
+        )
+    state: RunState
+    if run.failure is not None:
+        state, cause, reason = "failed", name, f"failed: {_error_line(run.failure)}"
+    else:
+        state = "unfinished" if run.path.exists() else "missing"
+        cause = next((c for used in inputs.values() if (c := statuses[used].cause)), None)
+        reason = f"not made: {cause} failed" if cause else _PENDING_REASONS[state]
+    return NodeStatus(name, kind, inputs, run, state, reason, cause, None, None, None)
+
+
+_PENDING_REASONS = {"unfinished": "unfinished", "missing": "not made yet"}
+
+
+def _error_line(failure: str) -> str:
+    """The line of a failure that names the error: the last of a traceback, else the first."""
+    lines = failure.strip().splitlines() or ["no reason was kept"]
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
+def describe_derivation(model: ModelSpec) -> str:
+    """Describes how a model was derived (base, SFT, DPO, quantization, …) in a few words."""
+    if model.base is not None:
+        return f"base {Path(model.base).name if Path(model.base).is_absolute() else model.base}"
+    if model.pretrain is not None:
+        return f"pretrained on {model.pretrain.data}"
+    if model.tune is not None:
+        how = "all weights"
+        if isinstance(model.tune.lora, Lora):
+            kind = f"QLoRA {model.tune.load}" if model.tune.load else "LoRA"
+            how = f"{kind} r{model.tune.lora.rank}"
+        return f"SFT ({how}) on {model.tune.data}"
+    if model.align is not None:
+        fresh = model.align.adapter == "fresh"
+        how = f"LoRA r{model.align.lora.rank}" if fresh else "its adapter"
+        loss = {"simpo": "SimPO"}.get(model.align.loss, model.align.loss.upper())
+        return f"{loss} β {model.align.beta:g} ({how}) on {model.align.data}"
+    assert model.quantize is not None, "a recipe's model has an origin or an act"
+    return _describe_quantization(model.quantize)
+
+
+def _describe_quantization(spec: Quantize) -> str:
+    """Describes how weights were quantized, in a few words."""
+    if spec.method == "whole":
+        return "its adapters on whole weights"
+    if spec.method == "merged":
+        return "merged"
+    description = (
+        spec.method if spec.method not in ("int4", "gptq") else f"{spec.method} g{spec.group}"
+    )
+    if spec.method in ("nf4", "fp4") and not spec.double:
+        description += ", scales not quantized"
+    if spec.compute != "float32":
+        description += f", computed in {spec.compute}"
+    if spec.embeddings:
+        description += f", embeddings {spec.embeddings}"
+    return description
+
+
+# -- columns and cells ----------------------------------------------------------------------------
+
+_Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By evaluation, then by metric: the rows of `scores.json`, each with the groups of its task."""
+
+
+def _metric_columns(recipe: Recipe, scores: _Scores) -> tuple[Column, ...]:
+    columns_by_key: dict[tuple[str, str], Column] = {}
+    for task in recipe.evaluate.tasks:
+        if task.is_footprint:
+            continue  # no score: bytes and speeds stand in a table of their own
+        for model in recipe.models:
+            for name, row in scores.get(f"{model}/{task.key}", {}).items():
+                columns_by_key[task.key, name] = Column(
+                    task.key, name, row["kind"], row["better"], row["scale"], row["headline"]
+                )
+        if not any(key == task.key for key, _ in columns_by_key):
+            columns_by_key[task.key, ""] = Column(task.key, "", "mean", None, 1, headline=True)
+    return tuple(sorted(columns_by_key.values(), key=lambda column: not column.headline))
+
+
+def _score_cell(
+    statuses: Mapping[str, NodeStatus], scores: _Scores, model: str, column: Column
+) -> Cell:
+    name = f"{model}/{column.task}"
+    if name not in statuses:
+        return Cell(column, None, None, "not asked of this model")
+    if name not in scores:
+        return Cell(column, None, None, statuses[name].reason)
+    if column.metric not in scores[name]:
+        return Cell(column, None, None, "this run does not have the metric")
+    row = scores[name][column.metric]
+    estimate = _estimate(row)
+    missing_reason = None if estimate else row["empty"] or "not a finite number"
+    groups = {
+        group: found
+        for group, metrics in row["groups"].items()
+        if (found := _estimate(metrics[column.metric]))
+    }
+    return Cell(column, estimate, row["protocol"], missing_reason, None, groups)
+
+
+def _estimate(row: Mapping[str, Any]) -> Estimate | None:
+    found = Estimate(*(row[key] for key in Estimate._fields))
+    return found if all(each is not None and math.isfinite(each) for each in found) else None
+
+
+# -- differences ----------------------------------------------------------------------------------
+
+
+def _with_difference(
+    cell: Cell,
+    parent_cell: Cell,
+    statuses: Mapping[str, NodeStatus],
+    model: str,
+    parent: str,
+    seed: int,
+) -> Cell:
+    """A cell with its paired difference to the parent's."""
+    if cell.estimate is None:
+        return cell
+    column = cell.column
+    evaluation, parent_evaluation = statuses[f"{model}/{column.task}"], f"{parent}/{column.task}"
+    comparison: Comparison | str
+    if (
+        column.metric.startswith("reward_")
+        and evaluation.inputs.get("reference") == parent_evaluation
+    ):
+        tie = SELF_REFERENCE_SCORES.get(column.metric)
+        if tie is not None:
+            value, low, high, n = cell.estimate
+            estimate = Estimate(value - tie, low - tie, high - tie, n)
+            values = [v for v, _ in read_item_scores(evaluation.run.path)[column.metric].values()]
+            comparison = Comparison(
+                estimate, paired_test(values, [tie] * len(values), kind="mean", seed=seed)
+            )
+        else:
+            comparison = f"measured against itself, {parent} ties on every pair"
+    elif parent_cell.estimate is None:
+        comparison = f"{parent} has no value: {parent_cell.missing_reason}"
+    else:
+        parent_run = statuses[parent_evaluation].run.path
+        comparison = compare_paired(
+            evaluation.run.path, parent_run, column.metric, column.kind, seed
+        )
+    if isinstance(comparison, str):
+        difference = Difference(parent, None, None, comparison)
+    else:
+        difference = Difference(
+            parent, comparison.difference, None, None, evidence=comparison.evidence
+        )
+    return replace(cell, difference=difference)
+
+
+def _with_published(rows: Sequence[ModelRow], recipe: Recipe) -> list[ModelRow]:
+    """The rows with the scores that others published."""
+    if recipe.published is None:
+        return list(rows)
+    scores = recipe.published.scores
+
+    def published_score(row: ModelRow, cell: Cell) -> float | None:
+        return scores.get(row.model, {}).get(f"{cell.column.task}.{cell.column.metric}")
+
+    return [
+        replace(row, cells=tuple(replace(c, published=published_score(row, c)) for c in row.cells))
+        for row in rows
+    ]
+
+
+def _with_corrected_verdicts(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
+    """The rows with verdicts, Holm-corrected for the number of comparisons.
+
+    All comparisons of headline metrics that have a better side are one family, those of all other
+    metrics another.
+    """
+    corrected: dict[tuple[str, Column], Difference] = {}
+    for headline in (True, False):
+        family = [
+            (row.model, cell.column, cell.difference, cell.difference.evidence)
+            for row in rows
+            for cell in row.cells
+            if cell.column.headline == headline
+            and cell.column.better is not None
+            and cell.difference is not None
+            and cell.difference.evidence is not None
+        ]
+        p_values = holm_correction([found.p for *_, found in family])
+        for (model, column, difference, found), p in zip(family, p_values, strict=True):
+            assert difference.estimate is not None, "where there is evidence, there is a difference"
+            decision = decide_verdict(difference.estimate, column.better, p)
+            items_needed = (
+                required_sample_size(found, len(family)) if decision == "cannot tell" else None
+            )
+            corrected[model, column] = replace(
+                difference,
+                verdict=decision,
+                p=p,
+                comparisons=len(family),
+                items_needed=items_needed,
+            )
+
+    def corrected_cell(row: ModelRow, cell: Cell) -> Cell:
+        difference = corrected.get((row.model, cell.column), cell.difference)
+        if (
+            difference is not None
+            and difference.estimate is not None
+            and difference.verdict is None
+        ):
+            difference = replace(difference, verdict="cannot tell")  # no side of it is better
+        return replace(cell, difference=difference)
+
+    return tuple(
+        replace(row, cells=tuple(corrected_cell(row, cell) for cell in row.cells)) for row in rows
+    )

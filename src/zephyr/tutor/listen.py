@@ -1,0 +1,85 @@
+"""The address that the server listens on, its TLS files, and the class's password."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from zephyr.errors import ZephyrError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PASSWORD_VARIABLE = "ZEPHYR_CLASS_PASSWORD"  # noqa: S105  # the name of a variable
+MIN_PASSWORD_LENGTH = 8
+"""Minimum length of a class's password, in characters."""
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Host and port to listen on, with TLS files or behind a proxy that has TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    behind_proxy: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is reachable from this machine only (loopback, no proxy)."""
+        return self.host in LOOPBACK and not self.behind_proxy
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self.tls_certificate else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def read_password(self) -> str | None:
+        """Reads the class's password from the environment; None where the server is open.
+
+        Raises:
+            ZephyrError: others can reach it, and there is none, or it would be sent in clear.
+        """
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is not None and len(password) < MIN_PASSWORD_LENGTH:
+            raise ZephyrError(
+                f"{PASSWORD_VARIABLE} is too short",
+                allowed=f"at least {MIN_PASSWORD_LENGTH} characters",
+            )
+        if self.is_local:
+            return password
+        where = "a proxy" if self.behind_proxy else self.host
+        if password is None:
+            raise ZephyrError(
+                "a tutor that others can reach needs the password of the class",
+                where=where,
+                todo=f"set {PASSWORD_VARIABLE}, or leave out --host and --behind-proxy",
+            )
+        if not (self.behind_proxy or self.tls_certificate):
+            raise ZephyrError(
+                "the password of the class would be sent in clear",
+                where=where,
+                todo="give --tls-cert and --tls-key, or --behind-proxy where a proxy has TLS",
+            )
+        return password
+
+    def bind(self) -> socket.socket:
+        """Binds the listening socket.
+
+        Raises:
+            ZephyrError: the port is taken, or the address is not one of this machine.
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        server_socket = socket.socket(family, socket.SOCK_STREAM)
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server_socket.bind((self.host, self.port))
+        except OSError as error:
+            server_socket.close()
+            raise ZephyrError(
+                "the tutor can't listen there",
+                where=f"{self.host}, port {self.port}",
+                found=error.strerror or str(error),
+                todo="give another --port, or end what uses this one",
+            ) from error
+        return server_socket

@@ -1,0 +1,169 @@
+"""Starts the tutor server (uvicorn): loads models, settings and password, builds the app."""
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zephyr.errors import ZephyrError, unknown_name_error
+from zephyr.recipe.models import ModelSpec
+from zephyr.tutor.listen import LOOPBACK, ListenAddress
+from zephyr.tutor.settings import TutorSettings, read_settings
+
+if TYPE_CHECKING:
+    from zephyr.engine.plan import Plan
+
+
+def serve(
+    plan: "Plan",
+    model_names: Sequence[str],
+    settings_path: Path | None,
+    listen_address: ListenAddress,
+    notify: Callable[[str], Any],
+) -> None:
+    """Serves models until it is stopped; `notify` prints which are loaded, and the URL.
+
+    Raises:
+        ZephyrError: nothing can be served, or not in this way.
+    """
+    settings, folder = read_settings(settings_path)
+    password = listen_address.read_password()
+    names = choose_models(plan, model_names or settings.models or ())
+    with listen_address.bind() as server_socket:
+        port = server_socket.getsockname()[1]
+        notify(f"loading {', '.join(names)}")
+        _run(plan, names, settings, folder, listen_address, password, server_socket, port, notify)
+
+
+def choose_models(plan: "Plan", requested_names: Sequence[str]) -> list[str]:
+    """The requested models, or all whose artifact is available.
+
+    Raises:
+        ZephyrError: one of them is unknown or has not been made, or none has.
+    """
+    models = plan.recipe.models
+    for name in requested_names:
+        if name not in models:
+            raise unknown_name_error("model", name, models, where=f"recipe {plan.recipe.name}")
+    available = [name for name in models if plan.state(name) in ("fresh", "waiting")]
+    missing = [name for name in requested_names if name not in available]
+    if missing or not available:
+        problem = f"{', '.join(missing)} is not made yet"
+        raise ZephyrError(
+            problem if missing else f"no model of {plan.recipe.name} is made yet",
+            where=str(plan.store.root),
+            allowed=available or None,
+            todo=f"zephyr run {plan.recipe.name}",
+        )
+    return list(requested_names) or sorted(
+        available, key=lambda name: _training_order(models, name)
+    )
+
+
+def _training_order(models: Mapping[str, ModelSpec], name: str) -> tuple[bool, int]:
+    """Sort key: models with most training stages first, and quantized models last."""
+    steps, parent = 0, models[name].from_
+    while parent is not None:
+        steps, parent = steps + 1, models[parent].from_
+    return models[name].quantize is not None, -steps
+
+
+def _raise_open_file_limit() -> None:
+    """Raises the soft limit of open files to the hard one: each connection is one."""
+    import resource
+
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems report a limit above what they allow
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+
+
+def describe_model(model: ModelSpec) -> str:
+    """Describes a model of a recipe in words."""
+    if model.base is not None:
+        return f"the base {model.base}"
+    if model.pretrain is not None:
+        return f"a base, pretrained on {model.pretrain.data}"
+    if model.tune is not None:
+        weights_note = f" on {model.tune.load} weights" if model.tune.load else ""
+        return f"{model.from_}, tuned on {model.tune.data}{weights_note}"
+    if model.align is not None:
+        return f"{model.from_}, aligned on {model.align.data}"
+    assert model.quantize is not None
+    return f"{model.from_}, quantized by {model.quantize.method}"
+
+
+def _run(
+    plan: "Plan",
+    names: Sequence[str],
+    settings: TutorSettings,
+    folder: Path,
+    listen_address: ListenAddress,
+    password: str | None,
+    server_socket: socket.socket,
+    port: int,
+    notify: Callable[[str], Any],
+) -> None:
+    import uvicorn
+
+    from zephyr.model.load import Lineage
+    from zephyr.tutor.access import AccessPolicy, teacher_token
+    from zephyr.tutor.api import make_app
+    from zephyr.tutor.class_routes import class_routes
+    from zephyr.tutor.classroom import Classroom
+    from zephyr.tutor.events import EventLog
+    from zephyr.tutor.quizzes import open_quizzes
+    from zephyr.tutor.serving import open_models
+    from zephyr.tutor.teacher_routes import teacher_routes
+
+    store = plan.store
+    database = settings.database_path(folder, store.root)
+    token_path = database.with_suffix(".teacher")
+    access = AccessPolicy(password, teacher_token(token_path), (*LOOPBACK, listen_address.host))
+    events = EventLog(database)
+    if num_deleted := events.delete_older_than(settings.logs.keep_days):
+        notify(
+            f"removed {num_deleted} events older than {settings.logs.keep_days} days from "
+            f"{database}"
+        )
+    quizzes = open_quizzes(settings, folder, plan.recipe, plan.folder)
+    lineages = {
+        name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
+    }
+    serving = open_models(
+        lineages,
+        {name: describe_model(plan.recipe.models[name]) for name in names},
+        store.root,
+        batch=settings.limits.batch,
+        queue=settings.limits.queue,
+        dtype=plan.recipe.run.dtype,
+    )
+    classroom = Classroom(serving, settings, events, quizzes)
+    app = make_app(
+        serving,
+        settings,
+        access,
+        (class_routes(classroom), teacher_routes(classroom)),
+        classroom.on_answer,
+    )
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=listen_address.behind_proxy,
+        ssl_certfile=listen_address.tls_certificate,
+        ssl_keyfile=listen_address.tls_key,
+        timeout_graceful_shutdown=3,
+        ws="none",
+    )
+    _raise_open_file_limit()
+    server_socket.listen(1024)  # from now on connections are accepted, if not answered at once
+    url = replace(listen_address, port=port).url
+    notify(f"{', '.join(names)}: {url}   teacher: {url}/teacher, token in {token_path}")
+    try:
+        uvicorn.Server(config).run(sockets=[server_socket])
+    finally:
+        serving.scheduler.shutdown()
+        events.close()
