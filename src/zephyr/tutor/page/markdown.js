@@ -60,7 +60,7 @@ export class Markdown {
 }
 
 /** A single line of Markdown, such as an option of a question. */
-export function inLine(text) {
+export function inlineMarkdown(text) {
   const line = text.replace(SENTINELS, "\ufffd").replace(/\s+/g, " ");
   return make("span", { class: "said" }, render(parser.parseInline(line, {})));
 }
@@ -110,7 +110,7 @@ class Renderer {
         return;
       }
       const node = this.#node(token, tokens[n + 1]);
-      open.at(-1).append(token.type === "table_open" ? scrolling(node) : node);
+      open.at(-1).append(token.type === "table_open" ? scrollable(node) : node);
       if (token.nesting > 0) open.push(node);
     });
     return fragment;
@@ -140,7 +140,7 @@ class Renderer {
         return node;
       }
       case "fence":
-        return code(token);
+        return fence(token);
       case "math_block":
       case "math_display":
       case "math_inline":
@@ -181,7 +181,7 @@ function link(href, bare) {
   return make("a", attributes, bare && href);
 }
 
-function code({ info, content }) {
+function fence({ info, content }) {
   const language = info
     .trim()
     .split(/\s+/)[0]
@@ -190,7 +190,7 @@ function code({ info, content }) {
   return codeBlock(content.replace(SENTINELS, "").replace(/\n$/, ""), language);
 }
 
-function scrolling(table) {
+function scrollable(table) {
   const attributes = { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table" };
   return make("div", attributes, table);
 }
