@@ -15,7 +15,7 @@ MARKDOWN = {
     "# Title of *it*": "<h3>Title of <em>it</em></h3>",
     "one\ntwo": "<p>one<br>two</p>",
     "2*3*4, a * b, f_1_x, **b**, *i*, ***bi***": "<p>2*3*4, a * b, f_1_x, <strong>b</strong>, "
-    "<em>i</em>, <strong><em>bi</em></strong></p>",
+    "<em>i</em>, <em><strong>bi</strong></em></p>",
     "**open, \\*not\\*": "<p>**open, *not*</p>",
     "$5 and $10": "<p>$5 and $10</p>",
     "from $x_1$ to $x_2$.": "<p>from <span>{x_1}</span> to <span><span>{x_2}</span>.</span></p>",

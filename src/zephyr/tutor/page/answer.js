@@ -1,12 +1,12 @@
-/** An answer on its way: it grows, ends, fails, and has its arithmetic marked. */
+/** The view of one answer: its streamed text, end, errors, copy button and marked equations. */
 
 import { call } from "./api.js";
 import { copyButton } from "./code.js";
-import { announce, make, set } from "./dom.js";
+import { announce, make, setAttribute } from "./dom.js";
 import { Markdown } from "./markdown.js";
-import { trouble } from "./trouble.js";
+import { errorNotice } from "./notice.js";
 
-const ENDS = {
+const END_NOTES = {
   length: "The answer reached its longest length and was cut.",
   stopped: "You stopped this answer.",
 };
@@ -15,7 +15,7 @@ export class Answer {
   text = "";
   #frame = 0;
 
-  /** `name` is what stands above the answer: that of a model, of a step, or A and B. */
+  /** `name` is the heading: a model, a step of the hints, or A and B. */
   constructor(name) {
     this.name = name;
     this.label = make("h3", { class: "answer-name" }, name);
@@ -36,46 +36,46 @@ export class Answer {
 
   set busy(busy) {
     this.element.classList.toggle("busy", busy);
-    set(this.element, "aria-busy", busy ? "true" : null);
+    setAttribute(this.element, "aria-busy", busy ? "true" : null);
   }
 
   add(text) {
     this.text += text;
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
-      this.#draw();
+      this.#render();
     });
   }
 
   /** `ended` is "stop", "length", "stopped" by the reader, or "broken" by a failure. */
   end(ended) {
-    this.#rest();
-    following(() => {
-      if (ENDS[ended]) this.note(ENDS[ended]);
+    this.#finish();
+    stickToBottom(() => {
+      if (END_NOTES[ended]) this.note(END_NOTES[ended]);
       else if (ended !== "broken" && !this.text.trim())
         this.note("The model ended without a word.");
     });
     announce(`${this.name}: ${this.body.textContent || "no answer"}`);
   }
 
-  fail(failure, again) {
-    this.#rest();
-    following(() => this.notes.append(trouble(failure, again)));
+  fail(error, retry) {
+    this.#finish();
+    stickToBottom(() => this.notes.append(errorNotice(error, retry)));
   }
 
-  note(words) {
-    this.notes.append(make("p", { class: "note" }, words));
+  note(text) {
+    this.notes.append(make("p", { class: "note" }, text));
   }
 
-  offerCopy() {
+  addCopyButton() {
     this.actions.append(copyButton(() => this.text));
   }
 
   /** Marks the equations that don't hold, and names them below the answer. */
   mark(marks) {
     if (!marks?.length) return;
-    const wrong = marks.map(({ text }) => make("li", {}, make("code", {}, text)));
-    following(() => {
+    const equations = marks.map(({ text }) => make("li", {}, make("code", {}, text)));
+    stickToBottom(() => {
       this.markdown.mark(this.text, marks);
       this.notes.append(
         make(
@@ -88,21 +88,21 @@ export class Answer {
               ? "This equation does not hold. Work it out yourself:"
               : "These equations do not hold. Work them out yourself:",
           ),
-          make("ul", {}, ...wrong),
+          make("ul", {}, ...equations),
         ),
       );
     });
   }
 
-  #rest() {
+  #finish() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
-    this.#draw();
+    this.#render();
     this.busy = false;
   }
 
-  #draw() {
-    following(() => this.markdown.show(this.text));
+  #render() {
+    stickToBottom(() => this.markdown.show(this.text));
   }
 }
 
@@ -116,19 +116,19 @@ export async function wrongEquations(text) {
   }
 }
 
-/** Changes the page; a reader who was at its end stays there, and sees what comes. */
-export function following(change) {
+/** Changes the page, and keeps a reader who was at its bottom there. */
+export function stickToBottom(change) {
   const page = document.documentElement;
-  const atEnd = page.scrollHeight - page.clientHeight - window.scrollY < 80;
+  const atBottom = page.scrollHeight - page.clientHeight - window.scrollY < 80;
   change();
-  if (atEnd) toEnd();
+  if (atBottom) scrollToBottom();
 }
 
-/** What a student wrote, as it was written. */
-export function questionBubble(text, before = "You asked: ") {
-  return make("div", { class: "question" }, make("span", { class: "unseen" }, before), text);
+/** A student's question as plain text; `label` is read to screen readers. */
+export function questionBubble(text, label = "You asked: ") {
+  return make("div", { class: "question" }, make("span", { class: "unseen" }, label), text);
 }
 
-export function toEnd() {
+export function scrollToBottom() {
   window.scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
 }

@@ -1,11 +1,11 @@
-/** Calls of the server, and plain words for what can go wrong. */
+/** The client of the server's API: requests, streams of events, and messages for errors. */
 
-import { passing } from "./store.js";
+import { sessionStore } from "./storage.js";
 
-/** A call that failed. `wait` is how many seconds the server wants to be left alone. */
-export class Failure extends Error {
-  constructor(words, { status = 0, code = null, param = null, wait = 0 } = {}) {
-    super(words);
+/** A request that failed; `wait` is the seconds after which it may be tried again. */
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = null, param = null, wait = 0 } = {}) {
+    super(message);
     Object.assign(this, { status, code, param, wait });
   }
 }
@@ -13,22 +13,22 @@ export class Failure extends Error {
 const UNREACHABLE = "The server can’t be reached. Nothing you typed is lost.";
 const BROKEN = "The connection broke before the answer was complete.";
 
-/** What the server answers, as JSON. */
+/** The response as JSON. */
 export async function call(path, options = {}) {
   const response = await send(path, options);
   try {
     return await response.json();
   } catch (error) {
-    throw unlessStopped(error, options.signal, BROKEN);
+    throw unlessAborted(error, options.signal, BROKEN);
   }
 }
 
-/** What the server answers, as a file. */
+/** The response as a file. */
 export async function download(path, key) {
   return (await send(path, { key })).blob();
 }
 
-/** The events of an answer as they come. Ending the loop, or `signal`, closes the connection. */
+/** Server-sent events as they arrive. Leaving the loop, or `signal`, closes the connection. */
 export async function* stream(path, body, signal) {
   const response = await send(path, { method: "POST", body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -36,7 +36,7 @@ export async function* stream(path, body, signal) {
   try {
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) throw new Failure(BROKEN);
+      if (done) throw new ApiError(BROKEN);
       const lines = (rest + value).split(/\r?\n/);
       rest = lines.pop();
       for (const line of lines) {
@@ -44,70 +44,74 @@ export async function* stream(path, body, signal) {
         const data = line.slice(5).trim();
         if (data === "[DONE]") return;
         const event = JSON.parse(data);
-        if (event.error) throw new Failure(sentence(event.error.message), event.error);
+        if (event.error) throw new ApiError(asSentence(event.error.message), event.error);
         yield event;
       }
     }
   } catch (error) {
-    throw unlessStopped(error, signal, BROKEN);
+    throw unlessAborted(error, signal, BROKEN);
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
-async function send(path, { method = "GET", body, signal, key = passing.get("password") } = {}) {
+async function send(
+  path,
+  { method = "GET", body, signal, key = sessionStore.get("password") } = {},
+) {
   const headers = {};
-  if (key) headers.Authorization = `Bearer ${asBytes(key)}`;
+  if (key) headers.Authorization = `Bearer ${utf8Bytes(key)}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(path, { method, headers, signal, body: JSON.stringify(body) });
   } catch (error) {
-    throw unlessStopped(error, signal, UNREACHABLE);
+    throw unlessAborted(error, signal, UNREACHABLE);
   }
-  if (!response.ok) throw await refusal(response);
+  if (!response.ok) throw await responseError(response);
   return response;
 }
 
 /** A header holds bytes: a password with other letters goes as UTF-8. */
-const asBytes = (key) => String.fromCharCode(...new TextEncoder().encode(key));
+const utf8Bytes = (key) => String.fromCharCode(...new TextEncoder().encode(key));
 
-function unlessStopped(error, signal, words) {
-  return error instanceof Failure || signal?.aborted ? error : new Failure(words);
+function unlessAborted(error, signal, message) {
+  return error instanceof ApiError || signal?.aborted ? error : new ApiError(message);
 }
 
-async function refusal(response) {
-  let said = {};
+async function responseError(response) {
+  let body = {};
   try {
-    said = (await response.json()).error ?? {};
+    body = (await response.json()).error ?? {};
   } catch {
-    // not JSON: something before the server has answered
+    // not JSON: a proxy has answered
   }
-  const wait = seconds(response.headers.get("Retry-After"));
-  const about = { status: response.status, code: said.code, param: said.param, wait };
-  return new Failure(words(response.status, said, wait), about);
+  const wait = retryAfter(response.headers.get("Retry-After"));
+  const details = { status: response.status, code: body.code, param: body.param, wait };
+  return new ApiError(errorMessage(response.status, body, wait), details);
 }
 
-function words(status, { message, code }, wait) {
+function errorMessage(status, { message, code }, wait) {
   if (status === 401) return "The class password is missing or wrong.";
   if (status === 413) return "This is longer than the server takes. Shorten it and try again.";
   if (status === 429) {
-    const later = wait ? `in ${wait} second${wait === 1 ? "" : "s"}` : "in a moment";
+    const when = wait ? `in ${wait} second${wait === 1 ? "" : "s"}` : "in a moment";
     return code === "too_many_guesses"
-      ? `Too many wrong passwords. Try again ${later}.`
-      : `Many are asking at the same time. Try again ${later}.`;
+      ? `Too many wrong passwords. Try again ${when}.`
+      : `Many are asking at the same time. Try again ${when}.`;
   }
-  if (message) return sentence(message);
+  if (message) return asSentence(message);
   return status >= 500 ? "Something went wrong on the server." : `The server refused (${status}).`;
 }
 
-function sentence(text) {
-  const plain = String(text ?? "Something went wrong on the server").trim();
-  const whole = plain.charAt(0).toUpperCase() + plain.slice(1);
-  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+function asSentence(text) {
+  const trimmed = String(text ?? "Something went wrong on the server").trim();
+  const capitalised = trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(capitalised) ? capitalised : `${capitalised}.`;
 }
 
-function seconds(header) {
+/** The seconds of a Retry-After header, which may be a number or a date. */
+function retryAfter(header) {
   if (!header) return 0;
   const number = Number(header);
   const left = Number.isFinite(number) ? number : (Date.parse(header) - Date.now()) / 1000;

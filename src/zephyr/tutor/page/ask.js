@@ -1,41 +1,41 @@
-/** Ask: a chat with one model. */
+/** The Ask tab: a chat with one model. */
 
-import { Answer, following, questionBubble, toEnd, wrongEquations } from "./answer.js";
+import { Answer, questionBubble, scrollToBottom, stickToBottom, wrongEquations } from "./answer.js";
 import { stream } from "./api.js";
-import { chats, deleteChat, keepChat, newChat } from "./chats.js";
+import { deleteChat, loadChats, newChat, saveChat } from "./chats.js";
 import { Composer } from "./composer.js";
-import { button, empty, icon, make } from "./dom.js";
-import { currentModel, modelChoice } from "./models.js";
-import { Past } from "./past.js";
-import { thumbs } from "./rating.js";
-import { perhaps } from "./session.js";
-import { trouble } from "./trouble.js";
+import { button, emptyState, icon, make } from "./dom.js";
+import { ChatHistory } from "./history.js";
+import { currentModel, modelSelect } from "./models.js";
+import { errorNotice } from "./notice.js";
+import { ratingButtons } from "./rating.js";
+import { sessionOrNull } from "./session.js";
 
-/** How another answer is asked for: a model that always takes the likeliest word has only one. */
-const OTHERWISE = { temperature: 0.8 };
+/** Sampling for another answer: greedy decoding would give the same one again. */
+const RESAMPLING = { temperature: 0.8 };
 
 export class Ask {
   #chat = newChat();
-  #running = null;
+  #request = null;
 
   constructor(config) {
     this.config = config;
     this.composer = new Composer({
       label: "Your question",
-      hint: "Ask about the course…",
+      placeholder: "Ask about the course…",
       limit: config.limits.message,
       send: (question) => this.#ask(question),
       stop: () => this.stop(),
-      foot: [modelChoice(config.models)],
+      footer: [modelSelect(config.models)],
     });
-    this.past = new Past({
-      begin: () => this.#open(newChat()),
+    this.history = new ChatHistory({
+      create: () => this.#open(newChat()),
       open: (chat) => this.#open(chat),
       remove: (chat) => this.#remove(chat),
     });
     this.transcript = make("div", { class: "transcript" });
     const column = make("div", { class: "column" }, this.transcript, this.composer.element);
-    this.panel = make("section", { class: "ask" }, this.past.element, column);
+    this.panel = make("section", { class: "ask" }, this.history.element, column);
     this.#show(this.#chat);
   }
 
@@ -45,12 +45,12 @@ export class Ask {
 
   /** Closes the connection, which frees the server. */
   stop() {
-    this.#running?.abort();
+    this.#request?.abort();
   }
 
-  /** Shows what the browser still keeps. */
+  /** Shows the chats that are left in the browser. */
   refresh() {
-    if (chats().some(({ id }) => id === this.#chat.id)) this.past.show(this.#chat.id);
+    if (loadChats().some(({ id }) => id === this.#chat.id)) this.history.show(this.#chat.id);
     else this.#open(newChat());
   }
 
@@ -62,14 +62,14 @@ export class Ask {
   #remove({ id }) {
     deleteChat(id);
     if (id === this.#chat.id) this.#open(newChat());
-    else this.past.show(this.#chat.id);
+    else this.history.show(this.#chat.id);
   }
 
   #show(chat) {
     this.stop();
     this.#chat = chat;
-    this.past.unfold(false);
-    this.past.show(chat.id);
+    this.history.toggle(false);
+    this.history.show(chat.id);
     this.transcript.replaceChildren();
     chat.turns.forEach((turn, n) => {
       if (turn.role === "user") this.transcript.append(questionBubble(turn.content));
@@ -78,14 +78,14 @@ export class Ask {
     if (!chat.turns.length) {
       const words =
         "Type a question below and press Enter; you can watch the answer being written.";
-      this.transcript.append(empty("What would you like to understand?", words));
+      this.transcript.append(emptyState("What would you like to understand?", words));
       return;
     }
     if (chat.turns.at(-1).role === "user") {
       const unanswered = new Error("This question has no answer yet.");
-      this.transcript.append(trouble(unanswered, () => this.#reply()));
+      this.transcript.append(errorNotice(unanswered, () => this.#reply()));
     }
-    toEnd();
+    scrollToBottom();
   }
 
   #showAnswer(turn, n) {
@@ -94,14 +94,14 @@ export class Ask {
     this.transcript.append(answer.element);
     answer.end(turn.ended);
     answer.mark(turn.marks);
-    this.#offer(answer, turn, n);
+    this.#addActions(answer, turn, n);
   }
 
   #ask(question) {
     this.transcript.querySelectorAll(".trouble, .empty").forEach((one) => one.remove());
     this.#chat.turns.push({ role: "user", content: question });
-    keepChat(this.#chat);
-    this.past.show(this.#chat.id);
+    saveChat(this.#chat);
+    this.history.show(this.#chat.id);
     this.transcript.append(questionBubble(question));
     this.#reply();
   }
@@ -110,22 +110,28 @@ export class Ask {
     const chat = this.#chat;
     const model = currentModel(this.config.models);
     const answer = new Answer(model);
-    const running = (this.#running = new AbortController());
+    const request = (this.#request = new AbortController());
     this.transcript.append(answer.element);
     this.composer.busy = true;
-    toEnd();
+    scrollToBottom();
     let ended = null;
     try {
-      const user = (await perhaps()) ?? undefined;
-      const body = { model, user, messages: messages(chat.turns), stream: true, ...sampling };
-      for await (const chunk of stream("v1/chat/completions", body, running.signal)) {
+      const user = (await sessionOrNull()) ?? undefined;
+      const body = {
+        model,
+        user,
+        messages: requestMessages(chat.turns),
+        stream: true,
+        ...sampling,
+      };
+      for await (const chunk of stream("v1/chat/completions", body, request.signal)) {
         const choice = chunk.choices?.[0];
         if (choice?.delta?.content) answer.add(choice.delta.content);
         ended = choice?.finish_reason ?? ended;
       }
-    } catch (failure) {
-      if (!running.signal.aborted) {
-        answer.fail(failure, () => {
+    } catch (error) {
+      if (!request.signal.aborted) {
+        answer.fail(error, () => {
           answer.element.remove();
           this.#reply(sampling);
         });
@@ -133,8 +139,8 @@ export class Ask {
       }
       ended = "stopped";
     } finally {
-      if (this.#running === running) {
-        this.#running = null;
+      if (this.#request === request) {
+        this.#request = null;
         this.composer.busy = false;
       }
     }
@@ -142,45 +148,45 @@ export class Ask {
     const turn = { role: "assistant", content: answer.text, model, ended };
     if (answer.text.trim()) {
       chat.turns.push(turn);
-      keepChat(chat);
+      saveChat(chat);
     }
-    if (chat === this.#chat) this.#offer(answer, turn, chat.turns.length - 1);
+    if (chat === this.#chat) this.#addActions(answer, turn, chat.turns.length - 1);
     turn.marks = await wrongEquations(answer.text);
     if (turn.marks.length) {
       answer.mark(turn.marks);
-      keepChat(chat);
+      saveChat(chat);
     }
   }
 
-  /** Buttons below an answer. Only for the last one another can be asked for. */
-  #offer(answer, turn, n) {
+  /** The buttons below an answer; only the last answer can be asked for again. */
+  #addActions(answer, turn, n) {
     const chat = this.#chat;
     this.transcript.querySelectorAll(".again").forEach((one) => one.remove());
-    if (turn.content) answer.offerCopy();
-    const again = () => {
-      if (this.#running) return;
+    if (turn.content) answer.addCopyButton();
+    const regenerate = () => {
+      if (this.#request) return;
       if (chat.turns.at(-1) === turn) chat.turns.pop();
       answer.element.remove();
-      this.#reply(OTHERWISE);
+      this.#reply(RESAMPLING);
       this.focus();
     };
-    following(() => {
-      answer.actions.append(button("quiet again", again, icon("again"), "Another answer"));
+    stickToBottom(() => {
+      answer.actions.append(button("quiet again", regenerate, icon("again"), "Another answer"));
       if (!turn.content) return;
       const question = chat.turns[n - 1].content;
-      const rated = (rating) => {
+      const onRated = (rating) => {
         turn.rating = rating;
-        keepChat(chat);
+        saveChat(chat);
       };
-      const failed = (failure, retry) => answer.notes.append(trouble(failure, retry));
-      const said = { ...turn, question, answer: turn.content };
-      answer.actions.append(...thumbs(said, { rated, failed }));
+      const onError = (error, retry) => answer.notes.append(errorNotice(error, retry));
+      const rated = { ...turn, question, answer: turn.content };
+      answer.actions.append(...ratingButtons(rated, { onRated, onError }));
     });
   }
 }
 
-/** What the model is given: a question that was never answered is left out, but for the last. */
-function messages(turns) {
+/** The messages of a request: unanswered questions are left out, but for the last. */
+function requestMessages(turns) {
   return turns
     .filter(({ role }, n) => role !== "user" || turns[n + 1]?.role !== "user")
     .map(({ role, content }) => ({ role, content }));

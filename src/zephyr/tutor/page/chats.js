@@ -1,30 +1,30 @@
-/** Past chats, kept in this browser and nowhere else. */
+/** Storage of the chats, which are kept in this browser and nowhere else. */
 
-import { lasting } from "./store.js";
+import { localStore } from "./storage.js";
 
 const KEY = "chats";
-const MOST = 50;
-const deleted = new Set(); // an answer that is still on its way must not bring one back
+const MAX_CHATS = 50;
+const deleted = new Set(); // an answer that is still streamed must not save one again
 
-/** The chats, the last used first: {id, when, turns: [{role, content, model, …}]}. */
-export const chats = () => lasting.get(KEY, []);
+/** The chats, last used first: {id, when, turns: [{role, content, model, …}]}. */
+export const loadChats = () => localStore.get(KEY, []);
 
-export function keepChat(chat) {
+export function saveChat(chat) {
   if (deleted.has(chat.id)) return;
-  const others = chats().filter(({ id }) => id !== chat.id);
-  const all = [{ ...chat, when: Date.now() }, ...others].slice(0, MOST);
-  while (!lasting.set(KEY, all) && all.length > 1) all.pop(); // the browser has no room for more
+  const others = loadChats().filter(({ id }) => id !== chat.id);
+  const all = [{ ...chat, when: Date.now() }, ...others].slice(0, MAX_CHATS);
+  while (!localStore.set(KEY, all) && all.length > 1) all.pop(); // the browser has no room for more
 }
 
 export function deleteChat(id) {
   deleted.add(id);
-  lasting.set(
+  localStore.set(
     KEY,
-    chats().filter((chat) => chat.id !== id),
+    loadChats().filter((chat) => chat.id !== id),
   );
 }
 
-export const deleteChats = () => chats().forEach(({ id }) => deleteChat(id));
+export const deleteChats = () => loadChats().forEach(({ id }) => deleteChat(id));
 
 export const newChat = () => ({ id: `${Date.now()}-${Math.random()}`, turns: [] });
 

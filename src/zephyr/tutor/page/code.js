@@ -1,12 +1,12 @@
-/** Code in colours by highlight.js, whose tree of tokens is turned into spans. */
+/** Code blocks with syntax highlighting by highlight.js, whose token tree becomes spans. */
 
 import { button, icon, make } from "./dom.js";
 import hljs from "./vendor/highlight/highlight.min.js";
 
 /** A block of code with the name of its language and a button that copies it. */
 export function codeBlock(code, language) {
-  const written = make("code", {}, tokens(code, language));
-  const name = language ? `Code in ${language}` : "Code";
+  const body = make("code", {}, highlight(code, language));
+  const label = language ? `Code in ${language}` : "Code";
   return make(
     "div",
     { class: "code" },
@@ -16,31 +16,31 @@ export function codeBlock(code, language) {
       make("span", {}, language),
       copyButton(() => code),
     ),
-    make("pre", { tabindex: 0, role: "region", "aria-label": name }, written),
+    make("pre", { tabindex: 0, role: "region", "aria-label": label }, body),
   );
 }
 
-/** A button that copies what `text` gives, and says for a moment that it has. */
-export function copyButton(text) {
+/** A button that copies the text that `getText` returns, and confirms it for two seconds. */
+export function copyButton(getText) {
   const label = make("span", {}, "Copy");
-  const copying = button("quiet", act, icon("copy"), label);
-  const say = (words, drawing) => {
-    label.textContent = words;
-    copying.firstChild.replaceWith(icon(drawing));
+  const element = button("quiet", onClick, icon("copy"), label);
+  const show = (text, iconName) => {
+    label.textContent = text;
+    element.firstChild.replaceWith(icon(iconName));
   };
-  let back;
+  let timeout;
 
-  async function act() {
-    if (await copy(text())) say("Copied", "done");
-    else say("Not copied", "copy");
-    clearTimeout(back);
-    back = setTimeout(() => say("Copy", "copy"), 2000);
+  async function onClick() {
+    if (await copyText(getText())) show("Copied", "done");
+    else show("Not copied", "copy");
+    clearTimeout(timeout);
+    timeout = setTimeout(() => show("Copy", "copy"), 2000);
   }
 
-  return copying;
+  return element;
 }
 
-function tokens(code, language) {
+function highlight(code, language) {
   if (!hljs.getLanguage(language)) return code;
   const { _emitter } = hljs.highlight(code, { language, ignoreIllegals: true });
   return spans(_emitter.rootNode);
@@ -48,18 +48,18 @@ function tokens(code, language) {
 
 function spans(token) {
   if (typeof token === "string") return token;
-  const inner = token.children.map(spans);
+  const children = token.children.map(spans);
   if (!token.scope || token.scope.startsWith("language:")) {
     const fragment = document.createDocumentFragment();
-    fragment.append(...inner);
+    fragment.append(...children);
     return fragment;
   }
-  const [first, ...finer] = token.scope.split(".");
-  const classes = [`hljs-${first}`, ...finer.map((part, n) => part + "_".repeat(n + 1))];
-  return make("span", { class: classes.join(" ") }, ...inner);
+  const [first, ...rest] = token.scope.split(".");
+  const classes = [`hljs-${first}`, ...rest.map((part, n) => part + "_".repeat(n + 1))];
+  return make("span", { class: classes.join(" ") }, ...children);
 }
 
-async function copy(text) {
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
@@ -69,13 +69,13 @@ async function copy(text) {
 }
 
 function copyBySelection(text) {
-  const before = document.activeElement;
+  const focused = document.activeElement;
   const area = make("textarea", { class: "unseen", readonly: true });
   area.value = text;
-  (before?.closest("dialog") ?? document.body).append(area);
+  (focused?.closest("dialog") ?? document.body).append(area);
   area.select();
   const copied = document.execCommand("copy");
   area.remove();
-  before?.focus();
+  focused?.focus();
   return copied;
 }

@@ -1,11 +1,11 @@
-/** Compare: one question, two answers without names, and a vote. */
+/** The Compare tab: two anonymous answers to one question, and a vote. */
 
 import { Answer, questionBubble } from "./answer.js";
 import { call, stream } from "./api.js";
 import { Composer } from "./composer.js";
-import { announce, button, empty, make, newId } from "./dom.js";
+import { announce, button, emptyState, make, uniqueId } from "./dom.js";
+import { errorNotice } from "./notice.js";
 import { withSession } from "./session.js";
-import { trouble } from "./trouble.js";
 
 const CRITERIA = {
   correctness: "Correctness",
@@ -14,22 +14,22 @@ const CRITERIA = {
   completeness: "Completeness",
 };
 const OVERALL = { A: "A is better", AB: "They are equal", B: "B is better" };
-const SHORT = { A: "A", AB: "Equal", B: "B" };
+const SIDES = { A: "A", AB: "Equal", B: "B" };
 
 export class Compare {
-  #running = null;
+  #request = null;
 
   constructor(config) {
     this.composer = new Composer({
       label: "A question for both",
-      hint: "Ask both…",
+      placeholder: "Ask both…",
       limit: config.limits.message,
       send: (question) => this.#ask(question),
       stop: () => this.stop(),
     });
     this.body = make("div", { class: "comparison" });
     this.panel = make("section", { class: "compare" }, this.body, this.composer.element);
-    this.#clear();
+    this.#reset();
   }
 
   focus() {
@@ -37,25 +37,25 @@ export class Compare {
   }
 
   stop() {
-    this.#running?.abort();
+    this.#request?.abort();
   }
 
-  #clear() {
+  #reset() {
     this.composer.element.hidden = false;
     const words =
       "Ask a question, read both answers, and say which one helps you more; " +
       "only then do you see who wrote them.";
-    this.body.replaceChildren(empty("Which answer is better?", words));
+    this.body.replaceChildren(emptyState("Which answer is better?", words));
   }
 
   async #ask(question) {
     const answers = { A: new Answer("A"), B: new Answer("B") };
-    const foot = make("div", { class: "verdict" });
-    const running = (this.#running = new AbortController());
+    const footer = make("div", { class: "verdict" });
+    const request = (this.#request = new AbortController());
     this.body.replaceChildren(
       questionBubble(question),
       make("div", { class: "sides" }, answers.A.element, answers.B.element),
-      foot,
+      footer,
     );
     this.composer.busy = true;
     let comparison = null;
@@ -63,42 +63,42 @@ export class Compare {
     try {
       await withSession(async (session) => {
         const body = { session, messages: [{ role: "user", content: question }] };
-        for await (const event of stream("tutor/compare", body, running.signal)) {
+        for await (const event of stream("tutor/compare", body, request.signal)) {
           if (event.text) answers[event.side].add(event.text);
           if (event.ended) answers[event.side].end((ended[event.side] = event.ended));
           comparison = event.comparison ?? comparison;
         }
       });
-    } catch (failure) {
+    } catch (error) {
       for (const [side, answer] of Object.entries(answers))
-        if (!ended[side]) answer.end(running.signal.aborted ? "stopped" : "broken");
-      const what = running.signal.aborted
+        if (!ended[side]) answer.end(request.signal.aborted ? "stopped" : "broken");
+      const reason = request.signal.aborted
         ? new Error("You stopped before both answers were complete.")
-        : failure;
-      foot.append(trouble(what, () => this.#ask(question)));
+        : error;
+      footer.append(errorNotice(reason, () => this.#ask(question)));
       return;
     } finally {
-      if (this.#running === running) this.#running = null;
+      if (this.#request === request) this.#request = null;
       this.composer.busy = false;
     }
     announce("Both answers are complete. You can vote now.");
-    for (const answer of Object.values(answers)) answer.offerCopy();
-    foot.append(this.#ballot(comparison, answers, foot));
+    for (const answer of Object.values(answers)) answer.addCopyButton();
+    footer.append(this.#ballot(comparison, answers, footer));
     this.composer.element.hidden = true;
   }
 
-  #another(kind, words) {
-    const clear = () => {
-      this.#clear();
+  #restartButton(kind, label) {
+    const restart = () => {
+      this.#reset();
       this.focus();
     };
-    return button(kind, clear, words);
+    return button(kind, restart, label);
   }
 
-  #ballot(comparison, answers, foot) {
+  #ballot(comparison, answers, footer) {
     const other = make("input", {
       type: "text",
-      id: newId("other"),
+      id: uniqueId("other"),
       maxlength: 500,
       autocomplete: "off",
     });
@@ -106,7 +106,7 @@ export class Compare {
     const form = make(
       "form",
       { class: "ballot" },
-      radios("overall", "Which answer helps you more?", OVERALL, "overall"),
+      radioGroup("overall", "Which answer helps you more?", OVERALL, "overall"),
       make(
         "details",
         {},
@@ -114,18 +114,20 @@ export class Compare {
         make(
           "div",
           { class: "criteria" },
-          ...Object.entries(CRITERIA).map(([key, words]) => radios(key, words, SHORT, "criterion")),
+          ...Object.entries(CRITERIA).map(([key, words]) =>
+            radioGroup(key, words, SIDES, "criterion"),
+          ),
         ),
         make("label", { for: other.id }, "Anything else"),
         other,
       ),
-      make("div", { class: "buttons" }, this.#another("plain", "Skip this one"), send),
+      make("div", { class: "buttons" }, this.#restartButton("plain", "Skip this one"), send),
     );
     form.addEventListener("change", () => (send.disabled = !new FormData(form).get("overall")));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const said = Object.fromEntries(new FormData(form));
-      const { overall, ...criteria } = said;
+      const values = Object.fromEntries(new FormData(form));
+      const { overall, ...criteria } = values;
       if (other.value.trim()) criteria.other = other.value.trim();
       form.querySelector(".trouble")?.remove();
       send.disabled = true;
@@ -136,23 +138,23 @@ export class Compare {
             body: { session, comparison, overall, criteria },
           }),
         );
-        this.#reveal(models, overall, answers, foot);
-      } catch (failure) {
+        this.#reveal(models, overall, answers, footer);
+      } catch (error) {
         send.disabled = false;
-        form.append(trouble(failure, () => form.requestSubmit()));
+        form.append(errorNotice(error, () => form.requestSubmit()));
       }
     });
     return form;
   }
 
-  #reveal(models, overall, answers, foot) {
+  #reveal(models, overall, answers, footer) {
     for (const [side, answer] of Object.entries(answers)) {
       answer.label.append(make("span", { class: "revealed" }, models[side]));
       if (overall === side) answer.element.classList.add("preferred");
     }
     const words = overall === "AB" ? "You found them equal." : `You preferred ${models[overall]}.`;
-    const next = this.#another("main", "Ask another question");
-    foot.replaceChildren(
+    const next = this.#restartButton("main", "Ask another question");
+    footer.replaceChildren(
       make(
         "div",
         { class: "thanks" },
@@ -170,16 +172,16 @@ export class Compare {
   }
 }
 
-function radios(name, words, choices, kind) {
+function radioGroup(name, legend, choices, kind) {
   return make(
     "fieldset",
     { class: kind },
-    make("legend", {}, words),
+    make("legend", {}, legend),
     make(
       "div",
       { class: "segments" },
-      ...Object.entries(choices).map(([value, said]) =>
-        make("label", {}, make("input", { type: "radio", name, value }), make("span", {}, said)),
+      ...Object.entries(choices).map(([value, label]) =>
+        make("label", {}, make("input", { type: "radio", name, value }), make("span", {}, label)),
       ),
     ),
   );

@@ -1,16 +1,16 @@
-/** The field for a question: Enter sends, Shift+Enter begins a line, Escape stops. */
+/** The input for a question: Enter sends, Shift+Enter starts a new line. */
 
-import { icon, make, newId } from "./dom.js";
+import { icon, make, uniqueId } from "./dom.js";
 
 export class Composer {
-  /** `send` is given the question; `foot` is what stands below it, such as a choice of models. */
-  constructor({ label, hint, limit, send, stop, foot = [] }) {
+  /** `send` is called with the question; `footer` are nodes below it, such as a model select. */
+  constructor({ label, placeholder, limit, send, stop, footer = [] }) {
     Object.assign(this, { limit, send, stop });
-    const id = newId("question");
+    const id = uniqueId("question");
     this.field = make("textarea", {
       id,
       rows: 1,
-      placeholder: hint,
+      placeholder,
       autocomplete: "off",
       enterkeyhint: "send",
       "aria-describedby": `${id}-count`,
@@ -25,11 +25,11 @@ export class Composer {
         { class: "composer" },
         make("label", { class: "unseen", for: id }, label),
         this.field,
-        make("div", { class: "composer-foot" }, ...foot, this.count, this.button),
+        make("div", { class: "composer-foot" }, ...footer, this.count, this.button),
       ),
     );
-    this.field.addEventListener("input", () => this.#fit());
-    this.field.addEventListener("keydown", (event) => this.#key(event));
+    this.field.addEventListener("input", () => this.#resize());
+    this.field.addEventListener("keydown", (event) => this.#onKeydown(event));
     this.busy = false;
   }
 
@@ -44,7 +44,7 @@ export class Composer {
       make("span", {}, busy ? "Stop" : "Send"),
     );
     this.button.classList.toggle("stop", busy);
-    this.#fit();
+    this.#resize();
   }
 
   get value() {
@@ -53,7 +53,7 @@ export class Composer {
 
   set value(text) {
     this.field.value = text;
-    this.#fit();
+    this.#resize();
   }
 
   focus() {
@@ -72,14 +72,14 @@ export class Composer {
     this.send(question);
   }
 
-  #key(event) {
+  #onKeydown(event) {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     if (!this.busy) this.element.requestSubmit();
   }
 
-  /** As high as what is written, and how much room is left where that is little. */
-  #fit() {
+  /** Fits the height to the text, and shows the characters left where they are few. */
+  #resize() {
     this.field.style.height = "auto";
     if (this.field.value) this.field.style.height = `${this.field.scrollHeight}px`;
     const length = this.value.trim().length;

@@ -1,40 +1,40 @@
-/** Nodes made by hand. Text becomes text nodes; nothing is ever parsed as HTML. */
+/** DOM elements and icons. Text becomes text nodes; nothing is ever parsed as HTML. */
 
 /**
- * An element with attributes (`true` sets an empty one, `false` and `null` none), listeners under
- * `on`, and children: nodes, or what is shown as text.
+ * An element with attributes (`true` sets an empty one, `false` and `null` none), event listeners
+ * under `on`, and children: nodes or text.
  */
 export function make(tag, attributes = {}, ...children) {
   const { on = {}, ...plain } = attributes;
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(plain)) set(element, name, value);
-  for (const [event, act] of Object.entries(on)) element.addEventListener(event, act);
+  for (const [name, value] of Object.entries(plain)) setAttribute(element, name, value);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
   element.append(...children.filter((child) => child != null && child !== false));
   return element;
 }
 
-export function set(element, name, value) {
+export function setAttribute(element, name, value) {
   if (value === false || value == null) element.removeAttribute(name);
   else element.setAttribute(name, value === true ? "" : value);
 }
 
-/** A button of a kind (a class, or all its attributes) that does something. */
-export function button(kind, act, ...children) {
+/** A button with a click handler; `kind` is its class, or all its attributes. */
+export function button(kind, onClick, ...children) {
   const attributes = typeof kind === "string" ? { class: kind } : kind;
-  return make("button", { type: "button", ...attributes, on: { click: act } }, ...children);
+  return make("button", { type: "button", ...attributes, on: { click: onClick } }, ...children);
 }
 
-/** What stands where nothing has happened yet: in one sentence what to do. */
-export function empty(title, words, ...more) {
-  return make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, words), ...more);
+/** An empty state: a title, and a sentence on what to do. */
+export function emptyState(title, text, ...more) {
+  return make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, text), ...more);
 }
 
-let made = 0;
+let lastId = 0;
 
 /** An id that no other element has. */
-export const newId = (word) => `${word}-${++made}`;
+export const uniqueId = (prefix) => `${prefix}-${++lastId}`;
 
-const DRAWINGS = {
+const ICON_PATHS = {
   send: "M12 19V6M6 11.5 12 5.5l6 6",
   stop: "M8 8h8v8H8z",
   copy: "M9 9h10v10H9zM5.5 15V5H15",
@@ -47,23 +47,23 @@ const DRAWINGS = {
   chats: "M4.5 7h15M4.5 12h15M4.5 17h9",
 };
 
-/** A drawing of 24 by 24 in the colour of the text around it. */
+/** An icon of 24 by 24 in the colour of the text around it. */
 export function icon(name) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
+  const namespace = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(namespace, "svg");
   for (const [key, value] of [
     ["viewBox", "0 0 24 24"],
     ["class", "icon"],
     ["aria-hidden", "true"],
   ])
     svg.setAttribute(key, value);
-  const path = document.createElementNS(space, "path");
-  path.setAttribute("d", DRAWINGS[name]);
+  const path = document.createElementNS(namespace, "path");
+  path.setAttribute("d", ICON_PATHS[name]);
   svg.append(path);
   return svg;
 }
 
-/** Says something to those who listen to the page instead of looking at it. */
-export function announce(words) {
-  document.getElementById("announced").textContent = words;
+/** Announces a text to screen readers, by the page's live region. */
+export function announce(text) {
+  document.getElementById("announced").textContent = text;
 }

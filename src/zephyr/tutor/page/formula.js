@@ -1,9 +1,9 @@
-/** Mathematics by KaTeX, which is given no command that reaches out of its formula. */
+/** Formulas by KaTeX, which trusts no command that reaches out of its formula. */
 
 import "./vendor/katex/katex.min.js";
 
 const { katex } = globalThis;
-const LIMITS = {
+const OPTIONS = {
   trust: false,
   throwOnError: false,
   errorColor: "var(--bad)",
@@ -15,8 +15,8 @@ const LIMITS = {
 /** A formula as nodes; what KaTeX can't read is shown as it was written. */
 export function formula(tex, displayMode) {
   try {
-    const tree = katex.__renderToDomTree(tex, { ...LIMITS, displayMode });
-    rename(tree, "style", "data-style");
+    const tree = katex.__renderToDomTree(tex, { ...OPTIONS, displayMode });
+    renameAttribute(tree, "style", "data-style");
     const node = tree.toNode();
     for (const one of [node, ...node.querySelectorAll("[data-style]")]) {
       if (one.dataset.style) one.style.cssText = one.dataset.style;
@@ -29,10 +29,10 @@ export function formula(tex, displayMode) {
 }
 
 /** The page's policy refuses attributes of style, of which KaTeX sets a few, not properties. */
-function rename(tree, from, to) {
+function renameAttribute(tree, from, to) {
   if (tree.attributes?.[from]) {
     tree.attributes[to] = tree.attributes[from];
     delete tree.attributes[from];
   }
-  for (const child of tree.children ?? []) rename(child, from, to);
+  for (const child of tree.children ?? []) renameAttribute(child, from, to);
 }

@@ -1,29 +1,29 @@
-/** Hints: a question answered step by step, each a little more than the last. */
+/** The Hints tab: a question answered in steps, each of which gives more away. */
 
-import { Answer, following, questionBubble } from "./answer.js";
+import { Answer, questionBubble, stickToBottom } from "./answer.js";
 import { stream } from "./api.js";
 import { Composer } from "./composer.js";
-import { announce, button, empty, icon, make } from "./dom.js";
-import { currentModel, modelChoice } from "./models.js";
+import { announce, button, emptyState, icon, make } from "./dom.js";
+import { currentModel, modelSelect } from "./models.js";
+import { errorNotice } from "./notice.js";
 import { withSession } from "./session.js";
-import { trouble } from "./trouble.js";
 
 export class Hints {
-  #running = null;
+  #request = null;
 
   constructor(config) {
     this.config = config;
     this.composer = new Composer({
       label: "The problem you are working on",
-      hint: "Paste a problem…",
+      placeholder: "Paste a problem…",
       limit: config.limits.message,
-      send: (question) => this.#begin(question),
+      send: (question) => this.#start(question),
       stop: () => this.stop(),
-      foot: [modelChoice(config.models)],
+      footer: [modelSelect(config.models)],
     });
     this.body = make("div", { class: "ladder" });
     this.panel = make("section", { class: "hints" }, this.body, this.composer.element);
-    this.#clear();
+    this.#reset();
   }
 
   focus() {
@@ -31,34 +31,34 @@ export class Hints {
   }
 
   stop() {
-    this.#running?.abort();
+    this.#request?.abort();
   }
 
-  #clear() {
+  #reset() {
     this.composer.element.hidden = false;
     const words = "Paste a problem below; you get a first hint, and more only when you ask for it.";
-    const ahead = this.config.hints.map((name) => make("li", {}, name));
-    const steps = make("ol", { class: "steps-ahead" }, ...ahead);
-    this.body.replaceChildren(empty("Stuck? Take one step at a time.", words, steps));
+    const names = this.config.hints.map((name) => make("li", {}, name));
+    const steps = make("ol", { class: "steps-ahead" }, ...names);
+    this.body.replaceChildren(emptyState("Stuck? Take one step at a time.", words, steps));
   }
 
-  #begin(question) {
+  #start(question) {
     this.stop();
     const model = currentModel(this.config.models);
     const steps = make("div", { class: "steps" });
-    const foot = make("div", { class: "ladder-foot" });
-    this.body.replaceChildren(questionBubble(question, "Your problem: "), steps, foot);
+    const footer = make("div", { class: "ladder-foot" });
+    this.body.replaceChildren(questionBubble(question, "Your problem: "), steps, footer);
     this.composer.element.hidden = true;
-    this.#climb({ question, model, steps, foot, ladder: null, shown: [] });
+    this.#requestStep({ question, model, steps, footer, ladder: null, shown: [] });
   }
 
-  /** Asks for the next step. Which one that is, only the server decides. */
-  async #climb(state) {
-    const { steps, foot } = state;
-    const running = (this.#running = new AbortController());
-    foot.replaceChildren(button("plain", () => running.abort(), icon("stop"), "Stop"));
+  /** Requests the next step; the server decides which one that is. */
+  async #requestStep(state) {
+    const { footer } = state;
+    const request = (this.#request = new AbortController());
+    footer.replaceChildren(button("plain", () => request.abort(), icon("stop"), "Stop"));
     let answer = null;
-    let at = null;
+    let step = null;
     let ended = null;
     let marks = [];
     try {
@@ -66,42 +66,42 @@ export class Hints {
         const { ladder, model, question } = state;
         const path = ladder ? `tutor/ladder/${ladder}` : "tutor/ladder";
         const body = ladder ? { session } : { session, model, question };
-        for await (const event of stream(path, body, running.signal)) {
+        for await (const event of stream(path, body, request.signal)) {
           if (event.step !== undefined) {
-            at = event;
+            step = event;
             state.ladder = event.ladder ?? state.ladder;
-            answer = this.#step(state, event);
+            answer = this.#addStep(state, event);
           }
           if (event.text) answer.add(event.text);
           ended = event.ended ?? ended;
           marks = event.marks ?? marks;
         }
       });
-    } catch (failure) {
-      if (failure.code === "no_such_ladder") state.ladder = null; // the server has begun anew
-      if (failure.code === "ladder_done") {
-        this.#finish(foot);
-      } else if (running.signal.aborted) {
+    } catch (error) {
+      if (error.code === "no_such_ladder") state.ladder = null; // the server has restarted
+      if (error.code === "ladder_done") {
+        this.#finish(footer);
+      } else if (request.signal.aborted) {
         answer?.end("stopped");
-        foot.replaceChildren(this.#button(state, "Write it again"), this.#another());
+        footer.replaceChildren(this.#stepButton(state, "Write it again"), this.#restartButton());
       } else {
         answer?.end("broken");
-        foot.replaceChildren(
-          trouble(failure, () => this.#climb(state)),
-          this.#another(),
+        footer.replaceChildren(
+          errorNotice(error, () => this.#requestStep(state)),
+          this.#restartButton(),
         );
       }
       return;
     } finally {
-      if (this.#running === running) this.#running = null;
+      if (this.#request === request) this.#request = null;
     }
     answer.end(ended);
     answer.mark(marks);
-    this.#offer(state, at);
+    this.#offerNextStep(state, step);
   }
 
-  /** The place of a step; the server may give one again that broke off. */
-  #step({ steps, shown }, { step, steps: of, name }) {
+  /** Adds the answer of a step, or replaces that of one which broke off. */
+  #addStep({ steps, shown }, { step, steps: of, name }) {
     const answer = new Answer(name);
     const ticks = Array.from({ length: of }, (_, n) =>
       make("span", { class: n <= step ? "tick on" : "tick" }),
@@ -120,37 +120,40 @@ export class Hints {
     return answer;
   }
 
-  #offer(state, { step, steps }) {
+  #offerNextStep(state, { step, steps }) {
     if (step + 1 >= steps) {
-      this.#finish(state.foot);
+      this.#finish(state.footer);
       return;
     }
-    const next = this.#button(state, `Next: ${this.config.hints[step + 1]}`);
-    following(() =>
-      state.foot.replaceChildren(
+    const next = this.#stepButton(state, `Next: ${this.config.hints[step + 1]}`);
+    stickToBottom(() =>
+      state.footer.replaceChildren(
         make("p", { class: "note" }, "Try it with this first. If you are still stuck:"),
         next,
-        this.#another(),
+        this.#restartButton(),
       ),
     );
     next.focus({ preventScroll: true });
   }
 
-  #button(state, words) {
-    return button("main", () => this.#climb(state), words);
+  #stepButton(state, label) {
+    return button("main", () => this.#requestStep(state), label);
   }
 
-  #finish(foot) {
-    foot.replaceChildren(make("p", { class: "note" }, "That was the last step."), this.#another());
+  #finish(footer) {
+    footer.replaceChildren(
+      make("p", { class: "note" }, "That was the last step."),
+      this.#restartButton(),
+    );
     announce("That was the last step.");
   }
 
-  #another() {
-    const clear = () => {
+  #restartButton() {
+    const restart = () => {
       this.stop();
-      this.#clear();
+      this.#reset();
       this.focus();
     };
-    return button("plain", clear, icon("add"), "Another problem");
+    return button("plain", restart, icon("add"), "Another problem");
   }
 }

@@ -1,4 +1,4 @@
-/** The students' page: asks the server what it offers, and shows that. */
+/** The students' page: loads the configuration, and shows the tabs that it names. */
 
 import { call } from "./api.js";
 import { Ask } from "./ask.js";
@@ -6,126 +6,127 @@ import { deleteChats } from "./chats.js";
 import { Compare } from "./compare.js";
 import { announce } from "./dom.js";
 import { Hints } from "./hints.js";
+import { errorNotice } from "./notice.js";
 import { Quiz } from "./quiz.js";
-import { forget } from "./session.js";
-import { passing } from "./store.js";
+import { deleteSession } from "./session.js";
+import { sessionStore } from "./storage.js";
 import { tabs } from "./tabs.js";
-import { trouble } from "./trouble.js";
 
-const WAYS = {
+const VIEWS = {
   ask: ["Ask", Ask],
   compare: ["Compare", Compare],
   quiz: ["Quiz", Quiz],
   hint: ["Hints", Hints],
 };
-const WRONG = "That is not the password of this class.";
-const at = (id) => document.getElementById(id);
+const WRONG_PASSWORD = "That is not the password of this class.";
+const byId = (id) => document.getElementById(id);
 
-async function start(words = "") {
-  at("main").replaceChildren();
+async function start(message = "") {
+  byId("main").replaceChildren();
   let config;
   try {
     config = await call("tutor/config");
-  } catch (failure) {
-    if (failure.status === 401) {
-      passing.remove("password");
-      start(WRONG);
+  } catch (error) {
+    if (error.status === 401) {
+      sessionStore.remove("password");
+      start(WRONG_PASSWORD);
     } else {
-      at("main").replaceChildren(trouble(failure, () => start()));
+      byId("main").replaceChildren(errorNotice(error, () => start()));
     }
     return;
   }
-  name(config.course);
-  if (config.models) open(config);
-  else askPassword(words);
+  showCourse(config.course);
+  if (config.models) showViews(config);
+  else askPassword(message);
 }
 
-function name(course) {
-  at("course").textContent = course;
+function showCourse(course) {
+  byId("course").textContent = course;
   document.title = `${course} · Tutor`;
 }
 
-function open(config) {
-  at("main").replaceChildren();
+function showViews(config) {
+  byId("main").replaceChildren();
   if (!config.models.length) {
-    at("main").append("No model is served yet.");
+    byId("main").append("No model is served yet.");
     return;
   }
-  const ways = Object.keys(WAYS)
+  const ways = Object.keys(VIEWS)
     .filter((way) => config.ways.includes(way))
     .map((way) => {
-      const [title, View] = WAYS[way];
+      const [title, View] = VIEWS[way];
       const view = new View(config);
-      at("main").append(view.panel);
+      byId("main").append(view.panel);
       return { name: way, title, panel: view.panel, view };
     });
-  at("ways").hidden = ways.length < 2;
-  let seen = null;
-  tabs(at("ways"), ways, (way) => {
+  byId("ways").hidden = ways.length < 2;
+  let current = null;
+  tabs(byId("ways"), ways, (way) => {
     const { view } = ways.find((one) => one.name === way);
-    seen = view;
-    at("page").dataset.way = way;
+    current = view;
+    byId("page").dataset.way = way;
     view.show?.();
-    const onTabs = at("ways").contains(document.activeElement);
-    if (!onTabs && matchMedia("(pointer: fine)").matches) view.focus?.(); // else a keyboard pops up
+    const focusOnTabs = byId("ways").contains(document.activeElement);
+    // focus on a touch screen would open its keyboard
+    if (!focusOnTabs && matchMedia("(pointer: fine)").matches) view.focus?.();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !document.querySelector("dialog[open]")) seen.stop();
+    if (event.key === "Escape" && !document.querySelector("dialog[open]")) current.stop();
   });
-  at("kept").textContent = config.kept;
-  at("foot").hidden = false;
-  forgetting(() => ways.forEach(({ view }) => view.refresh?.()));
+  byId("kept").textContent = config.kept;
+  byId("foot").hidden = false;
+  setUpDeletion(() => ways.forEach(({ view }) => view.refresh?.()));
 }
 
-function askPassword(words) {
-  const dialog = at("password-dialog");
-  const field = at("password");
-  const notice = at("password-trouble");
-  notice.textContent = words;
+function askPassword(message) {
+  const dialog = byId("password-dialog");
+  const field = byId("password");
+  const notice = byId("password-trouble");
+  notice.textContent = message;
   dialog.addEventListener("cancel", (event) => event.preventDefault());
-  at("password-form").onsubmit = async (event) => {
+  byId("password-form").onsubmit = async (event) => {
     event.preventDefault();
-    passing.set("password", field.value);
+    sessionStore.set("password", field.value);
     notice.textContent = "";
     try {
       const config = await call("tutor/config");
       if (config.models) {
         dialog.close();
         field.value = "";
-        open(config);
+        showViews(config);
         return;
       }
-      notice.textContent = WRONG;
-    } catch (failure) {
-      notice.textContent = failure.status === 401 ? WRONG : failure.message;
+      notice.textContent = WRONG_PASSWORD;
+    } catch (error) {
+      notice.textContent = error.status === 401 ? WRONG_PASSWORD : error.message;
     }
-    passing.remove("password");
+    sessionStore.remove("password");
     field.select();
   };
   dialog.showModal();
 }
 
-function forgetting(done) {
-  const dialog = at("forget-dialog");
-  const notice = at("forget-trouble");
-  at("forget").onclick = () => {
+function setUpDeletion(onDeleted) {
+  const dialog = byId("forget-dialog");
+  const notice = byId("forget-trouble");
+  byId("forget").onclick = () => {
     notice.replaceChildren();
     dialog.showModal();
   };
-  at("forget-cancel").onclick = () => dialog.close();
-  at("forget-form").onsubmit = async (event) => {
+  byId("forget-cancel").onclick = () => dialog.close();
+  byId("forget-form").onsubmit = async (event) => {
     event.preventDefault();
     notice.replaceChildren();
     try {
-      const deleted = await forget();
-      if (at("forget-chats").checked) deleteChats();
-      done();
+      const deleted = await deleteSession();
+      if (byId("forget-chats").checked) deleteChats();
+      onDeleted();
       dialog.close();
       const words = deleted === 1 ? "One entry was deleted." : `${deleted} entries were deleted.`;
-      at("forgotten").textContent = deleted ? words : "The server held nothing of yours.";
-      announce(at("forgotten").textContent);
-    } catch (failure) {
-      notice.append(trouble(failure));
+      byId("forgotten").textContent = deleted ? words : "The server held nothing of yours.";
+      announce(byId("forgotten").textContent);
+    } catch (error) {
+      notice.append(errorNotice(error));
     }
   };
 }

@@ -1,35 +1,35 @@
-/** The choice of a model; all ways of working share the last one made. */
+/** The select of a model; all tabs share its value. */
 
-import { make, newId } from "./dom.js";
-import { lasting } from "./store.js";
+import { make, uniqueId } from "./dom.js";
+import { localStore } from "./storage.js";
 
-const chosen = new EventTarget();
+const changes = new EventTarget();
 
-/** The model that answers next. */
+/** The model that is selected. */
 export function currentModel(models) {
-  const kept = lasting.get("model");
-  return models.some(({ id }) => id === kept) ? kept : models[0].id;
+  const stored = localStore.get("model");
+  return models.some(({ id }) => id === stored) ? stored : models[0].id;
 }
 
-export function modelChoice(models, words = "Model") {
-  const id = newId("model");
-  const name = ({ id, about }) => (about ? `${id} · ${about}` : id);
+export function modelSelect(models, label = "Model") {
+  const id = uniqueId("model");
+  const optionText = ({ id, about }) => (about ? `${id} · ${about}` : id);
   const select = make(
     "select",
     { id },
-    ...models.map((model) => make("option", { value: model.id }, name(model))),
+    ...models.map((model) => make("option", { value: model.id }, optionText(model))),
   );
-  const show = () => (select.value = currentModel(models));
-  show();
+  const update = () => (select.value = currentModel(models));
+  update();
   select.addEventListener("change", () => {
-    lasting.set("model", select.value);
-    chosen.dispatchEvent(new Event("change"));
+    localStore.set("model", select.value);
+    changes.dispatchEvent(new Event("change"));
   });
-  chosen.addEventListener("change", show);
+  changes.addEventListener("change", update);
   return make(
     "span",
     { class: "choice" },
-    make("label", { for: id, class: "choice-label" }, words),
+    make("label", { for: id, class: "choice-label" }, label),
     select,
   );
 }

@@ -1,16 +1,16 @@
-/** Quiz: a question with options, answered by the student and by a model. */
+/** The Quiz tab: a multiple-choice question, answered by the student and by a model. */
 
 import { Answer } from "./answer.js";
 import { call, stream } from "./api.js";
-import { announce, button, empty, icon, make, newId } from "./dom.js";
-import { inLine, Markdown } from "./markdown.js";
-import { currentModel, modelChoice } from "./models.js";
+import { announce, button, emptyState, icon, make, uniqueId } from "./dom.js";
+import { inlineMarkdown, Markdown } from "./markdown.js";
+import { currentModel, modelSelect } from "./models.js";
+import { errorNotice } from "./notice.js";
 import { withSession } from "./session.js";
-import { trouble } from "./trouble.js";
 
 export class Quiz {
-  #running = null;
-  #begun = false;
+  #request = null;
+  #loaded = false;
 
   constructor(config) {
     this.config = config;
@@ -18,19 +18,19 @@ export class Quiz {
     this.panel = make(
       "section",
       { class: "quiz" },
-      make("div", { class: "bar" }, modelChoice(config.models, "Answers with you")),
+      make("div", { class: "bar" }, modelSelect(config.models, "Answers with you")),
       this.body,
     );
   }
 
-  /** Fetches the first question as soon as the quiz is seen. */
+  /** Fetches the first question when the tab is first shown. */
   show() {
-    if (!this.#begun) this.#next();
-    this.#begun = true;
+    if (!this.#loaded) this.#next();
+    this.#loaded = true;
   }
 
   stop() {
-    this.#running?.abort();
+    this.#request?.abort();
   }
 
   async #next() {
@@ -41,12 +41,12 @@ export class Quiz {
     let quiz;
     try {
       quiz = await withSession((session) => call(`tutor/quiz?session=${session}`));
-    } catch (failure) {
+    } catch (error) {
       const words = "You have answered everything there is; ask the tutor about what was hard.";
       this.body.replaceChildren(
-        failure.code === "no_more_quizzes"
-          ? empty("That was the last question.", words)
-          : trouble(failure, () => this.#next()),
+        error.code === "no_more_quizzes"
+          ? emptyState("That was the last question.", words)
+          : errorNotice(error, () => this.#next()),
       );
       return;
     }
@@ -54,7 +54,7 @@ export class Quiz {
   }
 
   #show(quiz) {
-    const id = newId("quiz");
+    const id = uniqueId("quiz");
     const question = make("div", { class: "said quiz-question", id, tabindex: -1 });
     new Markdown(question).show(quiz.question);
     const options = quiz.options.map((option, n) =>
@@ -63,7 +63,7 @@ export class Quiz {
         { class: "option" },
         make("input", { type: "radio", name: id, value: n }),
         make("span", { class: "letter", "aria-hidden": "true" }, String.fromCharCode(65 + n)),
-        make("span", { class: "option-said" }, inLine(option)),
+        make("span", { class: "option-said" }, inlineMarkdown(option)),
       ),
     );
     const send = make("button", { type: "submit", class: "main", disabled: true }, "Answer");
@@ -78,7 +78,7 @@ export class Quiz {
       after.replaceChildren();
       send.disabled = true;
       try {
-        const said = await withSession((session) =>
+        const result = await withSession((session) =>
           call("tutor/quiz", {
             method: "POST",
             body: { session, quiz: quiz.quiz, chosen, model },
@@ -86,12 +86,12 @@ export class Quiz {
         );
         choices.disabled = true;
         send.remove();
-        this.#judge(quiz, said, chosen, options, after);
-      } catch (failure) {
+        this.#showResult(quiz, result, chosen, options, after);
+      } catch (error) {
         send.disabled = false;
-        const done = failure.code === "already_answered"; // perhaps in another tab
-        const again = () => (done ? this.#next() : form.requestSubmit());
-        after.replaceChildren(trouble(failure, again));
+        const done = error.code === "already_answered"; // perhaps in another tab
+        const retry = () => (done ? this.#next() : form.requestSubmit());
+        after.replaceChildren(errorNotice(error, retry));
       }
     });
     const place = quiz.number && quiz.of ? `Question ${quiz.number} of ${quiz.of}` : "Question";
@@ -103,10 +103,10 @@ export class Quiz {
     );
   }
 
-  #judge(quiz, said, chosen, options, after) {
-    const { model } = said;
+  #showResult(quiz, result, chosen, options, after) {
+    const { model } = result;
     options.forEach((option, n) => {
-      const right = n === said.answer;
+      const right = n === result.answer;
       option.classList.toggle("right", right);
       option.classList.toggle("mistaken", n === chosen && !right);
       const tags = [
@@ -115,13 +115,13 @@ export class Quiz {
         n === model.chosen && `${model.id}’s choice`,
       ].filter(Boolean);
       const share = model.probabilities?.[n];
-      const known = Number.isFinite(share);
+      const isKnown = Number.isFinite(share);
       const bar = make("span", { class: "share", "aria-hidden": "true" });
-      bar.style.setProperty("--share", known ? share : 0);
+      bar.style.setProperty("--share", isKnown ? share : 0);
       option.append(
         make("span", { class: "tags" }, ...tags.map((tag) => make("span", { class: "tag" }, tag))),
       );
-      if (known)
+      if (isKnown)
         option.append(
           make(
             "span",
@@ -136,32 +136,32 @@ export class Quiz {
           ),
         );
     });
-    const letter = String.fromCharCode(65 + said.answer);
-    const verdict = said.right ? "Right." : `Not quite: ${letter} is right.`;
-    const theirs =
-      model.chosen === said.answer
-        ? `was right${said.right ? ", too" : ""}`
+    const letter = String.fromCharCode(65 + result.answer);
+    const verdict = result.right ? "Right." : `Not quite: ${letter} is right.`;
+    const modelVerdict =
+      model.chosen === result.answer
+        ? `was right${result.right ? ", too" : ""}`
         : `chose ${String.fromCharCode(65 + model.chosen)}, which is wrong`;
     after.append(
       make(
         "p",
-        { class: said.right ? "judged right" : "judged mistaken" },
-        icon(said.right ? "done" : "remove"),
+        { class: result.right ? "judged right" : "judged mistaken" },
+        icon(result.right ? "done" : "remove"),
         make(
           "span",
           {},
           make("strong", {}, verdict),
-          ` ${model.id} ${theirs}. `,
+          ` ${model.id} ${modelVerdict}. `,
           make("span", { class: "soft" }, "The bars show how likely it found each option."),
         ),
       ),
     );
     const place = make("div");
-    const further = async () => {
+    const onNext = async () => {
       await this.#next();
       this.body.querySelector(".quiz-question")?.focus();
     };
-    const next = button("main", further, "Next question");
+    const next = button("main", onNext, "Next question");
     after.append(place, next);
     announce(verdict);
     next.focus({ preventScroll: true });
@@ -170,22 +170,22 @@ export class Quiz {
 
   async #explain(quiz, model, place) {
     const answer = new Answer(`${model} explains`);
-    const running = (this.#running = new AbortController());
+    const request = (this.#request = new AbortController());
     place.replaceChildren(answer.element);
     let ended = null;
     let marks = [];
     try {
       await withSession(async (session) => {
         const body = { session, quiz: quiz.quiz, model };
-        for await (const event of stream("tutor/explain", body, running.signal)) {
+        for await (const event of stream("tutor/explain", body, request.signal)) {
           if (event.text) answer.add(event.text);
           ended = event.ended ?? ended;
           marks = event.marks ?? marks;
         }
       });
-    } catch (failure) {
-      if (running.signal.aborted) answer.end("stopped");
-      else answer.fail(failure, () => this.#explain(quiz, model, place));
+    } catch (error) {
+      if (request.signal.aborted) answer.end("stopped");
+      else answer.fail(error, () => this.#explain(quiz, model, place));
       return;
     }
     answer.end(ended);

@@ -1,23 +1,23 @@
-/** Thumbs up and down for an answer. */
+/** Buttons that rate an answer: thumbs up and down. */
 
 import { call } from "./api.js";
-import { button, icon, set } from "./dom.js";
+import { button, icon, setAttribute } from "./dom.js";
 import { withSession } from "./session.js";
 
-const WORDS = { up: "A good answer", down: "A bad answer" };
+const LABELS = { up: "A good answer", down: "A bad answer" };
 
-/** Two buttons; `rated` is told what was stored, `failed` what went wrong, and how to try again. */
-export function thumbs({ model, question, answer, rating }, { rated, failed }) {
-  const buttons = Object.entries(WORDS).map(([name, words]) =>
+/** Two buttons; `onRated` is called with the rating, `onError` with the error and a retry. */
+export function ratingButtons({ model, question, answer, rating }, { onRated, onError }) {
+  const buttons = Object.entries(LABELS).map(([name, label]) =>
     button(
-      { class: "quiet thumb", "aria-label": words, title: words },
+      { class: "quiet thumb", "aria-label": label, title: label },
       () => rate(name),
       icon(name),
     ),
   );
   const press = (chosen) =>
-    Object.keys(WORDS).forEach((name, n) =>
-      set(buttons[n], "aria-pressed", String(name === chosen)),
+    Object.keys(LABELS).forEach((name, n) =>
+      setAttribute(buttons[n], "aria-pressed", String(name === chosen)),
     );
   press(rating);
 
@@ -29,12 +29,12 @@ export function thumbs({ model, question, answer, rating }, { rated, failed }) {
           body: { session, model, question, answer, rating: chosen },
         }),
       );
-    } catch (failure) {
-      failed(failure, () => rate(chosen));
+    } catch (error) {
+      onError(error, () => rate(chosen));
       return;
     }
     press(chosen);
-    rated(chosen);
+    onRated(chosen);
   }
 
   return buttons;

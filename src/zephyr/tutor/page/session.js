@@ -1,52 +1,52 @@
-/** The anonymous number under which the server keeps what a browser sends it. */
+/** The session: the anonymous id under which the server stores what a browser sends. */
 
 import { call } from "./api.js";
-import { lasting } from "./store.js";
+import { localStore } from "./storage.js";
 
 const KEY = "session";
 
-export const kept = () => lasting.get(KEY);
+const storedSession = () => localStore.get(KEY);
 
-/** Does something that needs a session; one that the server does not know is replaced once. */
-export async function withSession(act) {
-  const before = kept();
+/** Calls `action` with the session; one that the server does not know is replaced once. */
+export async function withSession(action) {
+  const stored = storedSession();
   try {
-    return await act(before ?? (await begin()));
-  } catch (failure) {
-    if (!before || !unknown(failure)) throw failure;
-    return act(await begin());
+    return await action(stored ?? (await createSession()));
+  } catch (error) {
+    if (!stored || !isUnknownSession(error)) throw error;
+    return action(await createSession());
   }
 }
 
-/** The session for what can do without one: null where none can be had. */
-export async function perhaps() {
+/** The session, or null where none can be created: for requests that do not need one. */
+export async function sessionOrNull() {
   try {
-    return kept() ?? (await begin());
+    return storedSession() ?? (await createSession());
   } catch {
     return null;
   }
 }
 
-/** Has the server delete all it keeps of the session; gives how much that was. */
-export async function forget() {
-  const session = kept();
+/** Has the server delete all that it stores of the session; returns the number of entries. */
+export async function deleteSession() {
+  const session = storedSession();
   if (!session) return 0;
   let deleted = 0;
   try {
     ({ deleted } = await call(`tutor/session/${session}`, { method: "DELETE" }));
-  } catch (failure) {
-    if (!unknown(failure) && failure.status !== 404) throw failure;
+  } catch (error) {
+    if (!isUnknownSession(error) && error.status !== 404) throw error;
   }
-  lasting.remove(KEY);
+  localStore.remove(KEY);
   return deleted;
 }
 
-async function begin() {
+async function createSession() {
   const { session } = await call("tutor/session", { method: "POST" });
-  lasting.set(KEY, session);
+  localStore.set(KEY, session);
   return session;
 }
 
-function unknown({ status, code, param, message }) {
+function isUnknownSession({ status, code, param, message }) {
   return status === 400 && (param === "session" || /session/i.test(`${code} ${message}`));
 }

@@ -1,13 +1,13 @@
-/** Tabs by the pattern of WAI-ARIA: the arrow keys move, and what is moved to is shown. */
+/** Tabs by the WAI-ARIA pattern: the arrow keys move the focus, and its tab is shown. */
 
-import { make, set } from "./dom.js";
+import { make, setAttribute } from "./dom.js";
 
-/** Fills a list of tabs. `ways` are {name, title, panel}; `shown` is told which one is seen. */
-export function tabs(list, ways, shown) {
-  const buttons = ways.map(({ name, title, panel }) => {
+/** Fills a tab list. `items` are {name, title, panel}; `onShow` is called with the name shown. */
+export function tabs(list, items, onShow) {
+  const buttons = items.map(({ name, title, panel }) => {
     panel.id = `panel-${name}`;
-    set(panel, "role", "tabpanel");
-    set(panel, "aria-labelledby", `tab-${name}`);
+    setAttribute(panel, "role", "tabpanel");
+    setAttribute(panel, "aria-labelledby", `tab-${name}`);
     return make(
       "button",
       {
@@ -22,31 +22,31 @@ export function tabs(list, ways, shown) {
   });
   list.replaceChildren(...buttons);
   list.addEventListener("keydown", (event) => {
-    const here = buttons.indexOf(document.activeElement);
+    const focused = buttons.indexOf(document.activeElement);
     const last = buttons.length - 1;
     const next = {
-      ArrowRight: here === last ? 0 : here + 1,
-      ArrowLeft: here === 0 ? last : here - 1,
+      ArrowRight: focused === last ? 0 : focused + 1,
+      ArrowLeft: focused === 0 ? last : focused - 1,
       Home: 0,
       End: last,
     }[event.key];
-    if (here < 0 || next === undefined) return;
+    if (focused < 0 || next === undefined) return;
     event.preventDefault();
     buttons[next].focus();
-    show(ways[next].name);
+    show(items[next].name);
   });
 
   function show(name) {
-    ways.forEach((way, n) => {
-      const seen = way.name === name;
-      set(buttons[n], "aria-selected", String(seen));
-      buttons[n].tabIndex = seen ? 0 : -1;
-      way.panel.hidden = !seen;
+    items.forEach((item, n) => {
+      const selected = item.name === name;
+      setAttribute(buttons[n], "aria-selected", String(selected));
+      buttons[n].tabIndex = selected ? 0 : -1;
+      item.panel.hidden = !selected;
     });
     history.replaceState(null, "", `#${name}`);
-    shown(name);
+    onShow(name);
   }
 
-  const asked = location.hash.slice(1);
-  show(ways.some(({ name }) => name === asked) ? asked : ways[0].name);
+  const requested = location.hash.slice(1);
+  show(items.some(({ name }) => name === requested) ? requested : items[0].name);
 }

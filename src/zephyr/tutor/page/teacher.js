@@ -1,43 +1,43 @@
-/** The teacher's page: what the class has asked, voted and answered, and the files of it. */
+/** The teacher's page: a summary of questions, votes and quizzes, and downloads of the data. */
 
 import { call, download } from "./api.js";
-import { announce, button, icon, make, newId } from "./dom.js";
-import { interval, intervalWords, split } from "./interval.js";
-import { passing } from "./store.js";
-import { trouble } from "./trouble.js";
+import { intervalChart, intervalText, stackedBar } from "./charts.js";
+import { announce, button, icon, make, uniqueId } from "./dom.js";
+import { errorNotice } from "./notice.js";
+import { sessionStore } from "./storage.js";
 
 const KEY = "teacher";
-const FILES = [
+const DOWNLOADS = [
   ["teacher/preferences.json", "preferences.json", "Preferences as JSON"],
   ["teacher/events.csv", "events.csv", "Events as CSV"],
 ];
 const main = document.getElementById("main");
 
 async function start() {
-  const token = passing.get(KEY);
+  const token = sessionStore.get(KEY);
   if (!token) {
-    askToken();
+    askForToken();
     return;
   }
   let summary;
   try {
     summary = await call("teacher/summary", { key: token });
-  } catch (failure) {
-    if (failure.status === 401 || failure.status === 403) {
-      passing.remove(KEY);
-      askToken("That token is not the teacher’s.");
+  } catch (error) {
+    if (error.status === 401 || error.status === 403) {
+      sessionStore.remove(KEY);
+      askForToken("That token is not the teacher’s.");
     } else {
-      main.replaceChildren(trouble(failure, start));
+      main.replaceChildren(errorNotice(error, start));
     }
     return;
   }
   show(summary, token);
 }
 
-function askToken(words = "") {
+function askForToken(message = "") {
   const field = make("input", {
     type: "password",
-    id: newId("token"),
+    id: uniqueId("token"),
     autocomplete: "current-password",
     required: true,
   });
@@ -49,7 +49,7 @@ function askToken(words = "") {
         on: {
           submit: (event) => {
             event.preventDefault();
-            passing.set(KEY, field.value.trim());
+            sessionStore.set(KEY, field.value.trim());
             start();
           },
         },
@@ -62,7 +62,7 @@ function askToken(words = "") {
       ),
       make("input", { type: "text", autocomplete: "username", value: "teacher", hidden: true }),
       field,
-      make("p", { class: "wrong-words", role: "alert" }, words),
+      make("p", { class: "wrong-words", role: "alert" }, message),
       make("div", { class: "buttons" }, make("button", { type: "submit", class: "main" }, "Open")),
     ),
   );
@@ -77,10 +77,10 @@ function show(summary, token) {
       "div",
       { class: "sheet" },
       toolbar(summary, token),
-      figures(summary),
+      keyFigures(summary),
       wins(summary),
       pairs(summary),
-      closest(summary),
+      closestVotes(summary),
       quiz(summary),
       models(summary),
     ),
@@ -89,8 +89,8 @@ function show(summary, token) {
 
 function toolbar({ since }, token) {
   const place = make("div");
-  const files = FILES.map(([path, file, words]) =>
-    button("plain", () => save(path, file, token, place), words),
+  const files = DOWNLOADS.map(([path, file, words]) =>
+    button("plain", () => downloadFile(path, file, token, place), words),
   );
   return make(
     "div",
@@ -98,7 +98,11 @@ function toolbar({ since }, token) {
     make(
       "div",
       { class: "toolbar" },
-      make("p", { class: "since" }, since ? `Since ${day(since)}` : "Nothing has been kept yet."),
+      make(
+        "p",
+        { class: "since" },
+        since ? `Since ${formatDate(since)}` : "Nothing has been kept yet.",
+      ),
       ...files,
       button("plain", start, icon("again"), "Refresh"),
       button("quiet", forgetToken, "Forget the token"),
@@ -108,23 +112,23 @@ function toolbar({ since }, token) {
 }
 
 function forgetToken() {
-  passing.remove(KEY);
-  askToken();
+  sessionStore.remove(KEY);
+  askForToken();
 }
 
-async function save(path, file, token, place) {
+async function downloadFile(path, file, token, place) {
   place.replaceChildren();
   try {
     const address = URL.createObjectURL(await download(path, token));
     make("a", { href: address, download: file }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
     announce(`${file} is saved.`);
-  } catch (failure) {
-    place.append(trouble(failure, () => save(path, file, token, place)));
+  } catch (error) {
+    place.append(errorNotice(error, () => downloadFile(path, file, token, place)));
   }
 }
 
-function figures({ sessions, votes, questions, quiz }) {
+function keyFigures({ sessions, votes, questions, quiz }) {
   const asked = Object.values(questions ?? {}).reduce((all, n) => all + n, 0);
   const all = {
     Sessions: sessions,
@@ -136,7 +140,7 @@ function figures({ sessions, votes, questions, quiz }) {
     "dl",
     { class: "figures" },
     ...Object.entries(all).map(([words, number]) =>
-      make("div", {}, make("dt", {}, words), make("dd", {}, count(number))),
+      make("div", {}, make("dt", {}, words), make("dd", {}, formatCount(number))),
     ),
   );
 }
@@ -152,9 +156,9 @@ function wins({ wins = {} }) {
         ["Model", "", "Wins", "Votes"],
         rows.map(([model, rate]) => [
           model,
-          drawn(interval(rate)),
-          number(intervalWords(rate)),
-          number(count(rate.n)),
+          chartCell(intervalChart(rate)),
+          numberCell(intervalText(rate)),
+          numberCell(formatCount(rate.n)),
         ]),
       ),
     "Nobody has voted yet.",
@@ -170,17 +174,17 @@ function pairs({ pairs = [] }) {
         ["Pair", "", "First better", "Equal", "Second better"],
         pairs.map(({ a, b, a_wins, b_wins, ties }) => [
           `${a} and ${b}`,
-          drawn(split([a_wins, ties, b_wins])),
-          number(count(a_wins)),
-          number(count(ties)),
-          number(count(b_wins)),
+          chartCell(stackedBar([a_wins, ties, b_wins])),
+          numberCell(formatCount(a_wins)),
+          numberCell(formatCount(ties)),
+          numberCell(formatCount(b_wins)),
         ]),
       ),
     "Nobody has voted yet.",
   );
 }
 
-function closest({ closest = [] }) {
+function closestVotes({ closest = [] }) {
   const items = closest.map(({ question, votes = {}, ties = 0 }) =>
     make(
       "li",
@@ -190,7 +194,7 @@ function closest({ closest = [] }) {
         "p",
         { class: "votes" },
         [...Object.entries(votes), ["equal", ties]]
-          .map(([words, n]) => `${words}: ${count(n)}`)
+          .map(([words, n]) => `${words}: ${formatCount(n)}`)
           .join(" · "),
       ),
     ),
@@ -204,7 +208,7 @@ function closest({ closest = [] }) {
 }
 
 function quiz({ quiz }) {
-  const share = (n) => (quiz.answered ? `${count(n)} of ${count(quiz.answered)}` : "–");
+  const share = (n) => (quiz.answered ? `${formatCount(n)} of ${formatCount(quiz.answered)}` : "–");
   return section(
     "Quiz",
     "What students and models answered to the same questions.",
@@ -212,14 +216,14 @@ function quiz({ quiz }) {
       table(
         ["", "", "Share"],
         [
-          ["Students were right", "", number(share(quiz.right))],
-          ["Models were right", "", number(share(quiz.model_right))],
+          ["Students were right", "", numberCell(share(quiz.right))],
+          ["Models were right", "", numberCell(share(quiz.model_right))],
           ...(quiz.agreement
             ? [
                 [
                   "Student and model chose the same",
-                  drawn(interval(quiz.agreement)),
-                  number(intervalWords(quiz.agreement)),
+                  chartCell(intervalChart(quiz.agreement)),
+                  numberCell(intervalText(quiz.agreement)),
                 ],
               ]
             : []),
@@ -239,9 +243,9 @@ function models({ questions = {}, ratings = {} }) {
         ["Model", "Questions", "Rated good", "Rated bad"],
         names.map((name) => [
           name,
-          number(count(questions[name])),
-          number(count(ratings[name]?.up)),
-          number(count(ratings[name]?.down)),
+          numberCell(formatCount(questions[name])),
+          numberCell(formatCount(ratings[name]?.up)),
+          numberCell(formatCount(ratings[name]?.down)),
         ]),
       ),
     "Nobody has asked anything yet.",
@@ -291,12 +295,12 @@ function table(head, rows) {
   );
 }
 
-const number = (node) => ({ node, kind: "number" });
-const drawn = (node) => ({ node, kind: "drawn" });
-const count = (n) => (n ?? 0).toLocaleString("en");
+const numberCell = (node) => ({ node, kind: "number" });
+const chartCell = (node) => ({ node, kind: "drawn" });
+const formatCount = (n) => (n ?? 0).toLocaleString("en");
 
 /** A time in seconds or by ISO 8601 as a date. */
-function day(time) {
+function formatDate(time) {
   const date = new Date(typeof time === "number" ? time * 1000 : time);
   return Number.isNaN(date.getTime())
     ? String(time)
