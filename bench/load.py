@@ -133,7 +133,7 @@ async def _settled(server: Server) -> dict[str, int]:
     while time.monotonic() < end:
         async with request(server.port, "GET", "/metrics") as reply:
             text = (await reply.content()).decode()
-        if {"zephyr_waiting 0", "zephyr_answering 0"} <= set(text.splitlines()):
+        if {"zephyr_waiting 0.0", "zephyr_answering 0.0"} <= set(text.splitlines()):
             break
         await asyncio.sleep(0.2)
     else:

@@ -106,10 +106,10 @@ def test_requests_in_one_connection_are_answered_in_turn(port: int) -> None:
     assert reply.count(b"HTTP/1.1 200 OK") == 5
 
 
-def metric(port: int, name: str) -> int:
+def metric(port: int, name: str) -> float:
     reply = said(port, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n" + CLOSE + b"\r\n").decode()
     (line,) = [line for line in reply.splitlines() if line.startswith(f"{name} ")]
-    return int(line.removeprefix(f"{name} "))
+    return float(line.removeprefix(f"{name} "))
 
 
 def test_who_leaves_at_once_is_answered_no_further(port: int) -> None:

@@ -209,7 +209,7 @@ def test_who_leaves_before_the_first_word_gives_the_place_free() -> None:
         async def stuck(message: Any) -> None:
             await asyncio.Event().wait()
 
-        await EventStream(events(), answers)({"type": "http"}, gone, stuck)
+        await EventStream(events(), answers)({"type": "http", "method": "POST"}, gone, stuck)
         return [answer.closed for answer in answers]
 
     assert talk(what, endless=True) == [True]

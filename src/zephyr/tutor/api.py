@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 import zephyr
 from zephyr.tutor.access import AccessMiddleware, AccessPolicy
 from zephyr.tutor.api_errors import add_error_handlers
-from zephyr.tutor.metrics import Metrics, MetricsMiddleware, metrics_routes
+from zephyr.tutor.metrics import MetricsMiddleware, ServerMetrics, metrics_routes
 from zephyr.tutor.openai_routes import OnAnswer, ignore_answer, openai_routes
 from zephyr.tutor.serving import ServingEngine
 from zephyr.tutor.settings import TutorSettings
@@ -34,12 +34,12 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    metrics = Metrics()
+    metrics = ServerMetrics(serving.scheduler)
     add_error_handlers(app)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     app.add_middleware(AccessMiddleware, access=access)
     app.include_router(openai_routes(serving, settings, on_answer))
-    app.include_router(metrics_routes(metrics, serving.scheduler))
+    app.include_router(metrics_routes(metrics))
     for router in routers:
         app.include_router(router)
 
