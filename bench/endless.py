@@ -43,7 +43,7 @@ def small(folder: Path, data: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     texts = [row["question"] for row in questions(data, "train")]
-    tokenizer = from_scratch.make_tokenizer(texts, Shape().vocabulary)
+    tokenizer = from_scratch.train_tokenizer(texts, Shape().vocabulary)
     markers = {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
     tokenizer.add_special_tokens(markers)
     tokenizer.chat_template = shape.TEMPLATE

@@ -94,7 +94,7 @@ def make_files(store: Store) -> None:
                 (weights / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
             tokenizer = load_tokenizer(weights)
         else:
-            tokenizer = from_scratch.make_tokenizer(pool().sentences[:20_000], 4096)
+            tokenizer = from_scratch.train_tokenizer(pool().sentences[:20_000], 4096)
         shape = Shape(vocabulary=len(tokenizer), hidden=32, layers=2, heads=2, mlp=64, context=2048)
         from_scratch.make_network(
             shape, eos_token_id=tokenizer.eos_token_id, seed=1

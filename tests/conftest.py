@@ -1,4 +1,4 @@
-"""What all tests share: offline, one thread, and where the real data lies if it is there."""
+"""Shared fixtures; all tests run offline, on one thread."""
 
 import gc
 import os
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands import workers_as_forks
-from tests.place import Command, Place, Printed, run_once, tiny_recipe
+from tests.command_process import fork_workers
+from tests.workspace import Command, CommandOutput, Workspace, run_once, tiny_recipe
 from zephyr.cli import app as cli
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "COLUMNS": "120"}
@@ -50,24 +50,24 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A place where the tiny recipe has been run, undisturbed."""
+def finished_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which the tiny recipe has been run; tests must not change it."""
     return run_once(tmp_path_factory.getbasetemp(), "finished", tiny_recipe())
 
 
 @pytest.fixture
 def zephyr(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """The command line within this process; its workers are forks of it, and start at once."""
-    workers_as_forks(monkeypatch.setattr)
+    fork_workers(monkeypatch.setattr)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})  # one worker of one thread
 
-    def run(*arguments: str) -> Printed:
+    def run(*arguments: str) -> CommandOutput:
         monkeypatch.setattr(sys, "argv", ["zephyr", *arguments])
         code = 0
         try:
             cli.main()
         except SystemExit as error:
             code = int(error.code or 0)
-        return Printed(code, *capfd.readouterr())
+        return CommandOutput(code, *capfd.readouterr())
 
     return run

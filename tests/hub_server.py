@@ -1,13 +1,14 @@
 """A server on this machine that speaks the protocol of the Hugging Face hub over real HTTP.
 
     with HubServer({("dataset", "org/name"): {"main": {"train.jsonl": b"..."}}}) as server:
-        server.fault("train.jsonl", "cut")      # the next GET of it ends half way
+        server.add_fault("train.jsonl", "cut")  # the next GET of it ends half way
         ...                                     # with HF_ENDPOINT=server.url
-        assert server.count("/resolve/") == 2
+        assert server.count_requests("/resolve/") == 2
 
 It answers what clients of the hub ask: facts about a repository, its tree in pages, and its files.
-As on the hub, a large file (see `LARGE`) is known by its SHA-256 and served, after a redirect, from
-another origin (here a second port), and any other file is known by git's id of its content.
+As on the hub, a large file (see `LARGE_FILE_SUFFIXES`) is known by its SHA-256 and served, after a
+redirect, from another origin (here a second port); any other file is known by git's id of its
+content.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ Files = dict[str, bytes]
 Repositories = dict[tuple[str, str], dict[str, Files]]
 """By (kind, "org/name") with kind "dataset" or "model", then by revision, then by path."""
 
-LARGE = (".parquet", ".safetensors", ".bin", ".gz")
+LARGE_FILE_SUFFIXES = (".parquet", ".safetensors", ".bin", ".gz")
 
 Fault = Literal[401, 403, 404, 408, 410, 429, 500, 502, 503, 504, "hang", "stall", "cut", "short",
                 "corrupt", "nonsense"]  # fmt: skip
@@ -36,7 +37,7 @@ short     half of the content is sent as if it were all
 corrupt   as many bytes as there should be, all of them wrong
 nonsense  a page of HTML, as from the login page of a network
 """
-OF_THE_CONTENT = ("stall", "cut", "short", "corrupt")
+CONTENT_FAULTS = ("stall", "cut", "short", "corrupt")
 
 
 class Request(NamedTuple):
@@ -48,22 +49,22 @@ class Request(NamedTuple):
 
 
 @dataclass
-class _Scripted:
+class _ScriptedFault:
     path: str
     fault: Fault
     method: str
-    left: int
+    remaining: int
     headers: dict[str, str]
 
 
 class HubServer:
     """Serves repositories at `url` while it is entered, and writes down what it is asked."""
 
-    def __init__(self, repositories: Repositories, *, page: int = 1000) -> None:
-        self.page = page
+    def __init__(self, repositories: Repositories, *, page_size: int = 1000) -> None:
+        self.page_size = page_size
         self.ranges = True  # set to False, the server sends whole files whatever it is asked for
         self.requests: list[Request] = []
-        self._faults: list[_Scripted] = []
+        self._faults: list[_ScriptedFault] = []
         self._commits: dict[tuple[str, str], dict[str, Files]] = {}
         self._revisions: dict[tuple[str, str], dict[str, str]] = {}
         self.closing = threading.Event()
@@ -92,7 +93,7 @@ class HubServer:
         self._revisions.setdefault((kind, repo), {})[revision] = commit
         return commit
 
-    def fault(
+    def add_fault(
         self,
         path: str,
         fault: Fault,
@@ -106,27 +107,27 @@ class HubServer:
         Faults of the content leave a redirect alone and spoil the answer to which it leads.
         `headers` go with a status, for instance {"X-Error-Code": "GatedRepo"}.
         """
-        self._faults.append(_Scripted(path, fault, method, count, headers or {}))
+        self._faults.append(_ScriptedFault(path, fault, method, count, headers or {}))
 
-    def count(self, path: str, method: str = "GET") -> int:
+    def count_requests(self, path: str, method: str = "GET") -> int:
         """How many requests so far had a path that holds `path`."""
         return sum(r.method == method and path in r.path for r in self.requests)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forgets all requests so far, and faults that are left."""
         self.requests.clear()
         self._faults.clear()
 
-    def next_fault(self, method: str, path: str, *, redirects: bool) -> _Scripted | None:
+    def take_fault(self, method: str, path: str, *, redirects: bool) -> _ScriptedFault | None:
         for scripted in self._faults:
-            if scripted.left and scripted.method == method and scripted.path in path:
-                if redirects and scripted.fault in OF_THE_CONTENT:
+            if scripted.remaining and scripted.method == method and scripted.path in path:
+                if redirects and scripted.fault in CONTENT_FAULTS:
                     continue
-                scripted.left -= 1
+                scripted.remaining -= 1
                 return scripted
         return None
 
-    def find(self, kind: str, repo: str, revision: str) -> tuple[str, Files] | str:
+    def find_commit(self, kind: str, repo: str, revision: str) -> tuple[str, Files] | str:
         """A commit and its files, or the hub's code for what is not there."""
         commits = self._commits.get((kind, repo))
         if commits is None:
@@ -134,7 +135,7 @@ class HubServer:
         commit = self._revisions[kind, repo].get(revision, revision)
         return (commit, commits[commit]) if commit in commits else "RevisionNotFound"
 
-    def stored(self, sha256: str) -> bytes | None:
+    def find_large_file(self, sha256: str) -> bytes | None:
         """The content of a large file."""
         for commits in self._commits.values():
             for files in commits.values():
@@ -149,7 +150,7 @@ def _git_id(data: bytes) -> str:
 
 
 def _is_large(path: str) -> bool:
-    return path.endswith(LARGE)
+    return path.endswith(LARGE_FILE_SUFFIXES)
 
 
 class _Server(ThreadingHTTPServer):
@@ -177,29 +178,29 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(address.path)
         hub.requests.append(Request(self.command, path, "Authorization" in self.headers))
         segments = [unquote(segment) for segment in address.path.split("/")[1:]]
-        here = f"http://127.0.0.1:{self.server.server_port}"
-        large = "resolve" in segments and here == hub.url and _is_large(path)
-        fault = hub.next_fault(self.command, path, redirects=large)
+        origin = f"http://127.0.0.1:{self.server.server_port}"
+        large = "resolve" in segments and origin == hub.url and _is_large(path)
+        fault = hub.take_fault(self.command, path, redirects=large)
         match fault and fault.fault:
             case int(status):
-                self.refuse(status, fault.headers)
+                self.send_error_status(status, fault.headers)
             case "hang":
                 hub.closing.wait()
                 self.close_connection = True
             case "nonsense":
-                self.content(b"<!DOCTYPE html><p>Welcome!", {"Content-Type": "text/html"})
-            case kind if here == hub.storage:
-                data = hub.stored(segments[0])
+                self.send_content(b"<!DOCTYPE html><p>Welcome!", {"Content-Type": "text/html"})
+            case kind if origin == hub.storage:
+                data = hub.find_large_file(segments[0])
                 if data is None:
-                    self.refuse(404)
+                    self.send_error_status(404)
                 else:
-                    self.content(data, {"ETag": '"of-the-storage"'}, kind)
+                    self.send_content(data, {"ETag": '"of-the-storage"'}, kind)
             case kind:
-                self.repository(segments, parse_qs(address.query), kind)
+                self.send_repository(segments, parse_qs(address.query), kind)
 
     do_HEAD = do_GET  # noqa: N815
 
-    def repository(
+    def send_repository(
         self, segments: list[str], query: dict[str, list[str]], fault: Fault | None
     ) -> None:
         """/api/datasets/org/name[/revision/R | /tree/R] and /[datasets/]org/name/resolve/R/path."""
@@ -212,21 +213,21 @@ class _Handler(BaseHTTPRequestHandler):
             segments = segments[1:]
         repo = "/".join(segments[:2])
         what, revision = segments[2:4] if len(segments) > 3 else ("revision", "main")
-        found = self.server.hub.find(kind, repo, revision)
+        found = self.server.hub.find_commit(kind, repo, revision)
         if isinstance(found, str):
-            self.refuse(404, {"X-Error-Code": found})
+            self.send_error_status(404, {"X-Error-Code": found})
             return
         commit, files = found
         if api and what == "revision":
-            self.facts(repo, commit, files, "blobs" in query)
+            self.send_repo_info(repo, commit, files, "blobs" in query)
         elif api and what == "tree":
-            self.tree(files, int(query.get("cursor", ["0"])[0]), fault)
+            self.send_tree(files, int(query.get("cursor", ["0"])[0]), fault)
         elif what == "resolve":
-            self.file("/".join(segments[4:]), commit, files, fault)
+            self.send_file("/".join(segments[4:]), commit, files, fault)
         else:
-            self.refuse(404)
+            self.send_error_status(404)
 
-    def facts(self, repo: str, commit: str, files: Files, blobs: bool) -> None:
+    def send_repo_info(self, repo: str, commit: str, files: Files, blobs: bool) -> None:
         siblings = []
         for path, data in files.items():
             entry = _entry(path, data)
@@ -236,10 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if "lfs" in entry:
                     sibling["lfs"] = {**entry["lfs"], "sha256": entry["lfs"]["oid"]}
             siblings.append(sibling)
-        self.json({"id": repo, "sha": commit, "private": False, "gated": False, "disabled": False,
-                   "downloads": 0, "likes": 0, "tags": [], "siblings": siblings})  # fmt: skip
+        flags = {"private": False, "gated": False, "disabled": False}
+        counts = {"downloads": 0, "likes": 0, "tags": []}
+        self.send_json({"id": repo, "sha": commit, **flags, **counts, "siblings": siblings})
 
-    def tree(self, files: Files, start: int, fault: Fault | None) -> None:
+    def send_tree(self, files: Files, start: int, fault: Fault | None) -> None:
         folders = {
             "/".join(path.split("/")[:n]) for path in files for n in range(1, path.count("/") + 1)
         }
@@ -247,18 +249,18 @@ class _Handler(BaseHTTPRequestHandler):
                    for f in folders if f]  # fmt: skip
         entries += [_entry(path, data) for path, data in files.items()]
         entries.sort(key=lambda entry: str(entry["path"]))
-        end = start + self.server.hub.page
+        end = start + self.server.hub.page_size
         headers = {}
         if end < len(entries):
             address = f"{self.server.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={end}"
             headers["Link"] = f'<{address}>; rel="next"'
-        self.json(entries[start:end], headers, fault)
+        self.send_json(entries[start:end], headers, fault)
 
-    def file(self, path: str, commit: str, files: Files, fault: Fault | None) -> None:
+    def send_file(self, path: str, commit: str, files: Files, fault: Fault | None) -> None:
         headers = {"X-Repo-Commit": commit}
         data = files.get(path)
         if data is None:
-            self.refuse(404, {**headers, "X-Error-Code": "EntryNotFound"})
+            self.send_error_status(404, {**headers, "X-Error-Code": "EntryNotFound"})
         elif _is_large(path):
             sha256 = hashlib.sha256(data).hexdigest()
             headers |= {
@@ -266,36 +268,38 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-Size": str(len(data)),
                 "Location": f"{self.server.hub.storage}/{sha256}/{quote(path)}",
             }
-            self.answer(HTTPStatus.FOUND, b"", headers)
+            self.send_reply(HTTPStatus.FOUND, b"", headers)
         else:
-            self.content(data, {**headers, "ETag": f'"{_git_id(data)}"'}, fault)
+            self.send_content(data, {**headers, "ETag": f'"{_git_id(data)}"'}, fault)
 
-    def json(
+    def send_json(
         self, value: object, headers: dict[str, str] | None = None, fault: Fault | None = None
     ) -> None:
         kind = {"Content-Type": "application/json; charset=utf-8"}
-        self.content(json.dumps(value).encode(), {**kind, **(headers or {})}, fault)
+        self.send_content(json.dumps(value).encode(), {**kind, **(headers or {})}, fault)
 
-    def content(self, data: bytes, headers: dict[str, str], fault: Fault | None = None) -> None:
+    def send_content(
+        self, data: bytes, headers: dict[str, str], fault: Fault | None = None
+    ) -> None:
         """Sends content, or the part of it that is asked for, spoilt by a fault if there is one."""
         status = HTTPStatus.OK
         size = len(data)
         if fault == "corrupt":
             data = bytes(byte ^ 255 for byte in data)
-        wanted = self.headers.get("Range")
-        if wanted is not None and self.server.hub.ranges:
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
+        byte_range = self.headers.get("Range")
+        if byte_range is not None and self.server.hub.ranges:
+            start = int(byte_range.removeprefix("bytes=").split("-")[0])
             if start >= size:
-                self.refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                self.send_error_status(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 return
             status = HTTPStatus.PARTIAL_CONTENT
             headers = {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}
             data = data[start:]
         if fault == "short":
             data = data[: len(data) // 2]
-        self.answer(status, data, {"Accept-Ranges": "bytes", **headers}, fault)
+        self.send_reply(status, data, {"Accept-Ranges": "bytes", **headers}, fault)
 
-    def answer(
+    def send_reply(
         self, status: int, data: bytes, headers: dict[str, str], fault: Fault | None = None
     ) -> None:
         self.send_response(status)
@@ -312,9 +316,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.server.hub.closing.wait()
 
-    def refuse(self, status: int, headers: dict[str, str] | None = None) -> None:
+    def send_error_status(self, status: int, headers: dict[str, str] | None = None) -> None:
         message = {"X-Error-Message": HTTPStatus(status).phrase}
-        self.answer(status, b'{"error": "refused"}', {**message, **(headers or {})})
+        self.send_reply(status, b'{"error": "refused"}', {**message, **(headers or {})})
 
 
 def _entry(path: str, data: bytes) -> dict[str, object]:

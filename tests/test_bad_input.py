@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
-from tests.place import Command, write_files
+from tests.workspace import Command, write_files
 from zephyr.engine import stages
 from zephyr.errors import ZephyrError
 from zephyr.model import from_scratch
@@ -30,11 +30,11 @@ from zephyr.runs.graph import Node
 from zephyr.runs.store import Run
 from zephyr.train import loop
 
-Change = Callable[["Desk"], None]
+Change = Callable[["RecipeWorkspace"], None]
 
 
 @dataclass
-class Desk:
+class RecipeWorkspace:
     """A folder with a recipe, its files and a base model: good until something is changed."""
 
     folder: Path
@@ -47,17 +47,17 @@ class Desk:
         assert "Traceback" not in out + err, err
         return code, err.replace(f"{self.folder}/", "")
 
-    def recipe(self, change: Callable[[dict[str, Any]], Any]) -> None:
+    def edit_recipe(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """Changes what the recipe says."""
         value = yaml.safe_load((self.folder / "small.yaml").read_text())
         change(value)
         (self.folder / "small.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
 
-    def put(self, name: str, data: str | bytes) -> None:
+    def write_file(self, name: str, data: str | bytes) -> None:
         (self.folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
 
     @property
-    def finished(self) -> set[str]:
+    def finished_nodes(self) -> set[str]:
         """The nodes that have been made."""
         known = json.loads((self.folder / "runs/small/nodes.json").read_text())["nodes"]
         objects = self.folder / "runs/objects"
@@ -80,7 +80,7 @@ evaluate:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama as people download it."""
     folder = tmp_path_factory.mktemp("base")
     model = tiny.make_model("llama")
@@ -91,38 +91,44 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, base: Path, zephyr: Command, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def workspace(
+    tmp_path: Path, base_folder: Path, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+) -> RecipeWorkspace:
     write_files(tmp_path)
-    shutil.copytree(base, tmp_path / "base")
+    shutil.copytree(base_folder, tmp_path / "base")
     (tmp_path / "small.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "runs"))
-    return Desk(tmp_path, zephyr, monkeypatch)
+    return RecipeWorkspace(tmp_path, zephyr, monkeypatch)
 
 
-def test_what_is_good_ends_well(desk: Desk) -> None:
-    assert desk.zephyr("eval", "M2", "mcqa", "-r", "small.yaml") == (0, "")
-    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+def test_what_is_good_ends_well(workspace: RecipeWorkspace) -> None:
+    assert workspace.zephyr("eval", "M2", "mcqa", "-r", "small.yaml") == (0, "")
+    assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
 
 
 # -- what is seen before anything is made ---------------------------------------------------------
 
 
-def tune(**settings: Any) -> Change:
-    return lambda desk: desk.recipe(lambda r: r["models"]["M1"]["tune"].update(settings))
+def change_tune(**settings: Any) -> Change:
+    return lambda workspace: workspace.edit_recipe(
+        lambda r: r["models"]["M1"]["tune"].update(settings)
+    )
 
 
-def source(**settings: Any) -> Change:
-    return lambda desk: desk.recipe(lambda r: r["data"]["sft"].update(sources=[settings]))
+def change_source(**settings: Any) -> Change:
+    return lambda workspace: workspace.edit_recipe(
+        lambda r: r["data"]["sft"].update(sources=[settings])
+    )
 
 
-def task(**settings: Any) -> Change:
-    return lambda desk: desk.recipe(lambda r: r["evaluate"].update(tasks=[settings]))
+def change_task(**settings: Any) -> Change:
+    return lambda workspace: workspace.edit_recipe(lambda r: r["evaluate"].update(tasks=[settings]))
 
 
-PLANNED: dict[str, tuple[Change, str]] = {
+PLAN_ERRORS: dict[str, tuple[Change, str]] = {
     "a missing file": (
-        source(path="none.jsonl"),
+        change_source(path="none.jsonl"),
         """\
 Error: a file is not there
   where:   data.sft
@@ -131,7 +137,7 @@ Error: a file is not there
 """,
     ),
     "an empty file": (
-        lambda desk: desk.put("chat.jsonl", ""),
+        lambda workspace: workspace.write_file("chat.jsonl", ""),
         """\
 Error: a file is empty
   where:   data.sft
@@ -139,7 +145,10 @@ Error: a file is empty
 """,
     ),
     "a file of no known format": (
-        lambda desk: (desk.put("chat.docx", "x"), source(path="chat.docx")(desk))[1],
+        lambda workspace: (
+            workspace.write_file("chat.docx", "x"),
+            change_source(path="chat.docx")(workspace),
+        )[1],
         """\
 Error: a file is of no format that can be read
   where:   data.sft
@@ -148,7 +157,7 @@ Error: a file is of no format that can be read
 """,
     ),
     "an unknown key": (
-        tune(lrr=1),
+        change_tune(lrr=1),
         """\
 Error: unknown key 'models.M1.tune.lrr'
   where:   small.yaml:24
@@ -158,7 +167,7 @@ lora, lr, max_length, overlong, schedule, steps, warmup, weight_decay
 """,
     ),
     "an unknown source": (
-        source(name="gsmk8"),
+        change_source(name="gsmk8"),
         """\
 Error: unknown source 'gsmk8'
   where:   data.sft
@@ -172,7 +181,7 @@ shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitex
 """,
     ),
     "an unknown task": (
-        task(name="helaswag"),
+        change_task(name="helaswag"),
         """\
 Error: unknown task 'helaswag'
   where:   evaluate.tasks
@@ -182,7 +191,7 @@ wikitext2, wikitext2_pages, wikitext2_strided
 """,
     ),
     "a task that asks nothing": (
-        task(name="preferences"),
+        change_task(name="preferences"),
         """\
 Error: task 'preferences' needs to know what to ask
   where:   evaluate.tasks.preferences
@@ -190,7 +199,9 @@ Error: task 'preferences' needs to know what to ask
 """,
     ),
     "a task twice": (
-        lambda desk: desk.recipe(lambda r: r["evaluate"].update(tasks=2 * r["evaluate"]["tasks"])),
+        lambda workspace: workspace.edit_recipe(
+            lambda r: r["evaluate"].update(tasks=2 * r["evaluate"]["tasks"])
+        ),
         """\
 Error: task 'mcqa' is named twice
   where:   evaluate.tasks
@@ -198,7 +209,9 @@ Error: task 'mcqa' is named twice
 """,
     ),
     "an unknown model": (
-        lambda desk: desk.recipe(lambda r: r["models"]["M1"].update({"from": "M00"})),
+        lambda workspace: workspace.edit_recipe(
+            lambda r: r["models"]["M1"].update({"from": "M00"})
+        ),
         """\
 Error: unknown model 'M00'
   where:   models.M1.from
@@ -207,7 +220,7 @@ Error: unknown model 'M00'
 """,
     ),
     "an unknown model to be asked": (
-        lambda desk: desk.recipe(lambda r: r["evaluate"].update(models=["M3"])),
+        lambda workspace: workspace.edit_recipe(lambda r: r["evaluate"].update(models=["M3"])),
         """\
 Error: unknown model 'M3'
   where:   evaluate.models
@@ -216,7 +229,7 @@ Error: unknown model 'M3'
 """,
     ),
     "an unknown mixture": (
-        tune(data="stf"),
+        change_tune(data="stf"),
         """\
 Error: unknown mixture 'stf'
   where:   models.M1.tune.data
@@ -226,7 +239,7 @@ Error: unknown mixture 'stf'
 """,
     ),
     "a mixture of another kind": (
-        tune(data="pairs"),
+        change_tune(data="pairs"),
         """\
 Error: mixture 'pairs' is of the wrong kind
   where:   models.M1.tune.data
@@ -235,7 +248,7 @@ Error: mixture 'pairs' is of the wrong kind
 """,
     ),
     "a circle of models": (
-        lambda desk: desk.recipe(
+        lambda workspace: workspace.edit_recipe(
             lambda r: r["models"].update(M0={"from": "M2", "quantize": "nf4"})
         ),
         """\
@@ -245,7 +258,7 @@ Error: the models of this recipe come from each other in a circle
 """,
     ),
     "a learning rate below zero": (
-        tune(lr=-1),
+        change_tune(lr=-1),
         """\
 Error: models.M1.tune.lr: Input should be greater than 0
   where:   small.yaml:21
@@ -253,7 +266,7 @@ Error: models.M1.tune.lr: Input should be greater than 0
 """,
     ),
     "a batch of nothing": (
-        tune(batch=0),
+        change_tune(batch=0),
         """\
 Error: models.M1.tune.batch: Input should be greater than 0
   where:   small.yaml:20
@@ -261,21 +274,21 @@ Error: models.M1.tune.batch: Input should be greater than 0
 """,
     ),
     "the best of no evaluations": (
-        tune(keep="best loss"),
+        change_tune(keep="best loss"),
         """\
 Error: models.M1.tune: `keep: best loss` needs `evaluate_every`
   where:   small.yaml:17
 """,
     ),
     "the best by what is not measured": (
-        tune(keep="best accuracy", evaluate_every=1),
+        change_tune(keep="best accuracy", evaluate_every=1),
         """\
 Error: models.M1.tune: `keep: best accuracy` needs pairs: it belongs to `align`
   where:   small.yaml:17
 """,
     ),
     "the best without a hold-out": (
-        lambda desk: desk.recipe(
+        lambda workspace: workspace.edit_recipe(
             lambda r: r["models"]["M2"]["align"].update(keep="best margin", evaluate_every=1)
         ),
         """\
@@ -286,7 +299,7 @@ Error: without a hold-out no evaluation is the best
 """,
     ),
     "a rank of nothing": (
-        tune(lora={"rank": 0}),
+        change_tune(lora={"rank": 0}),
         """\
 Error: models.M1.tune.lora.rank: Input should be greater than 0
   where:   small.yaml:23
@@ -294,7 +307,7 @@ Error: models.M1.tune.lora.rank: Input should be greater than 0
 """,
     ),
     "a hold-out of more than all": (
-        lambda desk: desk.recipe(lambda r: r["data"]["sft"].update(holdout=1.2)),
+        lambda workspace: workspace.edit_recipe(lambda r: r["data"]["sft"].update(holdout=1.2)),
         """\
 Error: data.sft.holdout: Input should be less than 1
   where:   small.yaml:5
@@ -302,7 +315,7 @@ Error: data.sft.holdout: Input should be less than 1
 """,
     ),
     "a base that is not there": (
-        lambda desk: desk.recipe(lambda r: r["models"]["M0"].update(base="bse")),
+        lambda workspace: workspace.edit_recipe(lambda r: r["models"]["M0"].update(base="bse")),
         """\
 Error: this base model is not there
   where:   models.M0.base
@@ -312,7 +325,7 @@ Error: this base model is not there
 """,
     ),
     "a variable that is not set": (
-        source(path="${ZEPHYR_TEST_NOWHERE}/x.jsonl"),
+        change_source(path="${ZEPHYR_TEST_NOWHERE}/x.jsonl"),
         """\
 Error: the variable ZEPHYR_TEST_NOWHERE is not set
   where:   small.yaml:7
@@ -321,7 +334,7 @@ Error: the variable ZEPHYR_TEST_NOWHERE is not set
 """,
     ),
     "a value that is none": (
-        lambda desk: desk.put("small.yaml", "name: 2026-13-01\n"),
+        lambda workspace: workspace.write_file("small.yaml", "name: 2026-13-01\n"),
         """\
 Error: this value can't be read
   where:   small.yaml:1
@@ -329,7 +342,7 @@ Error: this value can't be read
 """,
     ),
     "a recipe within itself": (
-        lambda desk: desk.put("small.yaml", "name: small\ndata: &a {sft: *a}\n"),
+        lambda workspace: workspace.write_file("small.yaml", "name: small\ndata: &a {sft: *a}\n"),
         """\
 Error: this recipe is nested without end
   where:   small.yaml
@@ -340,12 +353,14 @@ Error: this recipe is nested without end
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-@pytest.mark.parametrize("case", PLANNED)
-def test_it_is_said_before_anything_is_made(desk: Desk, case: str, command: str) -> None:
-    change, expected = PLANNED[case]
-    change(desk)
-    assert desk.zephyr(command, "small.yaml") == (2, expected)
-    assert not (desk.folder / "runs").exists()
+@pytest.mark.parametrize("case", PLAN_ERRORS)
+def test_it_is_said_before_anything_is_made(
+    workspace: RecipeWorkspace, case: str, command: str
+) -> None:
+    change, expected = PLAN_ERRORS[case]
+    change(workspace)
+    assert workspace.zephyr(command, "small.yaml") == (2, expected)
+    assert not (workspace.folder / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -359,10 +374,10 @@ def test_it_is_said_before_anything_is_made(desk: Desk, case: str, command: str)
         ("models.M1.tune.lrr=1", "unknown key 'models.M1.tune.lrr'"),
     ],
 )
-def test_wrong_overrides(desk: Desk, override: str, problem: str) -> None:
-    code, said = desk.zephyr("run", "small.yaml", "--set", override)
-    assert (code, said.splitlines()[0]) == (2, f"Error: {problem}")
-    assert not (desk.folder / "runs").exists()
+def test_wrong_overrides(workspace: RecipeWorkspace, override: str, problem: str) -> None:
+    code, errors = workspace.zephyr("run", "small.yaml", "--set", override)
+    assert (code, errors.splitlines()[0]) == (2, f"Error: {problem}")
+    assert not (workspace.folder / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -377,17 +392,19 @@ def test_wrong_overrides(desk: Desk, override: str, problem: str) -> None:
         (("report", "small.yaml"), "recipe small has not been run here"),
     ],
 )
-def test_wrong_arguments(desk: Desk, arguments: tuple[str, ...], problem: str) -> None:
-    code, said = desk.zephyr(*arguments)
-    assert (code, said.splitlines()[0]) == (2, f"Error: {problem}")
-    assert not (desk.folder / "runs").exists()
+def test_wrong_arguments(
+    workspace: RecipeWorkspace, arguments: tuple[str, ...], problem: str
+) -> None:
+    code, errors = workspace.zephyr(*arguments)
+    assert (code, errors.splitlines()[0]) == (2, f"Error: {problem}")
+    assert not (workspace.folder / "runs").exists()
 
 
-def test_an_unknown_key_is_named_wherever_it_stands(desk: Desk) -> None:
+def test_an_unknown_key_is_named_wherever_it_stands(workspace: RecipeWorkspace) -> None:
     """In each mapping of the recipe in turn."""
-    whole = yaml.safe_load(RECIPE)
+    whole_recipe = yaml.safe_load(RECIPE)
 
-    def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def mapping_paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         inner: list[tuple[Any, Any]] = []
         if isinstance(value, dict):
             inner = list(value.items())
@@ -396,9 +413,9 @@ def test_an_unknown_key_is_named_wherever_it_stands(desk: Desk) -> None:
         elif isinstance(value, list):
             inner = list(enumerate(value))
         for key, part in inner:
-            yield from places(part, (*at, key))
+            yield from mapping_paths(part, (*at, key))
 
-    found = list(places(whole))
+    found = list(mapping_paths(whole_recipe))
     assert len(found) == 14
     for at in found:
 
@@ -408,20 +425,20 @@ def test_an_unknown_key_is_named_wherever_it_stands(desk: Desk) -> None:
                 here = here[key]
             here["nonsense"] = 1
 
-        desk.put("small.yaml", RECIPE)
-        desk.recipe(add)
-        code, said = desk.zephyr("plan", "small.yaml")
+        workspace.write_file("small.yaml", RECIPE)
+        workspace.edit_recipe(add)
+        code, errors = workspace.zephyr("plan", "small.yaml")
         key = ".".join(map(str, (*at, "nonsense")))
-        assert (code, said.splitlines()[0]) == (2, f"Error: unknown key {key!r}")
-        assert "allowed: " in said
+        assert (code, errors.splitlines()[0]) == (2, f"Error: unknown key {key!r}")
+        assert "allowed: " in errors
 
 
 # -- what is seen by a worker ---------------------------------------------------------------------
 
 
-def weights(change: Callable[[dict[str, Any]], Any]) -> Change:
-    def apply(desk: Desk) -> None:
-        path = desk.folder / "base/model.safetensors"
+def change_weights(change: Callable[[dict[str, Any]], Any]) -> Change:
+    def apply(workspace: RecipeWorkspace) -> None:
+        path = workspace.folder / "base/model.safetensors"
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path, metadata={"format": "pt"})
@@ -429,38 +446,43 @@ def weights(change: Callable[[dict[str, Any]], Any]) -> Change:
     return apply
 
 
-def setting(file: str, **settings: Any) -> Change:
-    def apply(desk: Desk) -> None:
-        path = desk.folder / file
+def change_json(file: str, **settings: Any) -> Change:
+    def apply(workspace: RecipeWorkspace) -> None:
+        path = workspace.folder / file
         known = json.loads(path.read_text()) | settings
         path.write_text(json.dumps({k: v for k, v in known.items() if v is not None}))
 
     return apply
 
 
-def cut(desk: Desk) -> None:
-    path = desk.folder / "base/model.safetensors"
+def truncate_weights(workspace: RecipeWorkspace) -> None:
+    path = workspace.folder / "base/model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
 
 
-FORMS = """\
+CHAT_COLUMNS = """\
 messages; conversations; instruction, output; question, answer; prompt, completion; \
 prompt, response"""
-WHOLE = "download the whole model in Hugging Face format, safetensors included"
-ANSWERED = '{"question": "Why?", "answer": "So."}\n'
+DOWNLOAD_HINT = "download the whole model in Hugging Face format, safetensors included"
+QUESTION_ROW = '{"question": "Why?", "answer": "So."}\n'
 
 
-def endless(desk: Desk) -> None:
+def remove_end_token(workspace: RecipeWorkspace) -> None:
     """Gives the base a tokenizer without the end token that its class would know by itself."""
-    text = (desk.folder / "base" / "tokenizer.json").read_text().replace("<|endoftext|>", "<|a|>")
+    text = (
+        (workspace.folder / "base" / "tokenizer.json").read_text().replace("<|endoftext|>", "<|a|>")
+    )
     core = Tokenizer.from_str(text)
     core.normalizer = normalizers.Lowercase()
-    PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(desk.folder / "base")
+    PreTrainedTokenizerFast(tokenizer_object=core).save_pretrained(workspace.folder / "base")
 
 
-MADE: dict[str, tuple[Change, str]] = {
+WORKER_ERRORS: dict[str, tuple[Change, str]] = {
     "broken JSON": (
-        lambda desk: (desk.put("c.json", '[{"a": 1},\n{"a": }]'), source(path="c.json")(desk))[1],
+        lambda workspace: (
+            workspace.write_file("c.json", '[{"a": 1},\n{"a": }]'),
+            change_source(path="c.json")(workspace),
+        )[1],
         """\
 data.sft failed: a file is not valid JSON
   where:   c.json:2
@@ -470,7 +492,9 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a broken line": (
-        lambda desk: desk.put("chat.jsonl", ANSWERED * 2 + '{"question": \n' + ANSWERED),
+        lambda workspace: workspace.write_file(
+            "chat.jsonl", QUESTION_ROW * 2 + '{"question": \n' + QUESTION_ROW
+        ),
         """\
 data.sft failed: too many rows of source 'chat' can't be read
   where:   chat.jsonl:3
@@ -481,7 +505,9 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a row without its answer": (
-        lambda desk: desk.put("chat.jsonl", ANSWERED * 2 + '{"question": "Who?"}\n' + ANSWERED),
+        lambda workspace: workspace.write_file(
+            "chat.jsonl", QUESTION_ROW * 2 + '{"question": "Who?"}\n' + QUESTION_ROW
+        ),
         """\
 data.sft failed: too many rows of source 'chat' can't be read
   where:   chat.jsonl:3
@@ -492,21 +518,25 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a wrong name of a column": (
-        lambda desk: desk.put("chat.jsonl", ANSWERED.replace("answer", "anwser") * 4),
+        lambda workspace: workspace.write_file(
+            "chat.jsonl", QUESTION_ROW.replace("answer", "anwser") * 4
+        ),
         f"""\
 data.sft failed: the columns of this source are of no form that is known for kind 'chat'
   where:   data.sft, chat.jsonl:1
   found:   anwser, question
-  allowed: {FORMS}
+  allowed: {CHAT_COLUMNS}
   nearest: answer -> anwser
   to do:   map the names with `columns: {{name that is allowed: name in the file}}`
 Not tried: M1, M1/mcqa
 """,
     ),
     "a mixture of which nothing is left": (
-        lambda desk: (
-            desk.put("qa.jsonl", '{"question": "Why?", "answer": "So.", "label": 0}\n' * 3),
-            source(path="qa.jsonl", name="wiki_qa")(desk),
+        lambda workspace: (
+            workspace.write_file(
+                "qa.jsonl", '{"question": "Why?", "answer": "So.", "label": 0}\n' * 3
+            ),
+            change_source(path="qa.jsonl", name="wiki_qa")(workspace),
         )[1],
         """\
 data.sft failed: a mixture is empty
@@ -516,7 +546,7 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a mixture that is held out": (
-        lambda desk: desk.put("chat.jsonl", ANSWERED),
+        lambda workspace: workspace.write_file("chat.jsonl", QUESTION_ROW),
         """\
 data.sft failed: a mixture holds out all that it has
   found:   1 records of 1 questions
@@ -525,40 +555,42 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "a base without weights": (
-        lambda desk: (desk.folder / "base/model.safetensors").unlink(),
+        lambda workspace: (workspace.folder / "base/model.safetensors").unlink(),
         f"""\
 M0 failed: a model folder lacks weights as *.safetensors (pickled weights are refused)
   where:   base
   found:   chat_template.jinja, config.json, generation_config.json, tokenizer.json, \
 tokenizer_config.json
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "a base without a tokenizer": (
-        lambda desk: (desk.folder / "base/tokenizer.json").unlink(),
+        lambda workspace: (workspace.folder / "base/tokenizer.json").unlink(),
         f"""\
 M0 failed: a model folder lacks a tokenizer (tokenizer.json)
   where:   base
   found:   chat_template.jinja, config.json, generation_config.json, model.safetensors, \
 tokenizer_config.json
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "a tokenizer that is none": (
-        lambda desk: desk.put("base/tokenizer.json", '{"added_tokens": [], "model": {}}'),
+        lambda workspace: workspace.write_file(
+            "base/tokenizer.json", '{"added_tokens": [], "model": {}}'
+        ),
         f"""\
 M0 failed: this tokenizer can't be read
   where:   base
   found:   Exception: data did not match any variant of untagged enum ModelUntagged at line 1 \
 column 33
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "a tokenizer without an end token": (
-        endless,
+        remove_end_token,
         """\
 M0 failed: the tokenizer has no end token
   where:   base
@@ -567,51 +599,51 @@ Not tried: M1, M1/mcqa
 """,
     ),
     "the tokenizer of another model": (
-        lambda desk: from_scratch.make_tokenizer(
+        lambda workspace: from_scratch.train_tokenizer(
             ["".join(map(chr, range(200, 600)))], 700
-        ).save_pretrained(desk.folder / "base"),
+        ).save_pretrained(workspace.folder / "base"),
         f"""\
 M0 failed: the tokenizer in this folder is not that of the network
   where:   base
   found:   a vocabulary of 700 tokens
   allowed: at most 320
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "weights that are cut short": (
-        cut,
+        truncate_weights,
         f"""\
 M0 failed: this network can't be read
   where:   base
   found:   SafetensorError: Error while deserializing header: incomplete metadata, file not \
 fully covered
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "weights of which one is missing": (
-        weights(lambda tensors: tensors.pop("model.norm.weight")),
+        change_weights(lambda tensors: tensors.pop("model.norm.weight")),
         f"""\
 M0 failed: the weights in this folder are not those that config.json tells of
   where:   base
   found:   1 missing or of another size, such as model.norm.weight
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "weights of another size": (
-        setting("base/config.json", intermediate_size=32),
+        change_json("base/config.json", intermediate_size=32),
         f"""\
 M0 failed: the weights in this folder are not those that config.json tells of
   where:   base
   found:   6 missing or of another size, such as model.layers.0.mlp.down_proj.weight
-  to do:   {WHOLE}
+  to do:   {DOWNLOAD_HINT}
 Not tried: M1, M1/mcqa
 """,
     ),
     "examples that are too long": (
-        tune(max_length=4),
+        change_tune(max_length=4),
         """\
 M1 failed: no example fits the model
   found:   57 examples, each longer than 4 tokens
@@ -620,7 +652,9 @@ Not tried: M1/mcqa
 """,
     ),
     "a task with nothing to ask": (
-        lambda desk: desk.put("quiz.jsonl", '{"question": "x", "choices": ["a"], "answer": 0}\n'),
+        lambda workspace: workspace.write_file(
+            "quiz.jsonl", '{"question": "x", "choices": ["a"], "answer": 0}\n'
+        ),
         """\
 data.sft failed: too many rows of source 'quiz' can't be read
   where:   quiz.jsonl:1
@@ -633,38 +667,42 @@ Not tried: M1, M1/mcqa
 }
 
 
-@pytest.mark.parametrize("case", MADE)
-def test_a_worker_says_it_and_what_needs_it_is_not_tried(desk: Desk, case: str) -> None:
-    change, expected = MADE[case]
-    change(desk)
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+@pytest.mark.parametrize("case", WORKER_ERRORS)
+def test_a_worker_says_it_and_what_needs_it_is_not_tried(
+    workspace: RecipeWorkspace, case: str
+) -> None:
+    change, expected = WORKER_ERRORS[case]
+    change(workspace)
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
     failed = expected.split(" failed: ", maxsplit=1)[0]
     order = ["data.sft", "M0", "M1", "M1/mcqa"]
-    spared = {"data.sft": {"M0"}, "M0": {"data.sft"}}.get(failed, set(order[: order.index(failed)]))
-    assert desk.finished == spared
-    code, said = desk.zephyr("plan", "small.yaml")
-    assert (code, said) == (0, "")
+    expected_nodes = {"data.sft": {"M0"}, "M0": {"data.sft"}}.get(
+        failed, set(order[: order.index(failed)])
+    )
+    assert workspace.finished_nodes == expected_nodes
+    code, errors = workspace.zephyr("plan", "small.yaml")
+    assert (code, errors) == (0, "")
 
 
-def test_when_it_is_mended_the_same_command_goes_on(desk: Desk) -> None:
-    path = desk.folder / "base/model.safetensors"
-    whole = path.read_bytes()
-    cut(desk)
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml")[0] == 2
-    path.write_bytes(whole)
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
-    assert desk.finished == {"data.sft", "M0", "M1", "M1/mcqa"}
+def test_when_it_is_mended_the_same_command_goes_on(workspace: RecipeWorkspace) -> None:
+    path = workspace.folder / "base/model.safetensors"
+    content = path.read_bytes()
+    truncate_weights(workspace)
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml")[0] == 2
+    path.write_bytes(content)
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
+    assert workspace.finished_nodes == {"data.sft", "M0", "M1", "M1/mcqa"}
 
 
 # -- a full disk ----------------------------------------------------------------------------------
 
-WHOLE_LINE = ("eval", "M2", "mcqa", "-r", "small.yaml")
+EVAL_COMMAND = ("eval", "M2", "mcqa", "-r", "small.yaml")
 
 
 @pytest.fixture
-def small_disk(desk: Desk) -> Iterator[Callable[[int], None]]:
+def small_disk(workspace: RecipeWorkspace) -> Iterator[Callable[[int], None]]:
     """Keeps the runs on a disk of their own, of as many kilobytes as it is called with."""
-    runs = desk.folder / "runs"
+    runs = workspace.folder / "runs"
     runs.mkdir()
 
     def size(kilobytes: int) -> None:
@@ -683,18 +721,24 @@ def small_disk(desk: Desk) -> Iterator[Callable[[int], None]]:
     [(4, set()), (24, {"data.sft", "data.pairs", "M0"}), (112, {"M1"}), (200, {"M2"})],
 )
 def test_a_full_disk_and_more_space(
-    desk: Desk, small_disk: Callable[[int], None], kilobytes: int, failed: set[str]
+    workspace: RecipeWorkspace, small_disk: Callable[[int], None], kilobytes: int, failed: set[str]
 ) -> None:
-    """A real one: what fails while a library writes weights is told like all else."""
+    """A real one: what fails while a library writes weights is reported like all else."""
     small_disk(kilobytes)
-    code, said = desk.zephyr(*WHOLE_LINE)
+    code, errors = workspace.zephyr(*EVAL_COMMAND)
     assert code == 2
-    told = {line.split(" failed: ")[0] for line in said.splitlines() if "the disk is full" in line}
-    assert told == (failed or {"Error: the disk is full"})
-    assert said.count("the disk is full") == said.count("  to do:   free some space") == len(told)
+    full_disk_names = {
+        line.split(" failed: ")[0] for line in errors.splitlines() if "the disk is full" in line
+    }
+    assert full_disk_names == (failed or {"Error: the disk is full"})
+    assert (
+        errors.count("the disk is full")
+        == errors.count("  to do:   free some space")
+        == len(full_disk_names)
+    )
     small_disk(50_000)
-    assert desk.zephyr(*WHOLE_LINE) == (0, "")
-    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+    assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
+    assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
 
 
 @pytest.mark.parametrize(
@@ -706,9 +750,11 @@ def test_a_full_disk_and_more_space(
         ("scores.json", "M2/mcqa failed:", ""),
     ],
 )
-def test_a_disk_that_is_full_at_one_file(desk: Desk, file: str, start: str, skipped: str) -> None:
+def test_a_disk_that_is_full_at_one_file(
+    workspace: RecipeWorkspace, file: str, start: str, skipped: str
+) -> None:
     """As the system tells it, for where no disk may be mounted."""
-    more_space = desk.folder / "more space"
+    more_space = workspace.folder / "more space"
     sync = os.fsync
 
     def fsync(descriptor: int) -> None:
@@ -717,55 +763,57 @@ def test_a_disk_that_is_full_at_one_file(desk: Desk, file: str, start: str, skip
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
-    desk.patch.setattr(os, "fsync", fsync)
-    code, said = desk.zephyr(*WHOLE_LINE)
-    where = said.splitlines()[1]
+    workspace.patch.setattr(os, "fsync", fsync)
+    code, errors = workspace.zephyr(*EVAL_COMMAND)
+    where = errors.splitlines()[1]
     assert where.startswith("  where:   runs/")
     assert where.endswith(f"/{file}")
     todo = "free some space and run the same command again: finished stages are kept"
     expected = f"{start} the disk is full\n{where}\n  to do:   {todo}\n{skipped}"
-    assert (code, said) == (2, expected)
+    assert (code, errors) == (2, expected)
     more_space.touch()
-    assert desk.zephyr(*WHOLE_LINE) == (0, "")
-    assert desk.finished == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
+    assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
+    assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0", "M1", "M2", "M2/mcqa"}
 
 
 # -- workers that end -----------------------------------------------------------------------------
 
 
-def test_a_worker_that_is_killed(desk: Desk) -> None:
+def test_a_worker_that_is_killed(workspace: RecipeWorkspace) -> None:
     """As the system does when memory runs out."""
-    make = stages.run_stage
+    original_run_stage = stages.run_stage
 
     def run_stage(node: Node, *rest: Any) -> None:
         if node.kind == "tune":
             os.kill(os.getpid(), signal.SIGKILL)
-        make(node, *rest)
+        original_run_stage(node, *rest)
 
-    desk.patch.setattr(stages, "run_stage", run_stage)
+    workspace.patch.setattr(stages, "run_stage", run_stage)
     expected = """\
 M1 failed: the process that made M1 ended with code -9
   to do:   it was killed; if memory ran out, lower run.token_budget or run.jobs
 Not tried: M1/mcqa
 """
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
-    assert desk.finished == {"data.sft", "M0"}
-    desk.patch.setattr(stages, "run_stage", make)
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+    assert workspace.finished_nodes == {"data.sft", "M0"}
+    workspace.patch.setattr(stages, "run_stage", original_run_stage)
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
 
 
-def test_run_says_what_failed_after_the_report_of_the_rest(desk: Desk) -> None:
-    desk.put("chat.jsonl", ANSWERED)
-    _, expected = MADE["a mixture that is held out"]
+def test_run_says_what_failed_after_the_report_of_the_rest(workspace: RecipeWorkspace) -> None:
+    workspace.write_file("chat.jsonl", QUESTION_ROW)
+    _, expected = WORKER_ERRORS["a mixture that is held out"]
     skipped = "M1, M2, M2/mcqa, M1/mcqa"
-    assert desk.zephyr("run", "small.yaml") == (2, expected.replace("M1, M1/mcqa", skipped))
-    assert desk.finished == {"data.pairs", "M0", "M0/mcqa"}
+    assert workspace.zephyr("run", "small.yaml") == (2, expected.replace("M1, M1/mcqa", skipped))
+    assert workspace.finished_nodes == {"data.pairs", "M0", "M0/mcqa"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_stops_it_training_writes_a_checkpoint(desk: Desk, number: int) -> None:
+def test_whoever_stops_it_training_writes_a_checkpoint(
+    workspace: RecipeWorkspace, number: int
+) -> None:
     """Ctrl-C and what a scheduler sends reach all processes; the engine alone acts on them."""
-    make = stages.run_stage
+    original_run_stage = stages.run_stage
 
     def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
         if node.name == "M1":
@@ -773,23 +821,23 @@ def test_whoever_stops_it_training_writes_a_checkpoint(desk: Desk, number: int) 
                 os.kill(process, number)
             while not context.should_stop():
                 time.sleep(0.001)
-        make(node, inputs, run, context)
+        original_run_stage(node, inputs, run, context)
 
-    desk.patch.setattr(stages, "run_stage", run_stage)
-    said = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
-    assert desk.zephyr(*WHOLE_LINE) == (130, said)
-    assert desk.finished == {"data.sft", "data.pairs", "M0"}
-    [part] = (desk.folder / "runs/objects").glob("*.part/checkpoints")
+    workspace.patch.setattr(stages, "run_stage", run_stage)
+    stopped = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
+    assert workspace.zephyr(*EVAL_COMMAND) == (130, stopped)
+    assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0"}
+    [part] = (workspace.folder / "runs/objects").glob("*.part/checkpoints")
     assert [path.name for path in part.iterdir()] == ["step-00000000"]
-    desk.patch.setattr(stages, "run_stage", make)
-    assert desk.zephyr(*WHOLE_LINE) == (0, "")
+    workspace.patch.setattr(stages, "run_stage", original_run_stage)
+    assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
 
 
 # -- runs that go on ------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def broken_off(desk: Desk) -> Path:
+def interrupted_run(workspace: RecipeWorkspace) -> Path:
     """The folder of M1 after three of its four steps."""
     rate = loop.learning_rate
 
@@ -798,61 +846,65 @@ def broken_off(desk: Desk) -> Path:
             raise ZephyrError("broken off")
         return rate(spec, step, steps)
 
-    tune(steps=4)(desk)
-    desk.recipe(lambda recipe: recipe.update(run={"checkpoint_every": 1}))
-    desk.patch.setattr(loop, "learning_rate", learning_rate)
+    change_tune(steps=4)(workspace)
+    workspace.edit_recipe(lambda recipe: recipe.update(run={"checkpoint_every": 1}))
+    workspace.patch.setattr(loop, "learning_rate", learning_rate)
     broken = "M1 failed: broken off\nNot tried: M1/mcqa\n"
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, broken)
-    desk.patch.setattr(loop, "learning_rate", rate)
-    [part] = (desk.folder / "runs/objects").glob("*.part")
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, broken)
+    workspace.patch.setattr(loop, "learning_rate", rate)
+    [part] = (workspace.folder / "runs/objects").glob("*.part")
     return part
 
 
-def test_a_damaged_checkpoint_is_shown_and_remembered(desk: Desk, broken_off: Path) -> None:
-    weights = broken_off / "checkpoints/step-00000003/weights.safetensors"
+def test_a_damaged_checkpoint_is_shown_and_remembered(
+    workspace: RecipeWorkspace, interrupted_run: Path
+) -> None:
+    weights = interrupted_run / "checkpoints/step-00000003/weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    code, out, err = desk.command("eval", "M1", "mcqa", "-r", "small.yaml")
+    code, out, err = workspace.command("eval", "M1", "mcqa", "-r", "small.yaml")
     assert (code, err) == (0, "")
-    told = (
+    warning = (
         "a checkpoint can't be used (step-00000003: the checksum of weights.safetensors differs): "
         "training goes on from step 2"
     )
-    assert f"M1: {told}" in " ".join(out.split())
-    said = " ".join(desk.command("why", "M1", "-r", "small.yaml").out.split())
-    assert said.endswith(f"told: {told}")
+    assert f"M1: {warning}" in " ".join(out.split())
+    why_output = " ".join(workspace.command("why", "M1", "-r", "small.yaml").out.split())
+    assert why_output.endswith(f"told: {warning}")
 
 
 def test_another_machine_uses_the_threads_of_the_first_and_says_so(
-    desk: Desk, broken_off: Path
+    workspace: RecipeWorkspace, interrupted_run: Path
 ) -> None:
-    env = json.loads((broken_off / "env.json").read_text())
+    env = json.loads((interrupted_run / "env.json").read_text())
     assert env["threads"] == 1
     env["threads"] = 2
     env["versions"]["torch"] = "2.11.0"
-    (broken_off / "env.json").write_text(json.dumps(env))
+    (interrupted_run / "env.json").write_text(json.dumps(env))
     counts: list[int] = []
-    desk.patch.setattr(torch, "set_num_threads", counts.append)
-    make = stages.run_stage
+    workspace.patch.setattr(torch, "set_num_threads", counts.append)
+    original_run_stage = stages.run_stage
 
     def run_stage(node: Node, *rest: Any) -> None:
         assert counts[-1] == (2 if node.name == "M1" else 1)
-        make(node, *rest)
+        original_run_stage(node, *rest)
 
-    desk.patch.setattr(stages, "run_stage", run_stage)
-    code, out, err = desk.command("eval", "M1", "mcqa", "-r", "small.yaml", "-s", "run.jobs=3")
+    workspace.patch.setattr(stages, "run_stage", run_stage)
+    code, out, err = workspace.command("eval", "M1", "mcqa", "-r", "small.yaml", "-s", "run.jobs=3")
     assert (code, err) == (0, "")
-    said = " ".join(out.split())
-    assert "M1: it was begun with 2 threads and goes on with as many" in said
-    assert "this machine has 1 cores, and will be slow" in said
-    assert f"(torch 2.11.0 -> {torch.__version__}): the result may differ" in said
-    made = json.loads((broken_off.with_suffix("") / "env.json").read_text())
-    assert (made["threads"], made["versions"]["torch"]) == (2, "2.11.0")
-    assert len(made["told"]) == 2
+    output = " ".join(out.split())
+    assert "M1: it was begun with 2 threads and goes on with as many" in output
+    assert "this machine has 1 cores, and will be slow" in output
+    assert f"(torch 2.11.0 -> {torch.__version__}): the result may differ" in output
+    final_env = json.loads((interrupted_run.with_suffix("") / "env.json").read_text())
+    assert (final_env["threads"], final_env["versions"]["torch"]) == (2, "2.11.0")
+    assert len(final_env["told"]) == 2
 
 
-def test_settings_of_a_run_that_are_damaged(desk: Desk, broken_off: Path) -> None:
-    (broken_off / "env.json").write_text('{"threads"')
-    where = f"runs/objects/{broken_off.name}"
+def test_settings_of_a_run_that_are_damaged(
+    workspace: RecipeWorkspace, interrupted_run: Path
+) -> None:
+    (interrupted_run / "env.json").write_text('{"threads"')
+    where = f"runs/objects/{interrupted_run.name}"
     expected = f"""\
 M1 failed: what an unfinished run was begun with can't be read
   where:   {where}/env.json
@@ -860,6 +912,6 @@ M1 failed: what an unfinished run was begun with can't be read
   to do:   remove {where}: the run is then made from its start
 Not tried: M1/mcqa
 """
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
-    shutil.rmtree(broken_off)
-    assert desk.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (2, expected)
+    shutil.rmtree(interrupted_run)
+    assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")

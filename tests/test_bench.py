@@ -14,26 +14,26 @@ from zephyr.records import Chat, Message, Pair
 CONVERSATION = "\n\nHuman: What is 2 + 2?\n\nAssistant: Try it.\n\nHuman: Is it 4?"
 
 
-def test_counts_are_those_of_the_forks() -> None:
+def test_counts_are_those_of_the_examples() -> None:
     tokenizer = copy.deepcopy(tiny.tokenizer())
     tokenizer.add_special_tokens(
         {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
     )
     tokenizer.chat_template = shape.TEMPLATE
     prompt = [{"role": "user", "content": "What is 2 + 2?"}]
-    drawn: list[rows.Row] = [
+    data_rows: list[rows.Row] = [
         {"prompt": prompt, "completion": "2 + 2 = 4."},
         {"prompt": prompt, "chosen": "4.", "rejected": "The student asks."},
     ]
-    asked = (Message("user", "What is 2 + 2?"),)
+    prompt_messages = (Message("user", "What is 2 + 2?"),)
     chat, pair = ChatTemplate(tokenizer).make_examples(
         [
-            Chat("rows", (*asked, Message("assistant", "2 + 2 = 4."))),
-            Pair("rows", asked, "4.", "The student asks."),
+            Chat("rows", (*prompt_messages, Message("assistant", "2 + 2 = 4."))),
+            Pair("rows", prompt_messages, "4.", "The student asks."),
         ]
     )
     chosen = len(chat.completions[0].ids) + len(pair.completions[0].ids)
-    assert rows.count(drawn, tokenizer) == rows.Count(
+    assert rows.count(data_rows, tokenizer) == rows.Count(
         rows=2,
         tokens=chat.tree_length
         + 1
@@ -102,10 +102,10 @@ def test_the_best_batch_is_the_fastest_that_did_not_fail() -> None:
     assert evaluation.best(tried) == 8
 
 
-def load(users: int, rate: float, *said: str) -> dict[str, object]:
+def make_load(users: int, rate: float, *texts: str) -> dict[str, object]:
     first = [0.1, 0.2, 0.3, 0.4, 1.0]
     figures = {"tokens_per_second": rate, "first": first, "prompt_tokens": 100.0}
-    return {"users": users, "said": list(said), **figures}
+    return {"users": users, "said": list(texts), **figures}
 
 
 def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
@@ -123,7 +123,7 @@ def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
             "name": name,
             "round": number,
             "kept": True,
-            "loads": [load(1, rate, "a", "b"), load(8, 2 * rate, "c", name)],
+            "loads": [make_load(1, rate, "a", "b"), make_load(8, 2 * rate, "c", name)],
             "start": 5.0,
             "peak_bytes": 2**30,
             "versions": {"torch": "2"},

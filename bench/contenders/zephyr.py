@@ -61,7 +61,7 @@ def one_pass(job: Job, path: str) -> Pass:
     assert isinstance(lora, Lora)
     model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, lora, 0)
 
-    cut = budget.choose_budget(model, forks, 1, settings.token_budget)
+    cut = budget.choose_token_budget(model, forks, 1, settings.token_budget)
     began: list[float] = []
 
     def stop() -> bool:

@@ -1,8 +1,8 @@
 """ZephyrError: the one exception that is shown to users, without a traceback.
 
-`ZephyrError` is raised for wrong input and for a world that does not cooperate (a missing file, a
-full disk). The command line prints it without a traceback and exits with code 2. A broken promise
-of our own code is an `assert`, and shows its traceback.
+`ZephyrError` is raised for wrong input and for failures of the environment (a missing file, a full
+disk). The command line prints it without a traceback and exits with code 2. A bug of our own code
+is an `assert`, and shows its traceback.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 
 class ZephyrError(Exception):
-    """A message in fixed parts: what is wrong, where, what was found, what is allowed, what to do.
+    """A user-facing error in parts: the problem, where, found, allowed, nearest match, to do.
 
     Each part but the first may be left out. The text of the exception holds one line per part.
     """

@@ -1,8 +1,8 @@
-"""Records: data rows of four kinds that flow between data, training and evaluation.
+"""Records: rows of a data set (chat, preference pair, multiple choice, passage of text).
 
 Four kinds, all frozen. `id` is a hash of the content alone, so the same example from two sources
-has one id; `group` is what must stay together when a hold-out is split off (the same question
-never stands on both sides).
+has one id; `group` is a hash of the question: records of one group go to the same side of the
+hold-out split.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ RECORD_KINDS: tuple[RecordKind, ...] = ("chat", "pair", "choice", "passage")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One message (turn) of a conversation: role and content."""
 
     role: Role
     content: str
 
 
 def content_hash(*parts: Any) -> str:
-    """Sixteen hex digits of BLAKE2b over the canonical JSON of `parts`."""
+    """Content hash: sixteen hex digits of BLAKE2b over the canonical JSON of `parts`."""
     text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     data = text.encode("utf-8", errors="surrogatepass")
     return hashlib.blake2b(data, digest_size=8).hexdigest()
@@ -33,33 +33,34 @@ def content_hash(*parts: Any) -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """Base class of the four kinds: the name of the source, and identity by content."""
+    """Base class of the four kinds of records: source name, and identity by content hash."""
 
     source: str
     kind: ClassVar[RecordKind]
 
     @property
     def content(self) -> tuple[Any, ...]:
-        """Everything that makes this record differ from another, as JSON-ready values."""
+        """The content as JSON values: all that makes this record differ from another."""
         raise AssertionError("each kind defines its content")
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that is written in this record, names of roles left out."""
+        """All texts of this record, without role names."""
         raise AssertionError("each kind defines its texts")
 
     @property
     def question(self) -> Any:
-        """The part of the content that must stay on one side of a hold-out."""
+        """The question: records with the same one go to the same side of the hold-out split."""
         return self.content
 
     @cached_property
     def id(self) -> str:
+        """The content hash of the record, whatever its source."""
         return content_hash(self.kind, *self.content)
 
     @cached_property
     def group(self) -> str:
-        """The hash of the question, whatever its case and its blanks."""
+        """The group of the hold-out split: the question's hash, case and whitespace normalized."""
         question = self.question
         return content_hash(
             " ".join(question.split()).casefold() if isinstance(question, str) else question
@@ -95,7 +96,7 @@ class Pair(Record):
     """A preference pair: a prompt that ends with the user, a chosen and a rejected answer.
 
     `aspect` says what the preference is about (correctness, truth, safety, manner, …), so that
-    reward accuracy can be shown apart for each; it is not part of the content.
+    reward accuracy can be shown for each; it is not part of the content.
     """
 
     prompt: tuple[Message, ...]
@@ -119,7 +120,7 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class Choice(Record):
-    """A multiple-choice question, of which `choices[answer]` is right.
+    """A multiple-choice question; `choices[answer]` is the right one.
 
     `subject` is a topic where the source names one, else empty.
     """

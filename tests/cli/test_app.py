@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from tests.conftest import ROOT
-from tests.place import Command, Place, wait_for
+from tests.workspace import Command, Workspace, wait_for
 from zephyr.cli import app as cli
 from zephyr.cli import doctor
 from zephyr.report import figures
@@ -27,15 +27,17 @@ COMMANDS += ["data", "eval", "preferences"]
 
 
 @pytest.fixture
-def place(finished: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """A copy of the finished place, to be changed, as the current folder."""
-    copy = finished.copy(tmp_path / "copy")
+def workspace(
+    finished_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
+    """A copy of the finished workspace, to be changed, as the current folder."""
+    copy = finished_workspace.copy(tmp_path / "copy")
     monkeypatch.chdir(copy.folder)
     monkeypatch.setenv("ZEPHYR_RUNS", str(copy.runs))
     return copy
 
 
-def states(zephyr: Command, *arguments: str) -> dict[str, str]:
+def node_states(zephyr: Command, *arguments: str) -> dict[str, str]:
     """The state of each node, as `plan` shows it."""
     code, out, err = zephyr("plan", "tiny.yaml", *arguments)
     assert (code, err) == (0, "")
@@ -71,7 +73,7 @@ def test_every_command_explains_itself() -> None:
         assert all(p.help for p in command.params if p.param_type_name == "argument")
 
 
-def written_commands() -> list[tuple[str, str]]:
+def documented_commands() -> list[tuple[str, str]]:
     """Every line of the README and the recipes that starts zephyr: (file, what follows)."""
     pattern = re.compile(r"(?:^|`|\$ |&& )zephyr ([a-z][^`\n#|&]*)", re.MULTILINE)
     files = [ROOT / "README.md", *(ROOT / "recipes").glob("*.yaml")]
@@ -80,49 +82,49 @@ def written_commands() -> list[tuple[str, str]]:
 
 def test_every_command_in_the_readme_can_be_typed() -> None:
     app = typer.main.get_command(cli.app)
-    written = written_commands()
-    assert ("real-small.yaml", "run real-small") in written
-    for _, line in written:
+    documented = documented_commands()
+    assert ("real-small.yaml", "run real-small") in documented
+    for _, line in documented:
         name, *arguments = shlex.split(re.sub(r"  .*|[\[\]]", "", line).replace("FORM", "trl"))
         command = app.commands[name]  # type: ignore[attr-defined]  # it is a group
         if name == "data":
             name, *arguments = arguments
             command = command.commands[name]
         command.make_context(name, arguments)
-    assert {line.split()[0] for file, line in written if file == "README.md"} == set(COMMANDS)
+    assert {line.split()[0] for file, line in documented if file == "README.md"} == set(COMMANDS)
 
 
 # -- plan, why, list ------------------------------------------------------------------------------
 
 
 def test_a_plan_goes_from_missing_to_fresh_to_stale(
-    place: Place, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = set(place.nodes())
+    nodes = set(workspace.nodes_by_name())
     monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "none"))
-    assert states(zephyr) == dict.fromkeys(nodes, "missing")
-    monkeypatch.setenv("ZEPHYR_RUNS", str(place.runs))
-    assert states(zephyr) == dict.fromkeys(nodes, "fresh")
-    changed = states(zephyr, "--set", "models.M1.tune.lr=1e-3")
+    assert node_states(zephyr) == dict.fromkeys(nodes, "missing")
+    monkeypatch.setenv("ZEPHYR_RUNS", str(workspace.runs))
+    assert node_states(zephyr) == dict.fromkeys(nodes, "fresh")
+    changed = node_states(zephyr, "--set", "models.M1.tune.lr=1e-3")
     after = {n for n in nodes if n.startswith(("M1", "M2"))}
     assert {n for n, state in changed.items() if state == "stale"} == after
     assert {n for n, state in changed.items() if state == "fresh"} == nodes - after
-    quiz = place.folder / "quiz.jsonl"
+    quiz = workspace.folder / "quiz.jsonl"
     quiz.write_text(quiz.read_text() + "\n")
-    changed = states(zephyr)
+    changed = node_states(zephyr)
     stale = {n for n in nodes if n.endswith("/mcqa") or n.startswith("data.")}
     assert {n for n, state in changed.items() if state == "stale"} == stale
     assert {n for n, state in changed.items() if state == "waiting"} == nodes - stale
     assert {p.name for p in (tmp_path).iterdir()} == {"copy"}
 
 
-def test_what_is_drawn_again_as_it_was_keeps_what_learned_from_it(
-    place: Place, zephyr: Command
+def test_a_mixture_rebuilt_as_it_was_keeps_what_was_trained_on_it(
+    workspace: Workspace, zephyr: Command
 ) -> None:
     """Another quiz is looked for in the data; they stay as they are, and so do the models."""
-    quiz = place.folder / "quiz.jsonl"
+    quiz = workspace.folder / "quiz.jsonl"
     quiz.write_text(quiz.read_text() + "\n")
-    before = place.marks()
+    before = workspace.fingerprints()
     _, out, _ = zephyr("plan", "tiny.yaml")
     assert "waiting: kept if the mixtures above draw the same records as before" in out
     code, _, err = zephyr("chat", "M1", "-r", "tiny.yaml")
@@ -132,28 +134,28 @@ def test_what_is_drawn_again_as_it_was_keeps_what_learned_from_it(
     assert (
         out.splitlines()[0] == "tiny: 0 nodes kept, 23 to make (16 of them only if the data change)"
     )
-    after = place.marks()
+    after = workspace.fingerprints()
     assert {n for n in before if before[n] != after[n]} == {
         n for n in before if n.endswith("/mcqa") or n.startswith("data.")
     }
-    assert set(states(zephyr).values()) == {"fresh"}
+    assert set(node_states(zephyr).values()) == {"fresh"}
 
 
-def test_a_plan_counts_what_is_to_be_made(place: Place, zephyr: Command) -> None:
+def test_a_plan_counts_what_is_to_be_made(workspace: Workspace, zephyr: Command) -> None:
     _, out, _ = zephyr("plan", "tiny.yaml", "-s", "models.M2.align.beta=0.2")
-    assert out.splitlines()[-1] == f"5 of 23 nodes to make in {place.runs}"
+    assert out.splitlines()[-1] == f"5 of 23 nodes to make in {workspace.runs}"
 
 
-def test_a_plan_tells_unfinished_from_failed(place: Place, zephyr: Command) -> None:
-    run = place.run("M2")
+def test_a_plan_tells_unfinished_from_failed(workspace: Workspace, zephyr: Command) -> None:
+    run = workspace.run_folder("M2")
     part = run.with_suffix(".part")
     run.rename(part)
-    assert states(zephyr)["M2"] == "unfinished"
+    assert node_states(zephyr)["M2"] == "unfinished"
     (part / "FAILED").write_text("no memory")
-    assert states(zephyr)["M2"] == "failed"
+    assert node_states(zephyr)["M2"] == "failed"
 
 
-def test_why_names_what_changed(place: Place, zephyr: Command) -> None:
+def test_why_names_what_changed(workspace: Workspace, zephyr: Command) -> None:
     change = ("-r", "tiny.yaml", "-s", "models.M1.tune.lr=1e-3")
     code, out, err = zephyr("why", "M2/mcqa", *change)
     assert (code, err) == (0, "")
@@ -168,14 +170,16 @@ def test_why_names_what_changed(place: Place, zephyr: Command) -> None:
     ]
     made_with = "made with: threads [12], processes 1, layout tree, dtype float32, .*4096 tokens in"
     assert re.search(made_with, out)
-    quiz = place.folder / "quiz.jsonl"
+    quiz = workspace.folder / "quiz.jsonl"
     quiz.write_text(quiz.read_text() + "\n")
     _, out, _ = zephyr("why", "M0/mcqa", "-r", "tiny.yaml")
     assert out.splitlines()[0] == "M0/mcqa is stale"
     assert out.splitlines()[1].startswith("  content: [{'sha256': '")
 
 
-def test_why_shows_what_was_proved_or_that_nothing_was(place: Place, zephyr: Command) -> None:
+def test_why_shows_the_preflight_checks_or_that_they_were_skipped(
+    workspace: Workspace, zephyr: Command
+) -> None:
     """What was skipped changes no fingerprint: it is kept as it is afterwards."""
     _, out, _ = zephyr("why", "M2", "-r", "tiny.yaml")
     figures = r"packing error \S+, adapter off error 0, start loss error \S+, matrices 28, seconds"
@@ -188,14 +192,14 @@ def test_why_shows_what_was_proved_or_that_nothing_was(place: Place, zephyr: Com
 
 
 def test_list_shows_every_node_with_its_size(
-    place: Place, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, err = zephyr("list")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()[1:]]
-    assert [row[1] for row in rows] == list(place.nodes())
+    assert [row[1] for row in rows] == list(workspace.nodes_by_name())
     assert {(row[0], row[3]) for row in rows} == {("tiny", "finished")}
-    done = json.loads((place.run("M0") / "DONE").read_text())
+    done = json.loads((workspace.run_folder("M0") / "DONE").read_text())
     [size] = [row[4] for row in rows if row[1] == "M0"]
     assert size == f"{sum(done['bytes'].values()) / 1e6:.1f}"
     monkeypatch.setenv("ZEPHYR_RUNS", str(tmp_path / "none"))
@@ -205,13 +209,13 @@ def test_list_shows_every_node_with_its_size(
 # -- report ---------------------------------------------------------------------------------------
 
 
-def test_a_watched_report_is_written_again_when_a_run_changes(place: Place) -> None:
-    page = place.runs / "tiny" / "report.html"
+def test_a_watched_report_is_written_again_when_a_run_changes(workspace: Workspace) -> None:
+    page = workspace.runs / "tiny" / "report.html"
     page.unlink()
-    process = place.start("report", "tiny.yaml", "--watch", "--every", "1")
+    process = workspace.start_command("report", "tiny.yaml", "--watch", "--every", "1")
     wait_for(page.exists, process)
     assert "damaged" not in page.read_text()
-    (place.run("M1/mcqa") / "DONE").unlink()
+    (workspace.run_folder("M1/mcqa") / "DONE").unlink()
     wait_for(lambda: "damaged: DONE is missing" in page.read_text(), process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
@@ -219,9 +223,9 @@ def test_a_watched_report_is_written_again_when_a_run_changes(place: Place) -> N
     assert "Watching its runs; Ctrl-C ends." in out
 
 
-def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command) -> None:
+def test_a_damaged_run_is_shown_by_list_and_report(workspace: Workspace, zephyr: Command) -> None:
     """Also a mixture's, on whose records the plan depends; the next run makes both again."""
-    runs = [place.run("data.chat"), place.run("M1")]
+    runs = [workspace.run_folder("data.chat"), workspace.run_folder("M1")]
     for run, name in zip(runs, ("artifact/manifest.json", "env.json"), strict=True):
         (run / name).write_text("{")
     code, out, err = zephyr("list")
@@ -229,7 +233,7 @@ def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command)
     states = {row.split()[1]: row.split()[3] for row in out.splitlines()[1:]}
     assert {n for n, state in states.items() if state == "damaged"} == {"data.chat", "M1"}
     assert zephyr("report", "tiny.yaml").code == 0
-    page = (place.runs / "tiny" / "report.html").read_text()
+    page = (workspace.runs / "tiny" / "report.html").read_text()
     for name in ("artifact/manifest.json", "env.json"):
         assert re.search(rf"damaged: {name} has 1 of [\d,]+ bytes; run it again", page)
     code, out, _ = zephyr("plan", "tiny.yaml")
@@ -238,17 +242,17 @@ def test_a_damaged_run_is_told_by_list_and_report(place: Place, zephyr: Command)
     assert (code, out.count("] done ")) == (0, 2)
     assert "done data.chat" in out
     assert "done M1 " in out
-    assert "damaged:" not in (place.runs / "tiny" / "report.html").read_text()
+    assert "damaged:" not in (workspace.runs / "tiny" / "report.html").read_text()
 
 
-def test_a_run_that_goes_while_it_is_read_is_told(
-    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_goes_while_it_is_read_is_reported(
+    workspace: Workspace, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drawn(ledger: Results) -> list[Drawing]:
-        shutil.rmtree(place.run("M1/gsm8k"))
+    def remove_a_run(results: Results) -> list[Drawing]:
+        shutil.rmtree(workspace.run_folder("M1/gsm8k"))
         return []
 
-    monkeypatch.setattr(figures, "draw_figures", drawn)
+    monkeypatch.setattr(figures, "draw_figures", remove_a_run)
     code, _, err = zephyr("report", "tiny.yaml")
     assert (code, err.splitlines()[0]) == (
         2,
@@ -256,7 +260,7 @@ def test_a_run_that_goes_while_it_is_read_is_told(
     )
 
 
-def test_a_report_says_that_it_is_of_the_last_run(place: Place, zephyr: Command) -> None:
+def test_a_report_says_that_it_is_of_the_last_run(workspace: Workspace, zephyr: Command) -> None:
     code, out, err = zephyr("report", "tiny.yaml", "-s", "models.M2.align.beta=0.2")
     assert code == 0
     assert "Report: " in out
@@ -267,10 +271,10 @@ def test_a_report_says_that_it_is_of_the_last_run(place: Place, zephyr: Command)
 
 
 def test_a_report_of_another_recipe_of_the_same_name_is_refused(
-    place: Place, zephyr: Command
+    workspace: Workspace, zephyr: Command
 ) -> None:
-    other = place.folder / "other.yaml"
-    other.write_text(re.sub(r"\bM(?=[012])", "N", place.recipe.read_text()))
+    other = workspace.folder / "other.yaml"
+    other.write_text(re.sub(r"\bM(?=[012])", "N", workspace.recipe_path.read_text()))
     code, _, err = zephyr("report", "other.yaml")
     assert (code, err.splitlines()[0]) == (
         2,
@@ -301,7 +305,7 @@ def test_doctor_finds_all_that_is_needed(
 
 
 def test_an_exported_adapter_is_the_model_in_plain_peft(
-    place: Place, zephyr: Command, tmp_path: Path
+    workspace: Workspace, zephyr: Command, tmp_path: Path
 ) -> None:
     import torch
     from peft import PeftModel
@@ -328,19 +332,21 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
         ]
         assert not (tmp_path / name).exists()
 
-    whole = place.run("M0") / "artifact" / "weights"
-    alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(whole), out)
-    ours = load_model(Lineage.read(place.run("M2") / "artifact"), place.runs, token_budget=256)
+    base_folder = workspace.run_folder("M0") / "artifact" / "weights"
+    peft_model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), out)
+    ours = load_model(
+        Lineage.read(workspace.run_folder("M2") / "artifact"), workspace.runs, token_budget=256
+    )
     text = AutoTokenizer.from_pretrained(out)("What is force?", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(
-            alone(text).logits, ours.causal(text).logits, atol=1e-5, rtol=1e-5
+            peft_model(text).logits, ours.causal(text).logits, atol=1e-5, rtol=1e-5
         )
 
 
 @pytest.mark.parametrize("name", ["M2", "M1-nf4"])
 def test_an_exported_model_answers_alike_in_plain_transformers(
-    place: Place, zephyr: Command, tmp_path: Path, name: str
+    workspace: Workspace, zephyr: Command, tmp_path: Path, name: str
 ) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -353,28 +359,30 @@ def test_an_exported_model_answers_alike_in_plain_transformers(
     arguments = ("-r", "tiny.yaml", "--to", "merged", "--out", str(out))
     found = zephyr("export", name, *arguments)
     assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: a whole model for transformers")
-    ours = load_model(Lineage.read(place.run(name) / "artifact"), place.runs, token_budget=256)
-    plain, cut = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    ours = load_model(
+        Lineage.read(workspace.run_folder(name) / "artifact"), workspace.runs, token_budget=256
+    )
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     bnb_quantization.disable_avx512_bf16_kernel(
         plain
     )  # bitsandbytes' faster kernel wants wider layers than these
-    for asked in ("What is force", "What is work and what is it for"):
-        prompt = ours.template.encode_prompt([Message("user", asked)])
-        row = [{"role": "user", "content": asked}]
-        ids = cut.apply_chat_template(row, add_generation_prompt=True, return_dict=False)
+    for question in ("What is force", "What is work and what is it for"):
+        prompt = ours.template.encode_prompt([Message("user", question)])
+        row = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(row, add_generation_prompt=True, return_dict=False)
         assert ids == prompt.tolist()
         answer = plain.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)
-        [said] = ours.generate([prompt], max_new_tokens=16)
-        text = cut.decode(answer[0, len(ids) :], skip_special_tokens=True)
-        assert text.removeprefix(" ") == said.text
-        assert len(said.text) > 4
+        [completion] = ours.generate([prompt], max_new_tokens=16)
+        text = tokenizer.decode(answer[0, len(ids) :], skip_special_tokens=True)
+        assert text.removeprefix(" ") == completion.text
+        assert len(completion.text) > 4
     card = (out / "README.md").read_text()
-    assert str(place.folder) not in card
+    assert str(workspace.folder) not in card
     assert str(tmp_path) not in card
 
 
 def test_an_exported_model_for_ollama_is_a_gguf_and_a_modelfile(
-    place: Place, zephyr: Command, tmp_path: Path
+    workspace: Workspace, zephyr: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     arguments = ("-r", "tiny.yaml", "--to", "ollama", "--type", "q4_0", "--out", str(out))
@@ -399,10 +407,10 @@ def test_an_exported_model_for_ollama_is_a_gguf_and_a_modelfile(
 # -- eval and chat --------------------------------------------------------------------------------
 
 
-def test_eval_prints_value_interval_n_and_protocol(place: Place, zephyr: Command) -> None:
+def test_eval_prints_value_interval_n_and_protocol(workspace: Workspace, zephyr: Command) -> None:
     code, out, err = zephyr("eval", "M1", "mcqa", "-r", "tiny.yaml")
     assert (code, err) == (0, "")
-    scores = json.loads((place.run("M1/mcqa") / "artifact/scores.json").read_text())
+    scores = json.loads((workspace.run_folder("M1/mcqa") / "artifact/scores.json").read_text())
     lines = []
     for m in scores["metrics"]:
         value, low, high = (100 * m[key] for key in ("value", "low", "high"))
@@ -412,13 +420,13 @@ def test_eval_prints_value_interval_n_and_protocol(place: Place, zephyr: Command
     assert lines[1] == "  mcqa@1 · rank · acc_norm (characters) · 0-shot · quiz · n=8"
 
 
-def test_eval_run_is_the_long_form(place: Place, zephyr: Command) -> None:
+def test_eval_run_is_the_long_form(workspace: Workspace, zephyr: Command) -> None:
     short, long = (zephyr("eval", *word, "M1", "mcqa", "-r", "tiny.yaml") for word in ([], ["run"]))
     assert short == long
 
 
-def test_eval_show_tells_what_was_asked_and_said(place: Place, zephyr: Command) -> None:
-    items = read_json_lines(place.run("M1/mcqa") / "artifact/items.jsonl")
+def test_eval_show_tells_what_was_asked_and_said(workspace: Workspace, zephyr: Command) -> None:
+    items = read_json_lines(workspace.run_folder("M1/mcqa") / "artifact/items.jsonl")
     wrong = [item for item in items if item["scores"]["acc_norm"] < 1]
     code, out, err = zephyr("eval", "show", "M1", "mcqa", "-r", "tiny.yaml", "--wrong", "--json")
     assert (code, err) == (0, "")
@@ -434,7 +442,7 @@ def test_eval_show_tells_what_was_asked_and_said(place: Place, zephyr: Command) 
 
 
 def test_eval_show_puts_the_worst_first_where_nothing_is_right_or_wrong(
-    place: Place, zephyr: Command
+    workspace: Workspace, zephyr: Command
 ) -> None:
     _, out, _ = zephyr("eval", "show", "M1", "wikitext2", "-r", "tiny.yaml", "--wrong", "--json")
     items = [json.loads(line) for line in out.splitlines()]
@@ -443,43 +451,45 @@ def test_eval_show_puts_the_worst_first_where_nothing_is_right_or_wrong(
 
 
 def test_eval_show_lets_no_text_rule_the_terminal(
-    place: Place, zephyr: Command, tmp_path: Path
+    workspace: Workspace, zephyr: Command, tmp_path: Path
 ) -> None:
-    made = place.run("M1/gsm8k") / "artifact/items.jsonl"
-    before = made.read_text()
-    items = read_json_lines(made)
+    items_path = workspace.run_folder("M1/gsm8k") / "artifact/items.jsonl"
+    before = items_path.read_text()
+    items = read_json_lines(items_path)
     items[0]["detail"]["output"] = "[red]\x1b[31m\u202e[/nothing]"
     try:
-        write_json_lines(made, items)
+        write_json_lines(items_path, items)
         _, out, _ = zephyr("eval", "show", "M1", "gsm8k", "-r", "tiny.yaml")
     finally:
-        made.write_text(before)
+        items_path.write_text(before)
     assert "[red]\ufffd[31m\ufffd[/nothing]" in out
 
 
-def test_eval_show_says_what_is_wrong(place: Place, zephyr: Command) -> None:
-    def told(*arguments: str) -> str:
+def test_eval_show_says_what_is_wrong(workspace: Workspace, zephyr: Command) -> None:
+    def error_of(*arguments: str) -> str:
         code, out, err = zephyr("eval", "show", *arguments, "-r", "tiny.yaml")
         assert (code, out) == (2, "")
         return err
 
-    assert "unknown group 'mechanic'" in told("M1", "mcqa", "--group", "mechanic")
-    assert "not wrong and right" in told("M1", "mcqa", "--wrong", "--right")
-    assert "unknown evaluation 'M1/mcq'" in told("M1", "mcq")
-    assert "has not been run yet" in told("M1", "mcqa", "--set", "seed=9")
+    assert "unknown group 'mechanic'" in error_of("M1", "mcqa", "--group", "mechanic")
+    assert "not wrong and right" in error_of("M1", "mcqa", "--wrong", "--right")
+    assert "unknown evaluation 'M1/mcq'" in error_of("M1", "mcq")
+    assert "has not been run yet" in error_of("M1", "mcqa", "--set", "seed=9")
 
 
-def test_compare_pairs_what_two_models_were_asked_alike(place: Place, zephyr: Command) -> None:
+def test_compare_pairs_what_two_models_were_asked_alike(
+    workspace: Workspace, zephyr: Command
+) -> None:
     code, out, err = zephyr("compare", "tiny/M0", "tiny/M1", "--json")
     assert (code, err) == (0, "")
     rows = {(r["task"], r["metric"]): r for r in map(json.loads, out.splitlines())}
-    ledger = json.loads((place.runs / "tiny" / "table.json").read_text())
-    (m1,) = [row for row in ledger["models"] if row["model"] == "M1"]
+    table = json.loads((workspace.runs / "tiny" / "table.json").read_text())
+    (m1,) = [row for row in table["models"] if row["model"] == "M1"]
     for cell in m1["cells"]:
-        row, gap = rows[cell["task"], cell["metric"]], cell["difference"]
-        if gap["value"] is not None and not cell["metric"].startswith("reward_"):
-            assert row["difference"]["value"] == gap["value"]
-            assert row["difference"]["n"] == gap["n"]
+        row, difference = rows[cell["task"], cell["metric"]], cell["difference"]
+        if difference["value"] is not None and not cell["metric"].startswith("reward_"):
+            assert row["difference"]["value"] == difference["value"]
+            assert row["difference"]["n"] == difference["n"]
     assert rows["preferences", "reward_accuracy"]["difference"] is None
     assert rows["preferences", "reward_accuracy"]["empty"].startswith("tiny/M0: a base model")
     code, out, _ = zephyr("compare", "tiny/M0", "tiny/M1")
@@ -487,14 +497,18 @@ def test_compare_pairs_what_two_models_were_asked_alike(place: Place, zephyr: Co
     assert "cannot tell, n=8" in out
 
 
-def test_compare_names_what_is_not_there(place: Place, zephyr: Command) -> None:
-    for first, told in (("M0", "RECIPE/MODEL"), ("tiny/M9", "unknown model 'M9'"), ("x/M0", "run")):
+def test_compare_names_what_is_not_there(workspace: Workspace, zephyr: Command) -> None:
+    for first, message in (
+        ("M0", "RECIPE/MODEL"),
+        ("tiny/M9", "unknown model 'M9'"),
+        ("x/M0", "run"),
+    ):
         code, _, err = zephyr("compare", first, "tiny/M1")
         assert code == 2
-        assert told in err
+        assert message in err
 
 
-def test_eval_says_why_a_metric_has_no_value(place: Place, zephyr: Command) -> None:
+def test_eval_says_why_a_metric_has_no_value(workspace: Workspace, zephyr: Command) -> None:
     _, out, _ = zephyr("eval", "M0", "preferences", "-r", "tiny.yaml")
     assert out.splitlines()[0] == (
         "reward_accuracy: a base model has no reference: its reward is zero for every answer"
@@ -502,11 +516,11 @@ def test_eval_says_why_a_metric_has_no_value(place: Place, zephyr: Command) -> N
 
 
 def test_chat_answers_from_standard_input(
-    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same question gets the same answer; /new forgets, a blank line ends."""
-    asked = "What is force?\n/new\nWhat is force?\n\nnever read\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(asked))
+    typed_lines = "What is force?\n/new\nWhat is force?\n\nnever read\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed_lines))
     code, out, err = zephyr("chat", "M1", "-r", "tiny.yaml", "--max-new-tokens", "8")
     assert (code, err) == (0, "")
     start, first, new, second, end = out.split("> ")
@@ -518,7 +532,7 @@ def test_chat_answers_from_standard_input(
 
 
 def test_chat_ends_where_the_input_does(
-    place: Place, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, zephyr: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert zephyr("chat", "M0", "-r", "tiny.yaml").code == 0

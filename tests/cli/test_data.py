@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from tests import tiny
-from tests.data.examples import EXAMPLES, LEFT_OUT, Row
+from tests.data.sample_rows import SAMPLE_ROWS, SKIP_REASONS, Row
 from tests.hub_server import Fault, Files, HubServer, Repositories
-from tests.place import Command
+from tests.workspace import Command
 from zephyr.cli import console
 from zephyr.data import hub, hub_client, sources
 from zephyr.data import mixture as mixtures
@@ -45,7 +45,7 @@ NEEDED = {
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 }
 """Files of a base model that are fetched."""
-OWN = [
+OWN_ROWS = [
     ("Wer baut ein Haus?", "Der Maurer mit Steinen."),
     ("Was trinkt die Katze?", "Am liebsten Wasser."),
     ("Wo liegt Bern?", "In der Schweiz, an der Aare."),
@@ -83,13 +83,13 @@ evaluate:
 # -- a hub with everything on it ------------------------------------------------------------------
 
 
-def parquet(rows: Sequence[Row]) -> bytes:
+def to_parquet(rows: Sequence[Row]) -> bytes:
     file = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
     return file.getvalue()
 
 
-def shards(pattern: str, rows: Sequence[Row]) -> Files:
+def shard_files(pattern: str, rows: Sequence[Row]) -> Files:
     """Files for a pattern: JSON lines, or a Parquet file for each run of rows of one schema."""
     if not pattern.endswith(".parquet"):
         return {pattern: "".join(json.dumps(row) + "\n" for row in rows).encode()}
@@ -97,7 +97,7 @@ def shards(pattern: str, rows: Sequence[Row]) -> Files:
         rows, lambda row: [(name, type(value)) for name, value in row.items()]
     )
     return {
-        pattern.replace("*", f"{number:04}"): parquet(list(some))
+        pattern.replace("*", f"{number:04}"): to_parquet(list(some))
         for number, (_, some) in enumerate(alike)
     }
 
@@ -124,20 +124,23 @@ def repositories() -> Repositories:
     found: Repositories = {
         ("model", "org/tiny"): {"main": base_model()},
         ("dataset", "org/mine"): {
-            PARQUET: shards(
-                "default/train/*.parquet", [{"Frage": q, "Antwort": a, "Nr": 1} for q, a in OWN]
+            PARQUET: shard_files(
+                "default/train/*.parquet",
+                [{"Frage": q, "Antwort": a, "Nr": 1} for q, a in OWN_ROWS],
             )
         },
     }
     for source in SOURCES.values():
-        place = source.hub
-        for split in {source.train_split, source.eval_split} - {None} if place is not None else ():
-            files = found.setdefault(("dataset", place.id), {}).setdefault(place.revision, {})
-            files |= shards(place.pattern(str(split)), EXAMPLES[source.name])
+        location = source.hub
+        for split in (
+            {source.train_split, source.eval_split} - {None} if location is not None else ()
+        ):
+            files = found.setdefault(("dataset", location.id), {}).setdefault(location.revision, {})
+            files |= shard_files(location.pattern(str(split)), SAMPLE_ROWS[source.name])
     return found
 
 
-def point_at(patch: pytest.MonkeyPatch, server: HubServer, folder: Path) -> None:
+def use_hub(patch: pytest.MonkeyPatch, server: HubServer, folder: Path) -> None:
     """The server in place of the hub; caches and runs in a folder, which is the current one."""
     for variable in ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"):
         patch.delenv(variable, raising=False)
@@ -158,7 +161,7 @@ def point_at(patch: pytest.MonkeyPatch, server: HubServer, folder: Path) -> None
 
 
 @dataclass(frozen=True)
-class Desk:
+class HubWorkspace:
     """The current folder with a recipe, and the hub that it is pointed at."""
 
     folder: Path
@@ -175,30 +178,30 @@ class Desk:
             assert printed.err == ""
         return printed.err if code == 2 and printed.err else printed.out
 
-    def offline(self) -> None:
+    def go_offline(self) -> None:
         self.patch.setenv("HF_HUB_OFFLINE", "1")
         self.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
-    def rewrite(self, change: Callable[[dict[str, Any]], Any]) -> None:
+    def edit_recipe(self, change: Callable[[dict[str, Any]], Any]) -> None:
         value = yaml.safe_load((self.folder / "lent.yaml").read_text())
         change(value)
         (self.folder / "lent.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
 
     def artifact(self, node: str) -> Path:
         known = json.loads((self.folder / "runs/lent/nodes.json").read_text())["nodes"]
-        [mark] = [n["fingerprint"] for n in known if n["name"] == node]
-        return self.folder / "runs/objects" / mark / "artifact"
+        [fingerprint] = [n["fingerprint"] for n in known if n["name"] == node]
+        return self.folder / "runs/objects" / fingerprint / "artifact"
 
     def rows(self, node: str, file: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.artifact(node) / file).read_text().splitlines()]
 
-    def states(self) -> dict[str, str]:
+    def node_states(self) -> dict[str, str]:
         table = self.zephyr("plan", "lent.yaml").split("\n\n")[0]
         return {line.split()[0]: line.split()[-2] for line in table.splitlines()[1:]}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def session() -> Iterator[None]:
+def close_http_session() -> Iterator[None]:
     """The client's connections end with this module."""
     yield
     huggingface_hub.close_session()
@@ -211,77 +214,77 @@ def server() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def desk(
+def workspace(
     tmp_path: Path, server: HubServer, zephyr: Command, monkeypatch: pytest.MonkeyPatch
-) -> Desk:
+) -> HubWorkspace:
     """A folder with nothing but the recipe."""
     (tmp_path / "lent.yaml").write_text(RECIPE)
-    point_at(monkeypatch, server, tmp_path)
-    return Desk(tmp_path, server, zephyr, monkeypatch)
+    use_hub(monkeypatch, server, tmp_path)
+    return HubWorkspace(tmp_path, server, zephyr, monkeypatch)
 
 
 @dataclass
-class Shelf:
-    """A folder in which the recipe has been fetched, checked, drawn and run, and what was said."""
+class SharedRun:
+    """A folder in which the recipe has been fetched, checked, built and run, and the outputs."""
 
     folder: Path
-    printed: dict[str, str]
+    outputs: dict[str, str]
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    return Shelf(tmp_path_factory.mktemp("shelf"), {})
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> SharedRun:
+    return SharedRun(tmp_path_factory.mktemp("shelf"), {})
 
 
 @pytest.fixture
-def made(
-    shelf: Shelf,
+def built_workspace(
+    shared_run: SharedRun,
     tmp_path: Path,
     server: HubServer,
     zephyr: Command,
     monkeypatch: pytest.MonkeyPatch,
-) -> Desk:
-    """A copy of the shelf, which is filled by the first test that asks for it."""
-    if not shelf.printed:
-        shelf.printed.update(fill(shelf.folder, zephyr))
+) -> HubWorkspace:
+    """A copy of the shared run, which the first test that asks for it makes."""
+    if not shared_run.outputs:
+        shared_run.outputs.update(run_commands(shared_run.folder, zephyr))
     copy = tmp_path / "copy"
-    shutil.copytree(shelf.folder, copy, symlinks=True)
-    point_at(monkeypatch, server, copy)
-    return Desk(copy, server, zephyr, monkeypatch)
+    shutil.copytree(shared_run.folder, copy, symlinks=True)
+    use_hub(monkeypatch, server, copy)
+    return HubWorkspace(copy, server, zephyr, monkeypatch)
 
 
-def fill(folder: Path, zephyr: Command) -> dict[str, str]:
-    """What is said; all but the first commands with the server closed."""
-    said = {}
+def run_commands(folder: Path, zephyr: Command) -> dict[str, str]:
+    """The output of each command; all but the first run with the server closed."""
+    outputs = {}
     (folder / "lent.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(console.out, "_width", 240)
         with HubServer(repositories()) as server:
-            point_at(patch, server, folder)
-            desk = Desk(folder, server, zephyr, patch)
-            said["check before"] = desk.zephyr("data", "check", "lent.yaml")
-            assert server.count("/resolve/") == 0
-            said["fetch"] = desk.zephyr("data", "fetch", "lent.yaml")
-            server.forget()
-            said["fetch again"] = desk.zephyr("data", "fetch", "lent.yaml")
+            use_hub(patch, server, folder)
+            workspace = HubWorkspace(folder, server, zephyr, patch)
+            outputs["check before"] = workspace.zephyr("data", "check", "lent.yaml")
+            assert server.count_requests("/resolve/") == 0
+            outputs["fetch"] = workspace.zephyr("data", "fetch", "lent.yaml")
+            server.reset()
+            outputs["fetch again"] = workspace.zephyr("data", "fetch", "lent.yaml")
             assert server.requests == []
-        desk.offline()
-        said["check"] = desk.zephyr("data", "check", "lent.yaml")
+        workspace.go_offline()
+        outputs["check"] = workspace.zephyr("data", "check", "lent.yaml")
         patch.setattr(console.out, "_width", 120)
-        said["build"] = desk.zephyr("data", "build", "lent.yaml")
-        said["run"] = desk.zephyr("run", "lent.yaml")
-        said["run again"] = desk.zephyr("run", "lent.yaml")
-    return said
+        outputs["build"] = workspace.zephyr("data", "build", "lent.yaml")
+        outputs["run"] = workspace.zephyr("run", "lent.yaml")
+        outputs["run again"] = workspace.zephyr("run", "lent.yaml")
+    return outputs
 
 
-def plain(text: str) -> list[str]:
+def stripped_lines(text: str) -> list[str]:
     """Lines without the blanks at their ends."""
     return [line.rstrip() for line in text.splitlines()]
 
 
-def table(text: str) -> list[list[str]]:
+def table_rows(text: str) -> list[list[str]]:
     """The cells of the rows of a table below its head."""
-    lines = itertools.takewhile(bool, plain(text)[1:])
+    lines = itertools.takewhile(bool, stripped_lines(text)[1:])
     return [re.split("  +", line) for line in lines if "  " in line]
 
 
@@ -295,60 +298,62 @@ USES = [
 ]
 
 
-def told(source: RegisteredSource) -> tuple[list[Record], Counter[str]]:
+def expected_records(source: RegisteredSource) -> tuple[list[Record], Counter[str]]:
     """What the examples of a source give when a reader gets them as they stand."""
     found: list[Record] = []
-    left: Counter[str] = Counter()
-    for row in EXAMPLES[source.name]:
+    skip_reasons: Counter[str] = Counter()
+    for row in SAMPLE_ROWS[source.name]:
         try:
             parts = list(detect_format(row, source.kind, source, "here").reader(row, source.name))
         except SkippedRecord as error:
             parts = [error]
-        left.update(str(part) for part in parts if isinstance(part, SkippedRecord))
+        skip_reasons.update(str(part) for part in parts if isinstance(part, SkippedRecord))
         found += [
             replace(part, aspect=source.aspect) if isinstance(part, Pair) else part
             for part in parts
             if not isinstance(part, SkippedRecord)
         ]
-    return found, left
+    return found, skip_reasons
 
 
 @pytest.mark.parametrize(("source", "use"), USES, ids=lambda value: getattr(value, "name", value))
 def test_a_registered_source_comes_as_its_examples_are(
-    desk: Desk, source: RegisteredSource, use: Use
+    workspace: HubWorkspace, source: RegisteredSource, use: Use
 ) -> None:
     """From its repository, revision and files, and no others."""
-    spec, place = SourceSpec(name=source.name), source.hub
-    wanted = sources.hub_query(spec, use, "here")
-    assert wanted is not None
-    assert place is not None
+    spec, location = SourceSpec(name=source.name), source.hub
+    query = sources.hub_query(spec, use, "here")
+    assert query is not None
+    assert location is not None
     with pytest.raises(ZephyrError, match=f"source '{source.name}' has not been fetched"):
-        sources.source_fingerprint(spec, use=use, origin=None, base=desk.folder, where="here")
-    snapshot = hub.fetch(wanted, hub.resolve_snapshot(wanted, "here"), "here")
-    opened = sources.open_source(
-        spec, kind=source.kind, use=use, origin=None, base=desk.folder, where="here"
+        sources.source_fingerprint(spec, use=use, origin=None, base=workspace.folder, where="here")
+    snapshot = hub.download_snapshot(query, hub.resolve_snapshot(query, "here"), "here")
+    opened_source = sources.open_source(
+        spec, kind=source.kind, use=use, origin=None, base=workspace.folder, where="here"
     )
-    records, tally = sources.read_records(opened)
-    expected, left = told(source)
+    records, tally = sources.read_records(opened_source)
+    expected, skip_reasons = expected_records(source)
     assert records == expected
     assert (tally.item_count, tally.skip_reasons, tally.unreadable_reasons) == (
-        len(expected) + left.total(),
-        left,
+        len(expected) + skip_reasons.total(),
+        skip_reasons,
         {},
     )
-    assert left == LEFT_OUT.get(source.name, {})
+    assert skip_reasons == SKIP_REASONS.get(source.name, {})
     split = str(source.train_split if use == "train" else source.eval_split)
-    files = shards(place.pattern(split), EXAMPLES[source.name])
+    files = shard_files(location.pattern(split), SAMPLE_ROWS[source.name])
     assert {file.path for file in snapshot.files} == files.keys()
-    first, *others = [request.path for request in desk.server.requests]
-    assert first == f"/api/datasets/{place.id}/revision/{place.revision}"
-    asked = [path for path in others if path.startswith("/datasets/")]
-    assert asked == [f"/datasets/{place.id}/resolve/{snapshot.commit}/{path}" for path in files]
+    first, *others = [request.path for request in workspace.server.requests]
+    assert first == f"/api/datasets/{location.id}/revision/{location.revision}"
+    requested_paths = [path for path in others if path.startswith("/datasets/")]
+    assert requested_paths == [
+        f"/datasets/{location.id}/resolve/{snapshot.commit}/{path}" for path in files
+    ]
 
 
 # -- fetch ----------------------------------------------------------------------------------------
 
-PARCELS = [
+FETCHES = [
     ("data.sft.goat", "dataset", "tiedong/goat", PARQUET, 1),
     ("data.sft.arc_challenge", "dataset", "allenai/ai2_arc", PARQUET, 1),
     ("data.sft.wiki_qa", "dataset", "microsoft/wiki_qa", PARQUET, 2),
@@ -362,44 +367,52 @@ PARCELS = [
 ]
 
 
-def parcels(server: HubServer, sizes: dict[str, int]) -> list[str]:
+def fetch_lines(server: HubServer, sizes: dict[str, int]) -> list[str]:
     """What `fetch` says of all that the recipe needs, where some of it has a size to speak of."""
     lines = []
-    for where, kind, repo, revision, count in PARCELS:
-        commit = server.find(kind, repo, revision)[0][:12]
+    for where, kind, repo, revision, count in FETCHES:
+        commit = server.find_commit(kind, repo, revision)[0][:12]
         files = f"{count} files" if count > 1 else "1 files?"
         lines.append(f"{where}: {repo}, {files} at {commit}, {sizes.get(where, 0) / 1e6:.1f} MB")
     return [*lines, f"{sum(sizes.values()) / 1e6:.1f} MB to fetch", "All is at hand."]
 
 
 def assert_lines(text: str, patterns: Sequence[str]) -> None:
-    lines = plain(text)
+    lines = stripped_lines(text)
     assert len(lines) == len(patterns), text
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), line
 
 
-def test_fetch_says_beforehand_what_and_how_much(made: Desk, shelf: Shelf) -> None:
+def test_fetch_says_beforehand_what_and_how_much(
+    built_workspace: HubWorkspace, shared_run: SharedRun
+) -> None:
     size = sum(len(base_model()[name]) for name in NEEDED)
     assert len(NEEDED) == 6
     assert size > 150_000
-    assert_lines(shelf.printed["fetch"], parcels(made.server, {"models.M0.base": size}))
-    assert shelf.printed["fetch again"] == "Nothing to fetch: all is at hand.\n"
-    fetched = {path.name for path in (made.folder / "hf/hub/models--org--tiny").rglob("*.*")}
+    assert_lines(
+        shared_run.outputs["fetch"], fetch_lines(built_workspace.server, {"models.M0.base": size})
+    )
+    assert shared_run.outputs["fetch again"] == "Nothing to fetch: all is at hand.\n"
+    fetched = {
+        path.name for path in (built_workspace.folder / "hf/hub/models--org--tiny").rglob("*.*")
+    }
     assert fetched >= NEEDED
     assert not fetched & {"pytorch_model.bin", "README.md", "m.json"}
 
 
-def test_what_is_fetched_is_run_without_a_network(made: Desk, shelf: Shelf) -> None:
-    """`fill` has run it so."""
-    assert shelf.printed["run"].splitlines()[0] == "lent: 3 nodes kept, 16 to make"
-    assert shelf.printed["run again"].splitlines()[0] == "lent: 19 nodes kept, 0 to make"
-    made.offline()
-    assert set(made.states().values()) == {"fresh"}
-    assert made.zephyr("data", "fetch", "lent.yaml") == shelf.printed["fetch again"]
+def test_what_is_fetched_is_run_without_a_network(
+    built_workspace: HubWorkspace, shared_run: SharedRun
+) -> None:
+    """`run_commands` has run it so."""
+    assert shared_run.outputs["run"].splitlines()[0] == "lent: 3 nodes kept, 16 to make"
+    assert shared_run.outputs["run again"].splitlines()[0] == "lent: 19 nodes kept, 0 to make"
+    built_workspace.go_offline()
+    assert set(built_workspace.node_states().values()) == {"fresh"}
+    assert built_workspace.zephyr("data", "fetch", "lent.yaml") == shared_run.outputs["fetch again"]
 
 
-def small(value: dict[str, Any]) -> None:
+def shrink_recipe(value: dict[str, Any]) -> None:
     value["data"] = {"sft": {"kind": "chat", "sources": ["goat"]}}
     value["models"] = {"M0": value["models"]["M0"]}
     value["evaluate"]["tasks"] = [{"name": "mcqa", "sources": ["arc_easy"]}]
@@ -414,9 +427,11 @@ def small(value: dict[str, Any]) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_what_is_missing_is_fetched_first(desk: Desk, command: tuple[str, ...], then: str) -> None:
-    desk.rewrite(small)
-    lines = desk.zephyr(*command).splitlines()
+def test_what_is_missing_is_fetched_first(
+    workspace: HubWorkspace, command: tuple[str, ...], then: str
+) -> None:
+    workspace.edit_recipe(shrink_recipe)
+    lines = workspace.zephyr(*command).splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == [
         "data.sft.goat",
         "evaluate.tasks.mcqa.arc_easy",
@@ -424,33 +439,38 @@ def test_what_is_missing_is_fetched_first(desk: Desk, command: tuple[str, ...], 
     ]
     assert lines[4] == "All is at hand."
     assert re.fullmatch(then, lines[5])
-    desk.offline()
-    assert "All is at hand." not in desk.zephyr(*command)
+    workspace.go_offline()
+    assert "All is at hand." not in workspace.zephyr(*command)
 
 
-def test_again_notices_what_has_moved(made: Desk) -> None:
-    made.patch.setattr(console.out, "_width", 240)
+def test_again_notices_what_has_moved(built_workspace: HubWorkspace) -> None:
+    built_workspace.patch.setattr(console.out, "_width", 240)
     path = "default/train/0000.parquet"
     new = {"id": "d", "system": "", "prompt": "Is it late?", "chosen": "Yes.", "rejected": "No."}
-    place = ("dataset", "jondurbin/truthy-dpo-v0.1", PARQUET)
-    content = parquet([*EXAMPLES["truthy_dpo"][:2], new])
-    files = {**made.server.find(*place)[1], path: content}
-    made.server.push(*place, files)
-    assert made.zephyr("data", "fetch", "lent.yaml") == "Nothing to fetch: all is at hand.\n"
-    assert set(made.states().values()) == {"fresh"}
-    assert made.server.requests == []
-    printed = made.zephyr("data", "fetch", "lent.yaml", "--again")
-    assert_lines(printed, parcels(made.server, {"data.votes.truthy_dpo": len(content)}))
-    assert made.server.count("/resolve/") == 1
+    revision = ("dataset", "jondurbin/truthy-dpo-v0.1", PARQUET)
+    content = to_parquet([*SAMPLE_ROWS["truthy_dpo"][:2], new])
+    files = {**built_workspace.server.find_commit(*revision)[1], path: content}
+    built_workspace.server.push(*revision, files)
+    assert (
+        built_workspace.zephyr("data", "fetch", "lent.yaml")
+        == "Nothing to fetch: all is at hand.\n"
+    )
+    assert set(built_workspace.node_states().values()) == {"fresh"}
+    assert built_workspace.server.requests == []
+    printed = built_workspace.zephyr("data", "fetch", "lent.yaml", "--again")
+    assert_lines(
+        printed, fetch_lines(built_workspace.server, {"data.votes.truthy_dpo": len(content)})
+    )
+    assert built_workspace.server.count_requests("/resolve/") == 1
     assert [
         row[-1]
-        for row in table(made.zephyr("data", "check", "lent.yaml"))
+        for row in table_rows(built_workspace.zephyr("data", "check", "lent.yaml"))
         if row[1] == "truthy_dpo"
     ] == ["4 rows at hand"]
-    states = made.states()
+    states = built_workspace.node_states()
     assert states["data.votes"] == "stale"
-    learned = {name for name, state in states.items() if state == "waiting"}
-    assert learned == {n for n in states if n[:2] in ("M2", "M3") or n.endswith("/preferences")}
+    waiting = {name for name, state in states.items() if state == "waiting"}
+    assert waiting == {n for n in states if n[:2] in ("M2", "M3") or n.endswith("/preferences")}
 
 
 # -- what goes wrong on the way -------------------------------------------------------------------
@@ -460,9 +480,9 @@ NO_REPO = {"X-Error-Code": "RepoNotFound"}
 SHP = "/datasets/stanfordnlp/SHP/resolve/"
 SHP_API = "/api/datasets/stanfordnlp/SHP/"
 PAGE = "https://huggingface.co/datasets/stanfordnlp/SHP"
-KEPT = "look after the network and run this again: what has been fetched is kept"
+RETRY_HINT = "look after the network and run this again: what has been fetched is kept"
 FILE = "askphysics/train.json"
-SIZE = len(shards(FILE, EXAMPLES["shp_askphysics"])[FILE])
+SIZE = len(shard_files(FILE, SAMPLE_ROWS["shp_askphysics"])[FILE])
 FAULTS: dict[str, tuple[str, Fault, dict[str, str], str, str, str]] = {
     "gated before": (
         SHP_API,
@@ -518,7 +538,7 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str], str, str, str]] = {
         {},
         "the hub does not answer",
         "revision main: nothing came from HUB within 0.2 s",
-        KEPT,
+        RETRY_HINT,
     ),
     "silence": (
         SHP,
@@ -526,7 +546,7 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str], str, str, str]] = {
         {},
         "the hub does not answer",
         f"{FILE}: nothing came from HUB within 0.2 s",
-        KEPT,
+        RETRY_HINT,
     ),
     "too short": (
         SHP,
@@ -534,7 +554,7 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str], str, str, str]] = {
         {},
         "the hub sends a file only in part",
         f"{FILE}: {SIZE - 1:,} of {SIZE:,} bytes",
-        KEPT,
+        RETRY_HINT,
     ),
     "other bytes": (
         SHP,
@@ -548,33 +568,33 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str], str, str, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_in_the_midst_of_fetching(desk: Desk, name: str) -> None:
+def test_a_fault_in_the_midst_of_fetching(workspace: HubWorkspace, name: str) -> None:
     """What came before it is kept; nothing half is taken for whole."""
     path, fault, headers, problem, found, todo = FAULTS[name]
-    desk.patch.setattr(hub_client, "TIMEOUT", 0.2)
-    desk.server.fault(path, fault, count=40, headers=headers)
+    workspace.patch.setattr(hub_client, "TIMEOUT", 0.2)
+    workspace.server.add_fault(path, fault, count=40, headers=headers)
     expected = f"""\
 Error: {problem}
   where:   data.votes.shp_askphysics
-  found:   stanfordnlp/SHP, {found.replace("HUB", desk.server.url)}
+  found:   stanfordnlp/SHP, {found.replace("HUB", workspace.server.url)}
   to do:   {todo}
 """
-    assert desk.zephyr("data", "fetch", "lent.yaml", code=2) == expected
+    assert workspace.zephyr("data", "fetch", "lent.yaml", code=2) == expected
     at_once = path == SHP_API
-    before = desk.server.count("/resolve/") - desk.server.count(SHP)
+    before = workspace.server.count_requests("/resolve/") - workspace.server.count_requests(SHP)
     assert before == (0 if at_once else 7)
-    assert desk.zephyr("data", "build", "lent.yaml", code=2) == expected
+    assert workspace.zephyr("data", "build", "lent.yaml", code=2) == expected
     if fault != "hang":
-        assert desk.zephyr("run", "lent.yaml", code=2) == expected
-    assert not (desk.folder / "runs").exists()
-    said = f"""\
+        assert workspace.zephyr("run", "lent.yaml", code=2) == expected
+    assert not (workspace.folder / "runs").exists()
+    not_fetched = f"""\
 Error: source 'hellaswag' has not been fetched
   where:   evaluate.tasks.hellaswag
   found:   it is on the hub: Rowan/hellaswag at {PARQUET}
   to do:   zephyr data fetch RECIPE, or give the `path:` of a file of yours
 """
-    assert desk.zephyr("plan", "lent.yaml", code=2) == said
-    desk.patch.setenv("HF_HUB_OFFLINE", "1")
+    assert workspace.zephyr("plan", "lent.yaml", code=2) == not_fetched
+    workspace.patch.setenv("HF_HUB_OFFLINE", "1")
     where = "data.sft.goat" if at_once else "data.votes.shp_askphysics"
     refused = f"""\
 Error: files of the hub are not here, and the network may not be used
@@ -582,41 +602,43 @@ Error: files of the hub are not here, and the network may not be used
   found:   HF_HUB_OFFLINE=1
   to do:   run `zephyr data fetch RECIPE` where there is a network
 """
-    assert desk.zephyr("data", "build", "lent.yaml", code=2) == refused
-    desk.patch.delenv("HF_HUB_OFFLINE")
-    desk.server.forget()
-    lines = desk.zephyr("data", "fetch", "lent.yaml").splitlines()
+    assert workspace.zephyr("data", "build", "lent.yaml", code=2) == refused
+    workspace.patch.delenv("HF_HUB_OFFLINE")
+    workspace.server.reset()
+    lines = workspace.zephyr("data", "fetch", "lent.yaml").splitlines()
     assert lines[-1] == "All is at hand."
     assert len(lines) - 2 == (10 if at_once else 5)
-    assert desk.server.count("/resolve/") == 20 - before
-    assert desk.zephyr("data", "fetch", "lent.yaml") == "Nothing to fetch: all is at hand.\n"
-    assert desk.zephyr("data", "build", "lent.yaml").count("[3/3] done") == 1
+    assert workspace.server.count_requests("/resolve/") == 20 - before
+    assert workspace.zephyr("data", "fetch", "lent.yaml") == "Nothing to fetch: all is at hand.\n"
+    assert workspace.zephyr("data", "build", "lent.yaml").count("[3/3] done") == 1
 
 
-def test_a_download_that_breaks_goes_on_where_it_ended(desk: Desk) -> None:
+def test_a_download_that_breaks_goes_on_where_it_ended(workspace: HubWorkspace) -> None:
     weights = len(base_model()["model.safetensors"])
-    desk.server.fault("model.safetensors", "cut", count=2)
-    assert desk.zephyr("data", "fetch", "lent.yaml").splitlines()[-1] == "All is at hand."
-    shutil.rmtree(desk.folder / "hf")
-    desk.server.forget()
-    desk.server.fault("model.safetensors", "cut")
+    workspace.server.add_fault("model.safetensors", "cut", count=2)
+    assert workspace.zephyr("data", "fetch", "lent.yaml").splitlines()[-1] == "All is at hand."
+    shutil.rmtree(workspace.folder / "hf")
+    workspace.server.reset()
+    workspace.server.add_fault("model.safetensors", "cut")
     sha256 = hashlib.sha256(base_model()["model.safetensors"]).hexdigest()
-    desk.server.fault(f"/{sha256}/", 403)
-    desk.zephyr("data", "fetch", "lent.yaml", code=2)
-    desk.server.forget()
-    lines = desk.zephyr("data", "fetch", "lent.yaml").splitlines()
+    workspace.server.add_fault(f"/{sha256}/", 403)
+    workspace.zephyr("data", "fetch", "lent.yaml", code=2)
+    workspace.server.reset()
+    lines = workspace.zephyr("data", "fetch", "lent.yaml").splitlines()
     sizes = {name: len(base_model()[name]) for name in NEEDED}
     assert lines[0].startswith("models.M0.base: org/tiny, 6 files at ")
-    assert desk.server.count("model.safetensors") == 2  # a redirect, and the rest of the content
-    left = (
+    assert (
+        workspace.server.count_requests("model.safetensors") == 2
+    )  # a redirect, and the rest of the content
+    remaining_bytes = (
         sum(s for name, s in sizes.items() if name > "model.safetensors") + weights - weights // 2
     )
-    assert lines[1] == f"{left / 1e6:.1f} MB to fetch"
+    assert lines[1] == f"{remaining_bytes / 1e6:.1f} MB to fetch"
 
 
 # -- check ----------------------------------------------------------------------------------------
 
-KNOWN = [
+CHECK_ROWS = [
     ["data.sft", "goat", "instruction, output", "Apache-2.0", "1,746,300"],
     ["data.sft", "arc_challenge", "question, choices, answerKey", "CC-BY-SA-4.0", "1,119"],
     ["data.sft", "wiki_qa", "question, answer, label", "Microsoft Research Data licence", "20,360"],
@@ -633,22 +655,24 @@ KNOWN = [
 ]
 
 
-def test_check_says_of_each_source_what_is_known_and_where_it_is(shelf: Shelf, made: Desk) -> None:
-    before, after = shelf.printed["check before"], shelf.printed["check"]
-    assert [row[:-1] for row in table(before)[:10]] == KNOWN
+def test_check_says_of_each_source_what_is_known_and_where_it_is(
+    shared_run: SharedRun, built_workspace: HubWorkspace
+) -> None:
+    before, after = shared_run.outputs["check before"], shared_run.outputs["check"]
+    assert [row[:-1] for row in table_rows(before)[:10]] == CHECK_ROWS
     there = [f"on the hub, {size} MB to fetch" for size in ("0.0",) * 9 + ("0.2",)]
-    assert [row[-1] for row in table(before)[:10]] == there
-    assert [row[:-1] for row in table(after)[:10]] == KNOWN
-    rows = ["6" if row[1] == "mine" else "3" for row in KNOWN[:-1]]
-    assert [row[-1] for row in table(after)[:10]] == [
+    assert [row[-1] for row in table_rows(before)[:10]] == there
+    assert [row[:-1] for row in table_rows(after)[:10]] == CHECK_ROWS
+    rows = ["6" if row[1] == "mine" else "3" for row in CHECK_ROWS[:-1]]
+    assert [row[-1] for row in table_rows(after)[:10]] == [
         *(f"{n} rows at hand" for n in rows),
         "at hand",
     ]
     for printed in (before, after):
-        lines = plain(printed)[11:]
+        lines = stripped_lines(printed)[11:]
         assert lines[0] == "goat: licence is recalled; its files are not pinned"
         assert [line.split(":")[0] for line in lines[:-2]] == [
-            row[1] for row in KNOWN if row[1] not in ("mine", "org/tiny")
+            row[1] for row in CHECK_ROWS if row[1] not in ("mine", "org/tiny")
         ]
         assert (
             "shp_askphysics: no licence is known, so no permission is; it has terms of its own,"
@@ -657,9 +681,9 @@ def test_check_says_of_each_source_what_is_known_and_where_it_is(shelf: Shelf, m
         assert lines[-2:] == ["", "10 of 10 can be had"]
 
 
-def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(desk: Desk) -> None:
-    desk.patch.setattr(console.out, "_width", 240)
-    desk.zephyr("data", "fetch", "lent.yaml", "-s", "evaluate.tasks=[]")
+def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(workspace: HubWorkspace) -> None:
+    workspace.patch.setattr(console.out, "_width", 240)
+    workspace.zephyr("data", "fetch", "lent.yaml", "-s", "evaluate.tasks=[]")
 
     def extend(value: dict[str, Any]) -> None:
         value["data"]["sft"]["sources"].append({"path": "none.jsonl"})
@@ -667,9 +691,9 @@ def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(desk: Desk) -> N
         value["data"]["votes"]["sources"].append({"name": "h4rmony", "revision": "v2"})
         value["models"]["M9"] = {"base": "org/none"}
 
-    desk.rewrite(extend)
-    desk.server.fault("/Rowan/", 401, headers=GATED)
-    printed = desk.zephyr("data", "check", "lent.yaml", code=2)
+    workspace.edit_recipe(extend)
+    workspace.server.add_fault("/Rowan/", 401, headers=GATED)
+    printed = workspace.zephyr("data", "check", "lent.yaml", code=2)
     problems = {
         "none": "a file is not there",
         "arc_challenge": "split 'test' of source 'arc_challenge' is for tests, and never trained "
@@ -678,31 +702,31 @@ def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(desk: Desk) -> N
         "hellaswag": "the hub refuses this data set: it is gated",
         "org/none": "the hub shows no such model: there is none, or it is private",
     }
-    states = [(row[1], row[-1]) for row in table(printed)]
+    states = [(row[1], row[-1]) for row in table_rows(printed)]
     assert len(states) - states.index(("org/tiny", "at hand")) > 1
     assert problems.items() <= set(states)
     assert ("arc_easy", "on the hub, 0.0 MB to fetch") in states
-    lines = plain(printed)
+    lines = stripped_lines(printed)
     for name, problem in problems.items():
         assert f"{name}: {problem}" in lines
     assert "  found:   neovalle/H4rmony, revision v2: status 404, Not Found" in lines
-    assert f"  found:   {desk.folder}/none.jsonl" in lines
+    assert f"  found:   {workspace.folder}/none.jsonl" in lines
     assert "  allowed: train, validation" in lines
     assert lines[-1] == "9 of 14 can be had"
 
 
-def test_check_tells_unreadable_rows(desk: Desk) -> None:
-    desk.patch.setattr(console.out, "_width", 240)
-    desk.rewrite(small)
+def test_check_tells_unreadable_rows(workspace: HubWorkspace) -> None:
+    workspace.patch.setattr(console.out, "_width", 240)
+    workspace.edit_recipe(shrink_recipe)
     rows = [{"instruction": "1 + 1", "output": answer} for answer in ("2", None, "", None)]
-    files = {"default/train/0000.parquet": parquet(rows)}
-    desk.server.push("dataset", "tiedong/goat", PARQUET, files)
-    desk.zephyr("data", "fetch", "lent.yaml")
-    assert table(desk.zephyr("data", "check", "lent.yaml"))[0][-1] == (
+    files = {"default/train/0000.parquet": to_parquet(rows)}
+    workspace.server.push("dataset", "tiedong/goat", PARQUET, files)
+    workspace.zephyr("data", "fetch", "lent.yaml")
+    assert table_rows(workspace.zephyr("data", "check", "lent.yaml"))[0][-1] == (
         "4 rows at hand; 2 of the first 4 can't be read: column 'output' is not text; "
         "1 of the first 4 can't be read: column 'output' is empty"
     )
-    assert desk.zephyr("data", "build", "lent.yaml", code=2).startswith(
+    assert workspace.zephyr("data", "build", "lent.yaml", code=2).startswith(
         "data.sft failed: too many rows of source 'goat' can't be read\n"
     )
 
@@ -710,28 +734,32 @@ def test_check_tells_unreadable_rows(desk: Desk) -> None:
 PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial"}
 
 
-def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(desk: Desk) -> None:
+def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(
+    workspace: HubWorkspace,
+) -> None:
     """It is asked once, and not for each of 42 repositories."""
-    desk.patch.setattr(hub_client, "RETRY_DELAY", 0.2)
-    desk.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    workspace.patch.setattr(hub_client, "RETRY_DELAY", 0.2)
+    workspace.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    printed = desk.zephyr("data", "check", "paper", code=2)
+    printed = workspace.zephyr("data", "check", "paper", code=2)
     assert time.monotonic() - start < 2
     unreachable, epfl, end = printed.split("\n\n")[1:]
     names, _, text = " ".join(unreachable.split()).partition(": ")
     models = {"Qwen/Qwen1.5-0.5B-Chat", "bigscience/bloom-560m"}
     assert set(names.split(", ")) == PAPER - {"epfl"} | models
     assert text.startswith("the hub can't be reached where: data.")
-    assert text.endswith(f"Connection refused to do: {KEPT}")
+    assert text.endswith(f"Connection refused to do: {RETRY_HINT}")
     assert epfl.startswith("epfl: a file is not there\n")
     assert end == "0 of 43 can be had\n"
 
 
-def test_check_of_the_papers_recipe_where_no_network_may_be_used(desk: Desk) -> None:
-    desk.offline()
-    desk.patch.setattr(console.out, "_width", 240)
-    printed = desk.zephyr("data", "check", "paper", code=2)
-    rows = [row for row in table(printed) if row[0].split(".")[0] in ("data", "models", *TASKS)]
+def test_check_of_the_papers_recipe_where_no_network_may_be_used(workspace: HubWorkspace) -> None:
+    workspace.go_offline()
+    workspace.patch.setattr(console.out, "_width", 240)
+    printed = workspace.zephyr("data", "check", "paper", code=2)
+    rows = [
+        row for row in table_rows(printed) if row[0].split(".")[0] in ("data", "models", *TASKS)
+    ]
     assert len(rows) == 43
     states = Counter(row[-1] for row in rows)
     assert states == {
@@ -746,7 +774,7 @@ def test_check_of_the_papers_recipe_where_no_network_may_be_used(desk: Desk) -> 
 
 # -- build and card -------------------------------------------------------------------------------
 
-ACCOUNTS = """\
+BUILD_TABLES = """\
 sft
 source         seen  left out  kept  held out  characters
 goat              3         0     3         _          45
@@ -771,23 +799,25 @@ ARTIFACT/data.quiz
 """
 
 
-def held(desk: Desk, name: str) -> Counter[str]:
+def holdout_counts(workspace: HubWorkspace, name: str) -> Counter[str]:
     """How many records of each source of a mixture are held out, by its lock file."""
-    lock = desk.rows(f"data.{name}", "lock.jsonl")
+    lock = workspace.rows(f"data.{name}", "lock.jsonl")
     return Counter(row["source"] for row in lock if row["side"] == "holdout")
 
 
 def test_build_draws_the_mixtures_alone_and_shows_what_became_of_every_row(
-    made: Desk, shelf: Shelf
+    built_workspace: HubWorkspace, shared_run: SharedRun
 ) -> None:
     """Columns that are zero for all are left out."""
-    expected = ACCOUNTS
-    counts = held(made, "sft") + held(made, "votes")
+    expected = BUILD_TABLES
+    counts = holdout_counts(built_workspace, "sft") + holdout_counts(built_workspace, "votes")
     assert counts.total() == 4
     for name in ("sft", "votes", "quiz"):
-        folder = shelf.folder / made.artifact(f"data.{name}").relative_to(made.folder)
+        folder = shared_run.folder / built_workspace.artifact(f"data.{name}").relative_to(
+            built_workspace.folder
+        )
         expected = expected.replace(f"ARTIFACT/data.{name}", str(folder))
-    lines = plain(shelf.printed["build"])
+    lines = stripped_lines(shared_run.outputs["build"])
     assert [re.sub(r"[0-9.]+ s", "_ s", line) for line in lines[:3]] == [
         "[1/3] done data.sft (mixture, _ s)",
         "[2/3] done data.votes (mixture, _ s)",
@@ -799,11 +829,13 @@ def test_build_draws_the_mixtures_alone_and_shows_what_became_of_every_row(
     ]
 
 
-def test_build_says_what_is_only_counted(made: Desk) -> None:
-    printed = plain(made.zephyr("data", "build", "lent.yaml", "-s", "data.quiz.clean=report"))
-    said = "Repeated, contaminated and near-duplicate records are counted, and kept."
-    assert printed[printed.index("quiz") :][4] == said
-    assert printed.count(said) == 1
+def test_build_says_what_is_only_counted(built_workspace: HubWorkspace) -> None:
+    printed = stripped_lines(
+        built_workspace.zephyr("data", "build", "lent.yaml", "-s", "data.quiz.clean=report")
+    )
+    notice = "Repeated, contaminated and near-duplicate records are counted, and kept."
+    assert printed[printed.index("quiz") :][4] == notice
+    assert printed.count(notice) == 1
 
 
 CARD = """\
@@ -845,11 +877,11 @@ Microsoft Research Data licence.
 """
 
 
-def test_the_card_holds_account_tokens_sources_and_licences(made: Desk) -> None:
-    made.offline()
-    printed = made.zephyr("data", "card", "sft", "-r", "lent.yaml")
-    manifest = json.loads((made.artifact("data.sft") / "manifest.json").read_text())
-    tokens = json.loads((made.artifact("M1") / "examples.json").read_text())["sources"]
+def test_the_card_holds_account_tokens_sources_and_licences(built_workspace: HubWorkspace) -> None:
+    built_workspace.go_offline()
+    printed = built_workspace.zephyr("data", "card", "sft", "-r", "lent.yaml")
+    manifest = json.loads((built_workspace.artifact("data.sft") / "manifest.json").read_text())
+    tokens = json.loads((built_workspace.artifact("M1") / "examples.json").read_text())["sources"]
     assert {name: row["examples"] for name, row in tokens.items()} == {
         "goat": 3,
         "arc_challenge": 3,
@@ -861,45 +893,51 @@ def test_the_card_holds_account_tokens_sources_and_licences(made: Desk) -> None:
     before, _, after = CARD.partition("TOKENS\n")
     before = before.replace("CONTENT", manifest["content"])
     for name in tokens:
-        before = before.replace(f"HELD-{name}", str(held(made, "sft")[name]))
+        before = before.replace(f"HELD-{name}", str(holdout_counts(built_workspace, "sft")[name]))
     assert printed.startswith(before)
     assert printed.endswith(after)
     rows = printed.removeprefix(before).removesuffix(after).splitlines()
     assert counted <= set(rows)
 
 
-def test_commands_about_a_mixture_that_has_not_been_drawn(made: Desk) -> None:
-    made.patch.setenv("ZEPHYR_RUNS", str(made.folder / "none"))
+def test_commands_about_a_mixture_that_has_not_been_built(built_workspace: HubWorkspace) -> None:
+    built_workspace.patch.setenv("ZEPHYR_RUNS", str(built_workspace.folder / "none"))
     expected = f"""\
 Error: mixture 'sft' has not been drawn yet
-  where:   {made.folder}/none
+  where:   {built_workspace.folder}/none
   to do:   zephyr data build lent.yaml
 """
     for command in (("show", "sft"), ("card", "sft"), ("diff", "sft", "votes")):
-        assert made.zephyr("data", *command, "-r", "lent.yaml", code=2) == expected
+        assert built_workspace.zephyr("data", *command, "-r", "lent.yaml", code=2) == expected
     export = ("export", "sft", "--to", "trl", "--out", "there")
-    assert made.zephyr("data", *export, "-r", "lent.yaml", code=2) == expected
-    assert not (made.folder / "there").exists()
+    assert built_workspace.zephyr("data", *export, "-r", "lent.yaml", code=2) == expected
+    assert not (built_workspace.folder / "there").exists()
 
 
 # -- show -----------------------------------------------------------------------------------------
 
 
-def heads(printed: str) -> list[list[str]]:
+def record_heads(printed: str) -> list[list[str]]:
     """Source, kind, id, tokens and supervised tokens of each record that is shown."""
     found = re.findall(r"(?m)^── (.*) · (.*) · (.*) · (.*) tokens, (.*) supervised$", printed)
     return [list(row) for row in found]
 
 
-def test_show_a_record_as_a_model_sees_it(made: Desk) -> None:
+def test_show_a_record_as_a_model_sees_it(built_workspace: HubWorkspace) -> None:
     """Not to a terminal, it is plain text without a pager or colours."""
-    printed = made.zephyr("data", "show", "sft", "-r", "lent.yaml", "--source", "arc_challenge")
-    records = [r for r in made.rows("data.sft", "records.jsonl") if r["source"] == "arc_challenge"]
-    assert len(records) == len(heads(printed)) > 1
+    printed = built_workspace.zephyr(
+        "data", "show", "sft", "-r", "lent.yaml", "--source", "arc_challenge"
+    )
+    records = [
+        r
+        for r in built_workspace.rows("data.sft", "records.jsonl")
+        if r["source"] == "arc_challenge"
+    ]
+    assert len(records) == len(record_heads(printed)) > 1
     assert "\x1b" not in printed
     tokenizer = tiny.tokenizer()
     for record, (source, kind, _, tokens, supervised), shown in zip(
-        records, heads(printed), re.split("(?m)^── .*\n", printed)[1:], strict=True
+        records, record_heads(printed), re.split("(?m)^── .*\n", printed)[1:], strict=True
     ):
         (_, question), (_, answer) = record["messages"]
         assert (source, kind) == ("arc_challenge", "chat")
@@ -910,43 +948,54 @@ def test_show_a_record_as_a_model_sees_it(made: Desk) -> None:
         assert (int(tokens), int(supervised)) == (sum(lengths) - 1, lengths[-1])
 
 
-def test_show_counts_the_tokens_that_training_counted(made: Desk) -> None:
+def test_show_counts_the_tokens_that_training_counted(built_workspace: HubWorkspace) -> None:
     """Of both sides."""
-    counted = json.loads((made.artifact("M1") / "examples.json").read_text())["sources"]
+    counted = json.loads((built_workspace.artifact("M1") / "examples.json").read_text())["sources"]
     show = ("data", "show", "sft", "-r", "lent.yaml", "--side")
-    shown = [row for side in ("train", "holdout") for row in heads(made.zephyr(*show, side))]
+    shown = [
+        row
+        for side in ("train", "holdout")
+        for row in record_heads(built_workspace.zephyr(*show, side))
+    ]
     assert len(shown) == 14
     for source, row in counted.items():
-        of_it = [(int(tokens), int(learned)) for s, _, _, tokens, learned in shown if s == source]
+        source_counts = [
+            (int(tokens), int(learned)) for s, _, _, tokens, learned in shown if s == source
+        ]
         assert (row["tokens"], row["supervised_tokens"]) == tuple(
-            map(sum, zip(*of_it, strict=True))
+            map(sum, zip(*source_counts, strict=True))
         )
 
 
-def test_show_pairs_and_what_is_no_conversation(made: Desk) -> None:
-    printed = made.zephyr("data", "show", "votes", "-r", "lent.yaml", "-n", "1")
-    [record, *_] = made.rows("data.votes", "records.jsonl")
-    [head] = heads(printed)
+def test_show_pairs_and_what_is_no_conversation(built_workspace: HubWorkspace) -> None:
+    printed = built_workspace.zephyr("data", "show", "votes", "-r", "lent.yaml", "-n", "1")
+    [record, *_] = built_workspace.rows("data.votes", "records.jsonl")
+    [head] = record_heads(printed)
     assert head[:2] == [record["source"], "pair"]
     *prompt, chosen, rejected = printed.splitlines()[1:-1]
     assert prompt[-2:] == [f"Human: {record['prompt'][-1][1]}", "Assistant:"]
     assert re.fullmatch(f"chosen: +{re.escape(record['chosen'])}<.endoftext.>", chosen)
     assert re.fullmatch(f"rejected: +{re.escape(record['rejected'])}<.endoftext.>", rejected)
-    printed = made.zephyr("data", "show", "quiz", "-r", "lent.yaml", "-n", "1", "--model", "M0")
-    [record, *_] = made.rows("data.quiz", "records.jsonl")
+    printed = built_workspace.zephyr(
+        "data", "show", "quiz", "-r", "lent.yaml", "-n", "1", "--model", "M0"
+    )
+    [record, *_] = built_workspace.rows("data.quiz", "records.jsonl")
     text = "\n".join([record["text"], *record["choices"]])
     count = str(len(tiny.tokenizer()(text)["input_ids"]))
-    assert heads(printed)[0][1:2] + heads(printed)[0][3:] == ["choice", count, count]
+    assert record_heads(printed)[0][1:2] + record_heads(printed)[0][3:] == ["choice", count, count]
     assert printed.split("\n", 1)[1].strip("\n") == text
 
 
-def test_show_takes_a_side_and_a_part(made: Desk) -> None:
+def test_show_takes_a_side_and_a_part(built_workspace: HubWorkspace) -> None:
     def ids(*options: str) -> list[str]:
         return [
-            row[2] for row in heads(made.zephyr("data", "show", "sft", "-r", "lent.yaml", *options))
+            row[2]
+            for row in record_heads(
+                built_workspace.zephyr("data", "show", "sft", "-r", "lent.yaml", *options)
+            )
         ]
 
-    lock = made.rows("data.sft", "lock.jsonl")
+    lock = built_workspace.rows("data.sft", "lock.jsonl")
     train, out = ([row["id"] for row in lock if row["side"] == s] for s in ("train", "holdout"))
     assert (len(train), len(out)) == (12, 2)
     assert ids() == train
@@ -956,10 +1005,10 @@ def test_show_takes_a_side_and_a_part(made: Desk) -> None:
     assert ids("--skip", "12") == []
     of_goat = [row["id"] for row in lock if (row["source"], row["side"]) == ("goat", "train")]
     assert ids("--source", "goat", "--skip", "1") == of_goat[1:]
-    others = sorted(held(made, "sft"))
+    others = sorted(holdout_counts(built_workspace, "sft"))
     none = min({"goat", "arc_challenge", "mine"} - {*others})
     options = ("-r", "lent.yaml", "--side", "holdout", "--source", none)
-    assert made.zephyr("data", "show", "sft", *options, code=2).splitlines()[:3] == [
+    assert built_workspace.zephyr("data", "show", "sft", *options, code=2).splitlines()[:3] == [
         f"Error: unknown source {none!r}",
         "  where:   mixture sft, holdout",
         f"  allowed: {', '.join(others)}",
@@ -1038,37 +1087,39 @@ Error: this is no lock file
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_what_is_not_there_is_told_with_what_is(
-    made: Desk, arguments: tuple[str, ...], expected: str
+def test_what_is_not_there_is_reported_with_what_is(
+    built_workspace: HubWorkspace, arguments: tuple[str, ...], expected: str
 ) -> None:
-    assert made.zephyr("data", *arguments, "-r", "lent.yaml", code=2) == expected
-    assert not (made.folder / "there").exists()
+    assert built_workspace.zephyr("data", *arguments, "-r", "lent.yaml", code=2) == expected
+    assert not (built_workspace.folder / "there").exists()
 
 
 # -- diff and export ------------------------------------------------------------------------------
 
 
-def test_equal_draws_do_not_differ(made: Desk) -> None:
-    lock = made.artifact("data.sft")
+def test_equal_draws_do_not_differ(built_workspace: HubWorkspace) -> None:
+    lock = built_workspace.artifact("data.sft")
     for other in ("sft", str(lock), str(lock / "lock.jsonl")):
         assert (
-            made.zephyr("data", "diff", "sft", other, "-r", "lent.yaml")
+            built_workspace.zephyr("data", "diff", "sft", other, "-r", "lent.yaml")
             == "14 records are the same\n"
         )
 
 
-def test_draws_by_another_seed_differ(made: Desk) -> None:
+def test_draws_by_another_seed_differ(built_workspace: HubWorkspace) -> None:
     capped = ("-s", "data.sft.cap=2")
-    made.zephyr("data", "build", "lent.yaml", *capped)
-    shutil.copytree(made.artifact("data.sft"), made.folder / "before")
-    made.zephyr("data", "build", "lent.yaml", *capped, "-s", "seed=2")
-    shutil.copy(made.artifact("data.sft") / "lock.jsonl", made.folder / "after.jsonl")
-    printed = made.zephyr("data", "diff", "before", "after.jsonl", code=1)
-    locks = [read_lock(made.folder / name) for name in ("before", "after.jsonl")]
+    built_workspace.zephyr("data", "build", "lent.yaml", *capped)
+    shutil.copytree(built_workspace.artifact("data.sft"), built_workspace.folder / "before")
+    built_workspace.zephyr("data", "build", "lent.yaml", *capped, "-s", "seed=2")
+    shutil.copy(
+        built_workspace.artifact("data.sft") / "lock.jsonl", built_workspace.folder / "after.jsonl"
+    )
+    printed = built_workspace.zephyr("data", "diff", "before", "after.jsonl", code=1)
+    locks = [read_lock(built_workspace.folder / name) for name in ("before", "after.jsonl")]
     one, other = ({(row["source"], row["row"]): row["side"] for row in lock} for lock in locks)
     assert len(one) == len(other) == 8
     both = one.keys() & other.keys()
-    same = sum(one[place] == other[place] for place in both)
+    same = sum(one[key] == other[key] for key in both)
     gone, new = len(one) - len(both), len(other) - len(both)
     lines = [line for line in printed.splitlines() if not line.startswith(" ")]
     assert gone == new > 0
@@ -1078,15 +1129,21 @@ def test_draws_by_another_seed_differ(made: Desk) -> None:
     assert (len(lines) == 4) == (same < len(both))
 
 
-def test_a_mixture_against_a_lock_file(made: Desk) -> None:
-    lock = read_lock(made.artifact("data.votes"))
+def test_a_mixture_against_a_lock_file(built_workspace: HubWorkspace) -> None:
+    lock = read_lock(built_workspace.artifact("data.votes"))
     lock[0]["side"] = "holdout" if lock[0]["side"] == "train" else "train"
     lock[1]["id"] = "0" * 16
     del lock[2]
-    (made.folder / "lock.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lock))
-    made.rewrite(lambda r: r["models"].clear() or r["models"].update(M0={"base": "org/tiny"}))
-    printed = made.zephyr("data", "diff", "votes", "lock.jsonl", "-r", "lent.yaml", code=1)
-    full = read_lock(made.artifact("data.votes"))
+    (built_workspace.folder / "lock.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in lock)
+    )
+    built_workspace.edit_recipe(
+        lambda r: r["models"].clear() or r["models"].update(M0={"base": "org/tiny"})
+    )
+    printed = built_workspace.zephyr(
+        "data", "diff", "votes", "lock.jsonl", "-r", "lent.yaml", code=1
+    )
+    full = read_lock(built_workspace.artifact("data.votes"))
 
     def named(row: dict[str, Any]) -> str:
         return f"{row['source']} 1 (rows: {row['source']} {row['row']}, …)"
@@ -1097,8 +1154,12 @@ def test_a_mixture_against_a_lock_file(made: Desk) -> None:
         f"1 of other content: {named(full[1])}",
         f"1 on another side: {named(full[0])}",
     ]
-    (made.folder / "lock.jsonl").write_text("".join(json.dumps(r) + "\n" for r in full[::-1]))
-    printed = made.zephyr("data", "diff", "lock.jsonl", "votes", "-r", "lent.yaml", code=1)
+    (built_workspace.folder / "lock.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in full[::-1])
+    )
+    printed = built_workspace.zephyr(
+        "data", "diff", "lock.jsonl", "votes", "-r", "lent.yaml", code=1
+    )
     assert printed == "6 records are the same\nin another order\n"
 
 
@@ -1116,69 +1177,77 @@ def test_a_mixture_against_a_lock_file(made: Desk) -> None:
     ],
 )
 def test_export_writes_files_and_says_where(
-    made: Desk, mixture: str, form: str, files: list[str]
+    built_workspace: HubWorkspace, mixture: str, form: str, files: list[str]
 ) -> None:
     """What is written is read again, by a recipe that names it by its path."""
-    made.offline()
-    there = made.folder / "there" / "deep"
+    built_workspace.go_offline()
+    there = built_workspace.folder / "there" / "deep"
     options = ("--to", form, "--out", "there/deep", "-r", "lent.yaml")
-    printed = made.zephyr("data", "export", mixture, *options)
+    printed = built_workspace.zephyr("data", "export", mixture, *options)
     assert printed.splitlines() == [f"there/deep/{name}" for name in files]
     assert {path.name for path in there.iterdir()} == set(files)
     kinds = {"sft": "chat", "votes": "pair", "quiz": "choice"}
-    split = mixtures.load_mixture(made.artifact(f"data.{mixture}"))
+    split = mixtures.load_mixture(built_workspace.artifact(f"data.{mixture}"))
     for name, records in zip(files, split, strict=False):
         spec = SourceSpec(path=f"there/deep/{name}")
-        opened = sources.open_source(
-            spec, kind=kinds[mixture], use="train", origin=None, base=made.folder, where="here"
+        opened_source = sources.open_source(
+            spec,
+            kind=kinds[mixture],
+            use="train",
+            origin=None,
+            base=built_workspace.folder,
+            where="here",
         )
-        again, _ = sources.read_records(opened)
+        again, _ = sources.read_records(opened_source)
         assert len(again) == len(records) > 0
         if form != "course":
             assert [record.id for record in again] == [record.id for record in records]
-    made.zephyr("data", "export", mixture, *options)
+    built_workspace.zephyr("data", "export", mixture, *options)
     assert {path.name for path in there.iterdir()} == set(files)
 
 
 # -- a test whose question is trained on ----------------------------------------------------------
 
 
-def test_an_exam_that_asks_what_is_learned_takes_it_away(made: Desk) -> None:
+def test_an_evaluation_question_in_training_data_is_removed(built_workspace: HubWorkspace) -> None:
     """What learned from it is made again; what learned from a mixture that stays is kept."""
-    place = ("dataset", "allenai/ai2_arc", PARQUET)
-    learned = EXAMPLES["arc_challenge"][0]
-    content = parquet([*EXAMPLES["arc_easy"], learned])
-    files = {**made.server.find(*place)[1], "ARC-Easy/test/0000.parquet": content}
-    made.server.push(
-        *place, {k: v for k, v in files.items() if k[:13] != "ARC-Easy/test" or v == content}
+    revision = ("dataset", "allenai/ai2_arc", PARQUET)
+    training_row = SAMPLE_ROWS["arc_challenge"][0]
+    content = to_parquet([*SAMPLE_ROWS["arc_easy"], training_row])
+    files = {
+        **built_workspace.server.find_commit(*revision)[1],
+        "ARC-Easy/test/0000.parquet": content,
+    }
+    built_workspace.server.push(
+        *revision, {k: v for k, v in files.items() if k[:13] != "ARC-Easy/test" or v == content}
     )
-    printed = made.zephyr("data", "fetch", "lent.yaml", "--again")
+    printed = built_workspace.zephyr("data", "fetch", "lent.yaml", "--again")
     assert f"{len(content) / 1e6:.1f} MB to fetch" in printed.splitlines()
-    assert made.server.count("/resolve/") == 1
-    before = made.states()
+    assert built_workspace.server.count_requests("/resolve/") == 1
+    before = built_workspace.node_states()
     assert {n for n, s in before.items() if s == "stale"} == {
         n for n in before if n.endswith("/mcqa") or n.startswith("data.")
     }
-    was = {name: made.artifact(name) for name in before}
-    printed = made.zephyr("data", "build", "lent.yaml")
-    assert [line.split() for line in plain(printed) if "arc_challenge" in line] == [
+    artifacts_before = {name: built_workspace.artifact(name) for name in before}
+    printed = built_workspace.zephyr("data", "build", "lent.yaml")
+    assert [line.split() for line in stripped_lines(printed) if "arc_challenge" in line] == [
         ["arc_challenge", "3", "0", "1", "2", "0", "169"]
     ]
-    [found] = made.rows("data.sft", "contaminated.jsonl")
+    [found] = built_workspace.rows("data.sft", "contaminated.jsonl")
     assert {key: found[key] for key in ("source", "row", "task", "share")} == {
         "source": "arc_challenge",
         "row": "1",
         "task": "mcqa",
         "share": 1.0,
     }
-    asked = " ".join([learned["question"], *learned["choices"]["text"]])
-    assert " ".join(found["question"].split()) == asked
-    assert found["id"] not in {row["id"] for row in made.rows("data.sft", "lock.jsonl")}
-    assert made.rows("data.votes", "contaminated.jsonl") == []
-    after = made.states()
+    question = " ".join([training_row["question"], *training_row["choices"]["text"]])
+    assert " ".join(found["question"].split()) == question
+    assert found["id"] not in {row["id"] for row in built_workspace.rows("data.sft", "lock.jsonl")}
+    assert built_workspace.rows("data.votes", "contaminated.jsonl") == []
+    after = built_workspace.node_states()
     again = {name for name, state in after.items() if state == "stale"}
     assert again == {n for n in after if n[:2] in ("M1", "M2") or n.endswith("/mcqa")}
-    assert made.artifact("M3") == was["M3"]
-    assert made.artifact("M1") != was["M1"]
-    end = f"10 of 19 nodes to make in {made.folder}/runs"
-    assert made.zephyr("plan", "lent.yaml").splitlines()[-1] == end
+    assert built_workspace.artifact("M3") == artifacts_before["M3"]
+    assert built_workspace.artifact("M1") != artifacts_before["M1"]
+    end = f"10 of 19 nodes to make in {built_workspace.folder}/runs"
+    assert built_workspace.zephyr("plan", "lent.yaml").splitlines()[-1] == end

@@ -8,7 +8,7 @@ import pytest
 from zephyr.data import cache
 from zephyr.data.cache import cache_root, content_sha256
 
-ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @pytest.fixture(autouse=True)
@@ -16,71 +16,71 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEPHYR_CACHE", str(tmp_path / "cache"))
 
 
-def put(path: Path, data: bytes, age: float = 60) -> Path:
+def write_file(path: Path, data: bytes, age: float = 60) -> Path:
     path.write_bytes(data)
-    changed = path.stat().st_mtime - age
-    os.utime(path, (changed, changed))
+    mtime = path.stat().st_mtime - age
+    os.utime(path, (mtime, mtime))
     return path
 
 
 def test_a_hash_is_of_the_bytes(tmp_path: Path) -> None:
     """SHA-256 of "abc", as FIPS 180-2 gives it."""
-    assert content_sha256(put(tmp_path / "r.txt", b"abc")) == ABC
+    assert content_sha256(write_file(tmp_path / "r.txt", b"abc")) == SHA256_OF_ABC
     assert not cache_root().exists()
 
 
 @pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def hashed_paths(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read to be hashed; all count as large, and as left alone."""
-    read: list[Path] = []
-    plain = cache._sha256
+    paths: list[Path] = []
+    original_sha256 = cache._sha256
 
     def spy(path: Path) -> str:
-        read.append(path)
-        return plain(path)
+        paths.append(path)
+        return original_sha256(path)
 
     monkeypatch.setattr(cache, "_sha256", spy)
     monkeypatch.setattr(cache, "LARGE_FILE_BYTES", 0)
     monkeypatch.setattr(cache, "CLOCK_GRANULARITY", -1)
-    return read
+    return paths
 
 
-def test_a_large_file_is_hashed_once(tmp_path: Path, hashed: list[Path]) -> None:
-    path = put(tmp_path / "r.txt", b"abc")
-    assert [content_sha256(path) for _ in range(3)] == [ABC] * 3
-    assert hashed == [path]
+def test_a_large_file_is_hashed_once(tmp_path: Path, hashed_paths: list[Path]) -> None:
+    path = write_file(tmp_path / "r.txt", b"abc")
+    assert [content_sha256(path) for _ in range(3)] == [SHA256_OF_ABC] * 3
+    assert hashed_paths == [path]
 
 
-def test_a_changed_file_is_hashed_again(tmp_path: Path, hashed: list[Path]) -> None:
+def test_a_changed_file_is_hashed_again(tmp_path: Path, hashed_paths: list[Path]) -> None:
     """Also where its size and its time of change are what they were."""
-    path = put(tmp_path / "r.txt", b"abc")
+    path = write_file(tmp_path / "r.txt", b"abc")
     content_sha256(path)
     before = path.stat()
     path.write_bytes(b"abd")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert content_sha256(path) != ABC
+    assert content_sha256(path) != SHA256_OF_ABC
     (tmp_path / "other").write_bytes(b"abc")
     (tmp_path / "other").replace(path)
-    assert content_sha256(path) == ABC
-    assert len(hashed) == 3
+    assert content_sha256(path) == SHA256_OF_ABC
+    assert len(hashed_paths) == 3
 
 
 def test_a_file_that_has_just_been_written_is_not_remembered(
-    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hashed_paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CLOCK_GRANULARITY", 5.0)
-    path = put(tmp_path / "r.txt", b"abc", age=0)
+    path = write_file(tmp_path / "r.txt", b"abc", age=0)
     content_sha256(path)
     content_sha256(path)
-    assert len(hashed) == 2
+    assert len(hashed_paths) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_no_hindrance(
-    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hashed_paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ZEPHYR_CACHE", str(tmp_path / "file"))
-    assert content_sha256(put(tmp_path / "r.txt", b"abc")) == ABC
+    assert content_sha256(write_file(tmp_path / "r.txt", b"abc")) == SHA256_OF_ABC
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Forms of columns: which reader reads rows by the columns they have, and what is refused."""
+"""Column formats: which reader reads rows by the columns they have, and what is refused."""
 
 import pytest
 
-from tests.data.examples import EXAMPLES
+from tests.data.sample_rows import SAMPLE_ROWS
 from zephyr.data import quiz_format
 from zephyr.data.column_formats import COLUMN_FORMATS, ColumnFormat, detect_format
 from zephyr.data.readers import chat, choice, pair
@@ -12,15 +12,15 @@ from zephyr.errors import ZephyrError
 from zephyr.records import RecordKind
 
 
-def form(columns: str, kind: RecordKind, name: str | None = None) -> ColumnFormat:
+def detect_from(columns: str, kind: RecordKind, name: str | None = None) -> ColumnFormat:
     return detect_format(
         columns.split(), kind, SOURCES[name] if name else None, "data.x, rows.jsonl:1"
     )
 
 
-def refusal(columns: str, kind: RecordKind, name: str | None = None) -> list[str]:
+def error_lines(columns: str, kind: RecordKind, name: str | None = None) -> list[str]:
     with pytest.raises(ZephyrError) as caught:
-        form(columns, kind, name)
+        detect_from(columns, kind, name)
     return str(caught.value).splitlines()
 
 
@@ -52,7 +52,7 @@ def test_a_form_is_found_by_its_columns(form: ColumnFormat) -> None:
     ],
 )
 def test_readers_of_ones_own_files(columns: str, kind: RecordKind, reader: RowReader) -> None:
-    assert form(columns, kind).reader is reader
+    assert detect_from(columns, kind).reader is reader
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -81,7 +81,7 @@ def test_a_registered_source_is_read_by_its_own_reader(name: str) -> None:
 def test_a_registered_source_in_another_form(
     name: str, columns: str, kind: RecordKind, reader: RowReader | None
 ) -> None:
-    assert form(columns, kind, name).reader is (reader or pair.read_openai_pair)
+    assert detect_from(columns, kind, name).reader is (reader or pair.read_openai_pair)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_registered_source_in_another_form(
 def test_a_registered_source_that_lacks_a_column_is_refused(name: str, columns: str) -> None:
     """The rest of its columns may look like another form, which would read it as what it is not."""
     source = SOURCES[name]
-    problem, _, found, allowed, *_ = refusal(columns, source.kind, name)
+    problem, _, found, allowed, *_ = error_lines(columns, source.kind, name)
     assert problem.startswith("the columns of this source are of no form")
     assert found == f"  found:   {', '.join(sorted(columns.split()))}"
     assert allowed.startswith(f"  allowed: {', '.join(source.columns)}; ")
@@ -104,13 +104,16 @@ def test_a_registered_source_that_lacks_a_column_is_refused(name: str, columns: 
 
 
 def test_rows_that_lack_a_column_may_be_read_by_a_source_that_does_not_need_it() -> None:
-    assert form("question answer", "chat", "wiki_qa_all").reader is SOURCES["wiki_qa_all"].reader
-    assert form("question answer", "chat").reader(EXAMPLES["wiki_qa"][1], "s")
+    assert (
+        detect_from("question answer", "chat", "wiki_qa_all").reader
+        is SOURCES["wiki_qa_all"].reader
+    )
+    assert detect_from("question answer", "chat").reader(SAMPLE_ROWS["wiki_qa"][1], "s")
 
 
-FORMS_OF_CHAT = "messages; conversations; instruction, output; "
+CHAT_COLUMNS = "messages; conversations; instruction, output; "
 QUESTION_ANSWER = "question, answer; "
-REST = "prompt, completion; prompt, response"
+OTHER_CHAT_COLUMNS = "prompt, completion; prompt, response"
 
 
 @pytest.mark.parametrize(
@@ -120,21 +123,21 @@ REST = "prompt, completion; prompt, response"
             "question answr",
             None,
             "answr, question",
-            FORMS_OF_CHAT + QUESTION_ANSWER + REST,
+            CHAT_COLUMNS + QUESTION_ANSWER + OTHER_CHAT_COLUMNS,
             "answer -> answr",
         ),
         (
             "instruktion output",
             None,
             "instruktion, output",
-            FORMS_OF_CHAT + QUESTION_ANSWER + REST,
+            CHAT_COLUMNS + QUESTION_ANSWER + OTHER_CHAT_COLUMNS,
             "instruction -> instruktion",
         ),
         (
             "Question Sentence Label",
             "wiki_qa",
             "Label, Question, Sentence",
-            "question, answer, label; " + FORMS_OF_CHAT + REST,
+            "question, answer, label; " + CHAT_COLUMNS + OTHER_CHAT_COLUMNS,
             "question -> Question, label -> Label",
         ),
     ],
@@ -142,7 +145,7 @@ REST = "prompt, completion; prompt, response"
 def test_columns_of_no_form_are_said_with_the_nearest(
     columns: str, name: str | None, found: str, allowed: str, near: str
 ) -> None:
-    assert refusal(columns, "chat", name) == [
+    assert error_lines(columns, "chat", name) == [
         "the columns of this source are of no form that is known for kind 'chat'",
         "  where:   data.x, rows.jsonl:1",
         f"  found:   {found}",
@@ -153,4 +156,4 @@ def test_columns_of_no_form_are_said_with_the_nearest(
 
 
 def test_a_row_without_columns() -> None:
-    assert "  found:   no columns" in refusal("", "passage")
+    assert "  found:   no columns" in error_lines("", "passage")

@@ -1,4 +1,4 @@
-"""The rows that Zephyr makes: true, readable, told apart by content, and the same everywhere."""
+"""The rows that Zephyr makes: true, readable, distinguished by content, and the same everywhere."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ from zephyr.recipe.load import read_recipe
 from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "embedded.yaml"
-LATER = ("gsm8k_socratic", "mathdial")
+ADDED_SOURCES = ("gsm8k_socratic", "mathdial")
 """Sources that came after the version of the rows was raised last, and changed none of them."""
-SPLITS = [(name, split) for name, made in embedded._SOURCES.items() for split in made.splits]
+SPLITS = [(name, split) for name, source in embedded._SOURCES.items() for split in source.splits]
 
 
-def records(name: str, split: str) -> list[Record]:
-    opened = open_embedded(SourceSpec(name=name, split=split), SOURCES[name].kind, "exam")
-    found, tally = sources.read_records(opened)
+def read_split(name: str, split: str) -> list[Record]:
+    opened_source = open_embedded(SourceSpec(name=name, split=split), SOURCES[name].kind, "exam")
+    found, tally = sources.read_records(opened_source)
     assert not tally.unreadable_reasons, tally.unreadable_reasons
     return found
 
@@ -40,25 +40,25 @@ def open_embedded(source: SourceSpec, kind: RecordKind, use: Use) -> sources.Ope
     )
 
 
-def strings(value: Any) -> Iterator[str]:
+def iter_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from strings(inner)
+            yield from iter_strings(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from strings(inner)
+            yield from iter_strings(inner)
 
 
-def good_texts(record: Record) -> Iterator[str]:
+def correct_texts(record: Record) -> Iterator[str]:
     """All that a record claims to be right."""
     if isinstance(record, Pair):
         yield record.chosen
     elif isinstance(record, Chat) and record.source == "mathdial":
         yield record.messages[-1].content  # before it, a student is wrong
     else:
-        yield from strings(record.content)
+        yield from iter_strings(record.content)
 
 
 def compute(expression: str) -> int:
@@ -67,8 +67,8 @@ def compute(expression: str) -> int:
     return value + sum(int(n) for n in more[1::2])
 
 
-SHORT = re.compile(r"(\d+[+\-x]\d+(?:\+1)?)=(\d+)")
-LONG = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
+SHORT_EQUATION = re.compile(r"(\d+[+\-x]\d+(?:\+1)?)=(\d+)")
+WORKED_EQUATION = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
 
 
 def test_every_source_of_the_table_is_made() -> None:
@@ -80,11 +80,14 @@ def test_every_source_of_the_table_is_made() -> None:
 
 @pytest.mark.parametrize(("name", "split"), SPLITS, ids=str)
 def test_rows_are_read_and_everything_computed_in_them_is_right(name: str, split: str) -> None:
-    found = records(name, split)
+    found = read_split(name, split)
     assert found
     for record in found:
-        for text in good_texts(record):
-            for expression, result in [*SHORT.findall(text), *LONG.findall(text)]:
+        for text in correct_texts(record):
+            for expression, result in [
+                *SHORT_EQUATION.findall(text),
+                *WORKED_EQUATION.findall(text),
+            ]:
                 assert compute(expression) == int(result), text
 
 
@@ -100,7 +103,9 @@ def test_rows_are_read_and_everything_computed_in_them_is_right(name: str, split
         (8, "x", 7, "8x7=56"),
     ],
 )
-def test_sums_are_worked_digit_by_digit(left: int, operator: Any, right: int, worked: str) -> None:
+def test_equations_are_worked_digit_by_digit(
+    left: int, operator: Any, right: int, worked: str
+) -> None:
     assert arithmetic.format_working(Equation(left, operator, right)) == worked
 
 
@@ -116,25 +121,28 @@ def test_a_mistake_is_another_number_with_as_many_digits() -> None:
 def test_wrong_solutions_differ_from_right_ones_in_their_answer_alone() -> None:
     random = Random(0)
     for _ in range(500):
-        made = problems.sample_problem(random)
-        right, wrong = problems.format_solution(made), problems.make_wrong_solution(random, made)
-        assert right.split("#### ")[1] == str(made.answer) != wrong.split("#### ")[1]
+        problem = problems.sample_problem(random)
+        right, wrong = (
+            problems.format_solution(problem),
+            problems.make_wrong_solution(random, problem),
+        )
+        assert right.split("#### ")[1] == str(problem.answer) != wrong.split("#### ")[1]
         assert right.splitlines()[0] == wrong.splitlines()[0]
         assert [len(line.split()) for line in right.splitlines()][0::2] == [
             len(line.split()) for line in wrong.splitlines()
         ][0::2]
 
 
-@pytest.mark.parametrize("task", programs.TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", programs.PROGRAM_TASKS, ids=lambda task: task.name)
 def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.ProgramTask) -> None:
-    given, expected = task.check
+    argument, expected = task.check
     results = []
     for wrong in (False, True):
         code = programs.format_function(task, "given", wrong=wrong).removeprefix("```python\n")
         names: dict[str, Any] = {}
         exec(code.removesuffix("```"), names)
         try:
-            results.append(names[task.name](given))
+            results.append(names[task.name](argument))
         except ArithmeticError:
             results.append(None)
     assert results[0] == expected != results[1]
@@ -143,15 +151,15 @@ def test_programs_do_what_they_say_and_wrong_ones_do_not(task: programs.ProgramT
 def test_endings_come_next_and_no_other_does() -> None:
     random = Random(0)
     for _ in range(300):
-        cast = stories.sample_scenario(random)
-        scene = stories.make_scene(cast, random)
-        steps = stories.ACTIVITIES[cast.activity]
+        scenario = stories.sample_scenario(random)
+        scene = stories.make_scene(scenario, random)
+        steps = stories.ACTIVITIES[scenario.activity]
         assert len({scene.ending, *scene.wrong_endings}) == 4
         before = scene.context.removesuffix(".").split(f"{scene.pronoun.capitalize()} ")[-1]
         assert steps[steps.index(before) + 1] == scene.ending.removesuffix(".")
 
 
-def questions(record: Record) -> str:
+def question_text(record: Record) -> str:
     match record:
         case Chat():
             return record.messages[0].content
@@ -163,24 +171,26 @@ def questions(record: Record) -> str:
 
 
 def test_no_question_of_a_test_is_met_in_training() -> None:
-    trained: set[str] = set()
-    tested: dict[str, set[str]] = {}
+    training_questions: set[str] = set()
+    eval_questions: dict[str, set[str]] = {}
     text = ""
     for name, split in SPLITS:
         if name in ("primer", "wikitext2"):
             if split == "train":
-                text += "\n".join(questions(r) for r in records(name, split))
+                text += "\n".join(question_text(r) for r in read_split(name, split))
             continue
-        asked = {questions(record) for record in records(name, split)}
+        split_questions = {question_text(record) for record in read_split(name, split)}
         if split in ("train", "auxiliary_train"):
             if SOURCES[name].kind != "pair":
-                trained |= asked
+                training_questions |= split_questions
         else:
-            tested[f"{name}/{split}"] = asked
-    for name, asked in tested.items():
-        assert not asked & trained, name
-        assert not {question for question in asked if question in text}, name
-    assert not tested["mmlu/test"] & (tested["mmlu/dev"] | tested["mmlu/validation"])
+            eval_questions[f"{name}/{split}"] = split_questions
+    for name, split_questions in eval_questions.items():
+        assert not split_questions & training_questions, name
+        assert not {question for question in split_questions if question in text}, name
+    assert not eval_questions["mmlu/test"] & (
+        eval_questions["mmlu/dev"] | eval_questions["mmlu/validation"]
+    )
 
 
 def articles(split: str) -> set[str]:
@@ -198,41 +208,46 @@ def test_no_article_of_wikitext_stands_on_two_sides() -> None:
 
 
 def test_no_article_of_a_test_stands_in_the_primer() -> None:
-    learned = {row["text"] for row in embedded.make_rows("primer", "train")}
-    assert articles("train") & learned, "joined as the primer has them, some would be found"
-    assert not (articles("validation") | articles("test")) & learned
+    primer_texts = {row["text"] for row in embedded.make_rows("primer", "train")}
+    assert articles("train") & primer_texts, "joined as the primer has them, some would be found"
+    assert not (articles("validation") | articles("test")) & primer_texts
 
 
 def test_the_mixtures_of_the_recipe_have_a_tenth_of_the_seeds_sizes() -> None:
     """8 x 1,200 + 500 + 103 = 10,203 conversations, 150 + 11 x 100 = 1,250 pairs."""
-    assert sizes("report", exams=False) == {"sft": 10_203, "pairs": 1_250}
+    assert mixture_sizes("report", check_contamination=False) == {"sft": 10_203, "pairs": 1_250}
 
 
 def test_what_stands_in_a_test_is_removed() -> None:
     """Generated texts repeat themselves: of the tenth, this is left to learn from."""
-    assert sizes("remove", exams=True) == {"sft": 9_921, "pairs": 1_249}
+    assert mixture_sizes("remove", check_contamination=True) == {"sft": 9_921, "pairs": 1_249}
 
 
-def sizes(clean: Literal["remove", "report"], *, exams: bool) -> dict[str, int]:
+def mixture_sizes(
+    clean: Literal["remove", "report"], *, check_contamination: bool
+) -> dict[str, int]:
     """The sizes of the mixtures of the recipe, looked through for the questions of its tasks."""
     recipe = read_recipe(RECIPE)
-    asked = [
+    eval_questions = [
         (task.key, record)
         for task in recipe.evaluate.tasks
         for source in resolve_sources(task)
         for record in sources.read_records(
             open_embedded(source, get_task(task.name).record_kind, "exam")
         )[0]
-        if exams
+        if check_contamination
     ]
     found = {}
     for name in ("sft", "pairs"):
         spec = recipe.data[name].model_copy(update={"clean": clean})
-        opened = [open_embedded(source, spec.kind, "train") for source in spec.sources]
-        drawn = mixture.build_mixture(
-            spec, opened, seed=recipe.seed, question_index=EvalQuestionIndex(asked, spec.ngram)
+        opened_sources = [open_embedded(source, spec.kind, "train") for source in spec.sources]
+        built = mixture.build_mixture(
+            spec,
+            opened_sources,
+            seed=recipe.seed,
+            question_index=EvalQuestionIndex(eval_questions, spec.ngram),
         )
-        found[name] = drawn.manifest["totals"]["kept"]
+        found[name] = built.manifest["totals"]["kept"]
     return found
 
 
@@ -240,7 +255,7 @@ def test_pairs_about_correctness_do_not_give_themselves_away_by_length() -> None
     longer = []
     for name, source in SOURCES.items():
         if source.kind == "pair" and source.aspect in ("correctness", "truth"):
-            for record in records(name, "train"):
+            for record in read_split(name, "train"):
                 assert isinstance(record, Pair)
                 longer.append(
                     (len(record.chosen) > len(record.rejected))
@@ -254,7 +269,7 @@ def test_rows_are_the_same_everywhere() -> None:
     digests = {True: hashlib.sha256(), False: hashlib.sha256()}
     for name, split in SPLITS:
         for row in embedded.make_rows(name, split):
-            digests[name in LATER].update(json.dumps(row).encode())
+            digests[name in ADDED_SOURCES].update(json.dumps(row).encode())
     assert (embedded.VERSION, digests[False].hexdigest()[:16]) == (2, "25787c51d9d5afb2")
     assert digests[True].hexdigest()[:16] == "18290f83d9d927c8"
 

@@ -1,4 +1,4 @@
-"""Files: every format gives its exact rows, and what is broken is said with its place."""
+"""Files: every format gives its exact rows, and what is broken is reported with its location."""
 
 import gzip
 import json
@@ -20,45 +20,45 @@ ROWS = [
 ]
 
 
-def parquet(rows: list[dict[str, Any]]) -> bytes:
+def to_parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
     return sink.getvalue().to_pybytes()
 
 
-def lines(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
+def to_json_lines(rows: list[dict[str, Any]], end: str = "\n") -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + end for row in rows).encode()
 
 
-CONTENT = {
+FILE_CONTENTS = {
     "rows.json": json.dumps(ROWS, ensure_ascii=False).encode(),
-    "rows.jsonl": lines(ROWS),
+    "rows.jsonl": to_json_lines(ROWS),
     "rows.csv": """\
 question,answer
 "Two\u2028lines?","Say ""yes"",
 then go."
 ÄΩ→😀, kept blanks \n""".encode(),
-    "rows.parquet": parquet(ROWS),
+    "rows.parquet": to_parquet(ROWS),
 }
 
 
-CUT = "Compressed file ended before the end-of-stream marker was reached"
+TRUNCATED_GZIP_MESSAGE = "Compressed file ended before the end-of-stream marker was reached"
 
 
-def put(folder: Path, name: str, data: bytes) -> Path:
+def write_file(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 
-def read(folder: Path, name: str, data: bytes) -> list[SourceRow]:
-    return list(open_rows(put(folder, name, data), "data.sft"))
+def read_rows(folder: Path, name: str, data: bytes) -> list[SourceRow]:
+    return list(open_rows(write_file(folder, name, data), "data.sft"))
 
 
-def refusal(folder: Path, name: str, data: bytes) -> list[str]:
+def error_lines(folder: Path, name: str, data: bytes) -> list[str]:
     """The lines of the message with which a file is refused, its folder left out."""
     with pytest.raises(ZephyrError) as caught:
-        read(folder, name, data)
+        read_rows(folder, name, data)
     return str(caught.value).replace(f"{folder}/", "").splitlines()
 
 
@@ -66,9 +66,9 @@ def refusal(folder: Path, name: str, data: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
-@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("name", FILE_CONTENTS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, packed: str) -> None:
-    rows = read(tmp_path, name + packed, CONTENT[name])
+    rows = read_rows(tmp_path, name + packed, FILE_CONTENTS[name])
     assert [row.value for row in rows] == ROWS
     assert [row.problem for row in rows] == ["", ""]
 
@@ -76,77 +76,81 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, packed: str
 @pytest.mark.parametrize("packed", ["", ".gz"])
 def test_tabs_part_columns_and_quotes_are_text(tmp_path: Path, packed: str) -> None:
     data = b'question\tanswer\n"Why?\tSo "it" is, yes\n'
-    [row] = read(tmp_path, f"rows.tsv{packed}", data)
+    [row] = read_rows(tmp_path, f"rows.tsv{packed}", data)
     assert row.value == {"question": '"Why?', "answer": 'So "it" is, yes'}
 
 
 @pytest.mark.parametrize("name", ["text.txt", "text.raw", "text.tokens", "text.TXT", "text.txt.gz"])
 def test_a_text_is_one_row(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    assert read(tmp_path, name, b"one\r\n\r\n two\n") == [
+    assert read_rows(tmp_path, name, b"one\r\n\r\n two\n") == [
         SourceRow(str(path), {"text": "one\r\n\r\n two\n"})
     ]
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
-def test_a_mark_of_byte_order_is_no_text(tmp_path: Path, name: str) -> None:
-    rows = read(tmp_path, name, b"\xef\xbb\xbf" + CONTENT[name])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
+    rows = read_rows(tmp_path, name, b"\xef\xbb\xbf" + FILE_CONTENTS[name])
     assert [row.value for row in rows] == ROWS
 
 
 def test_lines_may_end_as_in_windows_and_the_last_one_not_at_all(tmp_path: Path) -> None:
     rows = [{"a": "x\r\ny", "b": "z"}] * 2
-    assert [r.value for r in read(tmp_path, "r.jsonl", lines(rows, "\r\n"))] == rows
-    assert [r.value for r in read(tmp_path, "r.jsonl", lines(rows).rstrip())] == rows
-    assert [r.value for r in read(tmp_path, "r.csv", b'a,b\r\n"x\r\ny",z\r\n"x\r\ny",z')] == rows
-    assert [r.value for r in read(tmp_path, "r.tsv", b"a\tb\r\nx\tz\r\n")] == [{"a": "x", "b": "z"}]
+    assert [r.value for r in read_rows(tmp_path, "r.jsonl", to_json_lines(rows, "\r\n"))] == rows
+    assert [r.value for r in read_rows(tmp_path, "r.jsonl", to_json_lines(rows).rstrip())] == rows
+    assert [
+        r.value for r in read_rows(tmp_path, "r.csv", b'a,b\r\n"x\r\ny",z\r\n"x\r\ny",z')
+    ] == rows
+    assert [r.value for r in read_rows(tmp_path, "r.tsv", b"a\tb\r\nx\tz\r\n")] == [
+        {"a": "x", "b": "z"}
+    ]
 
 
 def test_a_row_is_where_it_begins(tmp_path: Path) -> None:
     """Blank lines and cells of several lines are counted."""
     path = tmp_path / "r.jsonl"
-    assert [r.location for r in read(tmp_path, "r.jsonl", b'\n{"a": 1}\n\n\n{"a": 2}\n')] == [
+    assert [r.location for r in read_rows(tmp_path, "r.jsonl", b'\n{"a": 1}\n\n\n{"a": 2}\n')] == [
         f"{path}:2",
         f"{path}:5",
     ]
     path = tmp_path / "r.csv"
-    assert [r.location for r in read(tmp_path, "r.csv", b'a,b\n"1\n2",3\n4,5\n')] == [
+    assert [r.location for r in read_rows(tmp_path, "r.csv", b'a,b\n"1\n2",3\n4,5\n')] == [
         f"{path}:2",
         f"{path}:4",
     ]
     path = tmp_path / "r.json"
-    assert [r.location for r in read(tmp_path, "r.json", b'[{"a": 1}, {"a": 2}]')] == [
+    assert [r.location for r in read_rows(tmp_path, "r.json", b'[{"a": 1}, {"a": 2}]')] == [
         f"{path} row 1",
         f"{path} row 2",
     ]
     path = tmp_path / "r.parquet"
-    rows = read(tmp_path, "r.parquet", parquet([{"a": 1}, {"a": 2}]))
+    rows = read_rows(tmp_path, "r.parquet", to_parquet([{"a": 1}, {"a": 2}]))
     assert [r.location for r in rows] == [f"{path} row 1", f"{path} row 2"]
 
 
 def test_parquet_keeps_lists_and_nothing(tmp_path: Path) -> None:
     values = [{"choices": ["a", "b"], "answer": 1}, {"choices": [], "answer": None}]
-    assert [r.value for r in read(tmp_path, "r.parquet", parquet(values))] == values
+    assert [r.value for r in read_rows(tmp_path, "r.parquet", to_parquet(values))] == values
 
 
 def test_no_rows_are_no_rows(tmp_path: Path) -> None:
-    assert read(tmp_path, "r.json", b"[]") == []
-    assert read(tmp_path, "r.csv", b"question,answer\n") == []
+    assert read_rows(tmp_path, "r.json", b"[]") == []
+    assert read_rows(tmp_path, "r.csv", b"question,answer\n") == []
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.table({"a": []}), sink)
-    assert read(tmp_path, "r.parquet", sink.getvalue().to_pybytes()) == []
+    assert read_rows(tmp_path, "r.parquet", sink.getvalue().to_pybytes()) == []
 
 
 # -- rows that can't be read are given with the reason --------------------------------------------
 
 
-def test_broken_lines_are_given_with_their_place(tmp_path: Path) -> None:
+def test_broken_lines_are_given_with_their_location(tmp_path: Path) -> None:
     deep = b"[" * 100_000
     long = b'{"a": ' + b"1" * 5_000 + b"}"
     data = b"\n".join(
         [b'{"a": 1}', b'{"a": 1', b"[1]", b"null", deep, long, rb'{"a": "\ud83d"}', b'{"a": 2}']
     )
-    rows = read(tmp_path, "r.jsonl", data)
+    rows = read_rows(tmp_path, "r.jsonl", data)
     assert [row.value for row in rows] == [{"a": 1}, *[None] * 6, {"a": 2}]
     assert [(row.location, row.problem) for row in rows[1:-1]] == [
         (f"{tmp_path}/r.jsonl:2", "not valid JSON"),
@@ -159,7 +163,7 @@ def test_broken_lines_are_given_with_their_place(tmp_path: Path) -> None:
 
 
 def test_both_halves_of_a_character_are_one(tmp_path: Path) -> None:
-    [row] = read(tmp_path, "r.jsonl", rb'{"a": "\ud83d\ude00"}')
+    [row] = read_rows(tmp_path, "r.jsonl", rb'{"a": "\ud83d\ude00"}')
     assert row.value == {"a": "😀"}
 
 
@@ -167,7 +171,7 @@ def test_both_halves_of_a_character_are_one(tmp_path: Path) -> None:
 def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: bytes) -> None:
     data = b"\n".join(part.join(row) for row in ([b"a", b"b"], [b"1"], [b"1"] * 3, [b"1", b"2"]))
     reason = "not as many columns as the first line names"
-    assert read(tmp_path, name, data) == [
+    assert read_rows(tmp_path, name, data) == [
         SourceRow(f"{tmp_path}/{name}:2", None, reason),
         SourceRow(f"{tmp_path}/{name}:3", None, reason),
         SourceRow(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}),
@@ -178,18 +182,20 @@ def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: byt
 
 
 def test_json_that_is_broken_at_a_line(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "r.json", b'[{"a": 1},\n {"a": 2},\n {"a": }]') == [
+    assert error_lines(tmp_path, "r.json", b'[{"a": 1},\n {"a": 2},\n {"a": }]') == [
         "a file is not valid JSON",
         "  where:   r.json:3",
         "  found:   Expecting value: line 3 column 8 (char 29)",
         "  to do:   mend it, or name it .jsonl if each line is a value of its own",
     ]
-    assert refusal(tmp_path, "r.json", b"[" * 100_000)[0] == "a file is not valid JSON"
-    assert refusal(tmp_path, "r.json", b"[" + b"1" * 5_000 + b"]")[0] == "a file is not valid JSON"
+    assert error_lines(tmp_path, "r.json", b"[" * 100_000)[0] == "a file is not valid JSON"
+    assert (
+        error_lines(tmp_path, "r.json", b"[" + b"1" * 5_000 + b"]")[0] == "a file is not valid JSON"
+    )
 
 
 def test_json_that_is_no_list(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "r.json", b'{"a": 1}') == [
+    assert error_lines(tmp_path, "r.json", b'{"a": 1}') == [
         "a JSON file does not hold a list of rows",
         "  where:   r.json",
         "  found:   dict",
@@ -197,16 +203,16 @@ def test_json_that_is_no_list(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", [*CONTENT, "rows.txt"])
+@pytest.mark.parametrize("name", [*FILE_CONTENTS, "rows.txt"])
 def test_a_packed_file_that_is_cut_short(tmp_path: Path, name: str) -> None:
-    path = put(tmp_path, f"{name}.gz", CONTENT.get(name, b"text" * 99))
+    path = write_file(tmp_path, f"{name}.gz", FILE_CONTENTS.get(name, b"text" * 99))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ZephyrError) as caught:
         list(open_rows(path, "data.sft"))
     assert str(caught.value).splitlines() == [
         "a packed file is damaged or cut short",
         "  where:   data.sft",
-        f"  found:   {path}: {CUT}",
+        f"  found:   {path}: {TRUNCATED_GZIP_MESSAGE}",
     ]
 
 
@@ -219,22 +225,22 @@ def test_a_packed_file_that_is_not_packed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["r.parquet", "r.parquet.gz"])
 def test_parquet_that_is_cut_short(tmp_path: Path, name: str) -> None:
-    found = refusal(tmp_path, name, parquet(ROWS)[:-7])
+    found = error_lines(tmp_path, name, to_parquet(ROWS)[:-7])
     assert found[:2] == ["a Parquet file can't be read", "  where:   data.sft"]
     assert found[2].startswith(f"  found:   {name}: ")
 
 
 def test_parquet_whose_pages_are_damaged(tmp_path: Path) -> None:
     """The footer at the end is whole; the first page is not."""
-    data = bytearray(parquet([{"a": "x" * 100}]))
+    data = bytearray(to_parquet([{"a": "x" * 100}]))
     data[4:40] = bytes(36)
-    found = refusal(tmp_path, "r.parquet", bytes(data))
+    found = error_lines(tmp_path, "r.parquet", bytes(data))
     assert found[0] == "a Parquet file can't be read"
 
 
 @pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.tsv", "r.txt"])
 def test_latin_1_is_refused_at_its_line(tmp_path: Path, name: str) -> None:
-    found = refusal(tmp_path, name, b"a\nb\nna\xefve\n")
+    found = error_lines(tmp_path, name, b"a\nb\nna\xefve\n")
     assert found == [
         "a file is not UTF-8",
         f"  where:   {name}:3",
@@ -246,7 +252,7 @@ def test_latin_1_is_refused_at_its_line(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("data", [b"", b" \n\r\n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("name", ["r.json", "r.jsonl", "r.csv", "r.txt", "r.jsonl.gz"])
 def test_empty_files(tmp_path: Path, name: str, data: bytes) -> None:
-    assert refusal(tmp_path, name, data) == [
+    assert error_lines(tmp_path, name, data) == [
         "a file is empty",
         "  where:   data.sft",
         f"  found:   {name}",
@@ -267,7 +273,7 @@ def test_missing_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.gz", "rows.jsonl.zip"])
 def test_unknown_endings(tmp_path: Path, name: str) -> None:
-    assert refusal(tmp_path, name, b"x") == [
+    assert error_lines(tmp_path, name, b"x") == [
         "a file is of no format that can be read",
         "  where:   data.sft",
         f"  found:   {name}",
@@ -277,7 +283,7 @@ def test_unknown_endings(tmp_path: Path, name: str) -> None:
 
 def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
-    assert refusal(tmp_path, "r.txt", b"x") == [
+    assert error_lines(tmp_path, "r.txt", b"x") == [
         "a file may not be read",
         "  where:   data.sft",
         "  found:   r.txt",
@@ -286,18 +292,18 @@ def test_files_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_quote_that_is_never_closed_is_refused_at_its_row(tmp_path: Path) -> None:
     """Read on, it would swallow all rows after it."""
-    assert refusal(tmp_path, "r.csv", b'a,b\n1,2\n"3,4\n5,6\n') == [
+    assert error_lines(tmp_path, "r.csv", b'a,b\n1,2\n"3,4\n5,6\n') == [
         "a table can't be read",
         "  where:   r.csv:3",
         "  found:   unexpected end of data",
         '  to do:   look for a " that is not closed; within quotes it is written twice',
     ]
-    assert refusal(tmp_path, "r.csv", b'a,b\n"say "hi"",2\n')[1] == "  where:   r.csv:2"
+    assert error_lines(tmp_path, "r.csv", b'a,b\n"say "hi"",2\n')[1] == "  where:   r.csv:2"
 
 
 @pytest.mark.parametrize(("name", "part"), [("r.csv", b","), ("r.tsv", b"\t")])
 def test_a_column_named_twice_is_refused(tmp_path: Path, name: str, part: bytes) -> None:
-    assert refusal(tmp_path, name, b"\n" + part.join([b"a", b"b", b"a"]) + b"\n") == [
+    assert error_lines(tmp_path, name, b"\n" + part.join([b"a", b"b", b"a"]) + b"\n") == [
         "a table names a column twice",
         f"  where:   {name}:2",
         "  found:   'a'",
@@ -307,54 +313,56 @@ def test_a_column_named_twice_is_refused(tmp_path: Path, name: str, part: bytes)
 def test_json_that_holds_an_object_a_line(tmp_path: Path) -> None:
     """Many data sets call such a file .json."""
     for end in ("\n", "\r\n"):
-        assert [row.value for row in read(tmp_path, "rows.json", lines(ROWS, end))] == ROWS
-    assert refusal(tmp_path, "rows.json", b'{\n "a": 1\n}')[0] == (
+        assert [
+            row.value for row in read_rows(tmp_path, "rows.json", to_json_lines(ROWS, end))
+        ] == ROWS
+    assert error_lines(tmp_path, "rows.json", b'{\n "a": 1\n}')[0] == (
         "a JSON file does not hold a list of rows"
     )
 
 
 # -- rows by number -------------------------------------------------------------------------------
 
-MANY = [{"n": n, "text": f"row {n}", "more": [n]} for n in range(50)]
+MANY_ROWS = [{"n": n, "text": f"row {n}", "more": [n]} for n in range(50)]
 
 
-def many(folder: Path, name: str) -> Path:
+def write_many_rows(folder: Path, name: str) -> Path:
     """Fifty rows; those of Parquet in groups of seven."""
     path = folder / name
     if path.suffix == ".parquet":
-        table = pyarrow.Table.from_pylist(MANY)
+        table = pyarrow.Table.from_pylist(MANY_ROWS)
         pyarrow.parquet.write_table(table, path, row_group_size=7)
     else:
-        path.write_bytes(lines(MANY))
+        path.write_bytes(to_json_lines(MANY_ROWS))
     return path
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
 def test_rows_come_in_the_order_that_is_asked_for(tmp_path: Path, name: str) -> None:
-    rows = open_rows(many(tmp_path, name), "data.sft")
+    rows = open_rows(write_many_rows(tmp_path, name), "data.sft")
     assert len(rows) == 50
     for numbers in ([], [49, 0, 7, 6, 6, 48], range(50)):
-        assert [row.value for row in rows.take(numbers)] == [MANY[n] for n in numbers]
+        assert [row.value for row in rows.take(numbers)] == [MANY_ROWS[n] for n in numbers]
     header = rows.header()
     assert header is not None
     assert header.columns == {"n", "text", "more"}
 
 
 def test_only_the_columns_that_are_wanted_are_read(tmp_path: Path) -> None:
-    rows = open_rows(many(tmp_path, "rows.parquet"), "data.sft")
+    rows = open_rows(write_many_rows(tmp_path, "rows.parquet"), "data.sft")
     wanted = RenamedColumns(rows, {"said": "text"}).take([9], {"said", "n", "other"})
     assert [row.value for row in wanted] == [{"n": 9, "said": "row 9"}]
 
 
 def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("rows-b.jsonl", "rows-a.parquet", "other.jsonl"):
-        many(tmp_path, name)
+        write_many_rows(tmp_path, name)
     parts = find_files(tmp_path, "rows-?.*", "data.sft")
     assert [path.name for path in parts] == ["rows-a.parquet", "rows-b.jsonl"]
     rows = ConcatenatedRows([open_rows(path, "data.sft") for path in parts])
     assert len(rows) == 100
     taken = rows.take([99, 0, 50])
-    assert [row.value for row in taken] == [MANY[49], MANY[0], MANY[0]]
+    assert [row.value for row in taken] == [MANY_ROWS[49], MANY_ROWS[0], MANY_ROWS[0]]
     assert [row.location for row in taken] == [
         f"{parts[1]}:50",
         f"{parts[0]} row 1",
@@ -363,8 +371,8 @@ def test_files_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_file_of_other_columns_among_several_has_rows_that_lack_them(tmp_path: Path) -> None:
-    paths = [put(tmp_path, "a.parquet", parquet([{"q": 1}])), tmp_path / "b.parquet"]
-    put(tmp_path, "b.parquet", parquet([{"other": 1}]))
+    paths = [write_file(tmp_path, "a.parquet", to_parquet([{"q": 1}])), tmp_path / "b.parquet"]
+    write_file(tmp_path, "b.parquet", to_parquet([{"other": 1}]))
     rows = ConcatenatedRows([open_rows(path, "data.sft") for path in paths])
     assert [row.value for row in rows.take([1, 0], {"q"})] == [{}, {"q": 1}]
 
@@ -391,9 +399,9 @@ def test_one_bad_cell_of_parquet_costs_one_row(tmp_path: Path) -> None:
 
 def test_a_column_gives_way_to_one_that_is_given_its_name(tmp_path: Path) -> None:
     row = {"q": "mapped", "instruction": "of the file", "output": "a"}
-    for name, data in (("r.jsonl", lines([row])), ("r.parquet", parquet([row]))):
+    for name, data in (("r.jsonl", to_json_lines([row])), ("r.parquet", to_parquet([row]))):
         rows = RenamedColumns(
-            open_rows(put(tmp_path, name, data), "data.sft"), {"instruction": "q"}
+            open_rows(write_file(tmp_path, name, data), "data.sft"), {"instruction": "q"}
         )
         header = rows.header()
         assert header is not None
@@ -404,12 +412,12 @@ def test_a_column_gives_way_to_one_that_is_given_its_name(tmp_path: Path) -> Non
 
 
 def test_a_return_within_a_cell_of_tabs_is_text(tmp_path: Path) -> None:
-    [row] = read(tmp_path, "r.tsv", b"q\ta\r\nfirst\rsecond\tx\r\n")
+    [row] = read_rows(tmp_path, "r.tsv", b"q\ta\r\nfirst\rsecond\tx\r\n")
     assert row.value == {"q": "first\rsecond", "a": "x"}
 
 
 def test_json_nested_without_end_is_a_row_that_cannot_be_read(tmp_path: Path) -> None:
     for depth in (900, 980, 986, 990, 5_000):
         deep = b'{"a": ' + b"[" * depth + b"]" * depth + b"}\n"
-        [row] = read(tmp_path, "r.jsonl", deep)
+        [row] = read_rows(tmp_path, "r.jsonl", deep)
         assert row.value is not None or row.problem

@@ -25,7 +25,7 @@ from zephyr.data.hub import (
     HubQuery,
     Snapshot,
     cached_snapshot,
-    fetch,
+    download_snapshot,
     missing_bytes,
     resolve_snapshot,
     snapshot_paths,
@@ -34,16 +34,16 @@ from zephyr.errors import ZephyrError
 
 pytestmark = pytest.mark.enable_socket
 
-TRAIN = [b"PAR1" + bytes(range(256)) * 400 + bytes([n]) for n in range(3)]
+TRAIN_SHARDS = [b"PAR1" + bytes(range(256)) * 400 + bytes([n]) for n in range(3)]
 LINES = b'{"a": "\xc3\xa4"}\n' * 500
-PARQUET = {
-    **{f"default/train/000{n}.parquet": data for n, data in enumerate(TRAIN)},
+PARQUET_FILES = {
+    **{f"default/train/000{n}.parquet": data for n, data in enumerate(TRAIN_SHARDS)},
     "default/test/0000.parquet": b"PAR1 of the test",
     "big/partial-train/0000.parquet": b"PAR1",
     "big/partial-train/0001.parquet": b"PAR1PAR1",
     "big/test/0000.parquet": b"PAR1 of the big test",
 }
-MAIN = {
+MAIN_FILES = {
     "README.md": b"# A set\n",
     "data/lines.jsonl": LINES,
     "data/more/lines.jsonl": b"{}\n",
@@ -51,14 +51,14 @@ MAIN = {
     "data/half a name+%.jsonl": b"{}",
 }
 REPO = "org/name"
-SET = ("dataset", REPO)
-PAGE = f"https://huggingface.co/datasets/{REPO}"
-SHARDS = HubQuery(REPO, ("default/train/*.parquet",), "refs/convert/parquet")
-ONE = HubQuery(REPO, ("data/lines.jsonl",))
-WEIGHTS = HubQuery("org/model", ("*.safetensors", "config.json"), kind="model")
+DATASET = ("dataset", REPO)
+DATASET_PAGE = f"https://huggingface.co/datasets/{REPO}"
+TRAIN_QUERY = HubQuery(REPO, ("default/train/*.parquet",), "refs/convert/parquet")
+LINES_QUERY = HubQuery(REPO, ("data/lines.jsonl",))
+WEIGHTS_QUERY = HubQuery("org/model", ("*.safetensors", "config.json"), kind="model")
 WHERE = "data.sft.goat"
-LATER = "look after the network and run this again: what has been fetched is kept"
-SHORT = 0.3  # seconds: what a server that answers needs, and more
+RETRY_HINT = "look after the network and run this again: what has been fetched is kept"
+SHORT_TIMEOUT = 0.3  # seconds: what a server that answers needs, and more
 TOKEN = "hf_a_secret_that_nobody_may_see"
 
 
@@ -66,7 +66,7 @@ TOKEN = "hf_a_secret_that_nobody_may_see"
 def server() -> Iterator[HubServer]:
     files = {"config.json": b"{}", "model.safetensors": b"weights", "model.bin": b"pickled"}
     repositories = {
-        SET: {"main": MAIN, "refs/convert/parquet": PARQUET},
+        DATASET: {"main": MAIN_FILES, "refs/convert/parquet": PARQUET_FILES},
         ("model", "org/model"): {"main": files},
     }
     with HubServer(repositories) as server:
@@ -74,21 +74,21 @@ def server() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def naps() -> list[float]:
-    """The pauses that were made, none of them for real."""
+def retry_delays() -> list[float]:
+    """The delays before retries, none of them waited for."""
     return []
 
 
 @pytest.fixture(autouse=True, scope="module")
-def session() -> Iterator[None]:
+def close_http_session() -> Iterator[None]:
     """The client's connections end with this module."""
     yield
     huggingface_hub.close_session()
 
 
 @pytest.fixture(autouse=True)
-def hub_at(
-    server: HubServer, naps: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def use_test_hub(
+    server: HubServer, retry_delays: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty cache, and the server in place of the hub."""
     variables = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
@@ -102,15 +102,15 @@ def hub_at(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(hub_client.time, "sleep", naps.append)
+    monkeypatch.setattr(hub_client.time, "sleep", retry_delays.append)
 
 
-def bring(wanted: HubQuery) -> Snapshot:
-    return fetch(wanted, resolve_snapshot(wanted, WHERE), WHERE)
+def resolve_and_fetch(query: HubQuery) -> Snapshot:
+    return download_snapshot(query, resolve_snapshot(query, WHERE), WHERE)
 
 
-def contents(wanted: HubQuery, snapshot: Snapshot) -> list[bytes]:
-    return [path.read_bytes() for path in snapshot_paths(wanted, snapshot)]
+def read_snapshot(query: HubQuery, snapshot: Snapshot) -> list[bytes]:
+    return [path.read_bytes() for path in snapshot_paths(query, snapshot)]
 
 
 def sha256(data: bytes) -> str:
@@ -121,7 +121,7 @@ def git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def refusal(action: Callable[[], object]) -> list[str]:
+def error_lines(action: Callable[[], object]) -> list[str]:
     """The lines of the message with which something is refused."""
     with pytest.raises(ZephyrError) as caught:
         action()
@@ -133,44 +133,44 @@ def refusal(action: Callable[[], object]) -> list[str]:
 
 
 def test_a_snapshot_is_files_of_one_commit(server: HubServer) -> None:
-    commit = server.find(*SET, "refs/convert/parquet")[0]
-    asked = resolve_snapshot(SHARDS, WHERE)
-    assert asked == Snapshot(
+    commit = server.find_commit(*DATASET, "refs/convert/parquet")[0]
+    snapshot = resolve_snapshot(TRAIN_QUERY, WHERE)
+    assert snapshot == Snapshot(
         commit,
         tuple(
             HubFile(f"default/train/000{n}.parquet", len(data), sha256(data), sha256(data))
-            for n, data in enumerate(TRAIN)
+            for n, data in enumerate(TRAIN_SHARDS)
         ),
     )
-    assert asked.size == sum(map(len, TRAIN))
+    assert snapshot.size == sum(map(len, TRAIN_SHARDS))
     assert [request.path for request in server.requests] == [
         "/api/datasets/org/name/revision/refs/convert/parquet",
         f"/api/datasets/org/name/tree/{commit}",
     ]
-    fetched = fetch(SHARDS, asked, WHERE)
-    assert fetched == asked
-    assert contents(SHARDS, fetched) == TRAIN
-    assert server.count(f"/resolve/{commit}/") == server.count("/resolve/") == 3
+    fetched = download_snapshot(TRAIN_QUERY, snapshot, WHERE)
+    assert fetched == snapshot
+    assert read_snapshot(TRAIN_QUERY, fetched) == TRAIN_SHARDS
+    assert server.count_requests(f"/resolve/{commit}/") == server.count_requests("/resolve/") == 3
 
 
 def test_small_files_are_checked_by_their_git_id() -> None:
-    asked = resolve_snapshot(ONE, WHERE)
-    assert asked.files == (HubFile("data/lines.jsonl", len(LINES), "", git_id(LINES)),)
-    fetched = fetch(ONE, asked, WHERE)
+    snapshot = resolve_snapshot(LINES_QUERY, WHERE)
+    assert snapshot.files == (HubFile("data/lines.jsonl", len(LINES), "", git_id(LINES)),)
+    fetched = download_snapshot(LINES_QUERY, snapshot, WHERE)
     assert fetched.files[0].sha256 == sha256(LINES)
-    assert contents(ONE, fetched) == [LINES]
+    assert read_snapshot(LINES_QUERY, fetched) == [LINES]
 
 
 def test_empty_files_and_odd_names() -> None:
-    wanted = HubQuery(REPO, ("data/empty.jsonl", "data/half*"))
-    assert contents(wanted, bring(wanted)) == [b"", b"{}"]
+    query = HubQuery(REPO, ("data/empty.jsonl", "data/half*"))
+    assert read_snapshot(query, resolve_and_fetch(query)) == [b"", b"{}"]
 
 
 def test_models(server: HubServer) -> None:
     """What no pattern names is not touched."""
-    snapshot = bring(WEIGHTS)
-    assert contents(WEIGHTS, snapshot) == [b"{}", b"weights"]
-    assert server.count(".bin") == 0
+    snapshot = resolve_and_fetch(WEIGHTS_QUERY)
+    assert read_snapshot(WEIGHTS_QUERY, snapshot) == [b"{}", b"weights"]
+    assert server.count_requests(".bin") == 0
 
 
 def test_patterns_go_segment_by_segment() -> None:
@@ -187,53 +187,53 @@ def test_patterns_go_segment_by_segment() -> None:
 
 
 def test_long_lists_come_in_pages(server: HubServer) -> None:
-    server.page = 2
-    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
-    entries = len(PARQUET) + len({"big", "default"}) + 4
-    assert server.count("/tree/") == (entries + 1) // 2
+    server.page_size = 2
+    assert len(resolve_snapshot(TRAIN_QUERY, WHERE).files) == 3
+    entries = len(PARQUET_FILES) + len({"big", "default"}) + 4
+    assert server.count_requests("/tree/") == (entries + 1) // 2
 
 
 def test_a_commit_is_not_resolved(server: HubServer) -> None:
-    old = server.find(*SET, "main")[0]
-    server.push(*SET, "main", {"data/lines.jsonl": b"new"})
-    wanted = HubQuery(REPO, ("data/lines.jsonl",), revision=str(old))
-    assert contents(wanted, bring(wanted)) == [LINES]
-    assert server.count("/revision/") == 0
+    old = server.find_commit(*DATASET, "main")[0]
+    server.push(*DATASET, "main", {"data/lines.jsonl": b"new"})
+    query = HubQuery(REPO, ("data/lines.jsonl",), revision=str(old))
+    assert read_snapshot(query, resolve_and_fetch(query)) == [LINES]
+    assert server.count_requests("/revision/") == 0
 
 
 def test_progress_and_what_is_missing(server: HubServer) -> None:
-    """All bytes are told beforehand, and told again as they come, thrown away ones taken back."""
-    snapshot = resolve_snapshot(SHARDS, WHERE)
-    assert missing_bytes(SHARDS, snapshot) == snapshot.size
-    server.fault("0000.parquet", "corrupt")
-    server.fault("0001.parquet", "cut")
-    server.fault("0002.parquet", 404)
-    told: list[int] = []
+    """All bytes are counted beforehand, and reported as they come, less those thrown away."""
+    snapshot = resolve_snapshot(TRAIN_QUERY, WHERE)
+    assert missing_bytes(TRAIN_QUERY, snapshot) == snapshot.size
+    server.add_fault("0000.parquet", "corrupt")
+    server.add_fault("0001.parquet", "cut")
+    server.add_fault("0002.parquet", 404)
+    progress: list[int] = []
     with pytest.raises(ZephyrError):
-        fetch(SHARDS, snapshot, WHERE, told.append)
-    assert sum(told) == len(TRAIN[0]) + len(TRAIN[1])
-    assert min(told) == -len(TRAIN[0])
-    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[2])
-    told.clear()
-    fetch(SHARDS, snapshot, WHERE, told.append)
-    assert sum(told) == len(TRAIN[2])
-    assert missing_bytes(SHARDS, snapshot) == 0
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE, progress.append)
+    assert sum(progress) == len(TRAIN_SHARDS[0]) + len(TRAIN_SHARDS[1])
+    assert min(progress) == -len(TRAIN_SHARDS[0])
+    assert missing_bytes(TRAIN_QUERY, snapshot) == len(TRAIN_SHARDS[2])
+    progress.clear()
+    download_snapshot(TRAIN_QUERY, snapshot, WHERE, progress.append)
+    assert sum(progress) == len(TRAIN_SHARDS[2])
+    assert missing_bytes(TRAIN_QUERY, snapshot) == 0
 
 
 def test_one_content_under_two_names_is_fetched_once(server: HubServer) -> None:
-    server.push(*SET, "main", {"a.parquet": TRAIN[0], "b.parquet": TRAIN[0]})
-    wanted = HubQuery(REPO, ("*.parquet",))
-    snapshot = resolve_snapshot(wanted, WHERE)
-    assert missing_bytes(wanted, snapshot) == len(TRAIN[0])
-    assert contents(wanted, fetch(wanted, snapshot, WHERE)) == [TRAIN[0]] * 2
-    assert server.count("/resolve/") == 1
+    server.push(*DATASET, "main", {"a.parquet": TRAIN_SHARDS[0], "b.parquet": TRAIN_SHARDS[0]})
+    query = HubQuery(REPO, ("*.parquet",))
+    snapshot = resolve_snapshot(query, WHERE)
+    assert missing_bytes(query, snapshot) == len(TRAIN_SHARDS[0])
+    assert read_snapshot(query, download_snapshot(query, snapshot, WHERE)) == [TRAIN_SHARDS[0]] * 2
+    assert server.count_requests("/resolve/") == 1
 
 
 # -- the cache is the hub's -----------------------------------------------------------------------
 
 
 def test_other_tools_find_what_we_fetch(tmp_path: Path) -> None:
-    snapshot = bring(ONE)
+    snapshot = resolve_and_fetch(LINES_QUERY)
     cache = tmp_path / "hf" / "hub"
     found = huggingface_hub.hf_hub_download(
         REPO,
@@ -243,7 +243,7 @@ def test_other_tools_find_what_we_fetch(tmp_path: Path) -> None:
         cache_dir=cache,
         local_files_only=True,
     )
-    assert Path(found) == snapshot_paths(ONE, snapshot)[0]
+    assert Path(found) == snapshot_paths(LINES_QUERY, snapshot)[0]
     info = huggingface_hub.scan_cache_dir(cache)
     assert not info.warnings
     [repo] = info.repos
@@ -262,40 +262,42 @@ def test_what_other_tools_have_fetched_is_not_fetched_again(
             cache_dir=tmp_path / "hf" / "hub",
             endpoint=server.url,
         )
-    server.forget()
-    snapshot = resolve_snapshot(SHARDS, WHERE)
-    assert missing_bytes(SHARDS, snapshot) == 0
-    assert contents(SHARDS, fetch(SHARDS, snapshot, WHERE)) == TRAIN
-    assert server.count("/resolve/") == 0
+    server.reset()
+    snapshot = resolve_snapshot(TRAIN_QUERY, WHERE)
+    assert missing_bytes(TRAIN_QUERY, snapshot) == 0
+    assert (
+        read_snapshot(TRAIN_QUERY, download_snapshot(TRAIN_QUERY, snapshot, WHERE)) == TRAIN_SHARDS
+    )
+    assert server.count_requests("/resolve/") == 0
 
 
-def test_damage_by_other_tools_is_found_and_mended(server: HubServer) -> None:
+def test_corruption_by_other_tools_is_found_and_mended(server: HubServer) -> None:
     """They look at sizes alone."""
-    snapshot = bring(SHARDS)
-    damaged = snapshot_paths(SHARDS, snapshot)[1].resolve()
-    damaged.write_bytes(bytes(len(TRAIN[1])))
+    snapshot = resolve_and_fetch(TRAIN_QUERY)
+    corrupted = snapshot_paths(TRAIN_QUERY, snapshot)[1].resolve()
+    corrupted.write_bytes(bytes(len(TRAIN_SHARDS[1])))
     shutil.rmtree(cache_root())
-    server.fault("/resolve/", 403)
+    server.add_fault("/resolve/", 403)
     with pytest.raises(ZephyrError):
-        fetch(SHARDS, snapshot, WHERE)
-    assert not damaged.exists()
-    damaged.write_bytes(bytes(len(TRAIN[1])))
-    server.forget()
-    told: list[int] = []
-    fetch(SHARDS, snapshot, WHERE, told.append)
-    assert contents(SHARDS, snapshot) == TRAIN
-    assert server.count("/resolve/") == 1
-    assert sum(told) == 0
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE)
+    assert not corrupted.exists()
+    corrupted.write_bytes(bytes(len(TRAIN_SHARDS[1])))
+    server.reset()
+    progress: list[int] = []
+    download_snapshot(TRAIN_QUERY, snapshot, WHERE, progress.append)
+    assert read_snapshot(TRAIN_QUERY, snapshot) == TRAIN_SHARDS
+    assert server.count_requests("/resolve/") == 1
+    assert sum(progress) == 0
 
 
 def test_a_new_commit_fetches_only_what_is_new(server: HubServer) -> None:
-    bring(SHARDS)
-    changed = {**PARQUET, "default/train/0001.parquet": b"PAR1 anew"}
-    server.push(*SET, "refs/convert/parquet", changed)
-    server.forget()
-    snapshot = bring(SHARDS)
-    assert contents(SHARDS, snapshot) == [TRAIN[0], b"PAR1 anew", TRAIN[2]]
-    assert server.count("/resolve/") == 1
+    resolve_and_fetch(TRAIN_QUERY)
+    changed = {**PARQUET_FILES, "default/train/0001.parquet": b"PAR1 anew"}
+    server.push(*DATASET, "refs/convert/parquet", changed)
+    server.reset()
+    snapshot = resolve_and_fetch(TRAIN_QUERY)
+    assert read_snapshot(TRAIN_QUERY, snapshot) == [TRAIN_SHARDS[0], b"PAR1 anew", TRAIN_SHARDS[2]]
+    assert server.count_requests("/resolve/") == 1
 
 
 def test_the_environment_is_read_at_each_call(
@@ -322,12 +324,12 @@ def test_a_file_system_without_links(monkeypatch: pytest.MonkeyPatch, server: Hu
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "symlink_to", no_links)
-    snapshot = bring(SHARDS)
-    assert contents(SHARDS, snapshot) == TRAIN
-    assert not any(path.is_symlink() for path in snapshot_paths(SHARDS, snapshot))
+    snapshot = resolve_and_fetch(TRAIN_QUERY)
+    assert read_snapshot(TRAIN_QUERY, snapshot) == TRAIN_SHARDS
+    assert not any(path.is_symlink() for path in snapshot_paths(TRAIN_QUERY, snapshot))
     shutil.rmtree(cache_root())
-    server.forget()
-    assert fetch(SHARDS, snapshot, WHERE) == snapshot
+    server.reset()
+    assert download_snapshot(TRAIN_QUERY, snapshot, WHERE) == snapshot
     assert server.requests == []
 
 
@@ -336,73 +338,73 @@ def test_a_file_system_without_links(monkeypatch: pytest.MonkeyPatch, server: Hu
 
 def test_a_second_fetch_asks_nothing(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it read the files again."""
-    snapshot = bring(SHARDS)
-    server.forget()
+    snapshot = resolve_and_fetch(TRAIN_QUERY)
+    server.reset()
     monkeypatch.setattr(hub, "content_sha256", None)
-    assert fetch(SHARDS, snapshot, WHERE) == snapshot
+    assert download_snapshot(TRAIN_QUERY, snapshot, WHERE) == snapshot
     assert server.requests == []
 
 
 def test_remembered_without_a_network(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cached_snapshot(ONE) is None
-    snapshot = bring(ONE)
+    assert cached_snapshot(LINES_QUERY) is None
+    snapshot = resolve_and_fetch(LINES_QUERY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    server.forget()
-    assert cached_snapshot(ONE) == snapshot
-    assert contents(ONE, snapshot) == [LINES]
+    server.reset()
+    assert cached_snapshot(LINES_QUERY) == snapshot
+    assert read_snapshot(LINES_QUERY, snapshot) == [LINES]
     assert server.requests == []
 
 
 def test_remembered_by_what_was_wanted() -> None:
-    bring(ONE)
+    resolve_and_fetch(LINES_QUERY)
     for other in (
         HubQuery(REPO, ("data/lines.jsonl", "README.md")),
-        HubQuery(REPO, ONE.patterns, revision="v1"),
-        HubQuery(REPO, ONE.patterns, kind="model"),
-        HubQuery("org/other", ONE.patterns),
+        HubQuery(REPO, LINES_QUERY.patterns, revision="v1"),
+        HubQuery(REPO, LINES_QUERY.patterns, kind="model"),
+        HubQuery("org/other", LINES_QUERY.patterns),
     ):
         assert cached_snapshot(other) is None
 
 
 def test_a_branch_that_moves(server: HubServer) -> None:
     """What is remembered stays until it is fetched anew."""
-    old = bring(ONE)
-    commit = server.push(*SET, "main", {"data/lines.jsonl": b"moved"})
-    assert cached_snapshot(ONE) == old
-    new = resolve_snapshot(ONE, WHERE)
+    old = resolve_and_fetch(LINES_QUERY)
+    commit = server.push(*DATASET, "main", {"data/lines.jsonl": b"moved"})
+    assert cached_snapshot(LINES_QUERY) == old
+    new = resolve_snapshot(LINES_QUERY, WHERE)
     assert new.commit == commit != old.commit
-    assert cached_snapshot(ONE) == old
-    assert contents(ONE, fetch(ONE, new, WHERE)) == [b"moved"]
-    assert cached_snapshot(ONE) == fetch(ONE, new, WHERE)
-    assert contents(ONE, old) == [LINES]
+    assert cached_snapshot(LINES_QUERY) == old
+    assert read_snapshot(LINES_QUERY, download_snapshot(LINES_QUERY, new, WHERE)) == [b"moved"]
+    assert cached_snapshot(LINES_QUERY) == download_snapshot(LINES_QUERY, new, WHERE)
+    assert read_snapshot(LINES_QUERY, old) == [LINES]
 
 
 def test_what_has_gone_is_not_remembered() -> None:
-    snapshot = bring(SHARDS)
-    [_, path, _] = snapshot_paths(SHARDS, snapshot)
-    kept = path.resolve().read_bytes()
+    snapshot = resolve_and_fetch(TRAIN_QUERY)
+    [_, path, _] = snapshot_paths(TRAIN_QUERY, snapshot)
+    content = path.resolve().read_bytes()
     path.resolve().unlink()
-    assert cached_snapshot(SHARDS) is None
-    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[1])
-    path.resolve().write_bytes(kept[:-1])
-    assert cached_snapshot(SHARDS) is None
-    path.resolve().write_bytes(kept)
-    assert cached_snapshot(SHARDS) == snapshot
+    assert cached_snapshot(TRAIN_QUERY) is None
+    assert missing_bytes(TRAIN_QUERY, snapshot) == len(TRAIN_SHARDS[1])
+    path.resolve().write_bytes(content[:-1])
+    assert cached_snapshot(TRAIN_QUERY) is None
+    path.resolve().write_bytes(content)
+    assert cached_snapshot(TRAIN_QUERY) == snapshot
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"commit": "0"}', '{"commit": 1, "files": [1]}'])
-def test_a_broken_memory_is_none(text: str) -> None:
-    bring(ONE)
-    [memory] = (cache_root() / "hub").iterdir()
-    memory.write_text(text)
-    assert cached_snapshot(ONE) is None
+def test_a_broken_cache_entry_is_none(text: str) -> None:
+    resolve_and_fetch(LINES_QUERY)
+    [entry] = (cache_root() / "hub").iterdir()
+    entry.write_text(text)
+    assert cached_snapshot(LINES_QUERY) is None
 
 
-def test_what_the_memory_says() -> None:
-    snapshot = bring(ONE)
-    [memory] = (cache_root() / "hub").iterdir()
-    assert json.loads(memory.read_text()) == {
+def test_what_a_cache_entry_holds() -> None:
+    snapshot = resolve_and_fetch(LINES_QUERY)
+    [entry] = (cache_root() / "hub").iterdir()
+    assert json.loads(entry.read_text()) == {
         "repo": REPO,
         "patterns": ["data/lines.jsonl"],
         "revision": "main",
@@ -421,16 +423,20 @@ def test_what_the_memory_says() -> None:
 
 
 def test_killed_between_two_files(server: HubServer) -> None:
-    server.fault("0001.parquet", 403)
-    snapshot = resolve_snapshot(SHARDS, WHERE)
+    server.add_fault("0001.parquet", 403)
+    snapshot = resolve_snapshot(TRAIN_QUERY, WHERE)
     with pytest.raises(ZephyrError):
-        fetch(SHARDS, snapshot, WHERE)
-    assert cached_snapshot(SHARDS) is None
-    assert missing_bytes(SHARDS, snapshot) == len(TRAIN[1]) + len(TRAIN[2])
-    server.forget()
-    assert fetch(SHARDS, snapshot, WHERE) == snapshot == cached_snapshot(SHARDS)
-    assert contents(SHARDS, snapshot) == TRAIN
-    assert [server.count(f"/resolve/{snapshot.commit}/default/train/000{n}") for n in range(3)] == [
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE)
+    assert cached_snapshot(TRAIN_QUERY) is None
+    assert missing_bytes(TRAIN_QUERY, snapshot) == len(TRAIN_SHARDS[1]) + len(TRAIN_SHARDS[2])
+    server.reset()
+    assert (
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE) == snapshot == cached_snapshot(TRAIN_QUERY)
+    )
+    assert read_snapshot(TRAIN_QUERY, snapshot) == TRAIN_SHARDS
+    assert [
+        server.count_requests(f"/resolve/{snapshot.commit}/default/train/000{n}") for n in range(3)
+    ] == [
         0,
         1,
         1,
@@ -439,18 +445,18 @@ def test_killed_between_two_files(server: HubServer) -> None:
 
 def test_killed_in_the_midst_of_a_file(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next process goes on where the file ends."""
-    snapshot = resolve_snapshot(SHARDS, WHERE)
+    snapshot = resolve_snapshot(TRAIN_QUERY, WHERE)
     monkeypatch.setattr(hub_client, "MAX_ATTEMPTS", 1)
-    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
-    server.fault("0000.parquet", "stall")
+    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT_TIMEOUT)
+    server.add_fault("0000.parquet", "stall")
     with pytest.raises(ZephyrError):
-        fetch(SHARDS, snapshot, WHERE)
-    half = len(TRAIN[0]) // 2
-    assert missing_bytes(SHARDS, snapshot) == snapshot.size - half
-    told: list[int] = []
-    fetch(SHARDS, snapshot, WHERE, told.append)
-    assert sum(told) == snapshot.size - half
-    assert contents(SHARDS, snapshot) == TRAIN
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE)
+    half = len(TRAIN_SHARDS[0]) // 2
+    assert missing_bytes(TRAIN_QUERY, snapshot) == snapshot.size - half
+    progress: list[int] = []
+    download_snapshot(TRAIN_QUERY, snapshot, WHERE, progress.append)
+    assert sum(progress) == snapshot.size - half
+    assert read_snapshot(TRAIN_QUERY, snapshot) == TRAIN_SHARDS
     assert not list(hub._hub_cache().rglob("*.incomplete"))
 
 
@@ -458,29 +464,29 @@ def test_killed_in_the_midst_of_a_file(server: HubServer, monkeypatch: pytest.Mo
 
 
 def test_a_mirror(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with HubServer({SET: {"main": {"data/lines.jsonl": b"mirrored"}}}) as mirror:
+    with HubServer({DATASET: {"main": {"data/lines.jsonl": b"mirrored"}}}) as mirror:
         monkeypatch.setenv("HF_ENDPOINT", f"{mirror.url}/")
-        assert contents(ONE, bring(ONE)) == [b"mirrored"]
+        assert read_snapshot(LINES_QUERY, resolve_and_fetch(LINES_QUERY)) == [b"mirrored"]
     assert server.requests == []
 
 
 def test_without_a_token_none_is_sent(server: HubServer) -> None:
-    bring(SHARDS)
+    resolve_and_fetch(TRAIN_QUERY)
     assert not any(request.authorized for request in server.requests)
 
 
-@pytest.mark.parametrize("place", ["HF_TOKEN", "file"])
+@pytest.mark.parametrize("token_source", ["HF_TOKEN", "file"])
 def test_a_token_goes_to_the_hub_alone(
-    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token_source: str
 ) -> None:
     """Large files are served from another origin, which is not shown it."""
-    if place == "file":
+    if token_source == "file":
         (tmp_path / "token").write_text(TOKEN)
     else:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-    server.page = 2
-    bring(SHARDS)
-    assert server.count("") == 1 + 7 + 3 + 3
+    server.page_size = 2
+    resolve_and_fetch(TRAIN_QUERY)
+    assert server.count_requests("") == 1 + 7 + 3 + 3
     for request in server.requests:
         assert request.authorized == request.path.startswith(("/api/", "/datasets/"))
 
@@ -488,18 +494,21 @@ def test_a_token_goes_to_the_hub_alone(
 def test_nothing_else_is_asked(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """No telemetry, whatever the client would do of its own."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", False)
-    bring(ONE)
+    resolve_and_fetch(LINES_QUERY)
     assert [request.method for request in server.requests] == ["GET"] * 3
     assert all(REPO in request.path for request in server.requests)
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_offline(server: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    snapshot = resolve_snapshot(ONE, WHERE)
-    server.forget()
+    snapshot = resolve_snapshot(LINES_QUERY, WHERE)
+    server.reset()
     monkeypatch.setenv(variable, "true")
-    for action in (lambda: resolve_snapshot(ONE, WHERE), lambda: fetch(ONE, snapshot, WHERE)):
-        assert refusal(action) == [
+    for action in (
+        lambda: resolve_snapshot(LINES_QUERY, WHERE),
+        lambda: download_snapshot(LINES_QUERY, snapshot, WHERE),
+    ):
+        assert error_lines(action) == [
             "files of the hub are not here, and the network may not be used",
             "  where:   data.sft.goat",
             f"  found:   {variable}=true",
@@ -516,90 +525,106 @@ def test_importing_stays_quick() -> None:
 
 # -- failures that pass ---------------------------------------------------------------------------
 
-PASSING: list[Fault] = [408, 429, 500, 502, 503, 504, "hang", "stall", "cut", "short", "corrupt"]
+TRANSIENT_FAULTS: list[Fault] = [
+    408,
+    429,
+    500,
+    502,
+    503,
+    504,
+    "hang",
+    "stall",
+    "cut",
+    "short",
+    "corrupt",
+]
 
 
-@pytest.mark.parametrize("wanted", [SHARDS, ONE], ids=["large", "small"])
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("query", [TRAIN_QUERY, LINES_QUERY], ids=["large", "small"])
+@pytest.mark.parametrize("fault", TRANSIENT_FAULTS)
 def test_a_failure_of_a_file_that_passes(
     server: HubServer,
-    naps: list[float],
+    retry_delays: list[float],
     monkeypatch: pytest.MonkeyPatch,
     fault: Fault,
-    wanted: HubQuery,
+    query: HubQuery,
 ) -> None:
-    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
+    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT_TIMEOUT)
     silent = fault in ("hang", "stall")
-    path = "/resolve/" if isinstance(fault, int) else wanted.patterns[0][-8:]
-    server.fault(path, fault, count=1 if silent else 2)
-    told: list[int] = []
-    snapshot = fetch(wanted, resolve_snapshot(wanted, WHERE), WHERE, told.append)
-    assert contents(wanted, snapshot) == (TRAIN if wanted is SHARDS else [LINES])
-    assert sum(told) == snapshot.size
-    assert cached_snapshot(wanted) == snapshot
+    path = "/resolve/" if isinstance(fault, int) else query.patterns[0][-8:]
+    server.add_fault(path, fault, count=1 if silent else 2)
+    progress: list[int] = []
+    snapshot = download_snapshot(query, resolve_snapshot(query, WHERE), WHERE, progress.append)
+    assert read_snapshot(query, snapshot) == (TRAIN_SHARDS if query is TRAIN_QUERY else [LINES])
+    assert sum(progress) == snapshot.size
+    assert cached_snapshot(query) == snapshot
     # what brings a file further begins to count anew
-    assert naps == ([1.0] if silent else [1.0, 1.0] if fault in ("cut", "short") else [1.0, 2.0])
+    assert retry_delays == (
+        [1.0] if silent else [1.0, 1.0] if fault in ("cut", "short") else [1.0, 2.0]
+    )
 
 
 @pytest.mark.parametrize("path", ["/revision/", "/tree/"])
 @pytest.mark.parametrize("fault", [408, 429, 500, 502, 503, 504, "hang"])
-def test_a_failure_of_a_question_that_passes(
+def test_a_failure_of_a_request_that_passes(
     server: HubServer,
-    naps: list[float],
+    retry_delays: list[float],
     monkeypatch: pytest.MonkeyPatch,
     fault: Fault,
     path: str,
 ) -> None:
-    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
+    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT_TIMEOUT)
     count = 1 if fault == "hang" else 2
-    server.fault(path, fault, count=count)
-    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
-    assert server.count(path) == count + 1
-    assert naps == [1.0, 2.0][:count]
+    server.add_fault(path, fault, count=count)
+    assert len(resolve_snapshot(TRAIN_QUERY, WHERE).files) == 3
+    assert server.count_requests(path) == count + 1
+    assert retry_delays == [1.0, 2.0][:count]
 
 
-def test_a_list_that_is_cut(server: HubServer, naps: list[float]) -> None:
-    server.fault("/tree/", "cut", count=2)
-    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
-    assert naps == [1.0, 2.0]
+def test_a_list_that_is_cut(server: HubServer, retry_delays: list[float]) -> None:
+    server.add_fault("/tree/", "cut", count=2)
+    assert len(resolve_snapshot(TRAIN_QUERY, WHERE).files) == 3
+    assert retry_delays == [1.0, 2.0]
 
 
-def test_a_download_goes_on_where_it_broke(server: HubServer, naps: list[float]) -> None:
+def test_a_download_goes_on_where_it_broke(server: HubServer, retry_delays: list[float]) -> None:
     """As often as it breaks, as long as it gets further."""
-    server.fault("0000.parquet", "cut", count=10)
-    assert contents(SHARDS, bring(SHARDS)) == TRAIN
-    assert naps == [1.0] * 10
+    server.add_fault("0000.parquet", "cut", count=10)
+    assert read_snapshot(TRAIN_QUERY, resolve_and_fetch(TRAIN_QUERY)) == TRAIN_SHARDS
+    assert retry_delays == [1.0] * 10
 
 
-def test_a_server_that_knows_no_ranges(server: HubServer, naps: list[float]) -> None:
+def test_a_server_that_knows_no_ranges(server: HubServer, retry_delays: list[float]) -> None:
     """It begins again, and to get as far as before is no step further."""
     server.ranges = False
-    server.fault("0000.parquet", "cut", count=2)
-    told: list[int] = []
-    snapshot = fetch(SHARDS, resolve_snapshot(SHARDS, WHERE), WHERE, told.append)
-    assert contents(SHARDS, snapshot) == TRAIN
-    assert naps == [1.0, 2.0]
-    assert sum(told) == snapshot.size
+    server.add_fault("0000.parquet", "cut", count=2)
+    progress: list[int] = []
+    snapshot = download_snapshot(
+        TRAIN_QUERY, resolve_snapshot(TRAIN_QUERY, WHERE), WHERE, progress.append
+    )
+    assert read_snapshot(TRAIN_QUERY, snapshot) == TRAIN_SHARDS
+    assert retry_delays == [1.0, 2.0]
+    assert sum(progress) == snapshot.size
     shutil.rmtree(hub._hub_cache())
-    server.fault("0000.parquet", "cut", count=99)
+    server.add_fault("0000.parquet", "cut", count=99)
     with pytest.raises(ZephyrError):
-        fetch(SHARDS, snapshot, WHERE)
-    assert naps[2:] == [1.0, 2.0]
+        download_snapshot(TRAIN_QUERY, snapshot, WHERE)
+    assert retry_delays[2:] == [1.0, 2.0]
 
 
-def test_a_wait_that_the_hub_asks_for(server: HubServer, naps: list[float]) -> None:
-    server.fault("/tree/", 429, headers={"Retry-After": "7"})
-    server.fault("/tree/", 429, headers={"RateLimit": '"api";r=0;t=55'})
-    assert len(resolve_snapshot(SHARDS, WHERE).files) == 3
-    assert naps == [7.0, 55.0]
+def test_a_wait_that_the_hub_asks_for(server: HubServer, retry_delays: list[float]) -> None:
+    server.add_fault("/tree/", 429, headers={"Retry-After": "7"})
+    server.add_fault("/tree/", 429, headers={"RateLimit": '"api";r=0;t=55'})
+    assert len(resolve_snapshot(TRAIN_QUERY, WHERE).files) == 3
+    assert retry_delays == [7.0, 55.0]
 
 
 # -- failures that don't --------------------------------------------------------------------------
 
 
-def test_a_wait_that_is_too_long(server: HubServer, naps: list[float]) -> None:
-    server.fault("/resolve/", 429, headers={"Retry-After": "301"})
-    assert refusal(lambda: bring(ONE)) == [
+def test_a_wait_that_is_too_long(server: HubServer, retry_delays: list[float]) -> None:
+    server.add_fault("/resolve/", 429, headers={"Retry-After": "301"})
+    assert error_lines(lambda: resolve_and_fetch(LINES_QUERY)) == [
         "the hub gets too many requests",
         "  where:   data.sft.goat",
         "  found:   org/name, data/lines.jsonl: status 429",
@@ -608,26 +633,29 @@ def test_a_wait_that_is_too_long(server: HubServer, naps: list[float]) -> None:
             "who has signed in (`hf auth login`) may ask more often"
         ),
     ]
-    assert naps == []
-    assert server.count("/resolve/") == 1
+    assert retry_delays == []
+    assert server.count_requests("/resolve/") == 1
 
 
 LOGIN = "`hf auth login` or set HF_TOKEN"
 GATED = (
     "the hub refuses this data set: it is gated",
-    f"accept the terms at {PAGE} with your account, then {LOGIN}",
+    f"accept the terms at {DATASET_PAGE} with your account, then {LOGIN}",
 )
 HIDDEN = (
     "the hub shows no such data set: there is none, or it is private",
     f"mind the spelling; if it is private, {LOGIN}",
 )
 BAD_TOKEN = ("the hub knows no account with this token", LOGIN)
-REFUSED = ("the hub refuses this data set", f"look at {PAGE} with your account, then {LOGIN}")
-LACKING = ("a data set lacks a file of its own list", "run this again later")
+REFUSED = (
+    "the hub refuses this data set",
+    f"look at {DATASET_PAGE} with your account, then {LOGIN}",
+)
+MISSING_FILE = ("a data set lacks a file of its own list", "run this again later")
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code", "said", "expected"),
+    ("path", "status", "code", "message", "expected"),
     [
         ("/resolve/", 403, "GatedRepo", "Access to it is restricted.", GATED),
         ("/tree/", 401, "GatedRepo", "Access to it is restricted.", GATED),
@@ -636,37 +664,37 @@ LACKING = ("a data set lacks a file of its own list", "run this again later")
         ("/revision/", 401, "", "Invalid credentials in Authorization header", BAD_TOKEN),
         ("/resolve/", 403, "", "Forbidden", REFUSED),
         ("/resolve/", 410, "", "Gone", REFUSED),
-        ("/resolve/", 404, "EntryNotFound", "Entry not found", LACKING),
+        ("/resolve/", 404, "EntryNotFound", "Entry not found", MISSING_FILE),
     ],
 )
 def test_what_the_hub_refuses_is_said_at_once(
     server: HubServer,
-    naps: list[float],
+    retry_delays: list[float],
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     status: Fault,
     code: str,
-    said: str,
+    message: str,
     expected: tuple[str, str],
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    server.fault(path, status, headers={"X-Error-Code": code, "X-Error-Message": said})
+    server.add_fault(path, status, headers={"X-Error-Code": code, "X-Error-Message": message})
     what = "data/lines.jsonl" if path == "/resolve/" else "revision main"
-    assert refusal(lambda: bring(ONE)) == [
+    assert error_lines(lambda: resolve_and_fetch(LINES_QUERY)) == [
         expected[0],
         "  where:   data.sft.goat",
-        f"  found:   org/name, {what}: status {status}, {said}",
+        f"  found:   org/name, {what}: status {status}, {message}",
         f"  to do:   {expected[1]}",
     ]
-    assert naps == []
-    assert server.count(path) == 1
-    assert cached_snapshot(ONE) is None
+    assert retry_delays == []
+    assert server.count_requests(path) == 1
+    assert cached_snapshot(LINES_QUERY) is None
 
 
 def test_no_such_repository_or_revision(server: HubServer) -> None:
-    found = refusal(lambda: resolve_snapshot(HubQuery("org/nmae", ("*",)), WHERE))
+    found = error_lines(lambda: resolve_snapshot(HubQuery("org/nmae", ("*",)), WHERE))
     assert found[0] == "the hub shows no such data set: there is none, or it is private"
-    assert refusal(
+    assert error_lines(
         lambda: resolve_snapshot(HubQuery("org/model", ("*",), "v2", "model"), WHERE)
     ) == [
         "a model has no such revision",
@@ -675,7 +703,7 @@ def test_no_such_repository_or_revision(server: HubServer) -> None:
         "  to do:   look for it at https://huggingface.co/org/model",
     ]
     server.push("dataset", "org/young", "main", {})
-    assert refusal(
+    assert error_lines(
         lambda: resolve_snapshot(HubQuery("org/young", ("*",), "refs/convert/parquet"), WHERE)
     ) == [
         "the hub has not converted this data set to Parquet",
@@ -688,22 +716,22 @@ def test_no_such_repository_or_revision(server: HubServer) -> None:
     ]
 
 
-ENDLESS: list[tuple[Fault, str, str, str]] = [
+PERMANENT_FAULTS: list[tuple[Fault, str, str, str]] = [
     (429, "the hub gets too many requests", "status 429", "run this again later; who has signed"),
     (503, "the hub is out of order", "status 503", "run this again later"),
-    ("hang", "the hub does not answer", "nothing came from {url} within 0.3 s", LATER),
-    ("stall", "the hub does not answer", "nothing came from {url} within 0.3 s", LATER),
-    ("cut", "the connection to the hub breaks", "peer closed connection without", LATER),
+    ("hang", "the hub does not answer", "nothing came from {url} within 0.3 s", RETRY_HINT),
+    ("stall", "the hub does not answer", "nothing came from {url} within 0.3 s", RETRY_HINT),
+    ("cut", "the connection to the hub breaks", "peer closed connection without", RETRY_HINT),
     ("corrupt", "the hub sends a file with a wrong content", "", "look for what changes it"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("fault", "problem", "found", "todo"), ENDLESS, ids=lambda value: str(value)[:6]
+    ("fault", "problem", "found", "todo"), PERMANENT_FAULTS, ids=lambda value: str(value)[:6]
 )
 def test_a_failure_of_a_file_that_stays(
     server: HubServer,
-    naps: list[float],
+    retry_delays: list[float],
     monkeypatch: pytest.MonkeyPatch,
     fault: Fault,
     problem: str,
@@ -711,75 +739,77 @@ def test_a_failure_of_a_file_that_stays(
     todo: str,
 ) -> None:
     """Three times without a step further; nothing wrong is kept, and it can be mended later."""
-    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT)
+    monkeypatch.setattr(hub_client, "TIMEOUT", SHORT_TIMEOUT)
     server.ranges = False
-    server.fault("lines.jsonl", fault, count=99)
+    server.add_fault("lines.jsonl", fault, count=99)
     start = time.monotonic()
-    lines = refusal(lambda: bring(ONE))
-    assert time.monotonic() - start < 10 * SHORT
+    lines = error_lines(lambda: resolve_and_fetch(LINES_QUERY))
+    assert time.monotonic() - start < 10 * SHORT_TIMEOUT
     assert lines[:2] == [problem, "  where:   data.sft.goat"]
     assert lines[2].startswith("  found:   org/name, data/lines.jsonl")
     assert found.format(url=server.url) in lines[2]
     assert lines[3].startswith(f"  to do:   {todo}")
-    assert naps == [1.0, 2.0]
-    assert server.count("lines.jsonl") == 3
-    assert cached_snapshot(ONE) is None
+    assert retry_delays == [1.0, 2.0]
+    assert server.count_requests("lines.jsonl") == 3
+    assert cached_snapshot(LINES_QUERY) is None
     assert not list(hub._hub_cache().glob("*/snapshots/**/*.jsonl"))
-    server.forget()
+    server.reset()
     server.ranges = True
-    assert contents(ONE, bring(ONE)) == [LINES]
+    assert read_snapshot(LINES_QUERY, resolve_and_fetch(LINES_QUERY)) == [LINES]
 
 
 def test_a_file_that_is_always_too_short_or_too_long(
-    server: HubServer, naps: list[float], monkeypatch: pytest.MonkeyPatch
+    server: HubServer, retry_delays: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never a silently short file: the list of files says how long each one is."""
-    snapshot = resolve_snapshot(ONE, WHERE)
+    snapshot = resolve_snapshot(LINES_QUERY, WHERE)
     [file] = snapshot.files
     server.ranges = False
     longer = Snapshot(snapshot.commit, (file._replace(size=file.size + 2),))
-    assert refusal(lambda: fetch(ONE, longer, WHERE)) == [
+    assert error_lines(lambda: download_snapshot(LINES_QUERY, longer, WHERE)) == [
         "the hub sends a file only in part",
         "  where:   data.sft.goat",
         "  found:   org/name, data/lines.jsonl: 6,000 of 6,002 bytes",
-        f"  to do:   {LATER}",
+        f"  to do:   {RETRY_HINT}",
     ]
     shutil.rmtree(hub._hub_cache())
     shorter = Snapshot(snapshot.commit, (file._replace(size=file.size - 2),))
-    found = refusal(lambda: fetch(ONE, shorter, WHERE))
+    found = error_lines(lambda: download_snapshot(LINES_QUERY, shorter, WHERE))
     assert found[0] == "the hub sends a file with a wrong content"
     assert not list(hub._hub_cache().rglob(f"{file.etag}*"))
 
 
 def test_what_is_too_long_is_not_read_to_its_end(server: HubServer) -> None:
-    server.push(*SET, "main", {"long.parquet": bytes(9_000_000)})
-    wanted = HubQuery(REPO, ("long.parquet",))
-    snapshot = resolve_snapshot(wanted, WHERE)
+    server.push(*DATASET, "main", {"long.parquet": bytes(9_000_000)})
+    query = HubQuery(REPO, ("long.parquet",))
+    snapshot = resolve_snapshot(query, WHERE)
     shorter = Snapshot(snapshot.commit, (snapshot.files[0]._replace(size=9),))
-    told: list[int] = []
-    found = refusal(lambda: fetch(wanted, shorter, WHERE, told.append))
+    progress: list[int] = []
+    found = error_lines(lambda: download_snapshot(query, shorter, WHERE, progress.append))
     assert found[0] == "the hub sends a file with a wrong content"
-    assert sum(told) == 0
-    assert 0 < sum(n for n in told if n > 0) < 1_000_000
+    assert sum(progress) == 0
+    assert 0 < sum(n for n in progress if n > 0) < 1_000_000
 
 
-def test_a_hub_that_is_not_there(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_not_there(
+    retry_delays: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("HF_ENDPOINT", url)
-    lines = refusal(lambda: resolve_snapshot(ONE, WHERE))
+    lines = error_lines(lambda: resolve_snapshot(LINES_QUERY, WHERE))
     assert lines[:2] == ["the hub can't be reached", "  where:   data.sft.goat"]
     assert lines[2].startswith(f"  found:   org/name, {url}: ")
     assert lines[2].endswith("Connection refused")
-    assert lines[3] == f"  to do:   {LATER}"
-    assert naps == [1.0, 2.0]
+    assert lines[3] == f"  to do:   {RETRY_HINT}"
+    assert retry_delays == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://hub", "http://hub:port"])
 def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    assert refusal(lambda: resolve_snapshot(ONE, WHERE)) == [
+    assert error_lines(lambda: resolve_snapshot(LINES_QUERY, WHERE)) == [
         "HF_ENDPOINT is not an address of a hub",
         "  where:   data.sft.goat",
         f"  found:   org/name, {endpoint}",
@@ -788,21 +818,26 @@ def test_an_endpoint_that_is_no_address(endpoint: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("path", ["/revision/", "/tree/"])
-def test_an_answer_that_is_no_hub_s(server: HubServer, naps: list[float], path: str) -> None:
-    server.fault(path, "nonsense")
-    assert refusal(lambda: resolve_snapshot(ONE, WHERE)) == [
+def test_an_answer_that_is_no_hub_s(
+    server: HubServer, retry_delays: list[float], path: str
+) -> None:
+    server.add_fault(path, "nonsense")
+    assert error_lines(lambda: resolve_snapshot(LINES_QUERY, WHERE)) == [
         "this does not answer as a hub does",
         "  where:   data.sft.goat",
         f"  found:   org/name, {server.url} gives what is not JSON",
         "  to do:   mind the sign-in page of your network, a proxy, or HF_ENDPOINT if it is set",
     ]
-    assert naps == []
+    assert retry_delays == []
 
 
 @pytest.mark.parametrize("answer", [[], {}, {"sha": None}, {"sha": "../x"}, {"sha": ["0" * 40]}])
 def test_facts_of_no_known_form(answer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_client.HubClient, "get_json", lambda self, path: (answer, ""))
-    assert refusal(lambda: resolve_snapshot(ONE, WHERE))[0] == "this does not answer as a hub does"
+    assert (
+        error_lines(lambda: resolve_snapshot(LINES_QUERY, WHERE))[0]
+        == "this does not answer as a hub does"
+    )
 
 
 @pytest.mark.parametrize(
@@ -819,9 +854,10 @@ def test_facts_of_no_known_form(answer: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_lists_of_no_known_form(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     page = [{"type": "file", "path": "a", "size": 7, "oid": "0" * 40, **entry}]
     monkeypatch.setattr(hub_client.HubClient, "get_json", lambda self, path: (page, ""))
-    wanted = HubQuery(REPO, ("a",), revision="0" * 40)
+    query = HubQuery(REPO, ("a",), revision="0" * 40)
     assert (
-        refusal(lambda: resolve_snapshot(wanted, WHERE))[0] == "this does not answer as a hub does"
+        error_lines(lambda: resolve_snapshot(query, WHERE))[0]
+        == "this does not answer as a hub does"
     )
 
 
@@ -829,16 +865,16 @@ def test_lists_of_no_known_form(entry: dict[str, Any], monkeypatch: pytest.Monke
 
 
 def test_a_pattern_that_matches_nothing() -> None:
-    wanted = HubQuery(REPO, ("data/lines.jsonl", "data/*.jsnol"))
-    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == [
+    query = HubQuery(REPO, ("data/lines.jsonl", "data/*.jsnol"))
+    assert error_lines(lambda: resolve_snapshot(query, WHERE)) == [
         "no file of this data set matches a pattern",
         "  where:   data.sft.goat",
         "  found:   'data/*.jsnol' in org/name, revision main",
         "  nearest: data/empty.jsonl, data/more/lines.jsonl, README.md",
-        f"  to do:   name files that are there: {PAGE}/tree/main",
+        f"  to do:   name files that are there: {DATASET_PAGE}/tree/main",
     ]
     split = HubQuery(REPO, ("default/validation/*.parquet",), "refs/convert/parquet")
-    found = refusal(lambda: resolve_snapshot(split, WHERE))
+    found = error_lines(lambda: resolve_snapshot(split, WHERE))
     assert found[3] == (
         "  nearest: default/train/0000.parquet, default/test/0000.parquet, "
         "big/partial-train/0000.parquet, big/test/0000.parquet"
@@ -847,29 +883,32 @@ def test_a_pattern_that_matches_nothing() -> None:
 
 
 def test_an_empty_repository(server: HubServer) -> None:
-    server.push(*SET, "main", {})
-    assert refusal(lambda: resolve_snapshot(ONE, WHERE))[3] == "  nearest: (it holds no files)"
+    server.push(*DATASET, "main", {})
+    assert (
+        error_lines(lambda: resolve_snapshot(LINES_QUERY, WHERE))[3]
+        == "  nearest: (it holds no files)"
+    )
 
 
 @pytest.mark.parametrize("pattern", ["big/train/*.parquet", "big/*/*.parquet", "*/*/*", "big/p*/*"])
 def test_a_part_is_not_taken_for_the_whole(pattern: str) -> None:
-    wanted = HubQuery(REPO, ("default/test/*", pattern), "refs/convert/parquet")
-    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == [
+    query = HubQuery(REPO, ("default/test/*", pattern), "refs/convert/parquet")
+    assert error_lines(lambda: resolve_snapshot(query, WHERE)) == [
         "the hub has converted only the beginning of this data set to Parquet",
         "  where:   data.sft.goat",
         "  found:   org/name: big/partial-train, 2 files",
-        f"  to do:   name its own files by `files:`, as {PAGE}/tree/main lists them",
+        f"  to do:   name its own files by `files:`, as {DATASET_PAGE}/tree/main lists them",
     ]
 
 
 def test_a_part_by_its_name_is_meant() -> None:
-    wanted = HubQuery(REPO, ("big/partial-train/*", "big/test/*"), "refs/convert/parquet")
-    assert len(resolve_snapshot(wanted, WHERE).files) == 3
+    query = HubQuery(REPO, ("big/partial-train/*", "big/test/*"), "refs/convert/parquet")
+    assert len(resolve_snapshot(query, WHERE).files) == 3
 
 
 @pytest.mark.parametrize("repo", ["", "a/b/c", "../x", "a/..", "a--b/c", "a b", "a/b?x=1", "-a\n"])
 def test_names_of_no_repository(server: HubServer, repo: str) -> None:
-    assert refusal(lambda: resolve_snapshot(HubQuery(repo, ("*",)), WHERE)) == [
+    assert error_lines(lambda: resolve_snapshot(HubQuery(repo, ("*",)), WHERE)) == [
         "this is not the name of a repository of the hub",
         "  where:   data.sft.goat",
         f"  found:   {repo!r}",
@@ -880,22 +919,30 @@ def test_names_of_no_repository(server: HubServer, repo: str) -> None:
 
 # -- a server is not trusted ----------------------------------------------------------------------
 
-HOSTILE = ["../evil", "a/../../evil", "/evil", "a//evil", "a/./evil", "a\\evil", "a/evil\x1b[2J"]
+HOSTILE_PATHS = [
+    "../evil",
+    "a/../../evil",
+    "/evil",
+    "a//evil",
+    "a/./evil",
+    "a\\evil",
+    "a/evil\x1b[2J",
+]
 
 
-@pytest.mark.parametrize("path", HOSTILE)
+@pytest.mark.parametrize("path", HOSTILE_PATHS)
 def test_hostile_paths(server: HubServer, path: str) -> None:
-    server.push(*SET, "main", {path: b"evil"})
-    wanted = HubQuery(REPO, ("/".join("*" for _ in path.split("/")),))
+    server.push(*DATASET, "main", {path: b"evil"})
+    query = HubQuery(REPO, ("/".join("*" for _ in path.split("/")),))
     expected = [
         "the hub names a file by a path that is not safe",
         f"  found:   {path!r}",
     ]
-    assert refusal(lambda: resolve_snapshot(wanted, WHERE)) == expected
+    assert error_lines(lambda: resolve_snapshot(query, WHERE)) == expected
     snapshot = Snapshot("0" * 40, (HubFile(path, 4, "", git_id(b"evil")),))
     for function in (snapshot_paths, missing_bytes):
-        assert refusal(lambda function=function: function(wanted, snapshot)) == expected
-    assert refusal(lambda: fetch(wanted, snapshot, WHERE)) == expected
+        assert error_lines(lambda function=function: function(query, snapshot)) == expected
+    assert error_lines(lambda: download_snapshot(query, snapshot, WHERE)) == expected
 
 
 def test_hostile_commits_and_names_of_contents(tmp_path: Path) -> None:
@@ -904,26 +951,28 @@ def test_hostile_commits_and_names_of_contents(tmp_path: Path) -> None:
         Snapshot("../../../x", (file,)),
         Snapshot("0" * 40, (file._replace(etag="../../../x"),)),
     ):
-        found = refusal(lambda snapshot=snapshot: fetch(ONE, snapshot, WHERE))
+        found = error_lines(
+            lambda snapshot=snapshot: download_snapshot(LINES_QUERY, snapshot, WHERE)
+        )
         assert found[1] == "  found:   '../../../x'"
     assert {path.name for path in tmp_path.iterdir()} <= {"hf", "zephyr"}
 
 
 @pytest.mark.parametrize("link", ["snapshots", "blobs", "file"])
 def test_links_out_of_the_cache(tmp_path: Path, link: str) -> None:
-    snapshot = bring(ONE)
+    snapshot = resolve_and_fetch(LINES_QUERY)
     outside = tmp_path / "outside"
     outside.mkdir()
     folder = hub._hub_cache() / "datasets--org--name"
     if link == "file":
-        [path] = snapshot_paths(ONE, snapshot)
+        [path] = snapshot_paths(LINES_QUERY, snapshot)
         path.unlink()
         (outside / "x").write_bytes(LINES)
         path.symlink_to(outside / "x")
     else:
         shutil.rmtree(folder / link)
         (folder / link).symlink_to(outside)
-    found = refusal(lambda: fetch(ONE, snapshot, WHERE))
+    found = error_lines(lambda: download_snapshot(LINES_QUERY, snapshot, WHERE))
     assert found[0] == "a link leads out of the hub's cache"
     assert [path.name for path in outside.iterdir()] == (["x"] if link == "file" else [])
 
@@ -932,29 +981,29 @@ def test_a_cache_that_is_a_link_itself(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "disk").mkdir()
     (tmp_path / "linked").symlink_to("disk")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "linked"))
-    assert contents(ONE, bring(ONE)) == [LINES]
+    assert read_snapshot(LINES_QUERY, resolve_and_fetch(LINES_QUERY)) == [LINES]
 
 
 # -- disks and neighbours -------------------------------------------------------------------------
 
 
 def test_another_process_is_fetching() -> None:
-    snapshot = resolve_snapshot(ONE, WHERE)
+    snapshot = resolve_snapshot(LINES_QUERY, WHERE)
     lock = hub._hub_cache() / ".locks" / "datasets--org--name" / "zephyr.lock"
     lock.parent.mkdir(parents=True)
     with FileLock(lock):
-        assert refusal(lambda: fetch(ONE, snapshot, WHERE)) == [
+        assert error_lines(lambda: download_snapshot(LINES_QUERY, snapshot, WHERE)) == [
             "another process is fetching from this repository",
             "  where:   data.sft.goat",
             "  found:   org/name",
             "  to do:   wait until it ends, then run this again",
         ]
-    assert contents(ONE, fetch(ONE, snapshot, WHERE)) == [LINES]
+    assert read_snapshot(LINES_QUERY, download_snapshot(LINES_QUERY, snapshot, WHERE)) == [LINES]
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "ZEPHYR_CACHE"])
-def test_places_that_can_t_be_written_to(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    snapshot = resolve_snapshot(ONE, WHERE)
+def test_folders_that_cannot_be_written_to(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = resolve_snapshot(LINES_QUERY, WHERE)
     root = Path(os.environ[variable])
     make = Path.mkdir
 
@@ -964,7 +1013,7 @@ def test_places_that_can_t_be_written_to(variable: str, monkeypatch: pytest.Monk
         make(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    lines = refusal(lambda: fetch(ONE, snapshot, WHERE))
+    lines = error_lines(lambda: download_snapshot(LINES_QUERY, snapshot, WHERE))
     assert lines[0] == "this place can't be written to"
     assert lines[1].startswith(f"  where:   {root}")
     assert lines[2] == f"  to do:   set {variable} to a folder that can be"
@@ -975,5 +1024,5 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    assert refusal(lambda: bring(ONE))[0] == "the disk is full"
-    assert cached_snapshot(ONE) is None
+    assert error_lines(lambda: resolve_and_fetch(LINES_QUERY))[0] == "the disk is full"
+    assert cached_snapshot(LINES_QUERY) is None

@@ -4,18 +4,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.opened import chats, drawn, opened
+from tests.data.in_memory_sources import make_chats, make_mixture, make_source
 from zephyr.data.lock import compare_locks, count_by_source, read_lock
 from zephyr.errors import ZephyrError
 
 
-def row(source: str, number: int, mark: str = "x", side: str = "train") -> dict[str, str]:
-    return {"source": source, "row": str(number), "id": mark, "side": side}
+def lock_row(source: str, number: int, record_id: str = "x", side: str = "train") -> dict[str, str]:
+    return {"source": source, "row": str(number), "id": record_id, "side": side}
 
 
 def test_every_kind_of_difference_by_hand() -> None:
-    first = [row("a", 1), row("a", 2), row("a", 3), row("b", 1), row("b", 2)]
-    second = [row("a", 1), row("a", 2, "y"), row("a", 3, side="holdout"), row("b", 2), row("c", 9)]
+    first = [
+        lock_row("a", 1),
+        lock_row("a", 2),
+        lock_row("a", 3),
+        lock_row("b", 1),
+        lock_row("b", 2),
+    ]
+    second = [
+        lock_row("a", 1),
+        lock_row("a", 2, "y"),
+        lock_row("a", 3, side="holdout"),
+        lock_row("b", 2),
+        lock_row("c", 9),
+    ]
     found = compare_locks(first, second)
     assert found.unchanged == 2
     assert found.changed_content == [("a", "2")]
@@ -28,17 +40,19 @@ def test_every_kind_of_difference_by_hand() -> None:
 
 
 def test_order_alone_is_a_difference_too() -> None:
-    rows = [row("a", 1), row("a", 2)]
+    rows = [lock_row("a", 1), lock_row("a", 2)]
     assert compare_locks(rows, rows).is_empty
-    turned = compare_locks(rows, rows[::-1])
-    assert turned.is_reordered
-    assert not turned.is_empty
+    reordered = compare_locks(rows, rows[::-1])
+    assert reordered.is_reordered
+    assert not reordered.is_empty
 
 
 def test_a_draw_equals_itself_and_differs_by_its_seed(tmp_path: Path) -> None:
     for seed, name in ((1, "a"), (1, "b"), (2, "c")):
         (tmp_path / name).mkdir()
-        drawn([opened("s", chats("s", 50))], seed, cap=10, holdout=0.2).write(tmp_path / name)
+        make_mixture([make_source("s", make_chats("s", 50))], seed, cap=10, holdout=0.2).write(
+            tmp_path / name
+        )
     first, again, other = (read_lock(tmp_path / name) for name in "abc")
     assert compare_locks(first, again).is_empty
     assert compare_locks(first, read_lock(tmp_path / "b" / "lock.jsonl")).is_empty

@@ -11,47 +11,51 @@ from zephyr.data.readers.parsing import UnreadableRowError
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message
 
-FORCE = Choice("s", "What is a newton?\nChoose.", ("Energy", "Force\n(a push)"), 1, "physics")
-WRITTEN = (
+FORCE_QUIZ = Choice("s", "What is a newton?\nChoose.", ("Energy", "Force\n(a push)"), 1, "physics")
+FORCE_TEXT = (
     "Question: What is a newton?\nChoose.\n\nOptions:\nA. Energy\nB. Force\n(a push)\n\nAnswer:"
 )
 
 
 def test_a_quiz_is_written_with_letters_and_answered_with_one() -> None:
-    assert quiz_format.format_quiz(FORCE) == WRITTEN
-    assert quiz_format.quiz_to_row(FORCE) == {
+    assert quiz_format.format_quiz(FORCE_QUIZ) == FORCE_TEXT
+    assert quiz_format.quiz_to_row(FORCE_QUIZ) == {
         "subject": "physics",
-        "question": WRITTEN,
+        "question": FORCE_TEXT,
         "answer": "B",
     }
-    assert quiz_format.quiz_to_chat(FORCE) == Chat(
-        "s", (Message("user", WRITTEN), Message("assistant", "B"))
+    assert quiz_format.quiz_to_chat(FORCE_QUIZ) == Chat(
+        "s", (Message("user", FORCE_TEXT), Message("assistant", "B"))
     )
 
 
 def test_lines_are_read_as_choices_or_as_conversations() -> None:
-    assert list(quiz_format.read_quiz_row(quiz_format.quiz_to_row(FORCE), "s")) == [FORCE]
-    [talk] = chat.question_answer_reader("question", "answer")(quiz_format.quiz_to_row(FORCE), "s")
-    assert talk == quiz_format.quiz_to_chat(FORCE)
+    assert list(quiz_format.read_quiz_row(quiz_format.quiz_to_row(FORCE_QUIZ), "s")) == [FORCE_QUIZ]
+    [record] = chat.question_answer_reader("question", "answer")(
+        quiz_format.quiz_to_row(FORCE_QUIZ), "s"
+    )
+    assert record == quiz_format.quiz_to_chat(FORCE_QUIZ)
 
 
 def test_blanks_around_a_quiz_and_its_letter_change_nothing() -> None:
-    row = {"subject": None, "question": f"\n{WRITTEN}  \n", "answer": " B\n"}
-    assert list(quiz_format.read_quiz_row(row, "s")) == [Choice("s", FORCE.text, FORCE.choices, 1)]
+    row = {"subject": None, "question": f"\n{FORCE_TEXT}  \n", "answer": " B\n"}
+    assert list(quiz_format.read_quiz_row(row, "s")) == [
+        Choice("s", FORCE_QUIZ.text, FORCE_QUIZ.choices, 1)
+    ]
 
 
-FORM = "the question does not go 'Question: …', 'Options:', 'Answer:'"
-NONE = "the answer is none of the options"
+WRONG_FORM = "the question does not go 'Question: …', 'Options:', 'Answer:'"
+NO_SUCH_OPTION = "the answer is none of the options"
 
 
 @pytest.mark.parametrize(
     ("quiz", "letter", "expected"),
     [
-        ("What is a newton?", "A", FORM),
-        ("Question: Why?\n\nAnswer:", "A", FORM),
-        (WRITTEN.removesuffix("Answer:"), "A", FORM),
-        (WRITTEN.removeprefix("Question: "), "A", FORM),
-        (WRITTEN.replace("A. ", "A) "), "A", FORM),
+        ("What is a newton?", "A", WRONG_FORM),
+        ("Question: Why?\n\nAnswer:", "A", WRONG_FORM),
+        (FORCE_TEXT.removesuffix("Answer:"), "A", WRONG_FORM),
+        (FORCE_TEXT.removeprefix("Question: "), "A", WRONG_FORM),
+        (FORCE_TEXT.replace("A. ", "A) "), "A", WRONG_FORM),
         ("Question: Why?\n\nOptions:\nA. So\n\nAnswer:", "A", "there are fewer than two options"),
         (
             "Question: Why?\n\nOptions:\nA. \nB. So\n\nAnswer:",
@@ -59,10 +63,10 @@ NONE = "the answer is none of the options"
             "an option is not text, or empty",
         ),
         ("Question:  \n\nOptions:\nA. a\nB. b\n\nAnswer:", "A", "column 'question' is empty"),
-        (WRITTEN, "C", NONE),
-        (WRITTEN, "b", NONE),
-        (WRITTEN, "1", NONE),
-        (WRITTEN, "AB", NONE),
+        (FORCE_TEXT, "C", NO_SUCH_OPTION),
+        (FORCE_TEXT, "b", NO_SUCH_OPTION),
+        (FORCE_TEXT, "1", NO_SUCH_OPTION),
+        (FORCE_TEXT, "AB", NO_SUCH_OPTION),
     ],
 )
 def test_what_is_no_quiz_of_this_form(quiz: str, letter: str, expected: str) -> None:
@@ -103,7 +107,7 @@ def quizzes(draw: st.DrawFn) -> Choice:
     return Choice("s", draw(TEXTS), tuple(options), answer, draw(st.sampled_from(["", "law"])))
 
 
-def starts_one(option: str) -> bool:
+def looks_like_options(option: str) -> bool:
     """Whether a line in an option looks like the start of an option, or of all of them."""
     lines = option.split("\n")[1:]
     return any(line.startswith(f"{letter}. ") for line in lines for letter in LETTERS)
@@ -115,7 +119,7 @@ def test_what_is_written_is_read_back_as_it_was(choice: Choice) -> None:
     try:
         row = quiz_format.quiz_to_row(choice)
     except ZephyrError:
-        assert any(map(starts_one, choice.choices))
+        assert any(map(looks_like_options, choice.choices))
     else:
         assert list(quiz_format.read_quiz_row(row, "s")) == [choice]
 

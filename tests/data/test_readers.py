@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.data.opened import read_source
+from tests.data.in_memory_sources import read_source
 from zephyr.data import quiz_format
 from zephyr.data.column_formats import COLUMN_FORMATS
 from zephyr.data.readers import chat, choice, pair
@@ -20,22 +20,22 @@ from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, RecordK
 Row = dict[str, Any]
 
 
-def turns(*texts: str, system: str = "") -> tuple[Message, ...]:
+def make_messages(*texts: str, system: str = "") -> tuple[Message, ...]:
     """Texts that user and assistant say in turn."""
-    said = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
-    return (Message("system", system), *said) if system else tuple(said)
+    messages = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+    return (Message("system", system), *messages) if system else tuple(messages)
 
 
-def by(name: str) -> RowReader:
+def reader_of(name: str) -> RowReader:
     return SOURCES[name].reader
 
 
-def one(reader: RowReader, row: Row) -> Record | SkippedRecord:
+def read_one(reader: RowReader, row: Row) -> Record | SkippedRecord:
     [record] = reader(row, "s")
     return record
 
 
-def reason(reader: RowReader, row: Row, kind: type[Exception] = UnreadableRowError) -> str:
+def failure_reason(reader: RowReader, row: Row, kind: type[Exception] = UnreadableRowError) -> str:
     with pytest.raises(kind) as caught:
         list(reader(row, "s"))
     return str(caught.value)
@@ -43,7 +43,7 @@ def reason(reader: RowReader, row: Row, kind: type[Exception] = UnreadableRowErr
 
 # -- chat -----------------------------------------------------------------------------------------
 
-QUESTION_ANSWER = {
+CHAT_COLUMNS = {
     "khan_academy": ("prompt", "text"),
     "math_college": ("prompt_college", "completion"),
     "arxiv_math": ("question", "answer"),
@@ -56,30 +56,38 @@ QUESTION_ANSWER = {
 }
 
 
-@pytest.mark.parametrize("name", QUESTION_ANSWER)
+@pytest.mark.parametrize("name", CHAT_COLUMNS)
 def test_two_columns(name: str) -> None:
     """Columns beside them change nothing: goat's `input` and `answer`, for one."""
-    question, answer = QUESTION_ANSWER[name]
+    question, answer = CHAT_COLUMNS[name]
     row = {"input": "1 + 1", "answer": "2", question: " Why?\n", answer: "So."}
     assert SOURCES[name].columns == (question, answer)
-    assert one(by(name), row) == Chat("s", turns(" Why?\n", "So."))
-    assert reason(by(name), row | {answer: " \n"}) == f"column {answer!r} is empty"
-    assert reason(by(name), row | {question: None}) == f"column {question!r} is not text"
+    assert read_one(reader_of(name), row) == Chat("s", make_messages(" Why?\n", "So."))
+    assert failure_reason(reader_of(name), row | {answer: " \n"}) == f"column {answer!r} is empty"
+    assert (
+        failure_reason(reader_of(name), row | {question: None})
+        == f"column {question!r} is not text"
+    )
     del row[question]
-    assert reason(by(name), row) == f"column {question!r} is missing"
+    assert failure_reason(reader_of(name), row) == f"column {question!r} is missing"
 
 
 @pytest.mark.parametrize("name", ["open_platypus", "math_instruct", "code_alpaca"])
-def test_instruction_and_input_are_said_together(name: str) -> None:
+def test_instruction_and_input_are_joined(name: str) -> None:
     row = {"instruction": "Add.", "input": "1, 2", "output": "3", "data_source": "x"}
-    assert one(by(name), row) == Chat("s", turns("Add.\n1, 2", "3"))
+    assert read_one(reader_of(name), row) == Chat("s", make_messages("Add.\n1, 2", "3"))
     for nothing in ("", None):
-        assert one(by(name), row | {"input": nothing}) == Chat("s", turns("Add.", "3"))
+        assert read_one(reader_of(name), row | {"input": nothing}) == Chat(
+            "s", make_messages("Add.", "3")
+        )
     without = {column: value for column, value in row.items() if column != "instruction"}
-    assert reason(by(name), without) == "column 'instruction' is missing"
+    assert failure_reason(reader_of(name), without) == "column 'instruction' is missing"
     del row["input"]
-    assert one(by(name), row) == Chat("s", turns("Add.", "3"))
-    assert reason(by(name), row | {"instruction": ""}) == "column 'instruction' is empty"
+    assert read_one(reader_of(name), row) == Chat("s", make_messages("Add.", "3"))
+    assert (
+        failure_reason(reader_of(name), row | {"instruction": ""})
+        == "column 'instruction' is empty"
+    )
 
 
 def test_history_and_system_as_llama_factory_writes_them() -> None:
@@ -90,11 +98,11 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
         "system": "Be brief.",
         "history": [["1?", "1"], ["2?", "4"]],
     }
-    expected = turns("1?", "1", "2?", "4", "And 3?", "9", system="Be brief.")
-    assert one(chat.read_alpaca, row) == Chat("s", expected)
+    expected = make_messages("1?", "1", "2?", "4", "And 3?", "9", system="Be brief.")
+    assert read_one(chat.read_alpaca, row) == Chat("s", expected)
     for nothing in (None, []):
         plain = row | {"history": nothing, "system": None}
-        assert one(chat.read_alpaca, plain) == Chat("s", turns("And 3?", "9"))
+        assert read_one(chat.read_alpaca, plain) == Chat("s", make_messages("And 3?", "9"))
 
 
 @pytest.mark.parametrize(
@@ -111,44 +119,57 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
 )
 def test_a_history_of_another_form(history: Any, expected: str) -> None:
     row = {"instruction": "3?", "output": "9", "history": history}
-    assert reason(chat.read_alpaca, row) == expected
+    assert failure_reason(chat.read_alpaca, row) == expected
 
 
 def test_prompts_and_completions_as_trl_writes_them() -> None:
     row = {"prompt": "a", "completion": " b\n"}
-    assert one(chat.read_prompt_completion, row) == Chat("s", turns("a", " b\n"))
+    assert read_one(chat.read_prompt_completion, row) == Chat("s", make_messages("a", " b\n"))
     prompt = [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]
-    talk = {"prompt": prompt, "completion": [{"role": "assistant", "content": "b"}]}
-    assert one(chat.read_prompt_completion, talk) == Chat("s", turns("a", "b", system="c"))
-    assert one(chat.read_prompt_completion, talk | {"completion": "b"}) == one(
-        chat.read_prompt_completion, talk
+    conversational_row = {"prompt": prompt, "completion": [{"role": "assistant", "content": "b"}]}
+    assert read_one(chat.read_prompt_completion, conversational_row) == Chat(
+        "s", make_messages("a", "b", system="c")
     )
+    assert read_one(
+        chat.read_prompt_completion, conversational_row | {"completion": "b"}
+    ) == read_one(chat.read_prompt_completion, conversational_row)
     odd = "turns don't alternate from a first user to a last assistant"
-    assert reason(chat.read_prompt_completion, talk | {"completion": prompt}) == odd
     assert (
-        reason(chat.read_prompt_completion, talk | {"prompt": []})
+        failure_reason(chat.read_prompt_completion, conversational_row | {"completion": prompt})
+        == odd
+    )
+    assert (
+        failure_reason(chat.read_prompt_completion, conversational_row | {"prompt": []})
         == "column 'prompt' is not a list"
     )
-    assert reason(chat.read_prompt_completion, row | {"completion": ""}) == (
+    assert failure_reason(chat.read_prompt_completion, row | {"completion": ""}) == (
         "column 'completion' is empty"
     )
-    assert reason(chat.read_prompt_completion, {"prompt": "a"}) == "column 'completion' is missing"
+    assert (
+        failure_reason(chat.read_prompt_completion, {"prompt": "a"})
+        == "column 'completion' is missing"
+    )
 
 
 def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
-    lima = by("lima")
-    assert one(lima, {"conversations": ["a", "b"]}) == Chat("s", turns("a", "b"))
-    assert one(lima, {"conversations": ["a", "b", "c", "d"]}) == Chat(
-        "s", turns("a", "b", "c", "d")
+    lima = reader_of("lima")
+    assert read_one(lima, {"conversations": ["a", "b"]}) == Chat("s", make_messages("a", "b"))
+    assert read_one(lima, {"conversations": ["a", "b", "c", "d"]}) == Chat(
+        "s", make_messages("a", "b", "c", "d")
     )
-    assert one(lima, {"conversations": ["a", "b", "c"]}) == Chat("s", turns("a", "b"))
-    assert reason(lima, {"conversations": ["a"]}) == "column 'conversations' holds no answer"
-    assert reason(lima, {"conversations": ["a", ""]}) == "column 'turn' is empty"
+    assert read_one(lima, {"conversations": ["a", "b", "c"]}) == Chat("s", make_messages("a", "b"))
+    assert (
+        failure_reason(lima, {"conversations": ["a"]}) == "column 'conversations' holds no answer"
+    )
+    assert failure_reason(lima, {"conversations": ["a", ""]}) == "column 'turn' is empty"
     for nothing in ([], "a", None):
-        assert reason(lima, {"conversations": nothing}) == "column 'conversations' is not a list"
+        assert (
+            failure_reason(lima, {"conversations": nothing})
+            == "column 'conversations' is not a list"
+        )
 
 
-SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+SHAREGPT_TURNS = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 
 
 @pytest.mark.parametrize(
@@ -156,50 +177,64 @@ SHARED = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     [(chat.read_sharegpt, "conversations"), (chat.read_openai_messages, "messages")],
 )
 def test_turns_in_both_spellings(reader: RowReader, column: str) -> None:
-    assert one(reader, {column: SHARED}) == Chat("s", turns("a", "b"))
-    spelled = [
+    assert read_one(reader, {column: SHAREGPT_TURNS}) == Chat("s", make_messages("a", "b"))
+    messages = [
         {"role": "System", "content": "c"},
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
     ]
-    assert one(reader, {column: spelled}) == Chat("s", turns("a", "b", system="c"))
+    assert read_one(reader, {column: messages}) == Chat("s", make_messages("a", "b", system="c"))
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("conversation", "expected"),
     [
-        (SHARED[::-1] + SHARED[1:], "turns don't alternate from a first user to a last assistant"),
-        ([SHARED[0], *SHARED], "turns don't alternate from a first user to a last assistant"),
-        (SHARED[1:], "turns don't alternate from a first user to a last assistant"),
-        ([{"role": "tool", "content": "x"}, *SHARED], "a turn has an unknown role"),
-        ([{"role": None, "content": "x"}, *SHARED], "a turn has an unknown role"),
-        ([{"from": "human"}, SHARED[1]], "column 'value' is missing"),
-        (["a", *SHARED], "a turn is not an object"),
+        (
+            SHAREGPT_TURNS[::-1] + SHAREGPT_TURNS[1:],
+            "turns don't alternate from a first user to a last assistant",
+        ),
+        (
+            [SHAREGPT_TURNS[0], *SHAREGPT_TURNS],
+            "turns don't alternate from a first user to a last assistant",
+        ),
+        (SHAREGPT_TURNS[1:], "turns don't alternate from a first user to a last assistant"),
+        ([{"role": "tool", "content": "x"}, *SHAREGPT_TURNS], "a turn has an unknown role"),
+        ([{"role": None, "content": "x"}, *SHAREGPT_TURNS], "a turn has an unknown role"),
+        ([{"from": "human"}, SHAREGPT_TURNS[1]], "column 'value' is missing"),
+        (["a", *SHAREGPT_TURNS], "a turn is not an object"),
     ],
 )
-def test_turns_of_another_form(said: Any, expected: str) -> None:
-    assert reason(chat.read_sharegpt, {"conversations": said}) == expected
-    assert reason(chat.read_openai_messages, {"messages": said}) == expected
+def test_turns_of_another_form(conversation: Any, expected: str) -> None:
+    assert failure_reason(chat.read_sharegpt, {"conversations": conversation}) == expected
+    assert failure_reason(chat.read_openai_messages, {"messages": conversation}) == expected
 
 
 def test_wiki_qa_leaves_wrong_answers_out() -> None:
     row = {"question": "Where?", "document_title": "D", "answer": "There.", "label": 1}
-    assert one(by("wiki_qa"), row) == Chat("s", turns("Where?", "There."))
-    assert one(by("wiki_qa"), row | {"label": "1"}) == Chat("s", turns("Where?", "There."))
+    assert read_one(reader_of("wiki_qa"), row) == Chat("s", make_messages("Where?", "There."))
+    assert read_one(reader_of("wiki_qa"), row | {"label": "1"}) == Chat(
+        "s", make_messages("Where?", "There.")
+    )
     for wrong in (0, "0"):
-        assert reason(by("wiki_qa"), row | {"label": wrong}, SkippedRecord) == (
+        assert failure_reason(reader_of("wiki_qa"), row | {"label": wrong}, SkippedRecord) == (
             "the answer is marked as wrong"
         )
     for odd in (2, "yes", None, True):
-        assert reason(by("wiki_qa"), row | {"label": odd}) == "column 'label' is neither 0 nor 1"
+        assert (
+            failure_reason(reader_of("wiki_qa"), row | {"label": odd})
+            == "column 'label' is neither 0 nor 1"
+        )
 
 
 def test_mathdial_asks_with_what_the_student_tried() -> None:
     row = {"question": " Why? ", "student_incorrect_solution": "4\n", "ground_truth": "So.\n 5"}
-    asked = "Why?\n\nThis is what I have tried:\n4"
-    assert one(by("mathdial"), row) == Chat("s", turns(asked, "So.\n 5"))
+    question = "Why?\n\nThis is what I have tried:\n4"
+    assert read_one(reader_of("mathdial"), row) == Chat("s", make_messages(question, "So.\n 5"))
     for column in row:
-        assert reason(by("mathdial"), row | {column: " "}) == f"column {column!r} is empty"
+        assert (
+            failure_reason(reader_of("mathdial"), row | {column: " "})
+            == f"column {column!r} is empty"
+        )
 
 
 # -- pair -----------------------------------------------------------------------------------------
@@ -209,27 +244,34 @@ def test_mathdial_asks_with_what_the_student_tried() -> None:
 def test_a_system_message_where_there_is_one(name: str) -> None:
     question = {"orca_dpo_pairs": "question", "truthy_dpo": "prompt"}[name]
     row = {"system": "Be true.", question: "Why?", "chosen": "So.", "rejected": "No."}
-    assert one(by(name), row) == Pair("s", turns("Why?", system="Be true."), "So.", "No.")
+    assert read_one(reader_of(name), row) == Pair(
+        "s", make_messages("Why?", system="Be true."), "So.", "No."
+    )
     for nothing in ("", None):
-        assert one(by(name), row | {"system": nothing}) == Pair("s", turns("Why?"), "So.", "No.")
+        assert read_one(reader_of(name), row | {"system": nothing}) == Pair(
+            "s", make_messages("Why?"), "So.", "No."
+        )
     del row["system"]
-    assert reason(by(name), row) == "column 'system' is missing"
+    assert failure_reason(reader_of(name), row) == "column 'system' is missing"
 
 
-COMPARED = {
+PAIR_COLUMNS = {
     "code_vulnerability": ("question", "chosen", "rejected"),
     "py_dpo": ("prompt", "chosen", "rejected"),
     "h4rmony": ("Prompt", "BetterCompletion", "WorseCompletion"),
 }
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", PAIR_COLUMNS)
 def test_a_question_and_two_answers(name: str) -> None:
-    question, chosen, rejected = COMPARED[name]
+    question, chosen, rejected = PAIR_COLUMNS[name]
     row = {"lang": "c", "system": "unused", question: "Why?", chosen: "So.", rejected: "No."}
-    assert one(by(name), row) == Pair("s", turns("Why?"), "So.", "No.")
-    assert reason(by(name), row | {chosen: "No."}, SkippedRecord) == "both answers are the same"
-    assert reason(by(name), row | {rejected: ""}) == f"column {rejected!r} is empty"
+    assert read_one(reader_of(name), row) == Pair("s", make_messages("Why?"), "So.", "No.")
+    assert (
+        failure_reason(reader_of(name), row | {chosen: "No."}, SkippedRecord)
+        == "both answers are the same"
+    )
+    assert failure_reason(reader_of(name), row | {rejected: ""}) == f"column {rejected!r} is empty"
 
 
 def test_shp_takes_the_side_that_its_label_names() -> None:
@@ -242,14 +284,14 @@ def test_shp_takes_the_side_that_its_label_names() -> None:
         "score_B": 3,
     }
     for domain in ("askengineers", "askphysics", "askscience", "explainlikeimfive"):
-        reader = by(f"shp_{domain}")
-        assert one(reader, row) == Pair("s", turns("Why?"), "a", "b")
-        assert one(reader, row | {"labels": 0}) == Pair("s", turns("Why?"), "b", "a")
-        assert reason(reader, row | {"labels": 2}) == "column 'labels' is neither 0 nor 1"
-        assert reason(reader, row | {"labels": [1]}) == "column 'labels' is neither 0 nor 1"
+        reader = reader_of(f"shp_{domain}")
+        assert read_one(reader, row) == Pair("s", make_messages("Why?"), "a", "b")
+        assert read_one(reader, row | {"labels": 0}) == Pair("s", make_messages("Why?"), "b", "a")
+        assert failure_reason(reader, row | {"labels": 2}) == "column 'labels' is neither 0 nor 1"
+        assert failure_reason(reader, row | {"labels": [1]}) == "column 'labels' is neither 0 nor 1"
 
 
-TALK = [
+PROMPT_TURNS = [
     {"content": "a", "role": "user"},
     {"content": "b", "role": "assistant"},
     {"content": "c", "role": "user"},
@@ -258,18 +300,25 @@ TALK = [
 
 @pytest.mark.parametrize("name", ["dpo_mix_zero_math_untoxic", "exp_dpo_3"])
 def test_whole_conversations_part_at_the_last_answer(name: str) -> None:
-    row = {side: [*TALK, {"content": side, "role": "assistant"}] for side in ("chosen", "rejected")}
-    assert one(by(name), row) == Pair("s", turns("a", "b", "c"), "chosen", "rejected")
+    row = {
+        side: [*PROMPT_TURNS, {"content": side, "role": "assistant"}]
+        for side in ("chosen", "rejected")
+    }
+    assert read_one(reader_of(name), row) == Pair(
+        "s", make_messages("a", "b", "c"), "chosen", "rejected"
+    )
     system = {"content": "d", "role": "system"}
-    longer = {side: [system, *said] for side, said in row.items()}
-    assert one(by(name), longer) == Pair("s", turns("a", "b", "c", system="d"), *row)
-    assert reason(by(name), row | {"rejected": longer["rejected"]}) == (
+    longer = {side: [system, *messages] for side, messages in row.items()}
+    assert read_one(reader_of(name), longer) == Pair(
+        "s", make_messages("a", "b", "c", system="d"), *row
+    )
+    assert failure_reason(reader_of(name), row | {"rejected": longer["rejected"]}) == (
         "the conversations part before the last answer"
     )
-    assert reason(by(name), row | {"chosen": TALK}) == (
+    assert failure_reason(reader_of(name), row | {"chosen": PROMPT_TURNS}) == (
         "column 'chosen' does not end with an answer, or a turn is empty"
     )
-    assert reason(by(name), row | {"rejected": row["chosen"]}, SkippedRecord) == (
+    assert failure_reason(reader_of(name), row | {"rejected": row["chosen"]}, SkippedRecord) == (
         "both answers are the same"
     )
 
@@ -277,54 +326,56 @@ def test_whole_conversations_part_at_the_last_answer(name: str) -> None:
 def test_hh_rlhf_transcripts() -> None:
     start = "\n\nHuman: Who said\nHuman: hello?\n\nAssistant: Who?\n\nHuman: Me. \n\nAssistant:"
     row = {"chosen": f"{start} Hi.\n\nBye.", "rejected": f"{start} No."}
-    prompt = turns("Who said\nHuman: hello?", "Who?", "Me.")
-    assert one(pair.read_conversation_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
+    prompt = make_messages("Who said\nHuman: hello?", "Who?", "Me.")
+    assert read_one(pair.read_conversation_pair, row) == Pair("s", prompt, "Hi.\n\nBye.", "No.")
     empty = "column 'chosen' does not end with an answer, or a turn is empty"
-    assert reason(pair.read_conversation_pair, row | {"chosen": start}) == empty
+    assert failure_reason(pair.read_conversation_pair, row | {"chosen": start}) == empty
     assert (
-        reason(pair.read_conversation_pair, row | {"chosen": start[: start.rindex("\n\n")]})
+        failure_reason(pair.read_conversation_pair, row | {"chosen": start[: start.rindex("\n\n")]})
         == empty
     )
     for text in ("", "hello", f"hello{start} Hi."):
-        assert reason(pair.read_conversation_pair, row | {"chosen": text}) == (
+        assert failure_reason(pair.read_conversation_pair, row | {"chosen": text}) == (
             "column 'chosen' is not a transcript"
         )
-    assert reason(
+    assert failure_reason(
         pair.read_conversation_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
     ) == ("turns don't alternate from a first user to a last user")
 
 
 def test_prompt_pairs_as_trl_writes_them() -> None:
-    expected = Pair("s", turns("Why?"), "So.", "No.")
+    expected = Pair("s", make_messages("Why?"), "So.", "No.")
     row = {"prompt": "Why?", "chosen": "So.", "rejected": "No."}
-    assert one(pair.read_trl_pair, row) == expected
+    assert read_one(pair.read_trl_pair, row) == expected
     listed = {
         "prompt": [{"role": "user", "content": "Why?"}],
         "chosen": [{"role": "assistant", "content": "So."}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }
-    assert one(pair.read_trl_pair, listed) == expected
-    assert one(pair.read_trl_pair, listed | {"rejected": "No."}) == expected
-    assert reason(pair.read_trl_pair, listed | {"chosen": listed["prompt"]}) == (
+    assert read_one(pair.read_trl_pair, listed) == expected
+    assert read_one(pair.read_trl_pair, listed | {"rejected": "No."}) == expected
+    assert failure_reason(pair.read_trl_pair, listed | {"chosen": listed["prompt"]}) == (
         "column 'chosen' is not an answer"
     )
-    assert reason(pair.read_trl_pair, listed | {"prompt": listed["chosen"]}) == (
+    assert failure_reason(pair.read_trl_pair, listed | {"prompt": listed["chosen"]}) == (
         "turns don't alternate from a first user to a last user"
     )
 
 
 def test_pairs_as_llama_factory_writes_them() -> None:
     row = {"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "12"}
-    assert one(pair.read_alpaca_pair, row) == Pair("s", turns("Add.\n1, 2"), "3", "12")
+    assert read_one(pair.read_alpaca_pair, row) == Pair("s", make_messages("Add.\n1, 2"), "3", "12")
     before = {"system": "Be brief.", "history": [["1?", "1"]]}
-    asked = turns("1?", "1", "Add.\n1, 2", system="Be brief.")
-    assert one(pair.read_alpaca_pair, row | before) == Pair("s", asked, "3", "12")
-    talk = {
-        "conversations": [*SHARED, {"from": "human", "value": "c"}],
+    prompt = make_messages("1?", "1", "Add.\n1, 2", system="Be brief.")
+    assert read_one(pair.read_alpaca_pair, row | before) == Pair("s", prompt, "3", "12")
+    sharegpt_row = {
+        "conversations": [*SHAREGPT_TURNS, {"from": "human", "value": "c"}],
         "chosen": {"from": "gpt", "value": "d"},
         "rejected": {"from": "gpt", "value": "e"},
     }
-    assert one(pair.read_sharegpt_pair, talk) == Pair("s", turns("a", "b", "c"), "d", "e")
+    assert read_one(pair.read_sharegpt_pair, sharegpt_row) == Pair(
+        "s", make_messages("a", "b", "c"), "d", "e"
+    )
 
 
 def test_orca_in_openais_form() -> None:
@@ -338,15 +389,15 @@ def test_orca_in_openais_form() -> None:
         "preferred_output": [{"role": "assistant", "content": "So."}],
         "non_preferred_output": [{"role": "assistant", "content": "No."}],
     }
-    assert one(pair.read_openai_pair, row) == Pair(
-        "s", turns("Why?", system="Be brief."), "So.", "No."
+    assert read_one(pair.read_openai_pair, row) == Pair(
+        "s", make_messages("Why?", system="Be brief."), "So.", "No."
     )
     silent = {"messages": [{"role": "system", "content": ""}, row["input"]["messages"][1]]}
-    assert one(pair.read_openai_pair, row | {"input": silent}) == Pair(
-        "s", turns("Why?"), "So.", "No."
+    assert read_one(pair.read_openai_pair, row | {"input": silent}) == Pair(
+        "s", make_messages("Why?"), "So.", "No."
     )
     for odd in ({"messages": [7]}, {"messages": [{"role": "user", "content": ""}]}, [], None):
-        assert reason(pair.read_openai_pair, row | {"input": odd})
+        assert failure_reason(pair.read_openai_pair, row | {"input": odd})
 
 
 def preference(overall: Any, first: Any = "a", second: Any = "b") -> Row:
@@ -356,7 +407,7 @@ def preference(overall: Any, first: Any = "a", second: Any = "b") -> Row:
 
 def test_epfl_gives_a_pair_for_each_preference_with_a_winner() -> None:
     """What students say of criteria is not the preference: only the overall winner is."""
-    compared = [
+    preferences = [
         preference("A"),
         preference("B"),
         preference("AB"),
@@ -369,12 +420,17 @@ def test_epfl_gives_a_pair_for_each_preference_with_a_winner() -> None:
         preference("A", "a", "a"),
         preference("B", "c", "d"),
     ]
-    row = {"question_id": 1, "course_id": 2, "question_complete": "Q: Why?", "preference": compared}
-    found = list(by("epfl")(row, "s"))
+    row = {
+        "question_id": 1,
+        "course_id": 2,
+        "question_complete": "Q: Why?",
+        "preference": preferences,
+    }
+    found = list(reader_of("epfl")(row, "s"))
     assert [part for part in found if isinstance(part, Record)] == [
-        Pair("s", turns("Q: Why?"), "a", "b"),
-        Pair("s", turns("Q: Why?"), "b", "a"),
-        Pair("s", turns("Q: Why?"), "d", "c"),
+        Pair("s", make_messages("Q: Why?"), "a", "b"),
+        Pair("s", make_messages("Q: Why?"), "b", "a"),
+        Pair("s", make_messages("Q: Why?"), "d", "c"),
     ]
     assert [str(part) for part in found if isinstance(part, SkippedRecord)] == [
         *["neither answer is preferred overall"] * 3,
@@ -385,10 +441,19 @@ def test_epfl_gives_a_pair_for_each_preference_with_a_winner() -> None:
 
 def test_epfl_questions_of_another_form() -> None:
     row = {"question_complete": "Q", "preference": [preference("A")]}
-    assert reason(by("epfl"), row | {"preference": []}) == "column 'preference' is not a list"
-    assert reason(by("epfl"), row | {"preference": ["A"]}) == "a preference is not an object"
-    assert reason(by("epfl"), row | {"preference": [{"overall": "A"}]}) == "column 'A' is missing"
-    assert reason(by("epfl"), row | {"question_complete": ""}) == (
+    assert (
+        failure_reason(reader_of("epfl"), row | {"preference": []})
+        == "column 'preference' is not a list"
+    )
+    assert (
+        failure_reason(reader_of("epfl"), row | {"preference": ["A"]})
+        == "a preference is not an object"
+    )
+    assert (
+        failure_reason(reader_of("epfl"), row | {"preference": [{"overall": "A"}]})
+        == "column 'A' is missing"
+    )
+    assert failure_reason(reader_of("epfl"), row | {"question_complete": ""}) == (
         "column 'question_complete' is empty"
     )
 
@@ -401,7 +466,7 @@ def test_what_is_left_out_within_a_row_is_counted(tmp_path: Path) -> None:
     source = SourceSpec(name="epfl", path="epfl.json")
     records, tally = read_source(source, "pair", tmp_path)
     assert tally.item_count == 2
-    assert records == [Pair("epfl", turns("Q"), "a", "b", "correctness")]
+    assert records == [Pair("epfl", make_messages("Q"), "a", "b", "correctness")]
     assert dict(tally.skip_reasons) == {"neither answer is preferred overall": 1}
 
 
@@ -417,14 +482,20 @@ ARC = {
 
 @pytest.mark.parametrize("name", ["arc_challenge", "arc_easy"])
 def test_arc_keys_are_letters_or_digits(name: str) -> None:
-    assert one(by(name), ARC) == Choice("s", "Why?", ("a", "b", "c"), 1)
+    assert read_one(reader_of(name), ARC) == Choice("s", "Why?", ("a", "b", "c"), 1)
     numbered = {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}
     digits = ARC | {"choices": numbered, "answerKey": "3"}
-    assert one(by(name), digits) == Choice("s", "Why?", ("a", "b", "c"), 2)
+    assert read_one(reader_of(name), digits) == Choice("s", "Why?", ("a", "b", "c"), 2)
     for key in ("D", "1", "b"):
-        assert reason(by(name), ARC | {"answerKey": key}) == "the answer is none of the options"
+        assert (
+            failure_reason(reader_of(name), ARC | {"answerKey": key})
+            == "the answer is none of the options"
+        )
     fewer = {"text": ["a", "b", "c"], "label": ["A", "B"]}
-    assert reason(by(name), ARC | {"choices": fewer}) == "the answer is none of the options"
+    assert (
+        failure_reason(reader_of(name), ARC | {"choices": fewer})
+        == "the answer is none of the options"
+    )
 
 
 def test_arc_in_ai2s_own_form() -> None:
@@ -436,9 +507,9 @@ def test_arc_in_ai2s_own_form() -> None:
         },
         "answerKey": "1",
     }
-    assert one(choice.read_arc, row) == Choice("s", "Why?", ("a", "b"), 0)
+    assert read_one(choice.read_arc, row) == Choice("s", "Why?", ("a", "b"), 0)
     odd = {"stem": "Why?", "choices": ["a", "b"]}
-    assert reason(choice.read_arc, row | {"question": odd}) == "an option is not an object"
+    assert failure_reason(choice.read_arc, row | {"question": odd}) == "an option is not an object"
 
 
 MMLU = {"question": "Why?", "subject": "physics", "choices": ["a", "b", "c", "d"], "answer": 3}
@@ -446,11 +517,13 @@ MMLU = {"question": "Why?", "subject": "physics", "choices": ["a", "b", "c", "d"
 
 def test_mmlu_flat_and_nested() -> None:
     expected = Choice("s", "Why?", ("a", "b", "c", "d"), 3, "physics")
-    assert one(by("mmlu"), MMLU) == expected
+    assert read_one(reader_of("mmlu"), MMLU) == expected
     nested = MMLU | {"subject": "", "answer": 0}
-    assert one(by("mmlu"), {"train": nested}) == Choice("s", "Why?", ("a", "b", "c", "d"), 0)
+    assert read_one(reader_of("mmlu"), {"train": nested}) == Choice(
+        "s", "Why?", ("a", "b", "c", "d"), 0
+    )
     for answer in ("D", "3", " D "):
-        assert one(by("mmlu"), MMLU | {"answer": answer}) == expected
+        assert read_one(reader_of("mmlu"), MMLU | {"answer": answer}) == expected
 
 
 @pytest.mark.parametrize(
@@ -468,23 +541,23 @@ def test_mmlu_flat_and_nested() -> None:
     ],
 )
 def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> None:
-    assert reason(choice.read_choices, MMLU | {"answer": answer}) == expected
+    assert failure_reason(choice.read_choices, MMLU | {"answer": answer}) == expected
 
 
 def test_options_are_two_texts_or_more() -> None:
     for few in (["a"], [], None, "ab"):
-        assert reason(choice.read_choices, MMLU | {"choices": few}) == (
+        assert failure_reason(choice.read_choices, MMLU | {"choices": few}) == (
             "there are fewer than two options"
         )
     every = ["a"] * 26
-    assert one(choice.read_choices, MMLU | {"choices": every, "answer": "Z"}) == Choice(
+    assert read_one(choice.read_choices, MMLU | {"choices": every, "answer": "Z"}) == Choice(
         "s", "Why?", tuple(every), 25, "physics"
     )
-    assert reason(choice.read_choices, MMLU | {"choices": [*every, "a"]}) == (
+    assert failure_reason(choice.read_choices, MMLU | {"choices": [*every, "a"]}) == (
         "there are more than 26 options"
     )
     for odd in (["a", ""], ["a", None], ["a", 2]):
-        assert reason(choice.read_choices, MMLU | {"choices": odd}) == (
+        assert failure_reason(choice.read_choices, MMLU | {"choices": odd}) == (
             "an option is not text, or empty"
         )
 
@@ -500,18 +573,23 @@ def test_hellaswag_is_cleaned_by_the_rules_of_lm_eval() -> None:
         "endings": [" drinks [step] it.", "a  b   c.", "pours [substeps] tea [title] .", "x"],
         "label": "2",
     }
-    assert one(by("hellaswag"), row) == Choice(
+    assert read_one(reader_of("hellaswag"), row) == Choice(
         "s",
         "Making tea: A cup Boil.  water. The woman".replace(".  ", ". "),
         ("drinks it.", "a b  c.", "pours tea.  .".replace(".  ", ". "), "x"),
         2,
     )
-    assert reason(by("hellaswag"), row | {"label": ""}) == "the answer is none of the options"
+    assert (
+        failure_reason(reader_of("hellaswag"), row | {"label": ""})
+        == "the answer is none of the options"
+    )
 
 
 def test_hellaswag_that_is_clean_already_is_left_as_it_stands() -> None:
     row = {"ind": 0, "ctx": "Tea: a [cup]  of", "label": 1, "endings": ["[a]", "b  c"]}
-    assert one(by("hellaswag"), row) == Choice("s", "Tea: a [cup]  of", ("[a]", "b  c"), 1)
+    assert read_one(reader_of("hellaswag"), row) == Choice(
+        "s", "Tea: a [cup]  of", ("[a]", "b  c"), 1
+    )
 
 
 # -- passage --------------------------------------------------------------------------------------
@@ -519,31 +597,39 @@ def test_hellaswag_that_is_clean_already_is_left_as_it_stands() -> None:
 
 def test_blank_lines_belong_to_wikitext_and_to_no_other_text() -> None:
     for text in ("", " = A = \n"):
-        assert one(by("wikitext2"), {"text": text}) == Passage("s", text)
-    assert one(by("primer"), {"text": "a"}) == Passage("s", "a")
-    assert reason(by("primer"), {"text": " "}) == "column 'text' is empty"
+        assert read_one(reader_of("wikitext2"), {"text": text}) == Passage("s", text)
+    assert read_one(reader_of("primer"), {"text": "a"}) == Passage("s", "a")
+    assert failure_reason(reader_of("primer"), {"text": " "}) == "column 'text' is empty"
 
 
 # -- all of them ----------------------------------------------------------------------------------
 
-ASKED = [*SHARED, {"from": "human", "value": "c"}]
-SAID = {"role": "assistant", "content": "d"}
-WHOLE: dict[RowReader, Row] = {
+SHAREGPT_PROMPT = [*SHAREGPT_TURNS, {"from": "human", "value": "c"}]
+ANSWER_TURN = {"role": "assistant", "content": "d"}
+STRUCTURED_COLUMNS: dict[RowReader, Row] = {
     chat.read_alpaca: {"system": "s", "history": [["a", "b"]], "input": "c"},
-    chat.read_openai_messages: {"messages": SHARED},
-    chat.read_prompt_completion: {"prompt": TALK, "completion": [SAID]},
-    chat.read_sharegpt: {"conversations": SHARED},
+    chat.read_openai_messages: {"messages": SHAREGPT_TURNS},
+    chat.read_prompt_completion: {"prompt": PROMPT_TURNS, "completion": [ANSWER_TURN]},
+    chat.read_sharegpt: {"conversations": SHAREGPT_TURNS},
     chat.read_wiki_qa: {"label": 1},
-    pair.read_trl_pair: {"prompt": TALK, "chosen": [SAID], "rejected": [SAID | {"content": "e"}]},
-    pair.read_sharegpt_pair: {"conversations": ASKED, "chosen": SAID, "rejected": "e"},
+    pair.read_trl_pair: {
+        "prompt": PROMPT_TURNS,
+        "chosen": [ANSWER_TURN],
+        "rejected": [ANSWER_TURN | {"content": "e"}],
+    },
+    pair.read_sharegpt_pair: {
+        "conversations": SHAREGPT_PROMPT,
+        "chosen": ANSWER_TURN,
+        "rejected": "e",
+    },
     pair.read_conversation_pair: {
-        "chosen": [*TALK, SAID],
-        "rejected": [*TALK, SAID | {"content": "e"}],
+        "chosen": [*PROMPT_TURNS, ANSWER_TURN],
+        "rejected": [*PROMPT_TURNS, ANSWER_TURN | {"content": "e"}],
     },
     pair.read_openai_pair: {
-        "input": {"messages": [{"role": "system", "content": "s"}, *TALK]},
-        "preferred_output": [SAID],
-        "non_preferred_output": [SAID | {"content": "e"}],
+        "input": {"messages": [{"role": "system", "content": "s"}, *PROMPT_TURNS]},
+        "preferred_output": [ANSWER_TURN],
+        "non_preferred_output": [ANSWER_TURN | {"content": "e"}],
     },
     pair.read_epfl: {"preference": [preference("A"), preference("B")]},
     pair.read_shp: {"labels": 1},
@@ -558,14 +644,14 @@ WHOLE: dict[RowReader, Row] = {
 }
 """Columns whose values are not just texts; in the rows below every other one holds its name."""
 
-EVERY = {form.columns: form.reader for form in COLUMN_FORMATS} | {
+READERS_BY_COLUMNS = {form.columns: form.reader for form in COLUMN_FORMATS} | {
     (name, *source.columns): source.reader for name, source in SOURCES.items()
 }
 ROWS = [
-    (reader, {column: column for column in columns} | WHOLE.get(reader, {}))
-    for columns, reader in EVERY.items()
+    (reader, {column: column for column in columns} | STRUCTURED_COLUMNS.get(reader, {}))
+    for columns, reader in READERS_BY_COLUMNS.items()
 ]
-NESTED = [(reader, row) for reader, row in ROWS if reader in WHOLE]
+STRUCTURED_ROWS = [(reader, row) for reader, row in ROWS if reader in STRUCTURED_COLUMNS]
 TEXTS = ["", " ", "A", "0", "3", "user", "gpt", "...", "a\u2028b", "\ud83d", "٣", "9" * 5_000]
 TEXTS += ["\n\nHuman: a\n\nAssistant: b", "\n\nAssistant:"]
 LEAVES = st.none() | st.integers() | st.booleans() | st.floats() | st.sampled_from(TEXTS)
@@ -579,25 +665,27 @@ VALUES = st.recursive(
 )
 
 
-def holds(value: Any) -> bool:
+def is_container(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def damaged(value: Any, data: st.DataObject) -> Any:
+def corrupt_value(value: Any, data: st.DataObject) -> Any:
     """`value` with something in it replaced or taken away."""
-    keys = list(value if isinstance(value, dict) else range(len(value))) if holds(value) else []
+    keys = (
+        list(value if isinstance(value, dict) else range(len(value))) if is_container(value) else []
+    )
     if not keys or data.draw(st.integers(0, 3)) == 0:
         return data.draw(VALUES)
     key = data.draw(st.sampled_from(keys))
-    whole = dict(value) if isinstance(value, dict) else list(value)
+    changed = dict(value) if isinstance(value, dict) else list(value)
     if data.draw(st.integers(0, 4)) == 0:
-        del whole[key]
+        del changed[key]
     else:
-        whole[key] = damaged(whole[key], data)
-    return whole
+        changed[key] = corrupt_value(changed[key], data)
+    return changed
 
 
-def outcome(reader: RowReader, row: Row) -> list[Record | SkippedRecord] | str:
+def read_or_reason(reader: RowReader, row: Row) -> list[Record | SkippedRecord] | str:
     try:
         return list(reader(row, "s"))
     except (UnreadableRowError, SkippedRecord) as error:
@@ -605,19 +693,19 @@ def outcome(reader: RowReader, row: Row) -> list[Record | SkippedRecord] | str:
 
 
 @settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(NESTED) | st.sampled_from(ROWS), st.integers(0, 3), st.data())
+@given(st.sampled_from(STRUCTURED_ROWS) | st.sampled_from(ROWS), st.integers(0, 3), st.data())
 def test_any_row_gives_records_or_a_reason(
-    case: tuple[RowReader, Row], wounds: int, data: st.DataObject
+    case: tuple[RowReader, Row], num_corruptions: int, data: st.DataObject
 ) -> None:
     """Whatever is missing, empty, of another type, huge or odd: never another exception."""
     reader, row = case
-    for _ in range(wounds):
-        changed = damaged(row, data)
+    for _ in range(num_corruptions):
+        changed = corrupt_value(row, data)
         row = changed if isinstance(changed, dict) else {}
-    found = outcome(reader, row)
+    found = read_or_reason(reader, row)
     assert found
     if isinstance(found, str):
-        assert wounds, found
+        assert num_corruptions, found
         assert len(found) < 100
     else:
         assert all(isinstance(part, SkippedRecord) or len(part.id) == 16 for part in found)
@@ -630,7 +718,7 @@ def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"Q": "Why?", "A": "So."}\n')
     source = SourceSpec(path="rows.jsonl", columns={"question": "Q", "answer": "A"})
     records, _ = read_source(source, "chat", tmp_path)
-    assert records == [Chat("rows", turns("Why?", "So."))]
+    assert records == [Chat("rows", make_messages("Why?", "So."))]
 
 
 def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:

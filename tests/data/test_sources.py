@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.data.opened import read_source
+from tests.data.in_memory_sources import read_source
 from zephyr.data import hub
 from zephyr.data.sources import hub_query
 from zephyr.errors import ZephyrError

@@ -1,4 +1,4 @@
-"""The table of sources: each row is held to its examples, and their counts to known sums."""
+"""The table of sources: each row is held to its sample rows, and their counts to known totals."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from docs.generate import sources as page
-from tests.data.examples import EXAMPLES, LEFT_OUT, Row
+from tests.data.sample_rows import SAMPLE_ROWS, SKIP_REASONS, Row
 from zephyr.data.column_formats import detect_format
 from zephyr.data.licences import licence_warnings
 from zephyr.data.readers.parsing import RowReader, SkippedRecord, UnreadableRowError
@@ -15,10 +15,12 @@ from zephyr.data.table import SOURCES, HubLocation, RegisteredSource
 from zephyr.recipe.data import SourceSpec
 from zephyr.records import RECORD_KINDS, Chat, Choice, Pair, Record
 
-ALL = pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.name)
+for_each_source = pytest.mark.parametrize(
+    "source", SOURCES.values(), ids=lambda source: source.name
+)
 
 
-def outcome(reader: RowReader, row: Mapping[str, Any]) -> list[Record | str]:
+def read_or_reasons(reader: RowReader, row: Mapping[str, Any]) -> list[Record | str]:
     """Records, and the reasons of what is left out."""
     try:
         return [str(part) if isinstance(part, SkippedRecord) else part for part in reader(row, "s")]
@@ -26,83 +28,83 @@ def outcome(reader: RowReader, row: Mapping[str, Any]) -> list[Record | str]:
         return [str(error)]
 
 
-def results(source: RegisteredSource) -> list[Record | str]:
+def sample_outcomes(source: RegisteredSource) -> list[Record | str]:
     """What comes of the examples of a source."""
     found: list[Record | str] = []
-    for row in EXAMPLES[source.name]:
-        found += outcome(detect_format(row, source.kind, source, "here").reader, row)
+    for row in SAMPLE_ROWS[source.name]:
+        found += read_or_reasons(detect_format(row, source.kind, source, "here").reader, row)
     return found
 
 
-def records(name: str) -> list[Record]:
-    return [part for part in results(SOURCES[name]) if isinstance(part, Record)]
+def sample_records(name: str) -> list[Record]:
+    return [part for part in sample_outcomes(SOURCES[name]) if isinstance(part, Record)]
 
 
-def flat(source: RegisteredSource) -> Iterator[Row]:
+def readable_rows(source: RegisteredSource) -> Iterator[Row]:
     """The examples that are in the source's own columns and give a record."""
-    for row in EXAMPLES[source.name]:
+    for row in SAMPLE_ROWS[source.name]:
         if row.keys() >= set(source.columns):
-            found = outcome(source.reader, row)
+            found = read_or_reasons(source.reader, row)
             if any(isinstance(part, Record) for part in found):
                 yield row
 
 
 def test_names_and_kinds() -> None:
     assert len(SOURCES) == 34
-    assert SOURCES.keys() == EXAMPLES.keys()
+    assert SOURCES.keys() == SAMPLE_ROWS.keys()
     assert {source.kind for source in SOURCES.values()} == set(RECORD_KINDS)
     for name, source in SOURCES.items():
         assert SourceSpec(name=name).name == source.name == name
 
 
-@ALL
+@for_each_source
 def test_examples_are_records_of_its_kind_or_left_out_with_a_reason(
     source: RegisteredSource,
 ) -> None:
-    found = results(source)
+    found = sample_outcomes(source)
     assert {part.kind for part in found if isinstance(part, Record)} == {source.kind}
-    left = Counter(part for part in found if isinstance(part, str))
-    assert dict(left) == LEFT_OUT.get(source.name, {})
+    skip_reasons = Counter(part for part in found if isinstance(part, str))
+    assert dict(skip_reasons) == SKIP_REASONS.get(source.name, {})
     assert (len(found) > 3) == source.has_many_records
 
 
-@ALL
+@for_each_source
 def test_its_columns_are_needed_and_no_others(source: RegisteredSource) -> None:
-    rows = list(flat(source))
+    rows = list(readable_rows(source))
     assert rows
     for row in rows:
-        found = outcome(source.reader, row)
+        found = read_or_reasons(source.reader, row)
         known = {*source.columns, *source.optional_columns}
-        assert outcome(source.reader, {c: v for c, v in row.items() if c in known}) == found
+        assert read_or_reasons(source.reader, {c: v for c, v in row.items() if c in known}) == found
         for column in source.columns:
             with pytest.raises(UnreadableRowError):
                 list(source.reader({c: v for c, v in row.items() if c != column}, "s"))
 
 
-@ALL
+@for_each_source
 def test_optional_columns_may_be_missing_and_are_looked_at(source: RegisteredSource) -> None:
-    looked: set[str] = set()
+    accessed: set[str] = set()
 
-    class Watched(dict[str, Any]):
+    class RecordingRow(dict[str, Any]):
         def __getitem__(self, column: str) -> Any:
-            looked.add(column)
+            accessed.add(column)
             return super().__getitem__(column)
 
         def __contains__(self, column: object) -> bool:
-            looked.add(str(column))
+            accessed.add(str(column))
             return super().__contains__(column)
 
         def get(self, column: str, default: Any = None) -> Any:
-            looked.add(column)
+            accessed.add(column)
             return super().get(column, default)
 
-    for row in flat(source):
-        assert outcome(source.reader, {column: row[column] for column in source.columns})
-        outcome(source.reader, Watched(row))
-    assert looked == {*source.columns, *source.optional_columns}
+    for row in readable_rows(source):
+        assert read_or_reasons(source.reader, {column: row[column] for column in source.columns})
+        read_or_reasons(source.reader, RecordingRow(row))
+    assert accessed == {*source.columns, *source.optional_columns}
 
 
-@ALL
+@for_each_source
 def test_its_facts_agree(source: RegisteredSource) -> None:
     assert {source.train_split, source.eval_split} - {None} <= source.splits.keys()
     assert source.train_split or source.eval_split
@@ -116,7 +118,7 @@ def test_its_facts_agree(source: RegisteredSource) -> None:
         assert all(source.hub.pattern(split).count("{") == 0 for split in source.splits)
 
 
-@ALL
+@for_each_source
 def test_the_page_of_sources_says_it(source: RegisteredSource) -> None:
     [line] = [line for line in page().splitlines() if line.startswith(f"| {source.name} |")]
     assert ", ".join(source.columns) in line
@@ -158,15 +160,15 @@ def test_where_files_lie() -> None:
 
 def test_every_answer_of_wiki_qa_is_read_where_that_is_asked_for() -> None:
     """As the seed did: LLaMA-Factory's catalogue knows nothing of the label."""
-    right, every = records("wiki_qa"), records("wiki_qa_all")
+    right, every = sample_records("wiki_qa"), sample_records("wiki_qa_all")
     assert len(right) == 2
     assert [r.content for r in every if r.content in [good.content for good in right]]
     assert len(every) == 3
 
 
-def test_answers_of_multiple_choice_are_places_whatever_their_labels() -> None:
+def test_answers_of_multiple_choice_are_indices_whatever_their_labels() -> None:
     answers = {
-        name: [r.answer for r in records(name) if isinstance(r, Choice)]
+        name: [r.answer for r in sample_records(name) if isinstance(r, Choice)]
         for name in ("arc_challenge", "arc_easy", "mmlu", "hellaswag")
     }
     assert answers == {
@@ -175,35 +177,39 @@ def test_answers_of_multiple_choice_are_places_whatever_their_labels() -> None:
         "mmlu": [1, 0, 2],
         "hellaswag": [0, 1, 0],
     }
-    assert [len(r.choices) for r in records("arc_challenge") if isinstance(r, Choice)] == [4, 3, 5]
+    assert [len(r.choices) for r in sample_records("arc_challenge") if isinstance(r, Choice)] == [
+        4,
+        3,
+        5,
+    ]
 
 
 def test_conversations_keep_their_turns_and_pairs_their_system_messages() -> None:
-    assert [len(r.messages) for r in records("lima") if isinstance(r, Chat)] == [2, 4, 2]
+    assert [len(r.messages) for r in sample_records("lima") if isinstance(r, Chat)] == [2, 4, 2]
     for name, turns in {
         "orca_dpo_pairs": [1, 2, 2],
         "truthy_dpo": [2, 1, 1],
         "dpo_mix_zero_math_untoxic": [1, 3, 2],
     }.items():
-        assert [len(r.prompt) for r in records(name) if isinstance(r, Pair)] == turns
+        assert [len(r.prompt) for r in sample_records(name) if isinstance(r, Pair)] == turns
 
 
 def test_what_students_gave_twice_is_left_for_the_mixture() -> None:
-    found = records("epfl")
+    found = sample_records("epfl")
     assert len(found) == 4
     assert len({r.id for r in found}) == 3
 
 
-# -- sums -----------------------------------------------------------------------------------------
+# -- mixture sizes --------------------------------------------------------------------------------
 
-FIRST = (
+D_S_SOURCES = (
     *("khan_academy", "math_college", "arxiv_math", "code_assistant", "metamathqa"),
     *("magicoder", "goat", "lima", "open_platypus", "math_instruct"),
 )
-SECOND = ("open_platypus", "math_instruct", "wiki_qa_all", "lima", "code_alpaca")
+D_L_SOURCES = ("open_platypus", "math_instruct", "wiki_qa_all", "lima", "code_alpaca")
 
 
-def drawn(name: str, cap: int | None = None, unknown: int = 0) -> int:
+def num_rows(name: str, cap: int | None = None, unknown: int = 0) -> int:
     """How many rows a mixture has of a source."""
     source = SOURCES[name]
     count = source.splits[str(source.train_split)]
@@ -212,14 +218,14 @@ def drawn(name: str, cap: int | None = None, unknown: int = 0) -> int:
 
 
 def test_the_seeds_mixtures_have_the_sizes_that_it_printed() -> None:
-    assert sum(drawn(name, 12_000) for name in FIRST) == 102_030
-    assert sum(drawn(name) for name in SECOND) == 328_377
-    assert sum(drawn(name, 20_000) for name in SECOND) == 81_030
+    assert sum(num_rows(name, 12_000) for name in D_S_SOURCES) == 102_030
+    assert sum(num_rows(name) for name in D_L_SOURCES) == 328_377
+    assert sum(num_rows(name, 20_000) for name in D_L_SOURCES) == 81_030
     pairs = [name for name, source in SOURCES.items() if source.kind == "pair"]
     assert len(pairs) == 12
     caps = dict.fromkeys(pairs, 1_000) | {"epfl": 1_500}
-    assert sum(drawn(name, cap, unknown=1_000) for name, cap in caps.items()) == 12_500
-    assert sum(map(drawn, ("arc_challenge", "arc_easy", "mmlu"))) == 103_212
+    assert sum(num_rows(name, cap, unknown=1_000) for name, cap in caps.items()) == 12_500
+    assert sum(map(num_rows, ("arc_challenge", "arc_easy", "mmlu"))) == 103_212
 
 
 # -- licences -------------------------------------------------------------------------------------

@@ -42,10 +42,10 @@ def test_equals_the_librarys_own_logits(family: str, layout: str) -> None:
     if layout == "tree" and family == "bloom":
         assert model.layout == "rows", "BLOOM has ALiBi and no sdpa: never a tree"
         return
-    forks = tiny.examples()
-    ours = flat_logprobs(replace(model, layout=layout), forks)
+    examples = tiny.random_examples()
+    ours = flat_logprobs(replace(model, layout=layout), examples)
     assert np.ptp(ours) > 1, "the test would not see a difference"
-    np.testing.assert_allclose(ours, reference_logprobs(model, forks), atol=TOLERANCE)
+    np.testing.assert_allclose(ours, reference_logprobs(model, examples), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
@@ -57,9 +57,9 @@ def test_families_with_full_attention_get_the_tree(family: str) -> None:
 @pytest.mark.parametrize("budget", [1, 64, 10_000])
 def test_alone_in_a_batch_and_packed_are_the_same(family: str, budget: int) -> None:
     model = tiny.make_model(family)
-    forks = tiny.examples(seed=3)
-    together = flat_logprobs(replace(model, token_budget=budget), forks)
-    alone = np.concatenate([flat_logprobs(model, [f]) for f in forks])
+    examples = tiny.random_examples(seed=3)
+    together = flat_logprobs(replace(model, token_budget=budget), examples)
+    alone = np.concatenate([flat_logprobs(model, [f]) for f in examples])
     np.testing.assert_allclose(together, alone, atol=TOLERANCE)
 
 
@@ -67,21 +67,21 @@ def test_alone_in_a_batch_and_packed_are_the_same(family: str, budget: int) -> N
 def test_only_supervised_tokens_are_predicted(layout: str) -> None:
     model = replace(tiny.make_model("qwen2"), layout=layout)
     ids = np.arange(1, 9, dtype=np.int32)
-    marks = np.array([False, True, True, False, False, True, False, True])
-    some = flat_logprobs(model, [Example(ids[:3], (Completion(ids, marks),))])
+    loss_mask = np.array([False, True, True, False, False, True, False, True])
+    some = flat_logprobs(model, [Example(ids[:3], (Completion(ids, loss_mask),))])
     every = flat_logprobs(model, [make_example(ids[:3], ids)])
-    np.testing.assert_allclose(some, every[marks], atol=TOLERANCE)
+    np.testing.assert_allclose(some, every[loss_mask], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("layout", ["rows", "tree"])
 @pytest.mark.parametrize("budget", [1, 50, 10_000])
-def test_packing_keeps_every_fork_once_and_the_budget(layout: str, budget: int) -> None:
-    forks = tiny.examples(count=60)
-    batches = list(pack_batches(forks, budget, layout))
-    assert sorted(i for members in batches for i in members) == list(range(60))
-    for members in batches:
-        shape = collate([forks[i] for i in members], layout).input_ids.shape
-        assert shape.numel() <= budget or len(members) == 1
+def test_packing_keeps_every_example_once_and_the_budget(layout: str, budget: int) -> None:
+    examples = tiny.random_examples(count=60)
+    batches = list(pack_batches(examples, budget, layout))
+    assert sorted(i for indices in batches for i in indices) == list(range(60))
+    for indices in batches:
+        shape = collate([examples[i] for i in indices], layout).input_ids.shape
+        assert shape.numel() <= budget or len(indices) == 1
 
 
 def test_a_prompt_is_stored_once_in_the_tree() -> None:
@@ -92,6 +92,6 @@ def test_a_prompt_is_stored_once_in_the_tree() -> None:
 
 @pytest.mark.parametrize("layout", ["tree", "rows"])
 def test_sums_spread_over_a_batch_are_summed_again_to_the_bit(layout: Layout) -> None:
-    batch = collate(tiny.examples(), layout)
+    batch = collate(tiny.random_examples(), layout)
     sums = torch.randn(batch.num_completions, generator=torch.Generator().manual_seed(0))
     assert torch.equal(sum_by_completion(scatter_sums(sums, batch), batch), sums)

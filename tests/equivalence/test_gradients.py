@@ -1,4 +1,4 @@
-"""Gradients against plain full-logits cross-entropy, and against other cuts of one batch."""
+"""Gradients against plain full-logits cross-entropy, and against other packings of one batch."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def randomly_masked_examples() -> list[Example]:
             f.prompt,
             tuple(Completion(c.ids, rng.random(len(c.ids)) < 0.6) for c in f.completions),
         )
-        for f in tiny.examples(count=5)
+        for f in tiny.random_examples(count=5)
     ]
 
 
@@ -54,20 +54,20 @@ def test_sft_gradient_equals_full_logits_cross_entropy(
     model = tiny.make_model(family)
     model.causal.requires_grad_(True)
     model.causal.eval()  # GPT-2 and BLOOM have dropout
-    forks = randomly_masked_examples()
-    batch = collate(forks, model.layout)
-    terms = TokenLoss().compute_loss(model.network(batch), batch, range(len(forks)))
-    (terms.loss / TokenLoss().loss_denominator(forks)).backward()
+    examples = randomly_masked_examples()
+    batch = collate(examples, model.layout)
+    terms = TokenLoss().compute_loss(model.network(batch), batch, range(len(examples)))
+    (terms.loss / TokenLoss().loss_denominator(examples)).backward()
     ours = take_gradients(model)
 
     total, count = torch.zeros(()), 0
-    for f in forks:
+    for f in examples:
         for c in f.completions:
-            whole = torch.from_numpy(np.concatenate([f.prompt, c.ids]).astype(np.int64))
-            labels = whole.clone()
+            input_ids = torch.from_numpy(np.concatenate([f.prompt, c.ids]).astype(np.int64))
+            labels = input_ids.clone()
             labels[: len(f.prompt)] = -100
             labels[len(f.prompt) :][torch.from_numpy(~c.loss_mask)] = -100
-            logits = model.causal(whole[None]).logits[0]
+            logits = model.causal(input_ids[None]).logits[0]
             total = total + cross_entropy(
                 logits[:-1], labels[1:], ignore_index=-100, reduction="sum"
             )
@@ -110,10 +110,12 @@ def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
     model = tiny.make_model(family)
     model.causal.requires_grad_(True)
     model.causal.eval()
-    forks = tiny.examples(count=16)
-    whole = accumulate_gradients(model, forks, 16)
+    examples = tiny.random_examples(count=16)
+    full_batch_gradients = accumulate_gradients(model, examples, 16)
     for size in (8, 1):
-        assert_same_gradients(whole, accumulate_gradients(model, forks, size), atol=1e-5)
+        assert_same_gradients(
+            full_batch_gradients, accumulate_gradients(model, examples, size), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -127,32 +129,34 @@ def test_accumulation_1x16_2x8_and_16x1_are_the_same(family: str) -> None:
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-def test_preferences_do_not_depend_on_the_cut(settings: dict[str, Any]) -> None:
+def test_preferences_do_not_depend_on_the_packing(settings: dict[str, Any]) -> None:
     model = tiny.make_model("qwen2")
     model.causal.requires_grad_(True)
     rng = np.random.default_rng(0)
-    forks = [f for f in tiny.examples(count=40) if len(f.completions) == 2]
-    assert len(forks) > 5
+    examples = [f for f in tiny.random_examples(count=40) if len(f.completions) == 2]
+    assert len(examples) > 5
     spec = Align(data="d", **settings)
-    free = not spec.has_reference
-    reference = None if free else rng.normal(-30, 5, (len(forks), 2)).astype(np.float32)
+    reference_free = not spec.has_reference
+    reference = (
+        None if reference_free else rng.normal(-30, 5, (len(examples), 2)).astype(np.float32)
+    )
     objective = PreferenceLoss(spec, reference)
 
-    def cut(budget: int) -> tuple[float, dict[str, torch.Tensor]]:
+    def loss_and_gradients(budget: int) -> tuple[float, dict[str, torch.Tensor]]:
         loss = 0.0
-        for members in pack_batches(forks, budget, model.layout):
-            batch = collate([forks[i] for i in members], model.layout)
-            terms = objective.compute_loss(model.network(batch), batch, members)
-            (terms.loss / objective.loss_denominator(forks)).backward()
+        for indices in pack_batches(examples, budget, model.layout):
+            batch = collate([examples[i] for i in indices], model.layout)
+            terms = objective.compute_loss(model.network(batch), batch, indices)
+            (terms.loss / objective.loss_denominator(examples)).backward()
             loss += float(terms.loss.detach())
         return loss, take_gradients(model)
 
-    loss, whole = cut(10_000)
+    loss, one_batch_gradients = loss_and_gradients(10_000)
     for budget in (1, 100):
-        other, parts = cut(budget)
-        assert other == pytest.approx(loss, rel=1e-5)
-        assert_same_gradients(whole, parts, atol=1e-4)
+        other_loss, gradients = loss_and_gradients(budget)
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        assert_same_gradients(one_batch_gradients, gradients, atol=1e-4)
     if settings == {"loss": "dpo"}:
-        sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(forks)])
+        sums = np.array([[s.sum() for s in sides] for sides in model.logprobs(examples)])
         ratio = 0.1 * ((sums - reference) @ [1, -1])
         assert loss == pytest.approx(np.log1p(np.exp(-ratio)).sum(), rel=1e-4)

@@ -18,7 +18,14 @@ from zephyr.model.model import Model
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.training import Align, Lora
 from zephyr.records import Chat, Message, Pair
-from zephyr.train.objectives import Objective, PairLogprobs, PreferenceLoss, TokenLoss, orpo, simpo
+from zephyr.train.objectives import (
+    Objective,
+    PairLogprobs,
+    PreferenceLoss,
+    TokenLoss,
+    orpo_loss,
+    simpo_loss,
+)
 
 pytestmark = [
     # trl.experimental says that it may change, which is why the versions are pinned
@@ -91,15 +98,15 @@ def test_sft_is_trls(family: str, tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     model = make_trained_model(family)
-    forks = model.template.make_examples(CHATS)
-    mine, _ = loss_and_stats(model, forks, TokenLoss())
+    examples = model.template.make_examples(CHATS)
+    mine, _ = loss_and_stats(model, examples, TokenLoss())
     expected = take_gradients(model)
     rows = [
         {
             "input_ids": [*f.prompt.tolist(), *c.ids.tolist()],
             "labels": [-100] * len(f.prompt) + c.ids.tolist(),
         }
-        for f in forks
+        for f in examples
         for c in f.completions
     ]
     trainer = SFTTrainer(
@@ -116,7 +123,7 @@ def test_sft_is_trls(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    ("loss", "settings_of_ours"),
+    ("loss", "our_settings"),
     [
         ("sigmoid", {}),
         ("sigmoid_norm", {"length_normalized": True}),
@@ -124,24 +131,24 @@ def test_sft_is_trls(family: str, tmp_path: Path) -> None:
     ],
 )
 def test_dpo_and_ipo_are_trls(
-    family: str, loss: str, settings_of_ours: dict[str, Any], tmp_path: Path
+    family: str, loss: str, our_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """TRL's IPO is the length-normalized one; its rewards are summed in every loss."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     model = make_trained_model(family)
-    forks = model.template.make_examples(PAIRS)
+    examples = model.template.make_examples(PAIRS)
     with model.peft_model.disable_adapter():
-        base = model.logprobs(forks)
+        base = model.logprobs(examples)
     reference = np.array([[side.sum() for side in sides] for sides in base], dtype=np.float32)
-    spec = Align(data="d", beta=1.0, **settings_of_ours)
-    mine, stats = loss_and_stats(model, forks, PreferenceLoss(spec, reference))
+    spec = Align(data="d", beta=1.0, **our_settings)
+    mine, stats = loss_and_stats(model, examples, PreferenceLoss(spec, reference))
     expected = take_gradients(model)
     rows = [
         {"prompt_ids": f.prompt.tolist()}
         | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.completions, strict=True)}
-        for f in forks
+        for f in examples
     ]
     text = {"prompt": "a", "chosen": "b", "rejected": "c"}
     trainer = DPOTrainer(
@@ -178,10 +185,10 @@ def test_rewards_of_an_evaluation_are_trls(family: str, tmp_path: Path) -> None:
     pairs = [*PAIRS, replace(first, chosen=first.rejected, rejected=first.chosen)]
     with model.peft_model.disable_adapter():
         before = run_task(task, pairs, model, split_label="test", seed=0)
-    got = run_task(
+    scores = run_task(
         task, pairs, model, split_label="test", reference_items=before.items, seed=0
     ).scores
-    mine = {row["name"]: row["value"] for row in got["metrics"]}
+    mine = {row["name"]: row["value"] for row in scores["metrics"]}
     rows = [
         {"prompt_ids": f.prompt.tolist()}
         | {f"{side}_ids": c.ids.tolist() for side, c in zip(SIDES, f.completions, strict=True)}
@@ -222,7 +229,7 @@ def test_simpo_is_trls() -> None:
         accelerator=SimpleNamespace(device="cpu"),
     )
     pairs = random_pairs()
-    mine = simpo(pairs, Align(data="d", loss="simpo", beta=2.0, gamma=0.7))
+    mine = simpo_loss(pairs, Align(data="d", loss="simpo", beta=2.0, gamma=0.7))
     loss, chosen, rejected = CPOTrainer.cpo_loss(trainer, *pairs.mean_logprobs.unbind(1))
     torch.testing.assert_close(mine.loss, loss)
     torch.testing.assert_close(mine.rewards.detach(), torch.stack([chosen, rejected], dim=1))
@@ -236,7 +243,7 @@ def test_orpo_is_trls() -> None:
 
     trainer = SimpleNamespace(beta=0.3, accelerator=SimpleNamespace(device="cpu"))
     pairs = random_pairs()
-    mine = orpo(pairs, Align(data="d", loss="orpo", beta=0.3))
+    mine = orpo_loss(pairs, Align(data="d", loss="orpo", beta=0.3))
     gain, *_, odds = ORPOTrainer.odds_ratio_loss(trainer, *pairs.mean_logprobs.unbind(1))
     loss = -pairs.mean_logprobs[:, 0] - gain
     torch.testing.assert_close(mine.loss, loss)

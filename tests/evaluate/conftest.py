@@ -1,4 +1,4 @@
-"""A model in twenty lines, whose tokens are characters."""
+"""A fake model whose tokens are characters."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +10,11 @@ import pytest
 from zephyr.model.example import Example, TokenIds, make_example, to_token_ids
 from zephyr.records import Message, Pair
 
-END = 0
+END_TOKEN_ID = 0
 """The id of the end token."""
 
 
-class Answer(NamedTuple):
+class FakeGeneration(NamedTuple):
     ids: TokenIds
     text: str
     finish_reason: str
@@ -24,11 +24,11 @@ class Answer(NamedTuple):
         return self.finish_reason != "length"
 
 
-class Letters:
+class CharTokenizer:
     """A tokenizer and a template: a token is a character, its id the code point."""
 
     bos_token_id = None
-    eos_token_id = END
+    eos_token_id = END_TOKEN_ID
 
     def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
         return {"input_ids": [[ord(c) for c in text] for text in texts]}
@@ -40,47 +40,49 @@ class Letters:
         return to_token_ids([ord(c) for m in messages for c in f"{m.role}: {m.content}\n"])
 
     def make_pair_example(self, pair: Pair) -> Example:
-        sides = [[ord(c) for c in text] + [END] for text in (pair.chosen, pair.rejected)]
+        sides = [[ord(c) for c in text] + [END_TOKEN_ID] for text in (pair.chosen, pair.rejected)]
         return make_example(self.encode_prompt(pair.prompt), *sides)
 
 
-class Fake:
-    """Gives each token of `a completion the log-probability `likes(prompt, completion)`."""
+class FakeModel:
+    """Gives each token of a completion the log-probability `logprob_fn(prompt, completion)`."""
 
     def __init__(
         self,
-        likes: Callable[[str, str], float] = lambda prompt, completion: -math.log(50),
-        writes: Callable[[str], str] = lambda prompt: "",
+        logprob_fn: Callable[[str, str], float] = lambda prompt, completion: -math.log(50),
+        answer_fn: Callable[[str], str] = lambda prompt: "",
         context_length: int = 100_000,
     ) -> None:
-        self.tokenizer = self.template = Letters()
-        self.likes, self.writes, self.context_length = likes, writes, context_length
-        self.asked: list[Example] = []
-        self.given: list[dict[str, Any]] = []
+        self.tokenizer = self.template = CharTokenizer()
+        self.logprob_fn, self.answer_fn, self.context_length = logprob_fn, answer_fn, context_length
+        self.scored_examples: list[Example] = []
+        self.generate_kwargs: list[dict[str, Any]] = []
 
     def logprobs(self, examples: Sequence[Example], **_: Any) -> list[list[Any]]:
-        self.asked += examples
+        self.scored_examples += examples
         text = self.tokenizer.decode
         return [
             [
-                np.full(len(c.ids), self.likes(text(f.prompt), text(c.ids)), dtype=np.float32)
+                np.full(len(c.ids), self.logprob_fn(text(f.prompt), text(c.ids)), dtype=np.float32)
                 for c in f.completions
             ]
             for f in examples
         ]
 
     def generate(
-        self, prompts: Sequence[TokenIds], *, max_new_tokens: int, **given: Any
-    ) -> list[Answer]:
-        self.given.append(given)
-        texts = [self.writes(self.tokenizer.decode(prompt)) for prompt in prompts]
-        kept = [text[:max_new_tokens] for text in texts]
+        self, prompts: Sequence[TokenIds], *, max_new_tokens: int, **kwargs: Any
+    ) -> list[FakeGeneration]:
+        self.generate_kwargs.append(kwargs)
+        texts = [self.answer_fn(self.tokenizer.decode(prompt)) for prompt in prompts]
+        generated = [text[:max_new_tokens] for text in texts]
         return [
-            Answer(to_token_ids([ord(c) for c in k]), k, "end token" if k == t else "length")
-            for k, t in zip(kept, texts, strict=True)
+            FakeGeneration(
+                to_token_ids([ord(c) for c in k]), k, "end token" if k == t else "length"
+            )
+            for k, t in zip(generated, texts, strict=True)
         ]
 
 
 @pytest.fixture
-def fake() -> type[Fake]:
-    return Fake
+def fake_model() -> type[FakeModel]:
+    return FakeModel

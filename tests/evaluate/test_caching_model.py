@@ -1,4 +1,4 @@
-"""A journal of answers: what is known is not asked again, and is what was said."""
+"""The caching model: what is cached is not computed again, and stays as it was."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,8 @@ from zephyr.train.loop import RunInterrupted
 FREE = SamplingParams(temperature=1.0)
 
 
-class Counted:
-    """A model that counts what it is asked."""
+class CountingModel:
+    """A model that counts the examples and prompts that it gets."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -26,52 +26,52 @@ class Counted:
             model.template,
             model.context_length,
         )
-        self.forks = self.prompts = 0
+        self.num_examples = self.num_prompts = 0
 
-    def logprobs(self, forks, **more):  # type: ignore[no-untyped-def]
-        self.forks += len(forks)
-        return self.model.logprobs(forks, **more)
+    def logprobs(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+        self.num_examples += len(examples)
+        return self.model.logprobs(examples, **kwargs)
 
-    def generate(self, prompts, **more):  # type: ignore[no-untyped-def]
-        self.prompts += len(prompts)
-        return self.model.generate(prompts, **more)
+    def generate(self, prompts, **kwargs):  # type: ignore[no-untyped-def]
+        self.num_prompts += len(prompts)
+        return self.model.generate(prompts, **kwargs)
 
 
-def prompts(forks: list[Example]) -> list[TokenIds]:
-    return [fork.prompt for fork in forks]
+def prompts_of(examples: list[Example]) -> list[TokenIds]:
+    return [example.prompt for example in examples]
 
 
 def stop_after(count: int):  # type: ignore[no-untyped-def]
-    def progress(there: int, asked: int) -> None:
-        if there == count:
+    def progress(ready: int, total: int) -> None:
+        if ready == count:
             raise RunInterrupted
 
     return progress
 
 
 def test_log_probabilities_go_on_where_they_stopped(tmp_path: Path) -> None:
-    model = Counted(tiny.make_model("qwen2"))
+    model = CountingModel(tiny.make_model("qwen2"))
     model.model.token_budget = 60
-    forks = tiny.examples(count=20)
-    whole = model.model.logprobs(forks)
+    examples = tiny.random_examples(count=20)
+    expected = model.model.logprobs(examples)
     with (
         pytest.raises(RunInterrupted),
-        CachingModel(model, tmp_path / "a", stop_after(7)) as journal,
+        CachingModel(model, tmp_path / "a", stop_after(7)) as caching_model,
     ):
-        journal.logprobs(forks)
-    heard = []
+        caching_model.logprobs(examples)
+    progress_calls = []
     with CachingModel(
-        model, tmp_path / "a", lambda there, asked: heard.append((there, asked))
-    ) as again:
-        found = again.logprobs(forks)
-    assert model.forks == 20 + 13
-    assert heard == [(n, 20) for n in range(8, 21)]
-    for mine, theirs in zip(found, whole, strict=True):
+        model, tmp_path / "a", lambda ready, total: progress_calls.append((ready, total))
+    ) as resumed:
+        found = resumed.logprobs(examples)
+    assert model.num_examples == 20 + 13
+    assert progress_calls == [(n, 20) for n in range(8, 21)]
+    for mine, theirs in zip(found, expected, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             assert a == pytest.approx(b, abs=1e-5)
-    with CachingModel(model, tmp_path / "a") as known:
-        same = known.logprobs(forks)
-    assert model.forks == 33
+    with CachingModel(model, tmp_path / "a") as cached:
+        same = cached.logprobs(examples)
+    assert model.num_examples == 33
     assert all(
         np.array_equal(a, b)
         for x, y in zip(found, same, strict=True)
@@ -80,19 +80,19 @@ def test_log_probabilities_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 
 def test_answers_go_on_where_they_stopped(tmp_path: Path) -> None:
-    model = Counted(tiny.make_model("qwen2"))
-    asked = prompts(tiny.examples(count=12))
-    how = {"max_new_tokens": 9, "sampling": FREE, "seeds": list(range(12))}
-    whole = model.model.generate(asked, **how)
+    model = CountingModel(tiny.make_model("qwen2"))
+    all_prompts = prompts_of(tiny.random_examples(count=12))
+    options = {"max_new_tokens": 9, "sampling": FREE, "seeds": list(range(12))}
+    expected = model.model.generate(all_prompts, **options)
     with (
         pytest.raises(RunInterrupted),
-        CachingModel(model, tmp_path / "a", stop_after(5)) as journal,
+        CachingModel(model, tmp_path / "a", stop_after(5)) as caching_model,
     ):
-        journal.generate(asked, **how)
-    with CachingModel(model, tmp_path / "a") as again:
-        found = again.generate(asked, **how)
-    assert model.prompts == 12 + 7
-    for mine, theirs in zip(found, whole, strict=True):
+        caching_model.generate(all_prompts, **options)
+    with CachingModel(model, tmp_path / "a") as resumed:
+        found = resumed.generate(all_prompts, **options)
+    assert model.num_prompts == 12 + 7
+    for mine, theirs in zip(found, expected, strict=True):
         assert (mine.ids.tolist(), mine.text, mine.finish_reason) == (
             theirs.ids.tolist(),
             theirs.text,
@@ -101,37 +101,37 @@ def test_answers_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 
 def test_another_question_is_another_answer(tmp_path: Path) -> None:
-    model = Counted(tiny.make_model("qwen2"))
-    (prompt,) = prompts(tiny.examples(count=1))
-    with CachingModel(model, tmp_path / "a") as journal:
-        for how in (
+    model = CountingModel(tiny.make_model("qwen2"))
+    (prompt,) = prompts_of(tiny.random_examples(count=1))
+    with CachingModel(model, tmp_path / "a") as caching_model:
+        for options in (
             {"max_new_tokens": 5, "sampling": GREEDY},
             {"max_new_tokens": 6, "sampling": GREEDY},
             {"max_new_tokens": 5, "sampling": FREE, "seeds": [1]},
             {"max_new_tokens": 5, "sampling": FREE, "seeds": [2]},
             {"max_new_tokens": 5, "sampling": GREEDY},
         ):
-            journal.generate([prompt], **how)
-    assert model.prompts == 4
+            caching_model.generate([prompt], **options)
+    assert model.num_prompts == 4
 
 
 def test_the_same_is_asked_once(tmp_path: Path) -> None:
-    model = Counted(tiny.make_model("qwen2"))
-    forks = tiny.examples(count=3)
-    with CachingModel(model, tmp_path / "a") as journal:
-        found = journal.logprobs([*forks, *forks])
-    assert model.forks == 3
+    model = CountingModel(tiny.make_model("qwen2"))
+    examples = tiny.random_examples(count=3)
+    with CachingModel(model, tmp_path / "a") as caching_model:
+        found = caching_model.logprobs([*examples, *examples])
+    assert model.num_examples == 3
     assert all(np.array_equal(found[i][0], found[i + 3][0]) for i in range(3))
 
 
 def test_a_line_that_was_cut_short_is_asked_again(tmp_path: Path) -> None:
-    model = Counted(tiny.make_model("qwen2"))
-    forks = tiny.examples(count=4)
+    model = CountingModel(tiny.make_model("qwen2"))
+    examples = tiny.random_examples(count=4)
     path = tmp_path / "a"
-    with CachingModel(model, path) as journal:
-        journal.logprobs(forks)
+    with CachingModel(model, path) as caching_model:
+        caching_model.logprobs(examples)
     path.write_bytes(path.read_bytes()[:-5])
-    with CachingModel(model, path) as again:
-        again.logprobs(forks)
-    assert model.forks == 5
+    with CachingModel(model, path) as resumed:
+        resumed.logprobs(examples)
+    assert model.num_examples == 5
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 4

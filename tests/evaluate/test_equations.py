@@ -171,14 +171,14 @@ def test_several(text: str, expected: tuple[int, int, int]) -> None:
     assert check_equations(text) == expected
 
 
-def test_sums_of_embedded_solutions_are_right() -> None:
+def test_equations_of_embedded_solutions_are_right() -> None:
     texts = [row["answer"] for row in embedded.make_rows("gsm8k", "test")]
     found = [check_equations(text) for text in texts]
-    assert all(sums.right >= 2 for sums in found)
-    assert not any(sums.wrong or sums.not_checkable for sums in found)
+    assert all(counts.right >= 2 for counts in found)
+    assert not any(counts.wrong or counts.not_checkable for counts in found)
 
 
-def test_sums_of_real_solutions_are_right(real_data: Path) -> None:
+def test_equations_of_real_solutions_are_right(real_data: Path) -> None:
     """GSM8K's answers are checked by a calculator; what is wrong there is how a line is written."""
     path = real_data / "gsm8k/test.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:

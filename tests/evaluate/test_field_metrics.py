@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.parity.imperfect import imperfect
+from tests.parity.corruption import corrupt_answers
 from zephyr.evaluate.metrics import (
     SACREBLEU_SIGNATURE,
     flexible_match,
@@ -25,16 +25,16 @@ TEXTS = [
     "A book has 90 pages. Cleo reads 20 and 15. 20 + 15 = 35. 90 - 35 = 55.\n#### 55",
     "Dan pays $1,250.50 in all: $1,200 + $50.50.\n#### 1,250.50",
 ]
-PAIRS = list(zip(TEXTS, imperfect(TEXTS), strict=True))
+PAIRS = list(zip(TEXTS, corrupt_answers(TEXTS), strict=True))
 
 
-def real(folder: Path) -> list[tuple[str, str]]:
+def read_real_pairs(folder: Path) -> list[tuple[str, str]]:
     with gzip.open(folder / "gsm8k/test.jsonl.gz", "rt", encoding="utf-8", newline="\n") as file:
         answers = [json.loads(line)["answer"] for line in file][:300]
-    return list(zip(answers, imperfect(answers), strict=True))
+    return list(zip(answers, corrupt_answers(answers), strict=True))
 
 
-def check_field(pairs: list[tuple[str, str]]) -> None:
+def check_against_libraries(pairs: list[tuple[str, str]]) -> None:
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu import sentence_bleu
 
@@ -48,11 +48,11 @@ def check_field(pairs: list[tuple[str, str]]) -> None:
 
 
 def test_sacrebleu_and_rouge_score_are_theirs() -> None:
-    check_field(PAIRS)
+    check_against_libraries(PAIRS)
 
 
 def test_sacrebleu_and_rouge_score_are_theirs_on_real_answers(real_data: Path) -> None:
-    check_field(real(real_data))
+    check_against_libraries(read_real_pairs(real_data))
 
 
 def test_the_signature_says_how() -> None:
@@ -81,7 +81,7 @@ def test_google_rouge_by_hand() -> None:
     assert google_rouge("a", "") == (0, 0, 0)
 
 
-HAND = [
+MATCH_CASES = [
     ("so\n#### 18", "#### 18", True, True),
     ("so\n#### 18", "#### 18 and #### 19", True, False),
     ("so\n#### 18", "####18", False, True),
@@ -107,7 +107,7 @@ HAND = [
 ]
 
 
-@pytest.mark.parametrize(("reference", "answer", "strict", "flexible"), HAND)
+@pytest.mark.parametrize(("reference", "answer", "strict", "flexible"), MATCH_CASES)
 def test_matches_as_lm_eval_has_them(
     reference: str, answer: str, strict: bool, flexible: bool
 ) -> None:
@@ -116,15 +116,15 @@ def test_matches_as_lm_eval_has_them(
 
 
 def test_matches_are_lm_evals_on_answers_by_hand() -> None:
-    check_matches([row[:2] for row in HAND])
+    check_matches([row[:2] for row in MATCH_CASES])
 
 
-def test_matches_are_lm_evals_on_imperfect_answers() -> None:
+def test_matches_are_lm_evals_on_corrupted_answers() -> None:
     check_matches(PAIRS)
 
 
 def test_matches_are_lm_evals_on_real_answers(real_data: Path) -> None:
-    check_matches(real(real_data))
+    check_matches(read_real_pairs(real_data))
 
 
 def test_matches_are_lm_evals_on_any_text() -> None:
@@ -152,15 +152,15 @@ def test_matches_are_lm_evals_on_any_text() -> None:
 
 def check_matches(pairs: list[tuple[str, str]]) -> None:
     """Compares with the filters and the metric of the task file of the lm-eval that is here."""
-    matches, metric = lm_eval()
+    matches, metric = load_lm_eval_task()
     for name, ours in (("strict-match", strict_match), ("flexible-extract", flexible_match)):
         for reference, answer in pairs:
-            [[told]] = matches[name].apply([[answer]], [{}])
-            theirs = metric(predictions=[told], references=[reference])["exact_match"]
+            [[extracted]] = matches[name].apply([[answer]], [{}])
+            theirs = metric(predictions=[extracted], references=[reference])["exact_match"]
             assert ours(reference, answer) == theirs, (name, reference, answer)
 
 
-def lm_eval() -> tuple[dict[str, Any], Any]:
+def load_lm_eval_task() -> tuple[dict[str, Any], Any]:
     """The filters of its task by name, and its metric with that task's settings."""
     pytest.importorskip("lm_eval", reason="the oracle is an optional extra")
     import lm_eval

@@ -83,25 +83,25 @@ TASKS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tasks")
+    tasks_folder = tmp_path_factory.mktemp("tasks")
     files = {"docs": ROWS, "shown": ROWS[::-1], "texts": [{"text": text} for text in TEXTS]}
     for name, rows in files.items():
-        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tasks_folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, task in TASKS.items():
-        data = {"test": str(place / f"{'texts' if name == 'read' else 'docs'}.jsonl")}
+        data = {"test": str(tasks_folder / f"{'texts' if name == 'read' else 'docs'}.jsonl")}
         if "fewshot_split" in task:
-            data["train"] = str(place / "shown.jsonl")
-        about = {
+            data["train"] = str(tasks_folder / "shown.jsonl")
+        task_config = {
             "task": name,
             "dataset_path": "json",
-            "dataset_kwargs": {"data_files": data, "cache_dir": str(place / "cache")},
+            "dataset_kwargs": {"data_files": data, "cache_dir": str(tasks_folder / "cache")},
             "test_split": "test",
             "metadata": {"version": 3.0},
         }
-        (place / f"{name}.yaml").write_text(yaml.safe_dump({**about, **task}))
+        (tasks_folder / f"{name}.yaml").write_text(yaml.safe_dump({**task_config, **task}))
     both = {"group": "both", "task": ["choose", "go_on"]}
-    (place / "both.yaml").write_text(yaml.safe_dump(both))
-    return place
+    (tasks_folder / "both.yaml").write_text(yaml.safe_dump(both))
+    return tasks_folder
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,12 @@ def model() -> Model:
     return build_model(network, tiny.tokenizer(), token_budget=512)
 
 
-def ask(model: Model, folder: Path, name: str, **settings: Any) -> EvalResult:
+def evaluate(model: Model, folder: Path, name: str, **settings: Any) -> EvalResult:
     task = TaskSpec(name=f"lm_eval:{name}", path=str(folder), **settings)
     return run_task(task, [], model, split_label="test", seed=5)
 
 
-def theirs(model: Model, folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+def run_harness(model: Model, folder: Path, name: str, **settings: Any) -> dict[str, Any]:
     """What the harness says of its own class on the same network."""
     lm = HFLM(pretrained=model.causal, tokenizer=model.tokenizer, batch_size=4, device="cpu")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
@@ -129,16 +129,16 @@ def theirs(model: Model, folder: Path, name: str, **settings: Any) -> dict[str, 
     return found
 
 
-def metrics(result: EvalResult) -> dict[str, float]:
+def metric_values(result: EvalResult) -> dict[str, float]:
     return {m["name"]: m["value"] for m in result.scores["metrics"]}
 
 
 @pytest.mark.parametrize("shots", [None, 2])
-def test_choices_are_weighed_as_by_the_harness(
+def test_choices_are_scored_as_by_the_harness(
     model: Model, folder: Path, shots: int | None
 ) -> None:
-    ours = ask(model, folder, "choose", shots=shots)
-    found = theirs(model, folder, "choose", num_fewshot=shots)
+    ours = evaluate(model, folder, "choose", shots=shots)
+    found = run_harness(model, folder, "choose", num_fewshot=shots)
     for item, row in zip(ours.items, found["samples"]["choose"], strict=True):
         assert item["detail"]["request"] == row["arguments"][0][0]
         assert item["detail"]["logprobs"] == pytest.approx(
@@ -147,14 +147,16 @@ def test_choices_are_weighed_as_by_the_harness(
         assert item["scores"] == {m: row[m] for m in row["metrics"]}
         assert float(item["detail"]["chosen"] == item["detail"]["answer"]) == row["acc"]
     expected = found["results"]["choose"]
-    assert metrics(ours) == {m: expected[f"{m},none"] for m in ("acc", "acc_norm", "exact_match")}
+    assert metric_values(ours) == {
+        m: expected[f"{m},none"] for m in ("acc", "acc_norm", "exact_match")
+    }
     assert {m["kind"] for m in ours.scores["metrics"]} == {"proportion"}
     assert f"task version 3.0 · {shots or 0}-shot" in ours.scores["metrics"][0]["protocol"]
 
 
 def test_answers_are_written_as_by_the_harness(model: Model, folder: Path) -> None:
-    ours = ask(model, folder, "write")
-    found = theirs(model, folder, "write")
+    ours = evaluate(model, folder, "write")
+    found = run_harness(model, folder, "write")
     rows = [r for r in found["samples"]["write"] if r["filter"] == "whole"]
     texts = [item["detail"]["output"] for item in ours.items]
     assert texts == [row["resps"][0][0] for row in rows]
@@ -162,19 +164,19 @@ def test_answers_are_written_as_by_the_harness(model: Model, folder: Path) -> No
     assert {"stop string", "length"} & {item["detail"]["ended"] for item in ours.items}
     expected = found["results"]["write"]
     for label in ("exact_match,first", "exact_match,whole"):
-        assert metrics(ours)[label] == expected[label]
+        assert metric_values(ours)[label] == expected[label]
     corpus = next(m for m in ours.scores["metrics"] if m["name"] == "bleu,whole")
     assert corpus["value"] is None
     assert f"by lm-eval {expected['bleu,whole']:.6g}" in corpus["empty"]
 
 
 def test_texts_are_read_as_by_the_harness(model: Model, folder: Path) -> None:
-    ours = ask(model, folder, "read")
-    found = theirs(model, folder, "read")
+    ours = evaluate(model, folder, "read")
+    found = run_harness(model, folder, "read")
     for item, row in zip(ours.items, found["samples"]["read"], strict=True):
         assert -item["scores"]["word_perplexity"] == pytest.approx(row["resps"][0][0], rel=1e-5)
     expected = found["results"]["read"]
-    for name, value in metrics(ours).items():
+    for name, value in metric_values(ours).items():
         assert value == pytest.approx(expected[f"{name},none"], rel=1e-5)
     kinds = {m["name"]: m["kind"] for m in ours.scores["metrics"]}
     assert kinds == {
@@ -186,8 +188,8 @@ def test_texts_are_read_as_by_the_harness(model: Model, folder: Path) -> None:
 
 def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> None:
     lm = HFLM(pretrained=model.causal, tokenizer=model.tokenizer, batch_size=1, device="cpu")
-    asked = [row["q"] for row in ROWS]
-    greedy = model.generate([tiny_ids(model, text) for text in asked], max_new_tokens=3)
+    prompts = [row["q"] for row in ROWS]
+    greedy = model.generate([encode(model, text) for text in prompts], max_new_tokens=3)
     rows = [
         {**row, "options": [model.tokenizer.decode(g.ids.tolist())]}
         for row, g in list(zip(ROWS, greedy, strict=True))[::2]
@@ -210,52 +212,52 @@ def test_the_greedy_flag_is_that_of_the_harness(model: Model, folder: Path) -> N
     assert [a[0] for a, _ in pairs] == pytest.approx([b[0] for _, b in pairs], abs=1e-4)
 
 
-def tiny_ids(model: Model, text: str) -> Any:
+def encode(model: Model, text: str) -> Any:
     from zephyr.model.example import to_token_ids
 
     return to_token_ids(model.tokenizer(text)["input_ids"])
 
 
-def test_perplexity_of_continuations(model: Model, folder: Path) -> None:
-    ours, found = ask(model, folder, "go_on"), theirs(model, folder, "go_on")
+def test_perplexity_of_completions(model: Model, folder: Path) -> None:
+    ours, found = evaluate(model, folder, "go_on"), run_harness(model, folder, "go_on")
     expected = found["results"]["go_on"]
-    assert metrics(ours)["perplexity"] == pytest.approx(expected["perplexity,none"], rel=1e-4)
-    assert metrics(ours)["acc"] == expected["acc,none"]
+    assert metric_values(ours)["perplexity"] == pytest.approx(expected["perplexity,none"], rel=1e-4)
+    assert metric_values(ours)["acc"] == expected["acc,none"]
     assert ours.scores["metrics"][0]["better"] == "lower"
 
 
 def test_a_group_asks_all_of_its_tasks(model: Model, folder: Path) -> None:
-    ours = ask(model, folder, "both")
+    ours = evaluate(model, folder, "both")
     assert {item["group"] for item in ours.items} == {"choose", "go_on"}
     assert len({item["id"] for item in ours.items}) == len(ours.items) == 2 * len(ROWS)
     right = [i["scores"]["acc"] for i in ours.items]
-    assert metrics(ours)["acc"] == pytest.approx(sum(right) / len(right))
+    assert metric_values(ours)["acc"] == pytest.approx(sum(right) / len(right))
 
 
-def test_n_documents_are_drawn_by_the_seed(model: Model, folder: Path) -> None:
-    whole = {item["id"]: item for item in ask(model, folder, "choose").items}
-    some = ask(model, folder, "choose", n=5)
+def test_n_documents_are_sampled_by_the_seed(model: Model, folder: Path) -> None:
+    all_items = {item["id"]: item for item in evaluate(model, folder, "choose").items}
+    some = evaluate(model, folder, "choose", n=5)
     assert some.scores["counts"] == {"not drawn": len(ROWS) - 5}
     assert len(some.items) == 5
     for item in some.items:
-        assert item["detail"]["request"] == whole[item["id"]]["detail"]["request"]
+        assert item["detail"]["request"] == all_items[item["id"]]["detail"]["request"]
         assert item["detail"]["logprobs"] == pytest.approx(
-            whole[item["id"]]["detail"]["logprobs"], abs=1e-4
+            all_items[item["id"]]["detail"]["logprobs"], abs=1e-4
         )
 
 
 def test_the_chat_template_is_the_models(model: Model, folder: Path) -> None:
-    request = ask(model, folder, "choose", chat=True, n=1).items[0]["detail"]["request"]
-    said = [{"role": "user", "content": "Question: "}]
-    before = model.tokenizer.apply_chat_template(said, tokenize=False).partition("Question:")[0]
+    request = evaluate(model, folder, "choose", chat=True, n=1).items[0]["detail"]["request"]
+    messages = [{"role": "user", "content": "Question: "}]
+    before = model.tokenizer.apply_chat_template(messages, tokenize=False).partition("Question:")[0]
     assert request.startswith(f"{before}Question: What is")
     assert request != before
 
 
-def test_what_can_not_be_asked_is_said(model: Model, folder: Path, tmp_path: Path) -> None:
+def test_tasks_that_can_not_be_run_are_refused(model: Model, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match="nearest: choose"):
-        ask(model, folder, "chose")
-    for name, change, said in (
+        evaluate(model, folder, "chose")
+    for name, change, message in (
         ("longer", {"generation_kwargs": {"until": ["e"], "max_gen_toks": 128}}, "longer answers"),
         ("beams", {"generation_kwargs": {"until": ["e"], "num_beams": 4}}, "num_beams: 4"),
         (
@@ -264,11 +266,11 @@ def test_what_can_not_be_asked_is_said(model: Model, folder: Path, tmp_path: Pat
             "can't be read on this machine",
         ),
     ):
-        about = yaml.safe_load((folder / "write.yaml").read_text()) | {"task": name} | change
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(about))
-        with pytest.raises(ZephyrError, match=said):
-            ask(model, tmp_path, name)
-    assert len(ask(model, tmp_path, "longer", max_new_tokens=4).items) == len(ROWS)
+        task_config = yaml.safe_load((folder / "write.yaml").read_text()) | {"task": name} | change
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(task_config))
+        with pytest.raises(ZephyrError, match=message):
+            evaluate(model, tmp_path, name)
+    assert len(evaluate(model, tmp_path, "longer", max_new_tokens=4).items) == len(ROWS)
 
 
 def test_broken_log_probabilities_are_refused(folder: Path) -> None:
@@ -276,10 +278,12 @@ def test_broken_log_probabilities_are_refused(folder: Path) -> None:
     with torch.no_grad():
         broken.causal.model.norm.weight.fill_(math.nan)
     with pytest.raises(ZephyrError, match="not all finite"):
-        ask(broken, folder, "choose")
+        evaluate(broken, folder, "choose")
 
 
-def test_without_the_extra_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_command_to_install_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def absent(name: str) -> str:
         raise harness.importlib.metadata.PackageNotFoundError(name)
 

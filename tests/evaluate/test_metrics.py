@@ -48,14 +48,14 @@ def test_bleu_of_nothing_in_common_is_zero(reference: str, answer: str) -> None:
 
 def test_rouge_by_hand() -> None:
     """Two of three words, one of two pairs, two words in order."""
-    got = rouge("the cat sat", "the cat ran")
-    assert got == pytest.approx((2 / 3, 1 / 2, 2 / 3), abs=1e-6)
+    scores = rouge("the cat sat", "the cat ran")
+    assert scores == pytest.approx((2 / 3, 1 / 2, 2 / 3), abs=1e-6)
 
 
 def test_rouge_1_and_2_take_sets_and_rouge_l_does_not() -> None:
     """a a a b for a b: the sets of words are equal; pairs aa, ab hold ab; LCS is 2 of 4 and 2."""
-    got = rouge("a b", "a a a b")
-    assert got == pytest.approx((1, 2 * 0.5 * 1 / 1.5, 2 * 0.5 * 1 / 1.5), abs=1e-6)
+    scores = rouge("a b", "a a a b")
+    assert scores == pytest.approx((1, 2 * 0.5 * 1 / 1.5, 2 * 0.5 * 1 / 1.5), abs=1e-6)
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\n", " \t\n"])
@@ -166,7 +166,7 @@ def _rouge_oracle(label: str, pred: str) -> tuple[float, float, float]:
     return scores[0], scores[1], f(row[-1], len(have), len(want))
 
 
-def _perturbed(text: str, rng: random.Random) -> str:
+def _perturb(text: str, rng: random.Random) -> str:
     """Words dropped, swapped and repeated, and the end cut off, as a weak model might write."""
     words = re.split(r"(\s+)", text)
     for _ in range(rng.randrange(6)):
@@ -188,7 +188,7 @@ def test_scores_equal_llama_factorys_on_real_answers(real_data: Path) -> None:
     assert len(labels) > 100
     rng = random.Random(0)
     for label in labels:
-        pred = _perturbed(label, rng)
+        pred = _perturb(label, rng)
         assert bleu4(label, pred) == pytest.approx(_bleu_oracle(label, pred), abs=1e-9)
         assert rouge(label, pred) == pytest.approx(_rouge_oracle(label, pred), abs=1e-9)
 

@@ -1,4 +1,4 @@
-"""The letter that a written answer means."""
+"""The letter that is parsed from a generated answer."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from zephyr.records import Choice
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "expected"),
     [
         ("B", 1),
         (" b ", 1),
@@ -39,21 +39,24 @@ from zephyr.records import Choice
         ("The answer is: b\nIt is the work done.", 1),
     ],
 )
-def test_letters(text: str, place: int | None) -> None:
-    assert parse_letter(text, 4) == place
+def test_letters(text: str, expected: int | None) -> None:
+    assert parse_letter(text, 4) == expected
 
 
-def test_quizzes_are_asked_in_the_courses_form_and_judged_by_their_letters(fake: Any) -> None:
-    asked = [Choice("quiz", f"Question {n}", ("yes", "no"), n % 2, "logic") for n in range(4)]
-    said = {0: "A", 1: "The answer is A.", 2: "I do not know.", 3: ""}
-    model = fake(writes=lambda prompt: said[int(prompt.partition("Question ")[2][0])])
-    shown = [Choice("quiz", "Earlier", ("yes", "no"), 1, "logic")]
+def test_quizzes_are_asked_in_the_courses_form_and_judged_by_their_letters(fake_model: Any) -> None:
+    questions = [Choice("quiz", f"Question {n}", ("yes", "no"), n % 2, "logic") for n in range(4)]
+    answers = {0: "A", 1: "The answer is A.", 2: "I do not know.", 3: ""}
+    model = fake_model(answer_fn=lambda prompt: answers[int(prompt.partition("Question ")[2][0])])
+    few_shot_examples = [Choice("quiz", "Earlier", ("yes", "no"), 1, "logic")]
     task = TaskSpec(name="mcqa_written", shots=1)
-    got = run_task(task, asked, model, split_label="test", few_shot_examples=shown, seed=0)
-    assert [i["scores"]["acc"] for i in got.items] == [1, 0, 0, 0]
-    assert [i["scores"]["named"] for i in got.items] == [1, 1, 0, 0]
-    assert got.scores["counts"] == {"no letter in the answer": 2}
-    assert got.items[0]["detail"]["request"] == (
-        f"user: {format_quiz(shown[0])}\nassistant: B\nuser: {format_quiz(asked[0])}\n"
+    result = run_task(
+        task, questions, model, split_label="test", few_shot_examples=few_shot_examples, seed=0
     )
-    assert "1-shot · chat · greedy, at most 32 tokens" in got.scores["metrics"][0]["protocol"]
+    assert [i["scores"]["acc"] for i in result.items] == [1, 0, 0, 0]
+    assert [i["scores"]["named"] for i in result.items] == [1, 1, 0, 0]
+    assert result.scores["counts"] == {"no letter in the answer": 2}
+    assert result.items[0]["detail"]["request"] == (
+        f"user: {format_quiz(few_shot_examples[0])}\nassistant: B\nuser: "
+        f"{format_quiz(questions[0])}\n"
+    )
+    assert "1-shot · chat · greedy, at most 32 tokens" in result.scores["metrics"][0]["protocol"]

@@ -11,68 +11,68 @@ from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Passage
 
 
-def ask(model: Any, *texts: str, n: int | None = None) -> EvalResult:
+def evaluate(model: Any, *texts: str, n: int | None = None) -> EvalResult:
     settings = TaskSpec(name="wikitext2", n=n)
     records = [Passage("source", text) for text in texts]
     return run_task(settings, records, model, split_label="test", seed=0)
 
 
-def test_windows_do_not_overlap_and_the_tail_is_counted(fake: Any) -> None:
-    model = fake(context_length=5)
-    got = ask(model, "abcdefghijklm")
+def test_windows_do_not_overlap_and_the_tail_is_counted(fake_model: Any) -> None:
+    model = fake_model(context_length=5)
+    result = evaluate(model, "abcdefghijklm")
     text = model.tokenizer.decode
-    assert [text(f.prompt) for f in model.asked] == ["a", "f"]
-    assert [text(f.completions[0].ids) for f in model.asked] == ["bcde", "ghij"]
-    assert got.scores["counts"] == {"tail tokens": 3}
-    [metric] = got.scores["metrics"]
+    assert [text(f.prompt) for f in model.scored_examples] == ["a", "f"]
+    assert [text(f.completions[0].ids) for f in model.scored_examples] == ["bcde", "ghij"]
+    assert result.scores["counts"] == {"tail tokens": 3}
+    [metric] = result.scores["metrics"]
     assert metric["protocol"] == "wikitext2@1 · predict · per token · windows of 5 · test · n=2"
 
 
-def test_texts_are_joined_by_a_blank_line(fake: Any) -> None:
-    model = fake(context_length=8)
-    ask(model, "abc", "def")
-    assert model.tokenizer.decode(model.asked[0].completions[0].ids) == "bc\n\ndef"
+def test_texts_are_joined_by_a_blank_line(fake_model: Any) -> None:
+    model = fake_model(context_length=8)
+    evaluate(model, "abc", "def")
+    assert model.tokenizer.decode(model.scored_examples[0].completions[0].ids) == "bc\n\ndef"
 
 
-def test_perplexity_is_gptqs_mean_of_window_means(fake: Any) -> None:
+def test_perplexity_is_gptqs_mean_of_window_means(fake_model: Any) -> None:
     """Losses of 1 and 3 a token in two windows: e²."""
-    model = fake(lambda prompt, completion: -1.0 if prompt == "a" else -3.0, context_length=4)
-    got = ask(model, "abcdefgh")
-    [metric] = got.scores["metrics"]
+    model = fake_model(lambda prompt, completion: -1.0 if prompt == "a" else -3.0, context_length=4)
+    result = evaluate(model, "abcdefgh")
+    [metric] = result.scores["metrics"]
     assert metric["value"] == pytest.approx(math.exp((1 + 3) / 2))
     assert metric["low"] == pytest.approx(math.e)
     assert metric["high"] == pytest.approx(math.e**3)
-    assert [i["scores"]["perplexity"] for i in got.items] == [3, 9]
+    assert [i["scores"]["perplexity"] for i in result.items] == [3, 9]
 
 
-def test_windows_have_at_most_2048_tokens(fake: Any) -> None:
-    model = fake()
-    ask(model, "a" * 5_000)
-    assert [len(f.completions[0].ids) for f in model.asked] == [2047, 2047]
+def test_windows_have_at_most_2048_tokens(fake_model: Any) -> None:
+    model = fake_model()
+    evaluate(model, "a" * 5_000)
+    assert [len(f.completions[0].ids) for f in model.scored_examples] == [2047, 2047]
 
 
-def test_a_text_shorter_than_a_window_is_one_and_says_so(fake: Any) -> None:
-    model = fake(context_length=100)
-    got = ask(model, "abcdef")
-    assert len(model.asked) == len(got.items) == 1
-    assert "windows of 6 (the whole text)" in got.scores["metrics"][0]["protocol"]
-    assert got.scores["counts"] == {"text shorter than one window": 1}
+def test_a_text_shorter_than_a_window_is_one_and_says_so(fake_model: Any) -> None:
+    model = fake_model(context_length=100)
+    result = evaluate(model, "abcdef")
+    assert len(model.scored_examples) == len(result.items) == 1
+    assert "windows of 6 (the whole text)" in result.scores["metrics"][0]["protocol"]
+    assert result.scores["counts"] == {"text shorter than one window": 1}
 
 
-def test_n_draws_windows(fake: Any) -> None:
+def test_n_samples_windows(fake_model: Any) -> None:
     text = "".join(chr(97 + i % 26) for i in range(400))
-    model = fake(context_length=10)
-    everything = {i["id"] for i in ask(fake(context_length=10), text).items}
-    got = ask(model, text, n=7)
-    assert len(got.items) == 7
-    assert {i["id"] for i in got.items} < everything
-    assert got.scores["counts"] == {"windows not drawn": 33}
-    assert got.items != ask(fake(context_length=10), text).items[:7]
+    model = fake_model(context_length=10)
+    all_ids = {i["id"] for i in evaluate(fake_model(context_length=10), text).items}
+    result = evaluate(model, text, n=7)
+    assert len(result.items) == 7
+    assert {i["id"] for i in result.items} < all_ids
+    assert result.scores["counts"] == {"windows not drawn": 33}
+    assert result.items != evaluate(fake_model(context_length=10), text).items[:7]
 
 
-def test_one_token_predicts_nothing(fake: Any) -> None:
+def test_one_token_predicts_nothing(fake_model: Any) -> None:
     with pytest.raises(ZephyrError, match="nothing to predict"):
-        ask(fake(), "a")
+        evaluate(fake_model(), "a")
 
 
 def test_wikitext_equals_a_plain_computation(
@@ -88,7 +88,7 @@ def test_wikitext_equals_a_plain_computation(
     model = load_model(Lineage(str(folder)), tmp_path, token_budget=2048)
     with gzip.open(real_data / "wikitext2/wiki.test.raw.txt.gz", "rt", encoding="utf-8") as file:
         text = file.read(12_000)
-    [metric] = ask(model, text).scores["metrics"]
+    [metric] = evaluate(model, text).scores["metrics"]
     tokens = torch.tensor(model.tokenizer(text)["input_ids"])
     windows = tokens[: len(tokens) // 512 * 512].view(-1, 512)
     with torch.inference_mode():

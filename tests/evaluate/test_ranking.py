@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.evaluate.conftest import Letters
+from tests.evaluate.conftest import CharTokenizer
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.interface import Item
 from zephyr.evaluate.scoring import run_task
@@ -14,38 +14,38 @@ from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Choice
 
 
-def ask(model: Any, *records: Choice, task: str = "hellaswag") -> list[Item]:
+def evaluate(model: Any, *records: Choice, task: str = "hellaswag") -> list[Item]:
     settings = TaskSpec(name=task)
     return run_task(settings, records, model, split_label="test", seed=0).items
 
 
-def test_the_request_is_the_context_and_an_ending_after_a_space(fake: Any) -> None:
-    model = fake()
-    ask(model, Choice("s", "He sat.", ("Then up.", "No."), 0))
-    [fork] = model.asked
-    assert model.tokenizer.decode(fork.prompt) == "He sat."
-    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" Then up.", " No."]
+def test_the_request_is_the_context_and_an_ending_after_a_space(fake_model: Any) -> None:
+    model = fake_model()
+    evaluate(model, Choice("s", "He sat.", ("Then up.", "No."), 0))
+    [example] = model.scored_examples
+    assert model.tokenizer.decode(example.prompt) == "He sat."
+    assert [model.tokenizer.decode(c.ids) for c in example.completions] == [" Then up.", " No."]
 
 
-def test_a_question_is_asked_as_lm_eval_asks_arc(fake: Any) -> None:
-    model = fake()
-    ask(model, Choice("s", "Why?", ("So.", "No."), 0), task="mcqa")
-    [fork] = model.asked
-    assert model.tokenizer.decode(fork.prompt) == "Question: Why?\nAnswer:"
-    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" So.", " No."]
+def test_a_question_is_asked_as_lm_eval_asks_arc(fake_model: Any) -> None:
+    model = fake_model()
+    evaluate(model, Choice("s", "Why?", ("So.", "No."), 0), task="mcqa")
+    [example] = model.scored_examples
+    assert model.tokenizer.decode(example.prompt) == "Question: Why?\nAnswer:"
+    assert [model.tokenizer.decode(c.ids) for c in example.completions] == [" So.", " No."]
 
 
-def test_blanks_at_the_end_of_a_context_belong_to_the_endings(fake: Any) -> None:
-    model = fake()
-    ask(model, Choice("s", "He sat. ", ("up", "no"), 0))
-    [fork] = model.asked
-    assert model.tokenizer.decode(fork.prompt) == "He sat."
-    assert model.tokenizer.decode(fork.completions[0].ids) == "  up"
+def test_blanks_at_the_end_of_a_context_belong_to_the_endings(fake_model: Any) -> None:
+    model = fake_model()
+    evaluate(model, Choice("s", "He sat. ", ("up", "no"), 0))
+    [example] = model.scored_examples
+    assert model.tokenizer.decode(example.prompt) == "He sat."
+    assert model.tokenizer.decode(example.completions[0].ids) == "  up"
 
 
-def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake: Any) -> None:
+def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake_model: Any) -> None:
     """-1 a token, the space too: -3 for "ab", -9 for "abcdefgh": -3/2 and -9/8 per character."""
-    [item] = ask(fake(lambda p, c: -1), Choice("s", "x", ("ab", "abcdefgh"), 1))
+    [item] = evaluate(fake_model(lambda p, c: -1), Choice("s", "x", ("ab", "abcdefgh"), 1))
     assert item["detail"]["logprobs"] == [-3, -9]
     assert item["detail"]["tokens"] == [3, 9]
     assert (item["detail"]["chosen"], item["detail"]["chosen_norm"]) == (0, 1)
@@ -53,108 +53,113 @@ def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake: Any) -> None
     assert item["scores"]["chance"] == 0.5
 
 
-def test_of_equal_endings_the_first_wins(fake: Any) -> None:
-    [item] = ask(fake(lambda p, c: -1), Choice("s", "x", ("ab", "cd", "ef"), 1))
+def test_of_equal_endings_the_first_wins(fake_model: Any) -> None:
+    [item] = evaluate(fake_model(lambda p, c: -1), Choice("s", "x", ("ab", "cd", "ef"), 1))
     assert (item["detail"]["chosen"], item["scores"]["acc"]) == (0, 0)
 
 
-def test_options_of_the_same_tokens_are_asked_once_and_the_first_wins(fake: Any) -> None:
+def test_options_of_the_same_tokens_are_asked_once_and_the_first_wins(fake_model: Any) -> None:
     """A tokenizer that knows neither sign: no rounding tells the two options apart."""
-    model = fake()
-    model.tokenizer = Unknowing()
-    [item] = ask(model, Choice("s", "x", ("a → b", "a ∧ b", "c"), 1))
-    [fork] = model.asked
-    assert [model.tokenizer.decode(c.ids) for c in fork.completions] == [" a ? b", " c"]
+    model = fake_model()
+    model.tokenizer = AsciiTokenizer()
+    [item] = evaluate(model, Choice("s", "x", ("a → b", "a ∧ b", "c"), 1))
+    [example] = model.scored_examples
+    assert [model.tokenizer.decode(c.ids) for c in example.completions] == [" a ? b", " c"]
     assert item["detail"]["logprobs"][0] == item["detail"]["logprobs"][1]
     assert item["detail"]["tokens"] == [6, 6, 2]
 
 
-class Merging:
+class BigramTokenizer:
     """A tokenizer that makes one token of each two characters, from the left."""
 
     bos_token_id = 1
     eos_token_id = 0
 
     def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
-        return {"input_ids": [[self.one(t[i : i + 2]) for i in range(0, len(t), 2)] for t in texts]}
+        return {
+            "input_ids": [[self.token_id(t[i : i + 2]) for i in range(0, len(t), 2)] for t in texts]
+        }
 
-    def one(self, part: str) -> int:
+    def token_id(self, part: str) -> int:
         return int.from_bytes(part.encode(), "big")
 
     def decode(self, tokens: Any) -> str:
         return "".join(int(t).to_bytes(2, "big").decode() for t in tokens)
 
 
-class Unknowing(Letters):
+class AsciiTokenizer(CharTokenizer):
     """Reads every sign beyond ASCII as a question mark."""
 
     def __call__(self, texts: list[str], **kwargs: Any) -> dict[str, list[list[int]]]:
-        known = [text.encode("ascii", errors="replace").decode() for text in texts]
-        return super().__call__(known, **kwargs)
+        ascii_texts = [text.encode("ascii", errors="replace").decode() for text in texts]
+        return super().__call__(ascii_texts, **kwargs)
 
 
-class Dropping(Letters):
+class PiDroppingTokenizer(CharTokenizer):
     """Knows no π, and takes the space before it along."""
 
     def __call__(self, texts: list[str], **kwargs: Any) -> dict[str, list[list[int]]]:
         return super().__call__([text.replace(" π", "") for text in texts], **kwargs)
 
 
-def test_where_tokens_cross_the_edge_the_whole_text_decides(fake: Any) -> None:
+def test_where_tokens_cross_the_edge_the_whole_text_decides(fake_model: Any) -> None:
     """abc + de: the context is ab|c, the whole ab|c |de, and from the third token on: de."""
-    model = fake()
-    model.tokenizer = Merging()
-    ask(model, Choice("s", "abc", ("de", "fgh"), 0))
-    [fork] = model.asked
-    one = model.tokenizer.one
-    assert fork.prompt.tolist() == [one("ab"), one("c")]
-    assert [c.ids.tolist() for c in fork.completions] == [[one("de")], [one("fg"), one("h")]]
+    model = fake_model()
+    model.tokenizer = BigramTokenizer()
+    evaluate(model, Choice("s", "abc", ("de", "fgh"), 0))
+    [example] = model.scored_examples
+    token_id = model.tokenizer.token_id
+    assert example.prompt.tolist() == [token_id("ab"), token_id("c")]
+    assert [c.ids.tolist() for c in example.completions] == [
+        [token_id("de")],
+        [token_id("fg"), token_id("h")],
+    ]
 
 
-def test_an_empty_context_is_the_start_token(fake: Any) -> None:
-    model = fake()
-    model.tokenizer = Merging()
-    ask(model, Choice("s", "", ("abc", "d"), 0))
-    [fork] = model.asked
-    assert fork.prompt.tolist() == [1]
-    assert [len(c.ids) for c in fork.completions] == [2, 1]
+def test_an_empty_context_is_the_start_token(fake_model: Any) -> None:
+    model = fake_model()
+    model.tokenizer = BigramTokenizer()
+    evaluate(model, Choice("s", "", ("abc", "d"), 0))
+    [example] = model.scored_examples
+    assert example.prompt.tolist() == [1]
+    assert [len(c.ids) for c in example.completions] == [2, 1]
 
 
-def test_a_long_context_is_cut_from_the_left_for_each_ending(fake: Any) -> None:
+def test_a_long_context_is_cut_from_the_left_for_each_ending(fake_model: Any) -> None:
     """As lm-eval: of context and ending the last 10 + 1 tokens, the very last never read."""
-    model = fake(context_length=10)
-    items = ask(
+    model = fake_model(context_length=10)
+    items = evaluate(
         model,
         Choice("s", "0123456789", ("ab", "abcd"), 0),
         Choice("s", "0123456", ("ab", "ac"), 0),
         Choice("s", "012345678", ("a", "abcd", "b"), 0),
     )
     text = model.tokenizer.decode
-    asked = [(text(f.prompt), [text(c.ids) for c in f.completions]) for f in model.asked]
-    assert asked == [
+    scored = [(text(f.prompt), [text(c.ids) for c in f.completions]) for f in model.scored_examples]
+    assert scored == [
         ("23456789", [" ab"]),
         ("456789", [" abcd"]),
         ("0123456", [" ab", " ac"]),
         ("012345678", [" a", " b"]),
         ("345678", [" abcd"]),
     ]
-    assert [f.max_sequence_length <= 10 for f in model.asked] == [True] * 5
+    assert [f.max_sequence_length <= 10 for f in model.scored_examples] == [True] * 5
     assert [i["detail"]["cut"] for i in items] == [True, False, True]
     assert [i["detail"]["tokens"] for i in items] == [[3, 5], [3, 3], [2, 5, 2]]
 
 
-def test_cuts_are_counted(fake: Any) -> None:
+def test_cuts_are_counted(fake_model: Any) -> None:
     records = [Choice("s", "0" * n, ("ab", "cd"), 0) for n in range(1, 13)]
     settings = TaskSpec(name="hellaswag")
-    got = run_task(settings, records, fake(context_length=10), split_label="test", seed=0)
-    assert got.scores["counts"] == {"cut": 4}
+    result = run_task(settings, records, fake_model(context_length=10), split_label="test", seed=0)
+    assert result.scores["counts"] == {"cut": 4}
 
 
-def test_a_question_with_an_option_that_cannot_be_weighed_is_left_out(fake: Any) -> None:
+def test_a_question_with_an_option_that_cannot_be_scored_is_left_out(fake_model: Any) -> None:
     """A tokenizer that drops a sign, and an ending (with its space) of more than 10 tokens."""
-    model = fake(context_length=10)
-    letters = model.tokenizer
-    model.tokenizer = Dropping()
+    model = fake_model(context_length=10)
+    char_tokenizer = model.tokenizer
+    model.tokenizer = PiDroppingTokenizer()
     records = [
         Choice("s", "x", ("ab", "π"), 0),
         Choice("s", "x", ("ab", "cd"), 0),
@@ -162,14 +167,14 @@ def test_a_question_with_an_option_that_cannot_be_weighed_is_left_out(fake: Any)
         Choice("s", "x", ("ab", "a" * 9), 0),
     ]
     settings = TaskSpec(name="hellaswag")
-    got = run_task(settings, records, model, split_label="test", seed=0)
-    assert [i["id"] for i in got.items] == [records[1].id, records[3].id]
-    assert got.scores["counts"] == {
+    result = run_task(settings, records, model, split_label="test", seed=0)
+    assert [i["id"] for i in result.items] == [records[1].id, records[3].id]
+    assert result.scores["counts"] == {
         "an option without tokens": 1,
         "an option longer than the context": 1,
     }
-    assert got.scores["metrics"][0]["n"] == 2
-    assert [letters.decode(f.prompt) for f in model.asked] == ["x", "x"]
+    assert result.scores["metrics"][0]["n"] == 2
+    assert [char_tokenizer.decode(f.prompt) for f in model.scored_examples] == ["x", "x"]
     with pytest.raises(ZephyrError, match="nothing left to ask"):
         run_task(settings, records[:1], model, split_label="test", seed=0)
 
@@ -189,15 +194,15 @@ def stories(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_model(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=2048)
 
 
-def _plain_logprobs(model: Any, prompt: list[int], continuation: list[int]) -> list[float]:
-    """One sequence, one forward of the library, one log_softmax; no fork, no packing."""
+def _plain_logprobs(model: Any, prompt: list[int], completion: list[int]) -> list[float]:
+    """One sequence, one forward of the library, one log_softmax; no tree, no packing."""
     import torch
 
-    tokens = (prompt + continuation)[-(model.context_length + 1) :]
+    tokens = (prompt + completion)[-(model.context_length + 1) :]
     with torch.inference_mode():
         logits = model.causal(torch.tensor([tokens[:-1]])).logits[0].double()
     values = logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]
-    return [float(v) for v in values[-len(continuation) :]]
+    return [float(v) for v in values[-len(completion) :]]
 
 
 def test_hellaswag_equals_a_plain_computation(real_data: Path, stories: Any) -> None:
@@ -206,15 +211,15 @@ def test_hellaswag_equals_a_plain_computation(real_data: Path, stories: Any) -> 
         rows = [json.loads(next(file)) for _ in range(20)]
     rows[0] = rows[0] | {"ctx": " ".join(row["ctx"] for row in rows)}  # longer than the context
     records = [Choice("hellaswag", r["ctx"], tuple(r["endings"]), int(r["label"])) for r in rows]
-    items = ask(stories, *records)
+    items = evaluate(stories, *records)
     assert [i["detail"]["cut"] for i in items] == [True] + [False] * 19
     for row, item in zip(rows, items, strict=True):
         sums = []
         for ending in row["endings"]:
             context = stories.tokenizer(row["ctx"])["input_ids"]
-            whole = stories.tokenizer(row["ctx"] + " " + ending)["input_ids"]
-            sums.append(sum(_plain_logprobs(stories, context, whole[len(context) :])))
-        assert item["detail"]["logprobs"] == pytest.approx(sums, abs=1e-4 * len(whole))
+            token_ids = stories.tokenizer(row["ctx"] + " " + ending)["input_ids"]
+            sums.append(sum(_plain_logprobs(stories, context, token_ids[len(context) :])))
+        assert item["detail"]["logprobs"] == pytest.approx(sums, abs=1e-4 * len(token_ids))
         per_character = [s / len(e) for s, e in zip(sums, row["endings"], strict=True)]
         assert item["scores"]["acc"] == (np.argmax(sums) == int(row["label"]))
         assert item["scores"]["acc_norm"] == (np.argmax(per_character) == int(row["label"]))

@@ -77,13 +77,15 @@ RECORDS: dict[str, list[Any]] = {
     "wikitext2_strided": [Passage("source", "abcdefgh" * 50)],
     "wikitext2_pages": [Passage("source", " = One = \n some words \n = Two = \n and more \n")],
 }
-END = "\0"
+PAGE_START = "\0"
 """Before the first token of a page."""
 ONE_TEXT = {name for name in RECORDS if TASKS[name].is_single_text}
 
 
-def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[str], str]]:
-    """What a perfect model likes and writes."""
+def perfect_model_functions(
+    records: list[Any],
+) -> tuple[Callable[[str, str], float], Callable[[str], str]]:
+    """The log-probability and answer functions of a perfect model."""
     right = {" " + r.choices[r.answer] for r in records if isinstance(r, Choice)}
     right |= {r.chosen + "\0" for r in records if isinstance(r, Pair)}
     answers = {
@@ -98,129 +100,133 @@ def knows(records: list[Any]) -> tuple[Callable[[str, str], float], Callable[[st
         listed = (line for line in prompt.splitlines(keepends=True) if line.startswith("A. "))
         return letters.get(next(listed, ""), "")
 
-    def likes(prompt: str, continuation: str) -> float:
-        known = continuation in right or continuation == f" {letter(prompt)}"
-        return 0 if passages or known else -20
+    def logprob_fn(prompt: str, completion: str) -> float:
+        is_right = completion in right or completion == f" {letter(prompt)}"
+        return 0 if passages or is_right else -20
 
-    return likes, answers.__getitem__ if answers else letter
+    return logprob_fn, answers.__getitem__ if answers else letter
 
 
-def helpful(prompt: str) -> str:
+def write_perfect_hint(prompt: str) -> str:
     """What a perfect tutor writes."""
     return "Here is one like it: 300 + 100 = 400. What do you do first?"
 
 
-def by_id(record: Record) -> str:
+def record_id(record: Record) -> str:
     return record.id
 
 
-def run(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> EvalResult:
+def evaluate(name: str, model: Any, records: list[Any] | None = None, **extra: Any) -> EvalResult:
     settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
-    given = RECORDS[name] if records is None else records
-    return run_task(settings, given, model, split_label="test", seed=42, **extra)
+    task_records = RECORDS[name] if records is None else records
+    return run_task(settings, task_records, model, split_label="test", seed=42, **extra)
 
 
-def values(result: EvalResult) -> dict[str, float]:
+def metric_values(result: EvalResult) -> dict[str, float]:
     return {m["name"]: m["value"] for m in result.scores["metrics"]}
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
-def test_a_perfect_model_has_a_perfect_score(name: str, fake: Any) -> None:
-    reference = run(name, fake()).items if name == "preferences" else None
-    likes, writes = knows(RECORDS[name])
+def test_a_perfect_model_has_a_perfect_score(name: str, fake_model: Any) -> None:
+    reference = evaluate(name, fake_model()).items if name == "preferences" else None
+    logprob_fn, answer_fn = perfect_model_functions(RECORDS[name])
     if name == "tutoring":
-        writes = helpful
-    got = run(name, fake(likes, writes), reference_items=reference)
-    headlines = {m["name"]: m["value"] for m in got.scores["metrics"] if m["headline"]}
+        answer_fn = write_perfect_hint
+    result = evaluate(name, fake_model(logprob_fn, answer_fn), reference_items=reference)
+    headlines = {m["name"]: m["value"] for m in result.scores["metrics"] if m["headline"]}
     perfect = {metric: 0 if metric == "bits_per_byte" else 1 for metric in headlines}
     assert headlines == pytest.approx(perfect, abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "options"), [("hellaswag", 4), ("mcqa", 5), ("mcqa_letter", 5)])
-def test_a_uniform_model_ranks_by_chance(name: str, options: int, fake: Any) -> None:
+def test_a_uniform_model_ranks_by_chance(name: str, options: int, fake_model: Any) -> None:
     """Chance lies in the 95 % interval in at least 17 of 20 draws of 200 questions."""
-    held = {"acc": 0, "acc_norm": 0}
+    covered = {"acc": 0, "acc_norm": 0}
     for seed in range(20):
-        got = run(name, fake(), choices(200, options, seed))
-        scores = {m["name"]: m for m in got.scores["metrics"]}
+        result = evaluate(name, fake_model(), choices(200, options, seed))
+        scores = {m["name"]: m for m in result.scores["metrics"]}
         assert scores["chance"]["value"] == pytest.approx(1 / options)
-        for metric in held.keys() & scores.keys():
-            held[metric] += scores[metric]["low"] <= 1 / options <= scores[metric]["high"]
-    assert held["acc"] >= 17
-    assert name == "mcqa_letter" or held["acc_norm"] >= 17
+        for metric in covered.keys() & scores.keys():
+            covered[metric] += scores[metric]["low"] <= 1 / options <= scores[metric]["high"]
+    assert covered["acc"] >= 17
+    assert name == "mcqa_letter" or covered["acc_norm"] >= 17
 
 
 def test_every_task_passes_these_tests() -> None:
-    asking = {name for name, task in TASKS.items() if task.record_kind is not None}
-    assert RECORDS.keys() == asking
-    assert TASKS.keys() - asking == {"footprint"}, "which asks nothing: tests/test_quantizing.py"
+    record_tasks = {name for name, task in TASKS.items() if task.record_kind is not None}
+    assert RECORDS.keys() == record_tasks
+    assert TASKS.keys() - record_tasks == {"footprint"}, (
+        "which asks nothing: tests/quantize/test_stage.py"
+    )
 
 
-def test_a_uniform_model_prefers_by_chance(fake: Any) -> None:
+def test_a_uniform_model_prefers_by_chance(fake_model: Any) -> None:
     """Measured against a model that likes other tokens: the reward is a matter of length alone."""
-    reference = run("preferences", fake(lambda prompt, completion: -1.0)).items
+    reference = evaluate("preferences", fake_model(lambda prompt, completion: -1.0)).items
     scores = {
         m["name"]: m
-        for m in run("preferences", fake(), reference_items=reference).scores["metrics"]
+        for m in evaluate("preferences", fake_model(), reference_items=reference).scores["metrics"]
     }
     for metric in ("reward_accuracy", "policy_accuracy", "longer_accuracy"):
         assert scores[metric]["low"] <= 0.5 <= scores[metric]["high"]
 
 
-def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(fake: Any) -> None:
-    got = run("wikitext2", fake(context_length=100))
-    assert values(got)["perplexity"] == pytest.approx(50)
-    assert all(i["weight"]["perplexity"] == 99 for i in got.items)
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(fake_model: Any) -> None:
+    result = evaluate("wikitext2", fake_model(context_length=100))
+    assert metric_values(result)["perplexity"] == pytest.approx(50)
+    assert all(i["weight"]["perplexity"] == 99 for i in result.items)
 
 
 @pytest.mark.parametrize("name", sorted(set(RECORDS) - ONE_TEXT))
-def test_the_order_of_items_changes_none(name: str, fake: Any) -> None:
-    def likes(prompt: str, continuation: str) -> float:
-        return -1 - (sum(map(ord, prompt + continuation)) % 97) / 97
+def test_the_order_of_items_changes_none(name: str, fake_model: Any) -> None:
+    def logprob_fn(prompt: str, completion: str) -> float:
+        return -1 - (sum(map(ord, prompt + completion)) % 97) / 97
 
-    def writes(prompt: str) -> str:
+    def answer_fn(prompt: str) -> str:
         return f"It is #### {len(prompt)}"
 
     shuffled = random.Random(1).sample(RECORDS[name], len(RECORDS[name]))
-    reference = run(name, fake(), shuffled).items if name == "preferences" else None
-    plain = run(name, fake(likes, writes), reference_items=reference)
-    mixed = run(name, fake(likes, writes), shuffled, reference_items=reference)
-    by_id = {i["id"]: i for i in mixed.items}
-    assert [i["id"] for i in plain.items] != [i["id"] for i in mixed.items]
-    assert all(by_id[i["id"]] == i for i in plain.items)
-    assert values(plain) == pytest.approx(values(mixed))
+    reference = evaluate(name, fake_model(), shuffled).items if name == "preferences" else None
+    original = evaluate(name, fake_model(logprob_fn, answer_fn), reference_items=reference)
+    reordered = evaluate(
+        name, fake_model(logprob_fn, answer_fn), shuffled, reference_items=reference
+    )
+    items_by_id = {i["id"]: i for i in reordered.items}
+    assert [i["id"] for i in original.items] != [i["id"] for i in reordered.items]
+    assert all(items_by_id[i["id"]] == i for i in original.items)
+    assert metric_values(original) == pytest.approx(metric_values(reordered))
 
 
 def test_a_sample_depends_on_seed_and_content_alone() -> None:
     records = choices(300)
-    drawn = sample(records, 50, 1, by_id)
-    assert len(drawn) == 50
-    assert drawn == [r for r in records if r in drawn] != records[:50]
-    assert {r.id for r in sample(records[::-1], 50, 1, by_id)} == {r.id for r in drawn}
-    assert {r.id for r in sample(records, 50, 2, by_id)} != {r.id for r in drawn}
-    assert sample(records, None, 1, by_id) == sample(records, 999, 1, by_id) == records
+    sampled = sample(records, 50, 1, record_id)
+    assert len(sampled) == 50
+    assert sampled == [r for r in records if r in sampled] != records[:50]
+    assert {r.id for r in sample(records[::-1], 50, 1, record_id)} == {r.id for r in sampled}
+    assert {r.id for r in sample(records, 50, 2, record_id)} != {r.id for r in sampled}
+    assert sample(records, None, 1, record_id) == sample(records, 999, 1, record_id) == records
 
 
 def test_a_smaller_sample_is_part_of_a_larger_one() -> None:
     records = choices(300)
-    assert {r.id for r in sample(records, 20, 3, by_id)} < {
-        r.id for r in sample(records, 90, 3, by_id)
+    assert {r.id for r in sample(records, 20, 3, record_id)} < {
+        r.id for r in sample(records, 90, 3, record_id)
     }
 
 
-def test_every_record_is_drawn_equally_often() -> None:
-    """Each of 20 is drawn in a quarter of 2,000 seeds: 500, give or take 19.4; five times that."""
+def test_every_record_is_sampled_equally_often() -> None:
+    """Each of 20 is sampled by a quarter of 2,000 seeds: 500, within five times 19.4."""
     records = choices(20)
     counts = dict.fromkeys((r.id for r in records), 0)
     for seed in range(2_000):
-        for r in sample(records, 5, seed, by_id):
+        for r in sample(records, 5, seed, record_id):
             counts[r.id] += 1
     assert max(abs(count - 500) for count in counts.values()) < 97
 
 
-def test_scores_name_their_protocol_and_count_what_was_not_drawn(fake: Any) -> None:
-    got = run("hellaswag", fake(), settings={"n": 100})
-    [acc_norm, acc, chance] = got.scores["metrics"]
+def test_scores_name_their_protocol_and_count_what_was_not_sampled(fake_model: Any) -> None:
+    result = evaluate("hellaswag", fake_model(), settings={"n": 100})
+    [acc_norm, acc, chance] = result.scores["metrics"]
     assert (
         acc_norm["protocol"] == "hellaswag@1 · rank · acc_norm (characters) · 0-shot · test · n=100"
     )
@@ -232,48 +238,52 @@ def test_scores_name_their_protocol_and_count_what_was_not_drawn(fake: Any) -> N
         100,
     )
     assert chance["better"] is None
-    assert got.scores["counts"] == {"not drawn": 300}
-    assert got.scores["empty"] is None
+    assert result.scores["counts"] == {"not drawn": 300}
+    assert result.scores["empty"] is None
 
 
-def test_groups_are_scored_apart(fake: Any) -> None:
-    got = run("mcqa", fake())
-    groups = got.scores["groups"]
+def test_groups_are_scored_apart(fake_model: Any) -> None:
+    result = evaluate("mcqa", fake_model())
+    groups = result.scores["groups"]
     subjects = [f"subject {i}" for i in range(3)]
     assert list(groups) == [*subjects, "source: left", "source: right"]
     assert sum(groups[name]["acc"]["n"] for name in subjects) == 400
-    right = [i["scores"]["acc"] for i in got.items if i["source"] == "right"]
+    right = [i["scores"]["acc"] for i in result.items if i["source"] == "right"]
     assert groups["source: right"]["acc"]["value"] == np.mean(right)
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
-def test_results_are_plain_json(name: str, fake: Any) -> None:
-    got = run(name, fake())
-    assert json.loads(json.dumps(got._asdict(), allow_nan=False)) == got._asdict()
-    for item in got.items:
+def test_results_are_plain_json(name: str, fake_model: Any) -> None:
+    result = evaluate(name, fake_model())
+    assert json.loads(json.dumps(result._asdict(), allow_nan=False)) == result._asdict()
+    for item in result.items:
         assert item.keys() >= {"id", "source", "group", "scores", "detail"}
         assert "request" in item["detail"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, -math.inf])
 @pytest.mark.parametrize("name", sorted(set(RECORDS) - {"gsm8k", "tutoring", "mcqa_written"}))
-def test_what_is_no_number_is_never_a_score(name: str, bad: float, fake: Any) -> None:
-    def likes(prompt: str, continuation: str) -> float:
-        return bad if "text 7" in prompt or "question 7" in prompt or prompt in ("a", END) else -1
+def test_what_is_no_number_is_never_a_score(name: str, bad: float, fake_model: Any) -> None:
+    def logprob_fn(prompt: str, completion: str) -> float:
+        return (
+            bad
+            if "text 7" in prompt or "question 7" in prompt or prompt in ("a", PAGE_START)
+            else -1
+        )
 
     with pytest.raises(ZephyrError, match=rf"'{name}' has no score") as caught:
-        run(name, fake(likes))
+        evaluate(name, fake_model(logprob_fn))
     assert "items, such as" in str(caught.value)
 
 
-def test_nothing_to_ask_is_an_error(fake: Any) -> None:
+def test_nothing_to_ask_is_an_error(fake_model: Any) -> None:
     with pytest.raises(ZephyrError, match="nothing to ask"):
-        run("hellaswag", fake(), [])
+        evaluate("hellaswag", fake_model(), [])
 
 
-def test_records_of_another_kind_are_an_error(fake: Any) -> None:
+def test_records_of_another_kind_are_an_error(fake_model: Any) -> None:
     with pytest.raises(ZephyrError, match="can't ask this source") as caught:
-        run("hellaswag", fake(), problems(3))
+        evaluate("hellaswag", fake_model(), problems(3))
     assert "records of kind chat" in str(caught.value)
 
 
@@ -297,6 +307,6 @@ def test_names_of_metrics_are_unique() -> None:
         assert task.metrics[0].headline == (task.record_kind is not None)
 
 
-def test_an_item_is_one_record(fake: Any) -> None:
+def test_an_item_is_one_record(fake_model: Any) -> None:
     records: list[Record] = [*RECORDS["hellaswag"]]
-    assert [i["id"] for i in run("hellaswag", fake()).items] == [r.id for r in records]
+    assert [i["id"] for i in evaluate("hellaswag", fake_model()).items] == [r.id for r in records]

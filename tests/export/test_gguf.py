@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
-from tests.export.made import chatml, read_back, state
+from tests.export.model_files import add_chatml, named_weights, read_gguf
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import write_gguf
 from zephyr.export.gguf_tensors import find_architecture
@@ -21,29 +21,29 @@ from zephyr.model.load import build_model
 from zephyr.model.model import Model
 from zephyr.records import Message
 
-HEADS, WIDTH, HALF = 4, 8, 4
+HEADS, HEAD_DIM, HALF_HEAD_DIM = 4, 8, 4
 
 
-def wanted(family: str, name: str, value: np.ndarray) -> np.ndarray:
+def expected_tensor(family: str, name: str, value: np.ndarray) -> np.ndarray:
     """A tensor as llama.cpp wants it, by row numbers written out."""
     if family == "llama" and (".q_proj." in name or ".k_proj." in name):
         rows = [
-            head * WIDTH + half * HALF + i
-            for head in range(len(value) // WIDTH)
-            for i in range(HALF)
+            head * HEAD_DIM + half * HALF_HEAD_DIM + i
+            for head in range(len(value) // HEAD_DIM)
+            for i in range(HALF_HEAD_DIM)
             for half in (0, 1)
         ]
         return value[rows]
     if family == "bloom" and ".query_key_value." in name:
         rows = [
-            head * 3 * WIDTH + part * WIDTH + i
+            head * 3 * HEAD_DIM + part * HEAD_DIM + i
             for part in range(3)
             for head in range(HEADS)
-            for i in range(WIDTH)
+            for i in range(HEAD_DIM)
         ]
         return value[rows]
-    turned = family == "gpt2" and value.ndim == 2 and ".h." in name
-    return value.T if turned else value
+    is_transposed = family == "gpt2" and value.ndim == 2 and ".h." in name
+    return value.T if is_transposed else value
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -53,21 +53,23 @@ def test_every_weight_is_there_under_its_name_and_in_its_order(family: str, tmp_
         for parameter in model.causal.parameters():
             parameter.add_(torch.randn_like(parameter) / 8)  # biases and norms too
     assert write_gguf(model, tmp_path / "m.gguf", "f16", "tiny") == []
-    fields, values, types = read_back(tmp_path / "m.gguf")
+    fields, values, types = read_gguf(tmp_path / "m.gguf")
     assert fields["general.architecture"] == family
     assert fields[f"{family}.block_count"] == 2
     assert fields[f"{family}.embedding_length"] == 32
     assert fields[f"{family}.attention.head_count"] == HEADS
     found = iter(values.items())
-    for name, value in state(model).items():
+    for name, value in named_weights(model).items():
         tensor, stored = next(found)
         exact = value.ndim < 2 or tensor == "position_embd.weight"
         assert types[tensor] == ("F32" if exact else "F16")
-        ordered = wanted(family, name, value)
+        ordered = expected_tensor(family, name, value)
         np.testing.assert_array_equal(stored, ordered if exact else ordered.astype(np.float16))
     assert next(found, None) is None
-    named = {f"blk.{n}.{part}.weight" for n in (0, 1) for part in ("attn_output", "ffn_down")}
-    assert named | {"token_embd.weight", "output_norm.weight"} <= set(values)
+    expected_names = {
+        f"blk.{n}.{part}.weight" for n in (0, 1) for part in ("attn_output", "ffn_down")
+    }
+    assert expected_names | {"token_embd.weight", "output_norm.weight"} <= set(values)
     assert ("output.weight" in values) == (family == "llama")
 
 
@@ -75,44 +77,44 @@ def test_every_weight_is_there_under_its_name_and_in_its_order(family: str, tmp_
 def test_quantized_weights_are_within_half_a_step(kind: Any, steps: int, tmp_path: Path) -> None:
     model = tiny.make_model("qwen2")
     write_gguf(model, tmp_path / "m.gguf", kind, "tiny")
-    _, values, types = read_back(tmp_path / "m.gguf")
-    for tensor, value in zip(values, state(model).values(), strict=True):
+    _, values, types = read_gguf(tmp_path / "m.gguf")
+    for tensor, value in zip(values, named_weights(model).values(), strict=True):
         if value.ndim < 2:
             np.testing.assert_array_equal(values[tensor], value)
             continue
         assert types[tensor] == kind.upper()
         blocks, stored = value.reshape(-1, 32), values[tensor].reshape(-1, 32)
         step = np.abs(blocks).max(axis=1, keepdims=True) / steps
-        off = np.abs(blocks - stored) / step
+        errors = np.abs(blocks - stored) / step
         most = 1.01 if kind == "q4_0" else 0.51 + steps / 2048  # 16 levels reach +7, not +8
-        assert off.max() <= most
-        assert off.mean() > 0.1
-    half = tmp_path / "half.gguf"
-    write_gguf(model, half, "f16", "tiny")
-    assert (tmp_path / "m.gguf").stat().st_size < half.stat().st_size
+        assert errors.max() <= most
+        assert errors.mean() > 0.1
+    f16_path = tmp_path / "half.gguf"
+    write_gguf(model, f16_path, "f16", "tiny")
+    assert (tmp_path / "m.gguf").stat().st_size < f16_path.stat().st_size
 
 
-def test_rows_that_are_no_multiple_of_a_block_stay_in_half(tmp_path: Path) -> None:
+def test_rows_that_are_no_multiple_of_a_block_stay_in_f16(tmp_path: Path) -> None:
     config = LlamaConfig(
-        vocab_size=tiny.VOCABULARY,
+        vocab_size=tiny.VOCAB_SIZE,
         hidden_size=32,
         intermediate_size=80,
         num_hidden_layers=1,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=tiny.CONTEXT,
+        max_position_embeddings=tiny.CONTEXT_LENGTH,
         eos_token_id=0,
         bos_token_id=0,
     )
     torch.manual_seed(0)
     model = build_model(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
-    [told] = write_gguf(model, tmp_path / "m.gguf", "q4_0", "tiny")
+    [warning] = write_gguf(model, tmp_path / "m.gguf", "q4_0", "tiny")
     expected = "1 of its matrices stay in f16, where a row is no multiple of 32 wide"
-    assert told == f"{expected}: blk.0.ffn_down.weight."
-    fields, values, types = read_back(tmp_path / "m.gguf")
+    assert warning == f"{expected}: blk.0.ffn_down.weight."
+    fields, values, types = read_gguf(tmp_path / "m.gguf")
     assert fields["llama.attention.head_count_kv"] == 2
     assert {t for n, t in types.items() if n != "blk.0.ffn_down.weight"} == {"F32", "Q4_0"}
-    own = state(model)["model.layers.0.mlp.down_proj.weight"]
+    own = named_weights(model)["model.layers.0.mlp.down_proj.weight"]
     np.testing.assert_array_equal(values["blk.0.ffn_down.weight"], own.astype(np.float16))
 
 
@@ -120,23 +122,23 @@ def test_tokens_merges_template_and_stops_are_those_of_the_tokenizer(tmp_path: P
     torch.manual_seed(0)
     causal = tiny.qwen2()
     causal.resize_token_embeddings(330)
-    tokenizer = chatml(tiny.from_scratch.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY))
+    tokenizer = add_chatml(tiny.from_scratch.train_tokenizer(tiny.TEXT * 5, tiny.VOCAB_SIZE))
     model = build_model(causal, tokenizer, token_budget=256)
     write_gguf(model, tmp_path / "m.gguf", "f16", "tiny")
-    fields, _, _ = read_back(tmp_path / "m.gguf")
+    fields, _, _ = read_gguf(tmp_path / "m.gguf")
     tokens = fields["tokenizer.ggml.tokens"]
     assert tokens[:322] == tokenizer.convert_ids_to_tokens(range(322))
     assert tokens[322:] == [f"[PAD{i}]" for i in range(322, 330)]
     assert fields["tokenizer.ggml.token_type"] == [3] + [1] * 319 + [3] * 2 + [5] * 8
-    kept = Tokenizer(
+    gguf_tokenizer = Tokenizer(
         models.BPE(
             {t: i for i, t in enumerate(tokens)},
             [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"]],
         )
     )
-    kept.pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    gguf_tokenizer.pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     for text in tiny.TEXT:
-        assert kept.encode(text).ids == tokenizer(text)["input_ids"]
+        assert gguf_tokenizer.encode(text).ids == tokenizer(text)["input_ids"]
     assert fields["tokenizer.ggml.pre"] == "qwen2"
     assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert fields["tokenizer.ggml.eot_token_id"] == tokenizer.eos_token_id == 0
@@ -146,50 +148,52 @@ def test_tokens_merges_template_and_stops_are_those_of_the_tokenizer(tmp_path: P
 
 # -- what is refused ------------------------------------------------------------------------------
 
-SPLITS = {
+SPLIT_PATTERNS = {
     "llama-bpe": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "bloom": " ?[^(\\s|[.,!?…。，、।۔،])]+",
 }
 
 
-def cut_by(*steps: Any, **options: Any) -> Any:
-    """A tokenizer of letters that cuts words in these steps."""
+def make_tokenizer(*steps: Any, **options: Any) -> Any:
+    """A BPE tokenizer of letters with these pre-tokenizers."""
     backend = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], **options))
     backend.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(list(steps))
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def split(pattern: str) -> Any:
+def split_by_pattern(pattern: str) -> Any:
     return pre_tokenizers.Split(Regex(pattern), "isolated")
 
 
-def in_bytes(*, regex: bool) -> Any:
+def byte_level(*, regex: bool) -> Any:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex)
 
 
-def test_a_cut_has_the_name_that_llama_cpp_gives_it() -> None:
-    assert read_vocabulary(cut_by(in_bytes(regex=True)), 3).pre_tokenizer == "gpt-2"
-    bloom = cut_by(split(SPLITS["bloom"]), in_bytes(regex=False))
+def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
+    assert read_vocabulary(make_tokenizer(byte_level(regex=True)), 3).pre_tokenizer == "gpt-2"
+    bloom = make_tokenizer(split_by_pattern(SPLIT_PATTERNS["bloom"]), byte_level(regex=False))
     assert read_vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
-    llama = cut_by(split(SPLITS["llama-bpe"]), in_bytes(regex=False), ignore_merges=True)
+    llama = make_tokenizer(
+        split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False), ignore_merges=True
+    )
     assert read_vocabulary(llama, 3).pre_tokenizer == "llama-bpe"
-    assert read_vocabulary(tiny.tokenizer(), tiny.VOCABULARY).pre_tokenizer == "qwen2"
+    assert read_vocabulary(tiny.tokenizer(), tiny.VOCAB_SIZE).pre_tokenizer == "qwen2"
 
 
 @pytest.mark.parametrize(
     "tokenizer",
     [
-        cut_by(split("\\p{L}+"), in_bytes(regex=False)),
-        cut_by(split(SPLITS["bloom"]), in_bytes(regex=True)),
-        cut_by(pre_tokenizers.ByteLevel(add_prefix_space=True)),
-        cut_by(pre_tokenizers.Whitespace()),
-        cut_by(split(SPLITS["llama-bpe"]), in_bytes(regex=False)),
-        cut_by(in_bytes(regex=True), end_of_word_suffix="</w>"),
+        make_tokenizer(split_by_pattern("\\p{L}+"), byte_level(regex=False)),
+        make_tokenizer(split_by_pattern(SPLIT_PATTERNS["bloom"]), byte_level(regex=True)),
+        make_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        make_tokenizer(pre_tokenizers.Whitespace()),
+        make_tokenizer(split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False)),
+        make_tokenizer(byte_level(regex=True), end_of_word_suffix="</w>"),
     ],
     ids=["unknown", "cut twice", "space before", "no bytes", "merges not ignored", "suffix"],
 )
-def test_a_cut_without_a_name_is_refused(tokenizer: Any) -> None:
+def test_a_pre_tokenizer_without_a_name_is_refused(tokenizer: Any) -> None:
     with pytest.raises(ZephyrError, match="does not know how this tokenizer cuts text"):
         read_vocabulary(tokenizer, 3)
 
@@ -247,7 +251,7 @@ def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     write_gguf(model, path, "f16", "tiny")
     theirs = llama_cpp.Llama(
-        str(path), n_ctx=tiny.CONTEXT, n_threads=1, verbose=False, logits_all=True
+        str(path), n_ctx=tiny.CONTEXT_LENGTH, n_threads=1, verbose=False, logits_all=True
     )
     for text in ("What is force?\n", "2 + 23 = 25", "It's  kept.\n\n ok", "a<|endoftext|>"):
         ids = theirs.tokenize(text.encode(), add_bos=False, special=True)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.export.made import chatml
+from tests.export.model_files import add_chatml
 from zephyr.errors import ZephyrError
 from zephyr.export.ollama import build_modelfile
 from zephyr.model import from_scratch
 from zephyr.model.template import ChatTemplate
 
-TALKS = [
+CONVERSATIONS = [
     [("user", "What is 2 + 2?")],
     [("system", "Be kind."), ("user", "Hi {{ .Role }}")],
     [("user", "Hi"), ("assistant", 'It is "4".'), ("user", "Why?\n")],
@@ -21,39 +21,43 @@ TALKS = [
 ]
 
 
-def fresh() -> Any:
-    return from_scratch.make_tokenizer(tiny.TEXT * 5, tiny.VOCABULARY)
+def make_tokenizer() -> Any:
+    return from_scratch.train_tokenizer(tiny.TEXT * 5, tiny.VOCAB_SIZE)
 
 
 # -- Go's template language, as far as it is used -------------------------------------------------
 
 
-def parse(text: str) -> list[Any]:
+def parse_go_template(text: str) -> list[Any]:
     """Texts, and lists for what stands between range or if and its end."""
     stack: list[list[Any]] = [[]]
-    for n, piece in enumerate(re.split(r"\{\{ (.*?) \}\}", text)):
+    for n, part in enumerate(re.split(r"\{\{ (.*?) \}\}", text)):
         if n % 2 == 0:
-            stack[-1].append(("text", piece))
-        elif piece.startswith(("range ", "if ")):
-            stack.append([("open", piece)])
-        elif piece == "end":
+            stack[-1].append(("text", part))
+        elif part.startswith(("range ", "if ")):
+            stack.append([("open", part)])
+        elif part == "end":
             block = stack.pop()
             stack[-1].append(block)
         else:
-            stack[-1].append(("do", piece))
+            stack[-1].append(("do", part))
     assert len(stack) == 1
     return stack[0]
 
 
-def render(nodes: list[Any], messages: list[tuple[str, str]], at: int | None = None) -> str:
+def render_go_template(
+    nodes: list[Any], messages: list[tuple[str, str]], at: int | None = None
+) -> str:
     out = []
     for node in nodes:
         if isinstance(node, list):
             (_, head), *body = node
             if head in ("range .Messages", "range $i, $m := .Messages"):
-                out += [render(body, messages, i) for i in range(len(messages))]
+                out += [render_go_template(body, messages, i) for i in range(len(messages))]
             else:
-                out.append(render(branch(head, body, messages, at), messages, at))
+                out.append(
+                    render_go_template(select_branch(head, body, messages, at), messages, at)
+                )
         elif node[0] == "text":
             out.append(node[1])
         elif node[1].startswith('"'):
@@ -63,7 +67,7 @@ def render(nodes: list[Any], messages: list[tuple[str, str]], at: int | None = N
     return "".join(out)
 
 
-def branch(head: str, body: list[Any], messages: Any, at: int | None) -> list[Any]:
+def select_branch(head: str, body: list[Any], messages: Any, at: int | None) -> list[Any]:
     """What stands under the first condition that holds."""
     parts: list[tuple[str, list[Any]]] = [(head, [])]
     for node in body:
@@ -85,49 +89,51 @@ def branch(head: str, body: list[Any], messages: Any, at: int | None) -> list[An
     return []
 
 
-def go(text: str) -> str:
+def extract_template(text: str) -> str:
     """The template of a Modelfile."""
     return re.search(r'^TEMPLATE """(.*?)"""$', text, re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("form", ["plain", "ChatML"])
 def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
-    tokenizer = chatml(fresh()) if form == "ChatML" else fresh()
-    made = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
-    nodes = parse(go(made))
-    for talk in TALKS:
-        if form == "ChatML" and talk[-1][0] == "assistant":
+    tokenizer = add_chatml(make_tokenizer()) if form == "ChatML" else make_tokenizer()
+    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
+    nodes = parse_go_template(extract_template(modelfile))
+    for conversation in CONVERSATIONS:
+        if form == "ChatML" and conversation[-1][0] == "assistant":
             continue  # Ollama asks for an answer
-        rows = [{"role": role, "content": content} for role, content in talk]
-        wanted = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
-        assert render(nodes, talk) == wanted
+        rows = [{"role": role, "content": content} for role, content in conversation]
+        expected = tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True)
+        assert render_go_template(nodes, conversation) == expected
     if form == "ChatML":
-        assert 'You are \\"kind\\" \\u007b\\u007b and' in made
+        assert 'You are \\"kind\\" \\u007b\\u007b and' in modelfile
 
 
 def test_it_names_the_file_and_every_stop() -> None:
-    plain = build_modelfile(ChatTemplate(fresh()), "M2-q8_0.gguf").splitlines()
-    assert plain[0] == "FROM ./M2-q8_0.gguf"
-    assert [line for line in plain if "stop" in line] == ['PARAMETER stop "<|endoftext|>"']
-    other = build_modelfile(ChatTemplate(chatml(fresh())), "m.gguf").splitlines()
+    plain_lines = build_modelfile(ChatTemplate(make_tokenizer()), "M2-q8_0.gguf").splitlines()
+    assert plain_lines[0] == "FROM ./M2-q8_0.gguf"
+    assert [line for line in plain_lines if "stop" in line] == ['PARAMETER stop "<|endoftext|>"']
+    chatml_lines = build_modelfile(
+        ChatTemplate(add_chatml(make_tokenizer())), "m.gguf"
+    ).splitlines()
     stops = ['PARAMETER stop "<|endoftext|>"', 'PARAMETER stop "<|im_end|>"']
-    assert [line for line in other if "stop" in line] == stops
+    assert [line for line in chatml_lines if "stop" in line] == stops
 
 
 def test_chatml_without_a_system_message_of_its_own() -> None:
-    tokenizer = chatml(fresh())
+    tokenizer = add_chatml(make_tokenizer())
     own = re.search(r"\{% if loop.*?\{% endif %\}", tokenizer.chat_template, re.DOTALL)
     assert own is not None
     tokenizer.chat_template = tokenizer.chat_template.replace(own[0], "")
-    made = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
-    assert "$i 0" not in made
-    assert render(parse(go(made)), TALKS[0]) == (
+    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
+    assert "$i 0" not in modelfile
+    assert render_go_template(parse_go_template(extract_template(modelfile)), CONVERSATIONS[0]) == (
         "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
 def test_other_forms_are_refused() -> None:
-    tokenizer = fresh()
+    tokenizer = make_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}"
         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"

@@ -8,13 +8,13 @@ from zephyr.errors import ZephyrError
 from zephyr.export.output_folder import MANIFEST_NAME, output_folder
 
 
-def put(folder: Path, force: bool = False, **files: str) -> None:
+def write_export(folder: Path, force: bool = False, **files: str) -> None:
     with output_folder(folder, force=force) as part:
         for name, text in files.items():
             (part / name).write_text(text)
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
@@ -24,8 +24,8 @@ def test_files_are_to_be_seen_when_all_are_there(tmp_path: Path) -> None:
         assert part.parent == out.parent
         (part / "a").write_text("1")
         assert not out.exists()
-    assert names(out) == ["a", MANIFEST_NAME]
-    assert names(out.parent) == ["out"]
+    assert file_names(out) == ["a", MANIFEST_NAME]
+    assert file_names(out.parent) == ["out"]
     assert out.stat().st_mode & 0o777 == (out.parent.stat().st_mode & 0o777)
 
 
@@ -37,43 +37,43 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ZephyrError, match="no"):
         fail()
-    assert names(tmp_path) == []
+    assert file_names(tmp_path) == []
 
 
 def test_an_empty_folder_is_taken_and_a_used_one_is_not(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    put(out, a="1")
+    write_export(out, a="1")
     with pytest.raises(ZephyrError, match="something is there already"):
-        put(out, a="2")
+        write_export(out, a="2")
     assert (out / "a").read_text() == "1"
 
 
 def test_force_replaces_the_files_of_an_export_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    put(out, a="1", b="1")
+    write_export(out, a="1", b="1")
     (out / "mine").write_text("kept")
-    put(out, force=True, a="2", c="2")
-    assert names(out) == ["a", "c", "mine", MANIFEST_NAME]
+    write_export(out, force=True, a="2", c="2")
+    assert file_names(out) == ["a", "c", "mine", MANIFEST_NAME]
     assert (out / "a").read_text() == "2"
-    assert names(tmp_path) == ["out"]
+    assert file_names(tmp_path) == ["out"]
 
 
 def test_a_list_that_was_changed_takes_nothing_outside(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("kept")
     out = tmp_path / "out"
-    put(out, a="1")
+    write_export(out, a="1")
     (out / MANIFEST_NAME).write_text('{"files": ["../other"]}')
-    put(out, force=True, b="1")
+    write_export(out, force=True, b="1")
     assert other.read_text() == "kept"
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("kept")
     with pytest.raises(ZephyrError, match="a file is there already"):
-        put(file, force=True)
+        write_export(file, force=True)
     with pytest.raises(ZephyrError, match="can't be written"):
-        put(file / "below")
-    assert names(tmp_path) == ["file"]
+        write_export(file / "below")
+    assert file_names(tmp_path) == ["file"]

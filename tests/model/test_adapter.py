@@ -17,7 +17,9 @@ from zephyr.recipe.training import Lora
 
 
 def flat_logprobs(model: Model) -> np.ndarray:
-    return np.concatenate([part for parts in model.logprobs(tiny.examples()) for part in parts])
+    return np.concatenate(
+        [part for parts in model.logprobs(tiny.random_examples()) for part in parts]
+    )
 
 
 def save_model(folder: Path, family: str) -> Lineage:
@@ -59,37 +61,37 @@ def test_two_adapters_stack_save_load_and_merge(
 ) -> None:
     lineage = save_model(tmp_path / "base", family)
     model = reload_model(lineage)
-    base = flat_logprobs(model)
-    close = 1e-4 if options.get("dora") else 0.0  # lengths are taken and divided by again
+    base_logprobs = flat_logprobs(model)
+    tolerance = 1e-4 if options.get("dora") else 0.0  # lengths are taken and divided by again
 
     first = Lora(rank=4, **options)
     model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, first, seed=0)
-    np.testing.assert_allclose(flat_logprobs(model), base, rtol=0, atol=close)
+    np.testing.assert_allclose(flat_logprobs(model), base_logprobs, rtol=0, atol=tolerance)
     randomize_lora_b(model.peft_model, 0)
-    tuned = flat_logprobs(model)
-    assert np.abs(tuned - base).max() > 0.1
+    tuned_logprobs = flat_logprobs(model)
+    assert np.abs(tuned_logprobs - base_logprobs).max() > 0.1
     adapter.save_adapter(model.peft_model, tmp_path / "first", "base")
 
     model = reload_model(lineage.with_adapter(str(tmp_path / "first")))
-    np.testing.assert_allclose(flat_logprobs(model), tuned, atol=1e-5)
+    np.testing.assert_allclose(flat_logprobs(model), tuned_logprobs, atol=1e-5)
     assert not any(p.requires_grad for p in model.network.parameters())
     second = Lora(rank=2, **options)
     model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, second, seed=1)
-    np.testing.assert_allclose(flat_logprobs(model), tuned, atol=close or 1e-5)
+    np.testing.assert_allclose(flat_logprobs(model), tuned_logprobs, atol=tolerance or 1e-5)
     trainable = [n for n, p in model.network.named_parameters() if p.requires_grad]
     kinds = {".lora_A.stage1.weight", ".lora_B.stage1.weight"}
     if options.get("dora"):
         kinds.add(".lora_magnitude_vector.stage1.weight")
     assert {n[n.index(".lora_") :] for n in trainable} == kinds
     randomize_lora_b(model.peft_model, 1)
-    aligned = flat_logprobs(model)
+    aligned_logprobs = flat_logprobs(model)
     adapter.save_adapter(model.peft_model, tmp_path / "second", "base")
 
     both = lineage.with_adapter(str(tmp_path / "first")).with_adapter(str(tmp_path / "second"))
     model = reload_model(both)
-    np.testing.assert_allclose(flat_logprobs(model), aligned, atol=1e-5)
+    np.testing.assert_allclose(flat_logprobs(model), aligned_logprobs, atol=1e-5)
     model.network.causal = adapter.merge_adapters(model.peft_model)
-    np.testing.assert_allclose(flat_logprobs(model), aligned, atol=1e-4)
+    np.testing.assert_allclose(flat_logprobs(model), aligned_logprobs, atol=1e-4)
 
 
 def test_the_scale_of_an_adapter() -> None:
@@ -130,7 +132,7 @@ def test_stacked_adapters_as_one_are_the_same_in_plain_peft(tmp_path: Path, fami
     assert (config["r"], config["base_model_name_or_path"]) == (9, "somebody/base")
     plain = AutoModelForCausalLM.from_pretrained(base.weights, dtype=torch.float32)
     alone = PeftModel.from_pretrained(plain, tmp_path / "one")
-    ids = torch.tensor([tiny.examples()[0].prompt.tolist()])
+    ids = torch.tensor([tiny.random_examples()[0].prompt.tolist()])
     with torch.no_grad():
         ours, theirs = model.peft_model(ids).logits, alone(ids).logits
         with model.peft_model.disable_adapter():
@@ -163,18 +165,18 @@ def test_merged_for_a_while_is_the_same_network_and_leaves_no_trace(family: str)
         )
         randomize_lora_b(model.peft_model, number)
     before = {n: (p.data_ptr(), p.clone()) for n, p in model.peft_model.named_parameters()}
-    attached = flat_logprobs(model)
+    attached_logprobs = flat_logprobs(model)
     with adapter.temporarily_merged(model.peft_model):
         changed = [
             n for n, p in model.peft_model.named_parameters() if p.data_ptr() != before[n][0]
         ]
         assert changed
         assert all(".base_layer." in name for name in changed)
-        np.testing.assert_allclose(flat_logprobs(model), attached, atol=1e-4)
+        np.testing.assert_allclose(flat_logprobs(model), attached_logprobs, atol=1e-4)
     for name, parameter in model.peft_model.named_parameters():
         assert parameter.data_ptr() == before[name][0]
         assert torch.equal(parameter, before[name][1])
-    np.testing.assert_array_equal(flat_logprobs(model), attached)
+    np.testing.assert_array_equal(flat_logprobs(model), attached_logprobs)
 
 
 def test_rounded_weights_are_not_merged() -> None:

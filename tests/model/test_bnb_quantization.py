@@ -24,7 +24,7 @@ EXAMPLE = make_example(range(1, 9), range(20, 40), [3, 4, 5])
 
 def save_network(path: Path, family: str) -> Path:
     shape: dict[str, Any] = {
-        "vocab_size": tiny.VOCABULARY,
+        "vocab_size": tiny.VOCAB_SIZE,
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 2,
@@ -71,8 +71,10 @@ def test_nf4_trains_the_same_before_and_after_an_evaluation(tmp_path: Path, fami
     after = lora_gradients(model)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[n], after[n]) for n in before)
-    moved = [n for n, g in before.items() if "lora_B" in n and float(g.abs().max()) > 0]
-    assert len(moved) == 2 * 7, "B of all seven linear layers of both blocks learns at step 0"
+    with_gradient = [n for n, g in before.items() if "lora_B" in n and float(g.abs().max()) > 0]
+    assert len(with_gradient) == 2 * 7, (
+        "B of all seven linear layers of both blocks learns at step 0"
+    )
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8"])
@@ -112,7 +114,7 @@ def test_a_batch_changes_nothing(tmp_path: Path, method: str) -> None:
 @pytest.mark.parametrize("double", [True, False])
 def test_bytes_count_the_state_of_quantization(tmp_path: Path, method: Any, double: bool) -> None:
     """Half a byte a weight, and for 64 of them four bytes, or one and four for 256 of these."""
-    options = {"double": double}
+    options = {"double_quant": double}
     causal = load_network(save_network(tmp_path, "qwen2"), method, options=options)
     linear = [m for m in causal.modules() if isinstance(m, bnb.nn.Linear4bit)]
     weights = sum(m.in_features * m.out_features for m in linear)
@@ -131,8 +133,8 @@ def test_whole_weights_are_what_quantized_ones_stand_for(tmp_path: Path, method:
     small.save(tmp_path / "small")
     whole = load_model(Lineage(str(tmp_path / "small")), Path("/"), token_budget=512, form="whole")
     assert all(type(m) is torch.nn.Linear for m in whole.causal.modules() if hasattr(m, "bias"))
-    off = 0.05 if method == "int8" else 1e-5  # int8 rounds activations as well
-    np.testing.assert_allclose(example_logprobs(whole), example_logprobs(small), atol=off)
+    tolerance = 0.05 if method == "int8" else 1e-5  # int8 rounds activations as well
+    np.testing.assert_allclose(example_logprobs(whole), example_logprobs(small), atol=tolerance)
     assert not is_stored_quantized(save_network(tmp_path / "other", "llama"))
     assert is_stored_quantized(tmp_path / "small")
 
@@ -148,14 +150,14 @@ def test_stored_in_16_bits_they_compute_in_one_dtype(
     cast_unquantized(small.network, dtype)
     small.save(tmp_path / "small")
     lineage = Lineage(str(tmp_path / "small"), method)
-    for form, wanted in (("computed", torch.float32), ("stored", torch.bfloat16)):
+    for form, expected in (("computed", torch.float32), ("stored", torch.bfloat16)):
         model = load_model(lineage, Path("/"), token_budget=512, dtype="bfloat16", form=form)
         plain = {  # bitsandbytes puts biases into the dtype of its products
             p.dtype
             for name, p in model.network.named_parameters()
             if type(p) is torch.nn.Parameter and not name.endswith("bias")
         }
-        assert plain == {wanted}
+        assert plain == {expected}
         np.testing.assert_allclose(
             example_logprobs(model), before, atol=0.35 if form == "stored" else 0.05
         )

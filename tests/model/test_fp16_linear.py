@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines,
     reason="torch has this product on x86-64 alone; elsewhere weights are held in float32",
 )
-HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+EACH_16_BIT_DTYPE = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def fp16_layers(model: Model) -> list[fp16_linear.Fp16Linear]:
 
 
 def assert_same_outputs(one: Model, other: Model) -> None:
-    examples = tiny.examples()
+    examples = tiny.random_examples()
     for one_logprobs, other_logprobs in zip(
         one.logprobs(examples), other.logprobs(examples), strict=True
     ):
@@ -70,13 +70,13 @@ def assert_same_outputs(one: Model, other: Model) -> None:
     assert [a.ids.tolist() for a in generations[0]] == [a.ids.tolist() for a in generations[1]]
 
 
-@HALVES
+@EACH_16_BIT_DTYPE
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(1, 16), (3, 16), (2, 5, 16), (0, 16), (70, 16)])
 def test_a_layer_gives_the_products_of_its_weights(
     dtype: torch.dtype, bias: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fp16_linear, "CHUNK_WEIGHTS", 16 * 4)  # four rows: a last piece of two
+    monkeypatch.setattr(fp16_linear, "CHUNK_WEIGHTS", 16 * 4)  # four rows: a last chunk of two
     torch.manual_seed(0)
     layer = nn.Linear(16, 10, bias=bias).to(dtype)
     x = torch.randn(*shape)
@@ -90,53 +90,60 @@ def test_the_least_weights_lose_2_to_the_minus_25_at_the_most() -> None:
     layer = nn.Linear(1, 400, bias=False)
     layer.weight = nn.Parameter(weight)
     found = fp16_linear.Fp16Linear(layer)(torch.ones(1, 1))[0]
-    lost = (found - weight[:, 0].float()).abs()
-    assert 0 < float(lost.max()) <= 2**-25
+    errors = (found - weight[:, 0].float()).abs()
+    assert 0 < float(errors.max()) <= 2**-25
     normal = weight[:, 0].float() >= 2**-14
     assert torch.equal(found[normal], weight[normal, 0].float())
 
 
-@HALVES
+@EACH_16_BIT_DTYPE
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2", "bloom"])
 @pytest.mark.usefixtures("convert_all_layers")
 def test_a_network_answers_as_it_does_in_float32(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     folder = save_in_dtype(family, dtype, tmp_path / "model")
-    small, whole = load_in_form(folder, "answers"), load_in_form(folder, "computed")
-    assert fp16_layers(small)
-    assert not fp16_layers(whole)
-    assert isinstance(small.causal.get_input_embeddings(), fp16_linear.Fp16Embedding)
-    assert {p.dtype for p in small.network.parameters()} == {torch.float32}
-    assert (small.layout, small.shares_prefixes) == (whole.layout, whole.shares_prefixes)
-    assert_same_outputs(small, whole)
+    fp16_model, float32_model = load_in_form(folder, "answers"), load_in_form(folder, "computed")
+    assert fp16_layers(fp16_model)
+    assert not fp16_layers(float32_model)
+    assert isinstance(fp16_model.causal.get_input_embeddings(), fp16_linear.Fp16Embedding)
+    assert {p.dtype for p in fp16_model.network.parameters()} == {torch.float32}
+    assert (fp16_model.layout, fp16_model.shares_prefixes) == (
+        float32_model.layout,
+        float32_model.shares_prefixes,
+    )
+    assert_same_outputs(fp16_model, float32_model)
 
 
 @pytest.mark.usefixtures("convert_all_layers")
-def test_adapters_stand_on_it(tmp_path: Path) -> None:
+def test_adapters_are_applied_to_it(tmp_path: Path) -> None:
     folder, lora = save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), Lora(rank=2)
-    stacked = save_adapter_stack(
+    adapter_stack = save_adapter_stack(
         "qwen2", tmp_path / "b", save_adapter_stack("qwen2", tmp_path / "a", [], lora, 1), lora, 2
     )
-    names = tuple(path.name for path in stacked)
-    small, whole = (load_in_form(folder, form, names) for form in ("answers", "computed"))
-    assert fp16_layers(small)
-    assert_same_outputs(small, whole)
+    names = tuple(path.name for path in adapter_stack)
+    fp16_model, float32_model = (
+        load_in_form(folder, form, names) for form in ("answers", "computed")
+    )
+    assert fp16_layers(fp16_model)
+    assert_same_outputs(fp16_model, float32_model)
     causal = load_network(folder, None, form="answers")
     fp16_linear.to_fp16_weights(causal)
-    mixed = MultiLora(causal, [[], stacked])
-    mixed.select_models([1])
-    small.network.causal, small.peft_model = causal, None
-    assert_same_outputs(small, whole)
+    multi_lora = MultiLora(causal, [[], adapter_stack])
+    multi_lora.select_models([1])
+    fp16_model.network.causal, fp16_model.peft_model = causal, None
+    assert_same_outputs(fp16_model, float32_model)
 
 
 @pytest.mark.usefixtures("convert_all_layers")
-def test_dora_keeps_whole_weights_whose_norms_it_asks_for(tmp_path: Path) -> None:
+def test_dora_keeps_the_float32_weights_whose_norms_it_takes(tmp_path: Path) -> None:
     folder = save_in_dtype("llama", torch.bfloat16, tmp_path / "model")
-    (made,) = save_adapter_stack("llama", tmp_path / "a", [], Lora(rank=2, dora=True), 1)
-    small, whole = (load_in_form(folder, form, (made.name,)) for form in ("answers", "computed"))
-    assert not fp16_layers(small)
-    assert_same_outputs(small, whole)
+    (adapter_folder,) = save_adapter_stack("llama", tmp_path / "a", [], Lora(rank=2, dora=True), 1)
+    fp16_model, float32_model = (
+        load_in_form(folder, form, (adapter_folder.name,)) for form in ("answers", "computed")
+    )
+    assert not fp16_layers(fp16_model)
+    assert_same_outputs(fp16_model, float32_model)
 
 
 @pytest.mark.usefixtures("convert_all_layers")
@@ -184,11 +191,11 @@ def test_small_layers_are_quicker_in_float32(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("convert_all_layers")
 def test_its_bytes_are_those_of_16_bits(tmp_path: Path) -> None:
     folder = save_in_dtype("llama", torch.bfloat16, tmp_path / "model")
-    small, whole = load_in_form(folder, "stored"), load_in_form(folder, "computed")
-    norms = sum(p.nbytes for p in small.network.parameters())
+    fp16_model, float32_model = load_in_form(folder, "stored"), load_in_form(folder, "computed")
+    norms = sum(p.nbytes for p in fp16_model.network.parameters())
     assert (
-        fp16_linear.weight_bytes(small.network)
-        == (fp16_linear.weight_bytes(whole.network) - norms) // 2 + norms
+        fp16_linear.weight_bytes(fp16_model.network)
+        == (fp16_linear.weight_bytes(float32_model.network) - norms) // 2 + norms
     )
 
 
@@ -199,8 +206,8 @@ def test_rows_are_scored_as_with_the_whole_vocabulary(monkeypatch: pytest.Monkey
     hidden, targets = torch.randn(7, 8), torch.randint(0, 50, (7,))
     with torch.no_grad():
         found = fp16_logprobs(hidden, fp16_linear.Fp16Linear(head), targets)
-        wanted = chunked_logprobs(hidden, head.weight.float(), None, targets)
-    torch.testing.assert_close(found, wanted)
+        expected = chunked_logprobs(hidden, head.weight.float(), None, targets)
+    torch.testing.assert_close(found, expected)
 
 
 def test_no_gradient_is_lost_in_silence() -> None:
@@ -209,25 +216,25 @@ def test_no_gradient_is_lost_in_silence() -> None:
         layer(torch.ones(1, 4, requires_grad=True))
 
 
-@HALVES
+@EACH_16_BIT_DTYPE
 @pytest.mark.parametrize("bias", [False, True])
 def test_gradients_pass_as_through_the_weights(
     dtype: torch.dtype, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fp16_linear, "CHUNK_WEIGHTS", 16 * 4)  # four rows: a last piece of two
+    monkeypatch.setattr(fp16_linear, "CHUNK_WEIGHTS", 16 * 4)  # four rows: a last chunk of two
     torch.manual_seed(0)
     layer = nn.Linear(16, 10, bias=bias).to(dtype)
     small = fp16_linear.Fp16Linear(layer, with_backward=True)
     x, y = (torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    slope = torch.randn(2, 5, 10)
-    (small(x.requires_grad_()) * slope).sum().backward()
-    (layer.float()(y.requires_grad_()) * slope).sum().backward()
+    output_gradient = torch.randn(2, 5, 10)
+    (small(x.requires_grad_()) * output_gradient).sum().backward()
+    (layer.float()(y.requires_grad_()) * output_gradient).sum().backward()
     torch.testing.assert_close(x.grad, y.grad)
     assert small.nbytes == 2 * fp16_linear.Fp16Linear(layer).nbytes == 2 * 2 * 16 * 10
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_slope_of_log_probabilities_is_that_of_the_whole_vocabulary(
+def test_the_gradient_of_log_probabilities_is_that_of_the_whole_vocabulary(
     bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -238,10 +245,10 @@ def test_the_slope_of_log_probabilities_is_that_of_the_whole_vocabulary(
     head = nn.Linear(8, 50, bias=bias).bfloat16()
     small = fp16_linear.Fp16Linear(head, with_backward=True)
     one, other = (torch.randn(7, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
-    targets, slope = torch.tensor([0, 8, 9, 49, 45, 9, 20]), torch.randn(7)
-    (fp16_logprobs(one.requires_grad_(), small, targets) * slope).sum().backward()
+    targets, output_gradient = torch.tensor([0, 8, 9, 49, 45, 9, 20]), torch.randn(7)
+    (fp16_logprobs(one.requires_grad_(), small, targets) * output_gradient).sum().backward()
     logits = head.float()(other.requires_grad_())
-    (logits.log_softmax(dim=1)[torch.arange(7), targets] * slope).sum().backward()
+    (logits.log_softmax(dim=1)[torch.arange(7), targets] * output_gradient).sum().backward()
     torch.testing.assert_close(one.grad, other.grad)
 
 
@@ -251,10 +258,10 @@ def test_the_slope_of_log_probabilities_is_that_of_the_whole_vocabulary(
 def test_adapters_learn_on_it_as_on_float32(family: str, dropout: float, tmp_path: Path) -> None:
     """One frozen adapter beneath and a fresh one, in PEFT's own forward (dropout) and the fused."""
     folder = save_in_dtype(family, torch.bfloat16, tmp_path / "model")
-    (beneath,) = save_adapter_stack(family, tmp_path / "a", [], Lora(rank=2), 1)
+    (frozen_adapter,) = save_adapter_stack(family, tmp_path / "a", [], Lora(rank=2), 1)
     found = []
     for form in ("adapts", "computed"):
-        model = load_in_form(folder, form, (beneath.name,))
+        model = load_in_form(folder, form, (frozen_adapter.name,))
         assert bool(fp16_layers(model)) == (form == "adapts")
         lora = Lora(rank=2, dropout=dropout)
         model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, lora, 3)
@@ -264,30 +271,31 @@ def test_adapters_learn_on_it_as_on_float32(family: str, dropout: float, tmp_pat
                     matrix.add_(0.01)  # lest B be zero
         model.network.train()
         torch.manual_seed(0)
-        loss = -model.network(collate(tiny.examples(), model.layout)).mean()
+        loss = -model.network(collate(tiny.random_examples(), model.layout)).mean()
         loss.backward()
-        learning = {n: p for n, p in model.network.named_parameters() if p.requires_grad}
-        found.append((loss, {name: matrix.grad for name, matrix in learning.items()}))
-    (loss, grads), (wanted, slopes) = found
-    torch.testing.assert_close(loss, wanted)
+        trainable = {n: p for n, p in model.network.named_parameters() if p.requires_grad}
+        found.append((loss, {name: matrix.grad for name, matrix in trainable.items()}))
+    (loss, grads), (expected_loss, expected_grads) = found
+    torch.testing.assert_close(loss, expected_loss)
     assert grads
-    for name, slope in slopes.items():
-        torch.testing.assert_close(grads[name], slope, rtol=0, atol=1e-5)
+    for name, expected_grad in expected_grads.items():
+        torch.testing.assert_close(grads[name], expected_grad, rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("convert_all_layers")
 def test_nothing_is_merged_into_what_can_t_be_added_to(tmp_path: Path) -> None:
     model = load_in_form(save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), "adapts")
     model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(rank=2), 3)
-    before = model.logprobs(tiny.examples())
+    before = model.logprobs(tiny.random_examples())
     with adapter.temporarily_merged(model.peft_model):
         np.testing.assert_array_equal(
-            _concatenate_logprobs(model.logprobs(tiny.examples())), _concatenate_logprobs(before)
+            _concatenate_logprobs(model.logprobs(tiny.random_examples())),
+            _concatenate_logprobs(before),
         )
 
 
 @pytest.mark.parametrize(
-    ("lora", "divides", "halved"),
+    ("lora", "is_sharded", "is_fp16"),
     [
         (Lora(), False, True),
         (Lora(dora=True), False, False),
@@ -297,18 +305,20 @@ def test_nothing_is_merged_into_what_can_t_be_added_to(tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("convert_all_layers")
 def test_what_learns_decides_how_weights_are_held(
-    lora: Any, divides: bool, halved: bool, tmp_path: Path
+    lora: Any, is_sharded: bool, is_fp16: bool, tmp_path: Path
 ) -> None:
-    """Weights that learn, that norms are taken of, or that are divided stay whole."""
+    """Weights that learn, that norms are taken of, or that are sharded stay in float32."""
     folder = save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model")
     settings = RunSettings(dtype="float32")
     recipe = Recipe(name="r", data={}, models={"M0": ModelSpec(base="here")}, run=settings)
-    context = Context(recipe, tmp_path, tmp_path, 256, group=ProcessGroup(0, 2, is_sharded=divides))
+    context = Context(
+        recipe, tmp_path, tmp_path, 256, group=ProcessGroup(0, 2, is_sharded=is_sharded)
+    )
     model = stages._load_for_training(Lineage(str(folder)), context, lora)
-    assert bool(fp16_layers(model)) == halved
+    assert bool(fp16_layers(model)) == is_fp16
 
 
-def test_a_cut_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     folder = save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ZephyrError, match="can't be read"):

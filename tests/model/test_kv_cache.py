@@ -29,18 +29,18 @@ def test_a_wide_row_joins_where_columns_have_been_left_behind() -> None:
 
 def test_rows_keep_their_columns_whatever_comes_and_goes() -> None:
     """Columns are left behind as they are by a batch: all that its longest row does not need."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     for _ in range(50):
-        layer = filled_layer(1, draw.randrange(1, 100))
+        layer = filled_layer(1, rng.randrange(1, 100))
         rows = [layer.keys[0].clone()]
         for _ in range(60):
-            what = draw.random()
-            if what < 0.2 and len(rows) < 8:
-                other = filled_layer(1, draw.randrange(1, 100))
+            action = rng.random()
+            if action < 0.2 and len(rows) < 8:
+                other = filled_layer(1, rng.randrange(1, 100))
                 layer.append_rows(other)
                 rows.append(other.keys[0].clone())
-            elif what < 0.35 and len(rows) > 1:
-                at = draw.randrange(len(rows))
+            elif action < 0.35 and len(rows) > 1:
+                at = rng.randrange(len(rows))
                 layer.remove_row(at)
                 last = rows.pop()
                 if at < len(rows):

@@ -11,7 +11,7 @@ from zephyr.model.load import load_tokenizer
 TEXT = "It's 27+35 = 62, or 1,234.5 (#3).\n\n\tdef f(x):\r\n  return x*2  naïve 漢字 🙂"
 
 
-def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
+def test_text_is_tokenized_as_the_folders_own_file_says(tmp_path: Path) -> None:
     """A Qwen2 folder whose tokenizer keeps a space with the digit after it, as Qwen2's does not."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -30,9 +30,9 @@ def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
             show_progress=False,
         ),
     )
-    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>")
     tiny.qwen2().save_pretrained(tmp_path)
-    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
 
     loaded = load_tokenizer(tmp_path)
     tokens = loaded.convert_ids_to_tokens(loaded("Dan has 46 books.")["input_ids"])
@@ -43,12 +43,12 @@ def test_text_is_cut_as_the_folders_own_file_says(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_made_here_comes_back_the_same(tmp_path: Path) -> None:
-    made = tiny.tokenizer()
+    tokenizer = tiny.tokenizer()
     tiny.qwen2().save_pretrained(tmp_path)
-    made.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
-    assert type(loaded) is type(made)
-    assert loaded(TEXT)["input_ids"] == made(TEXT)["input_ids"]
+    assert type(loaded) is type(tokenizer)
+    assert loaded(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
 
 
 def test_unknown_characters_of_a_real_tokenizer_do_not_vanish(real_data: Path) -> None:

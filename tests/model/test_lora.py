@@ -32,7 +32,7 @@ def fused_layers(model: Model) -> list[torch.nn.Module]:
 def logprobs_and_gradients(model: Model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     model.network.eval()  # BLOOM's own dropout
     model.network.zero_grad()
-    batch = collate(tiny.examples(), model.layout)
+    batch = collate(tiny.random_examples(), model.layout)
     logprobs = model.network(batch)
     (logprobs * torch.linspace(-1, 1, len(logprobs))).sum().backward()
     gradients = {n: p.grad.clone() for n, p in model.network.named_parameters() if p.requires_grad}
@@ -44,13 +44,13 @@ def test_the_fused_forward_and_its_gradients_are_pefts(family: str) -> None:
     model = model_with_two_adapters(family)
     layers = fused_layers(model)
     assert len(layers) == {"qwen2": 14, "llama": 14, "bloom": 8}[family]
-    ours, learned = logprobs_and_gradients(model)
+    ours, gradients = logprobs_and_gradients(model)
     for layer in layers:
         del layer.forward
     theirs, expected = logprobs_and_gradients(model)
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
-    assert learned.keys() == expected.keys()
-    for name, gradient in learned.items():
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
 
 
@@ -62,9 +62,9 @@ def test_what_it_does_not_compute_keeps_pefts_forward() -> None:
 def test_adapters_switched_off_are_the_base() -> None:
     model, base = model_with_two_adapters("qwen2"), tiny.make_model("qwen2")
     with model.peft_model.disable_adapter():
-        off = model.logprobs(tiny.examples())
+        off = model.logprobs(tiny.random_examples())
     assert all(
         (a == b).all()
-        for x, y in zip(off, base.logprobs(tiny.examples()), strict=True)
+        for x, y in zip(off, base.logprobs(tiny.random_examples()), strict=True)
         for a, b in zip(x, y, strict=True)
     )

@@ -38,29 +38,29 @@ def test_a_row_is_computed_with_the_adapters_of_its_model(family: str, tmp_path:
     targets = Lora(rank=3, targets="attention-inputs")
     other = save_adapter_stack(family, tmp_path / "c", [], targets, 3)
     stacks = [[], one, two, other]
-    alone = []
+    single_models = []
     for adapters in stacks:
         causal = tiny.make_model(family).causal
         wrapper = adapter.attach_adapters(causal, adapters)
-        alone.append(build_model(causal, tiny.tokenizer(), wrapper, token_budget=256))
-    together = tiny.make_model(family)
-    mixed = MultiLora(together.causal, stacks)
-    forks = tiny.examples()
-    found = []
-    for number, model in enumerate(alone):
-        mixed.select_models([number])
-        found.append(together.logprobs(forks))
-        for mine, theirs in zip(found[-1], model.logprobs(forks), strict=True):
+        single_models.append(build_model(causal, tiny.tokenizer(), wrapper, token_budget=256))
+    multi_lora_model = tiny.make_model(family)
+    multi_lora = MultiLora(multi_lora_model.causal, stacks)
+    examples = tiny.random_examples()
+    logprobs = []
+    for number, model in enumerate(single_models):
+        multi_lora.select_models([number])
+        logprobs.append(multi_lora_model.logprobs(examples))
+        for mine, theirs in zip(logprobs[-1], model.logprobs(examples), strict=True):
             for left, right in zip(mine, theirs, strict=True):
                 np.testing.assert_allclose(left, right, atol=2e-4)
-    assert not np.allclose(found[1][0][0], found[2][0][0], atol=1e-2)
+    assert not np.allclose(logprobs[1][0][0], logprobs[2][0][0], atol=1e-2)
     rows = [DecodeRow(to_token_ids([3, 1, 4, 1, 5 + number])) for number in range(4)]
-    mixed.select_models(range(4))
-    running = DecodeBatch(together.causal)
-    running.add(rows)
+    multi_lora.select_models(range(4))
+    decode_batch = DecodeBatch(multi_lora_model.causal)
+    decode_batch.add(rows)
     for _ in range(6):
-        running.step()
-    for model, row in zip(alone, rows, strict=True):
+        decode_batch.step()
+    for model, row in zip(single_models, rows, strict=True):
         model.template.stop_token_ids = frozenset({-1})
         (answer,) = model.generate([row.prompt], max_new_tokens=7)
         assert answer.ids.tolist() == row.output_ids

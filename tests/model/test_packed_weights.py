@@ -39,9 +39,9 @@ def test_rounding_is_off_by_half_a_step_at_most(bits: packed_weights.Bits) -> No
     torch.manual_seed(0)
     weight = torch.randn(24, 64)
     found = PackedWeight.quantize(weight, bits, 32)
-    off = (found.dequantize(torch.float32) - weight).view(24, 2, 32).abs().amax(dim=2)
+    error = (found.dequantize(torch.float32) - weight).view(24, 2, 32).abs().amax(dim=2)
     step = found.grid.scale.float()
-    assert bool((off <= 0.5 * step + 0.1 * step).all()), "the zero point is rounded as well"
+    assert bool((error <= 0.5 * step + 0.1 * step).all()), "the zero point is rounded as well"
     assert found.shape == (24, 64)
 
 
@@ -78,11 +78,11 @@ def test_a_layer_and_its_parts_equal_the_whole_product(monkeypatch: pytest.Monke
     found = PackedWeight.quantize(torch.randn(48, 64), 4, 32)
     bias = torch.nn.Parameter(torch.randn(48))
     x = torch.randn(3, 5, 64)
-    want = torch.nn.functional.linear(x, found.dequantize(torch.float32), bias)
+    expected = torch.nn.functional.linear(x, found.dequantize(torch.float32), bias)
     layer = PackedLinear(found, bias, torch.float32)
-    torch.testing.assert_close(layer(x), want)
+    torch.testing.assert_close(layer(x), expected)
     monkeypatch.setattr(packed_weights, "WEIGHTS_PER_CHUNK", 7 * 64)
-    torch.testing.assert_close(layer(x), want)
+    torch.testing.assert_close(layer(x), expected)
     assert torch.equal(found.dequantize(torch.float32), layer.weight)
 
 

@@ -22,7 +22,9 @@ def save_in_dtype(folder: Path, dtype: torch.dtype) -> Path:
 
 
 def flat_logprobs(model: Model) -> np.ndarray:
-    return np.concatenate([part for parts in model.logprobs(tiny.examples()) for part in parts])
+    return np.concatenate(
+        [part for parts in model.logprobs(tiny.random_examples()) for part in parts]
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,30 +63,30 @@ def test_weights_are_cast_and_adapters_and_frequencies_are_not(tmp_path: Path) -
     assert {b.dtype for n, b in model.causal.named_buffers() if "inv_freq" in n} == {torch.float32}
     assert model.layout == exact.layout == "tree"
     adapter.save_adapter(model.peft_model, tmp_path / "adapter", "base")
-    above = load_model(
+    reloaded = load_model(
         lineage.with_adapter(str(tmp_path / "adapter")),
         Path("/"),
         token_budget=256,
         dtype="bfloat16",
     )
-    assert {p.dtype for n, p in above.network.named_parameters() if ".lora_" in n} == {
+    assert {p.dtype for n, p in reloaded.network.named_parameters() if ".lora_" in n} == {
         torch.float32
     }
-    gap = np.abs(flat_logprobs(model) - flat_logprobs(exact))
-    assert 1e-4 < gap.mean() < 0.1  # eight bits of a logit of about ten
+    difference = np.abs(flat_logprobs(model) - flat_logprobs(exact))
+    assert 1e-4 < difference.mean() < 0.1  # eight bits of a logit of about ten
 
 
 def test_an_adapter_learns_on_bfloat16_as_it_does_on_float32(tmp_path: Path) -> None:
     """The loss falls by as much, to two in a hundred, over fifty steps of the same rows."""
     lineage = Lineage(str(save_in_dtype(tmp_path, torch.bfloat16)))
-    forks = tiny.examples(count=4)
+    examples = tiny.random_examples(count=4)
 
-    def fallen(dtype: precision.Dtype) -> tuple[float, float]:
+    def first_and_last_loss(dtype: precision.Dtype) -> tuple[float, float]:
         model = load_model(lineage, Path("/"), token_budget=256, dtype=dtype)
         model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(), seed=0)
         weights = [p for p in model.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0)
-        batch = collate(forks, model.layout)
+        batch = collate(examples, model.layout)
         losses = []
         for _ in range(50):
             loss = -model.network(batch).mean()
@@ -94,7 +96,7 @@ def test_an_adapter_learns_on_bfloat16_as_it_does_on_float32(tmp_path: Path) -> 
             losses.append(float(loss.detach()))
         return losses[0], losses[-1]
 
-    (start, end), (start16, end16) = fallen("float32"), fallen("bfloat16")
+    (start, end), (start16, end16) = first_and_last_loss("float32"), first_and_last_loss("bfloat16")
     assert start16 == pytest.approx(start, abs=0.05)
     assert start - end > 1
     assert start16 - end16 == pytest.approx(start - end, rel=0.02)

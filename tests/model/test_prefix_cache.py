@@ -14,7 +14,7 @@ RNG = np.random.default_rng(3)
 
 
 def random_tokens(n: int) -> np.ndarray:
-    return RNG.integers(1, tiny.VOCABULARY, n)
+    return RNG.integers(1, tiny.VOCAB_SIZE, n)
 
 
 def examples_with_shared_prefix(shared: int, questions: int) -> list[Example]:
@@ -34,7 +34,7 @@ def examples_with_shared_prefix(shared: int, questions: int) -> list[Example]:
     return examples
 
 
-def test_families_share_what_all_of_them_begin_with() -> None:
+def test_groups_share_what_all_of_them_begin_with() -> None:
     one, two, lone = (
         examples_with_shared_prefix(70, 9),
         examples_with_shared_prefix(90, 5),
@@ -43,45 +43,45 @@ def test_families_share_what_all_of_them_begin_with() -> None:
             make_example(random_tokens(80), random_tokens(2)),
         ],
     )
-    found, alone = group_by_prefix([*one[:4], *lone, *two, *one[4:]], min_prefix_tokens=40)
-    assert sorted(len(family.indices) for family in found) == [5, 9]
-    assert alone == [4, 5]
-    by_size = {len(family.indices): family for family in found}
+    groups, ungrouped = group_by_prefix([*one[:4], *lone, *two, *one[4:]], min_prefix_tokens=40)
+    assert sorted(len(group.indices) for group in groups) == [5, 9]
+    assert ungrouped == [4, 5]
+    by_size = {len(group.indices): group for group in groups}
     assert by_size[5].prefix.tolist() == two[0].prompt[:90].tolist()
     assert sorted(by_size[9].indices) == [0, 1, 2, 3, 11, 12, 13, 14, 15]
     assert by_size[9].prefix.tolist() == one[0].prompt[:70].tolist()
 
 
 def test_a_prefix_leaves_every_prompt_a_token() -> None:
-    whole = random_tokens(50)
-    same = [
-        make_example(whole, random_tokens(2)),
-        make_example(whole, random_tokens(3)),
-        make_example(whole[:45], random_tokens(1)),
+    prompt = random_tokens(50)
+    examples = [
+        make_example(prompt, random_tokens(2)),
+        make_example(prompt, random_tokens(3)),
+        make_example(prompt[:45], random_tokens(1)),
     ]
-    ((found,), alone) = group_by_prefix(same, min_prefix_tokens=10)
-    assert (len(found.prefix), alone) == (44, [])
+    ((group,), ungrouped) = group_by_prefix(examples, min_prefix_tokens=10)
+    assert (len(group.prefix), ungrouped) == (44, [])
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2"])
-@pytest.mark.parametrize("row", [30, 512])
+@pytest.mark.parametrize("max_row_tokens", [30, 512])
 def test_a_shared_prefix_changes_no_log_probability(
-    family: str, row: int, monkeypatch: pytest.MonkeyPatch
+    family: str, max_row_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_cache, "MAX_ROW_TOKENS", row)
+    monkeypatch.setattr(prefix_cache, "MAX_ROW_TOKENS", max_row_tokens)
     model = tiny.make_model(family)
     assert (model.layout, model.shares_prefixes) == ("tree", True)
-    asked = [
+    examples = [
         *examples_with_shared_prefix(66, 11),
         make_example(random_tokens(7), random_tokens(3)),
         *examples_with_shared_prefix(80, 3),
     ]
-    assert [len(f.indices) for f in group_by_prefix(asked)[0]] in ([11, 3], [3, 11])
-    apart = replace(model, shares_prefixes=False).logprobs(asked)
-    told: set[int] = set()
-    together = model.logprobs(asked, on_done=lambda at, values: told.add(at))
-    assert told == set(range(len(asked)))
-    for mine, theirs in zip(together, apart, strict=True):
+    assert [len(f.indices) for f in group_by_prefix(examples)[0]] in ([11, 3], [3, 11])
+    unshared_logprobs = replace(model, shares_prefixes=False).logprobs(examples)
+    done_indices: set[int] = set()
+    shared_logprobs = model.logprobs(examples, on_done=lambda at, values: done_indices.add(at))
+    assert done_indices == set(range(len(examples)))
+    for mine, theirs in zip(shared_logprobs, unshared_logprobs, strict=True):
         for a, b in zip(mine, theirs, strict=True):
             assert a == pytest.approx(b, abs=1e-5)
 

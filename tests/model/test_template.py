@@ -43,12 +43,12 @@ def decode_loss_tokens(template: ChatTemplate, chat: Chat) -> str:
 
 def test_plain_template_of_a_base_model() -> None:
     template = ChatTemplate(tiny.tokenizer())
-    fork = template.make_chat_example(Chat("s", make_messages("What is 2 + 2?", "4")))
+    example = template.make_chat_example(Chat("s", make_messages("What is 2 + 2?", "4")))
     decode = template.tokenizer.decode
-    assert decode(fork.prompt) == "Human: What is 2 + 2?\nAssistant:"
-    assert decode(fork.completions[0].ids) == " 4<|endoftext|>"
-    assert fork.completions[0].loss_mask.all()
-    assert template.decode(fork.completions[0].ids) == "4"
+    assert decode(example.prompt) == "Human: What is 2 + 2?\nAssistant:"
+    assert decode(example.completions[0].ids) == " 4<|endoftext|>"
+    assert example.completions[0].loss_mask.all()
+    assert template.decode(example.completions[0].ids) == "4"
 
 
 @pytest.mark.parametrize("name", ["plain", "qwen"])
@@ -60,10 +60,10 @@ def test_training_prefix_equals_inference_prompt(name: str, request: pytest.Fixt
         make_messages("Hi", "Hello", system="Be kind."),
         make_messages("", " odd \n"),
     ):
-        fork = template.make_chat_example(Chat("s", messages))
-        assert fork.prompt.tolist() == template.encode_prompt(messages[:-1]).tolist()
-        assert fork.completions[0].ids[-1] == template.stop_token_id
-        assert fork.completions[0].loss_mask[-1]
+        example = template.make_chat_example(Chat("s", messages))
+        assert example.prompt.tolist() == template.encode_prompt(messages[:-1]).tolist()
+        assert example.completions[0].ids[-1] == template.stop_token_id
+        assert example.completions[0].loss_mask[-1]
 
 
 @pytest.mark.parametrize("name", ["plain", "qwen"])
@@ -76,10 +76,10 @@ def test_every_answer_of_a_long_conversation_is_supervised(
     end = tokenizer.decode([template.stop_token_id])
     lead = " " if name == "plain" else ""
     assert decode_loss_tokens(template, chat) == f"{lead}It pushes.{end}{lead}It is kept.{end}"
-    fork = template.make_chat_example(chat)
-    again = template.encode_prompt(chat.messages[:3]).tolist()
-    whole = [*fork.prompt.tolist(), *fork.completions[0].ids.tolist()]
-    assert whole[: len(again)] == again
+    example = template.make_chat_example(chat)
+    prompt_ids = template.encode_prompt(chat.messages[:3]).tolist()
+    token_ids = [*example.prompt.tolist(), *example.completions[0].ids.tolist()]
+    assert token_ids[: len(prompt_ids)] == prompt_ids
 
 
 def test_qwen_renders_as_its_own_template(qwen: Any) -> None:
@@ -110,14 +110,14 @@ def test_markers_typed_by_a_student_are_text(qwen: Any) -> None:
 def test_a_pair_has_one_prompt_and_two_ended_answers() -> None:
     template = ChatTemplate(tiny.tokenizer())
     pair = Pair("s", make_messages("What is 2 + 2?"), "4", "5")
-    fork = template.make_pair_example(pair)
-    assert fork.prompt.tolist() == template.encode_prompt(pair.prompt).tolist()
-    texts = [template.tokenizer.decode(c.ids) for c in fork.completions]
+    example = template.make_pair_example(pair)
+    assert example.prompt.tolist() == template.encode_prompt(pair.prompt).tolist()
+    texts = [template.tokenizer.decode(c.ids) for c in example.completions]
     assert texts == [" 4<|endoftext|>", " 5<|endoftext|>"]
 
 
-def test_blocks_are_encoded_as_their_conversations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven chats and five pairs in blocks of three, with roles met first in a later block."""
+def test_batches_are_encoded_as_their_conversations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven chats and five pairs in batches of three, with roles met first in a later batch."""
     template = ChatTemplate(tiny.tokenizer())
     chats = [
         Chat(
@@ -131,33 +131,33 @@ def test_blocks_are_encoded_as_their_conversations_alone(monkeypatch: pytest.Mon
     pairs = [Pair("s", make_messages(f"What is {n}?"), "4", "five " * n) for n in range(5)]
     monkeypatch.setattr(template_module, "CONVERSATIONS_PER_CALL", 3)
     threads = threading.active_count()
-    made = template.make_examples([*chats[:4], *pairs, *chats[4:]])
+    examples = template.make_examples([*chats[:4], *pairs, *chats[4:]])
     alone = [
         *map(template.make_chat_example, chats[:4]),
         *map(template.make_pair_example, pairs),
         *map(template.make_chat_example, chats[4:]),
     ]
-    assert all(map(examples_equal, made, alone))
-    assert len(made) == 12
+    assert all(map(examples_equal, examples, alone))
+    assert len(examples) == 12
     assert threading.active_count() == threads
 
 
 def test_a_tokenizer_without_an_end_token_is_refused() -> None:
-    tokenizer = tiny.from_scratch.make_tokenizer(tiny.TEXT, 300)
+    tokenizer = tiny.from_scratch.train_tokenizer(tiny.TEXT, 300)
     tokenizer.eos_token = None
     with pytest.raises(ZephyrError, match="no end token"):
         ChatTemplate(tokenizer)
 
 
 def test_a_chat_template_that_never_ends_an_answer_is_refused() -> None:
-    tokenizer = tiny.from_scratch.make_tokenizer(tiny.TEXT, 300)
+    tokenizer = tiny.from_scratch.train_tokenizer(tiny.TEXT, 300)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"
     with pytest.raises(ZephyrError, match="does not end an answer"):
         ChatTemplate(tokenizer)
 
 
 def test_a_prompt_that_is_no_prefix_is_refused() -> None:
-    tokenizer = tiny.from_scratch.make_tokenizer(tiny.TEXT, 300)
+    tokenizer = tiny.from_scratch.train_tokenizer(tiny.TEXT, 300)
     tokenizer.chat_template = (
         "{{ messages|length }}{% for m in messages %}{{ m['content'] }}"
         "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"

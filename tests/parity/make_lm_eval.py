@@ -1,4 +1,4 @@
-"""Writes lm_eval.json: what lm-evaluation-harness says of the rows that the tests ask Zephyr.
+"""Writes lm_eval.json: what lm-evaluation-harness says of the rows on which tests run Zephyr.
 
     ZEPHYR_REAL_DATA=/path/to/data python -m tests.parity.make_lm_eval
 
@@ -18,18 +18,18 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from tests.parity import questions
+from tests.parity import inputs
 from zephyr.evaluate.page_perplexity import split_pages
 
 HERE = Path(__file__).parent
-TASKS = Path(lm_eval.__file__).parent / "tasks"
-ABOUT = (
+TASKS_FOLDER = Path(lm_eval.__file__).parent / "tasks"
+MMLU_DESCRIPTION = (
     "The following are multiple choice questions (with answers) about "
     "{{subject.replace('_', ' ')}}.\n\n"
 )
 """The harness writes the subject out, in a file for each."""
 
-LEFT_OUT = (
+DATA_SET_KEYS = (
     "include",
     "training_split",
     "validation_split",
@@ -47,63 +47,73 @@ def main() -> None:
     data = Path(os.environ["ZEPHYR_REAL_DATA"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        stories, random = (
-            harness(*questions.tinystories(data)),
-            harness(*questions.random_qwen2(data, folder)),
+        tinystories, qwen2 = (
+            make_harness_model(*inputs.load_tinystories(data)),
+            make_harness_model(*inputs.make_random_qwen2(data, folder)),
         )
         hellaswag = [
             {"query": r["ctx"], "choices": r["endings"], "label": int(r["label"])}
-            for r in questions.spread(
-                questions.rows(data / "hellaswag/validation_first_5000.jsonl.gz")
+            for r in inputs.evenly_spaced(
+                inputs.read_rows(data / "hellaswag/validation_first_5000.jsonl.gz")
             )
         ]
-        quizzes = questions.rows(data / "arc/ARC-Challenge-Train.jsonl.gz")
-        arc = [_arc(r) for r in questions.spread(quizzes)]
-        mmlu = questions.rows(data / "mmlu/mmlu_test.jsonl.gz")
-        few = [r for r in mmlu if r["subject"] == questions.SUBJECT]
-        dev = questions.rows(data / "mmlu/mmlu_dev.jsonl.gz")
-        shown = [r for r in dev if r["subject"] == questions.SUBJECT]
-        wiki = [{"page": page} for page in split_pages(questions.wikitext(data))]
-        endings = yaml("hellaswag/hellaswag.yaml")
-        template = yaml("mmlu/default/_default_template_yaml")
-        quiz = {**template, "task": "mmlu", "description": ABOUT}
-        found = {
+        quizzes = inputs.read_rows(data / "arc/ARC-Challenge-Train.jsonl.gz")
+        arc = [_convert_arc_row(r) for r in inputs.evenly_spaced(quizzes)]
+        mmlu = inputs.read_rows(data / "mmlu/mmlu_test.jsonl.gz")
+        subject_rows = [r for r in mmlu if r["subject"] == inputs.FEW_SHOT_SUBJECT]
+        dev = inputs.read_rows(data / "mmlu/mmlu_dev.jsonl.gz")
+        few_shot_docs = [r for r in dev if r["subject"] == inputs.FEW_SHOT_SUBJECT]
+        wiki = [{"page": page} for page in split_pages(inputs.read_wikitext(data))]
+        hellaswag_config = load_task_yaml("hellaswag/hellaswag.yaml")
+        template = load_task_yaml("mmlu/default/_default_template_yaml")
+        mmlu_config = {**template, "task": "mmlu", "description": MMLU_DESCRIPTION}
+        results = {
             "versions": {name: version(name) for name in ("lm_eval", "transformers", "torch")},
             "hellaswag": {
-                "tinystories": ranked(stories, endings, hellaswag, folder),
-                "qwen2": ranked(random, endings, hellaswag, folder),
+                "tinystories": score_multiple_choice(
+                    tinystories, hellaswag_config, hellaswag, folder
+                ),
+                "qwen2": score_multiple_choice(qwen2, hellaswag_config, hellaswag, folder),
             },
             "arc_challenge": {
-                "tinystories": ranked(stories, arc_yaml(), arc, folder),
-                "qwen2": ranked(random, arc_yaml(), arc, folder),
+                "tinystories": score_multiple_choice(tinystories, load_arc_yaml(), arc, folder),
+                "qwen2": score_multiple_choice(qwen2, load_arc_yaml(), arc, folder),
             },
             "mmlu": {
-                "tinystories": ranked(stories, quiz, questions.spread(mmlu), folder),
-                "qwen2, 5 shots": ranked(random, quiz, questions.spread(few), folder, shown),
+                "tinystories": score_multiple_choice(
+                    tinystories, mmlu_config, inputs.evenly_spaced(mmlu), folder
+                ),
+                "qwen2, 5 shots": score_multiple_choice(
+                    qwen2, mmlu_config, inputs.evenly_spaced(subject_rows), folder, few_shot_docs
+                ),
             },
             "wikitext": {
-                "tinystories": paged(stories, yaml("wikitext/wikitext.yaml"), wiki, folder),
-                "qwen2": paged(random, yaml("wikitext/wikitext.yaml"), wiki[:5], folder),
+                "tinystories": score_pages(
+                    tinystories, load_task_yaml("wikitext/wikitext.yaml"), wiki, folder
+                ),
+                "qwen2": score_pages(
+                    qwen2, load_task_yaml("wikitext/wikitext.yaml"), wiki[:5], folder
+                ),
             },
         }
-    (HERE / "lm_eval.json").write_text(json.dumps(found, indent=None) + "\n")
+    (HERE / "lm_eval.json").write_text(json.dumps(results, indent=None) + "\n")
 
 
-def harness(network: Any, tokenizer: Any) -> Any:
+def make_harness_model(network: Any, tokenizer: Any) -> Any:
     return HFLM(pretrained=network, tokenizer=tokenizer, batch_size=8, device="cpu")
 
 
-def yaml(path: str) -> dict[str, Any]:
+def load_task_yaml(path: str) -> dict[str, Any]:
     """A task of the harness, as its file says."""
-    found: dict[str, Any] = load_yaml(TASKS / path)
+    found: dict[str, Any] = load_yaml(TASKS_FOLDER / path)
     return found
 
 
-def arc_yaml() -> dict[str, Any]:
-    return {**yaml("arc/arc_easy.yaml"), "task": "arc_challenge"}
+def load_arc_yaml() -> dict[str, Any]:
+    return {**load_task_yaml("arc/arc_easy.yaml"), "task": "arc_challenge"}
 
 
-def _arc(row: dict[str, Any]) -> dict[str, Any]:
+def _convert_arc_row(row: dict[str, Any]) -> dict[str, Any]:
     options = row["question"]["choices"]
     return {
         "question": row["question"]["stem"],
@@ -112,20 +122,20 @@ def _arc(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _asked(
+def _run_harness_task(
     model: Any,
     config: dict[str, Any],
     docs: list[dict[str, Any]],
     folder: Path,
-    shown: list[dict[str, Any]],
+    few_shot_docs: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The samples of the harness, in the order of the rows."""
     files = {"test": folder / "docs.jsonl"}
     (folder / "docs.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
-    if shown:
+    if few_shot_docs:
         files["dev"] = folder / "shown.jsonl"
-        files["dev"].write_text("".join(json.dumps(doc) + "\n" for doc in shown))
-    kept = {k: v for k, v in config.items() if k not in LEFT_OUT} | {
+        files["dev"].write_text("".join(json.dumps(doc) + "\n" for doc in few_shot_docs))
+    task_config = {k: v for k, v in config.items() if k not in DATA_SET_KEYS} | {
         "dataset_path": "json",
         "dataset_kwargs": {
             "data_files": {split: str(path) for split, path in files.items()},
@@ -133,32 +143,34 @@ def _asked(
         },
         "test_split": "test",
     }
-    if shown:
-        kept |= {"fewshot_split": "dev", "num_fewshot": len(shown)}
-    task = ConfigurableTask(config=kept)
-    out = lm_eval.evaluate(model, {kept["task"]: task}, log_samples=True, bootstrap_iters=0)
-    samples: list[dict[str, Any]] = sorted(out["samples"][kept["task"]], key=lambda s: s["doc_id"])
+    if few_shot_docs:
+        task_config |= {"fewshot_split": "dev", "num_fewshot": len(few_shot_docs)}
+    task = ConfigurableTask(config=task_config)
+    out = lm_eval.evaluate(model, {task_config["task"]: task}, log_samples=True, bootstrap_iters=0)
+    samples: list[dict[str, Any]] = sorted(
+        out["samples"][task_config["task"]], key=lambda s: s["doc_id"]
+    )
     return samples
 
 
-def ranked(
+def score_multiple_choice(
     model: Any,
     config: dict[str, Any],
     docs: list[dict[str, Any]],
     folder: Path,
-    shown: list[dict[str, Any]] | None = None,
+    few_shot_docs: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    samples = _asked(model, config, docs, folder, shown or [])
+    samples = _run_harness_task(model, config, docs, folder, few_shot_docs or [])
     return {
         "logprobs": [[round(r[0], 6) for r in s["filtered_resps"]] for s in samples],
         **{m: [s[m] for s in samples] for m in ("acc", "acc_norm") if m in samples[0]},
     }
 
 
-def paged(
+def score_pages(
     model: Any, config: dict[str, Any], docs: list[dict[str, Any]], folder: Path
 ) -> dict[str, Any]:
-    samples = _asked(model, config, docs, folder, [])
+    samples = _run_harness_task(model, config, docs, folder, [])
     return {
         "logprob": [round(s["word_perplexity"][0], 4) for s in samples],
         "words": [s["word_perplexity"][1] for s in samples],

@@ -27,12 +27,12 @@ from zephyr.records import Choice, Passage, Record
 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness and what it imports
 
-COUNT = 40
-NATS = 1e-3
+NUM_ROWS = 40
+LOGPROB_TOLERANCE = 1e-3
 """Rounding: options here are of at most sixty tokens, each of which costs up to some 30 nats."""
 
 
-def starting() -> Any:
+def tokenizer_with_start_token() -> Any:
     """The tiny tokenizer, which sets its end token before each text too."""
     plain = tiny.tokenizer()
     copied = Tokenizer.from_str(plain.backend_tokenizer.to_str())
@@ -45,31 +45,31 @@ def starting() -> Any:
 
 @pytest.fixture(scope="module", params=["no start token", "a start token"])
 def model(request: pytest.FixtureRequest) -> Model:
-    made = tiny.make_model("qwen2")
+    tiny_model = tiny.make_model("qwen2")
     if request.param == "no start token":
-        return made
-    tokenizer = starting()
+        return tiny_model
+    tokenizer = tokenizer_with_start_token()
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     tokenizer.chat_template = tiny.tokenizer().chat_template
-    return build_model(made.causal, tokenizer, token_budget=256)
+    return build_model(tiny_model.causal, tokenizer, token_budget=256)
 
 
-def rows(name: str, split: str) -> list[dict[str, Any]]:
-    return list(islice(embedded.make_rows(name, split), COUNT))
+def embedded_rows(name: str, split: str) -> list[dict[str, Any]]:
+    return list(islice(embedded.make_rows(name, split), NUM_ROWS))
 
 
-def records(reader: Any, found: list[dict[str, Any]]) -> list[Choice]:
+def read_records(reader: Any, found: list[dict[str, Any]]) -> list[Choice]:
     return [record for row in found for record in reader(row, "source")]
 
 
-def same(
-    model: Model, name: str, asked: list[Choice], stored: dict[str, Any], **extra: Any
+def assert_same_scores(
+    model: Model, name: str, choices: list[Choice], stored: dict[str, Any], **extra: Any
 ) -> list[dict[str, Any]]:
     settings = TaskSpec.model_validate({"name": name, **extra.pop("settings", {})})
-    items = run_task(settings, asked, model, split_label="test", seed=1, **extra).items
+    items = run_task(settings, choices, model, split_label="test", seed=1, **extra).items
     assert len(items) == len(stored["logprobs"])
     for at, (item, theirs) in enumerate(zip(items, stored["logprobs"], strict=True)):
-        assert np.abs(np.subtract(item["detail"]["logprobs"], theirs)).max() < NATS
+        assert np.abs(np.subtract(item["detail"]["logprobs"], theirs)).max() < LOGPROB_TOLERANCE
         for metric in ("acc", "acc_norm"):
             if metric in stored:
                 assert item["scores"][metric] == stored[metric][at]
@@ -77,35 +77,41 @@ def same(
 
 
 def test_hellaswag(model: Model, tmp_path: Path) -> None:
-    asked = records(choice.read_hellaswag, rows("hellaswag", "validation"))
-    docs = [{"query": r.text, "choices": list(r.choices), "label": r.answer} for r in asked]
-    lm = harness.harness(model.causal, model.tokenizer)
-    stored = harness.ranked(lm, harness.yaml("hellaswag/hellaswag.yaml"), docs, tmp_path)
-    same(model, "hellaswag", asked, stored)
+    choices = read_records(choice.read_hellaswag, embedded_rows("hellaswag", "validation"))
+    docs = [{"query": r.text, "choices": list(r.choices), "label": r.answer} for r in choices]
+    lm = harness.make_harness_model(model.causal, model.tokenizer)
+    stored = harness.score_multiple_choice(
+        lm, harness.load_task_yaml("hellaswag/hellaswag.yaml"), docs, tmp_path
+    )
+    assert_same_scores(model, "hellaswag", choices, stored)
 
 
 def test_arc(model: Model, tmp_path: Path) -> None:
-    found = rows("arc_challenge", "test")
-    lm = harness.harness(model.causal, model.tokenizer)
-    stored = harness.ranked(lm, harness.arc_yaml(), found, tmp_path)
-    same(model, "mcqa", records(choice.read_arc, found), stored)
+    arc_rows = embedded_rows("arc_challenge", "test")
+    lm = harness.make_harness_model(model.causal, model.tokenizer)
+    stored = harness.score_multiple_choice(lm, harness.load_arc_yaml(), arc_rows, tmp_path)
+    assert_same_scores(model, "mcqa", read_records(choice.read_arc, arc_rows), stored)
 
 
 @pytest.mark.parametrize("shots", [0, 2])
 def test_mmlu(shots: int, model: Model, tmp_path: Path) -> None:
-    found = [r for r in embedded.make_rows("mmlu", "test") if r["subject"] == "physics"][:COUNT]
-    shown = [r for r in embedded.make_rows("mmlu", "dev") if r["subject"] == "physics"][:shots]
-    template = harness.yaml("mmlu/default/_default_template_yaml")
-    quiz = {**template, "task": "mmlu", "description": harness.ABOUT}
-    lm = harness.harness(model.causal, model.tokenizer)
-    stored = harness.ranked(lm, quiz, found, tmp_path, shown)
-    items = same(
+    mmlu_rows = [r for r in embedded.make_rows("mmlu", "test") if r["subject"] == "physics"][
+        :NUM_ROWS
+    ]
+    few_shot_rows = [r for r in embedded.make_rows("mmlu", "dev") if r["subject"] == "physics"][
+        :shots
+    ]
+    template = harness.load_task_yaml("mmlu/default/_default_template_yaml")
+    quiz = {**template, "task": "mmlu", "description": harness.MMLU_DESCRIPTION}
+    lm = harness.make_harness_model(model.causal, model.tokenizer)
+    stored = harness.score_multiple_choice(lm, quiz, mmlu_rows, tmp_path, few_shot_rows)
+    items = assert_same_scores(
         model,
         "mcqa_letter",
-        records(choice.read_choices, found),
+        read_records(choice.read_choices, mmlu_rows),
         stored,
         settings={"shots": shots} if shots else {},
-        few_shot_examples=records(choice.read_choices, shown),
+        few_shot_examples=read_records(choice.read_choices, few_shot_rows),
     )
     assert any(item["detail"]["cut"] for item in items)
 
@@ -114,12 +120,14 @@ def test_wikitext(model: Model, tmp_path: Path) -> None:
     text = "".join(
         f"{row['text']}\n" for row in islice(embedded.make_rows("wikitext2", "test"), 120)
     )
-    lm = harness.harness(model.causal, model.tokenizer)
+    lm = harness.make_harness_model(model.causal, model.tokenizer)
     docs = [{"page": page} for page in split_pages(text)]
-    stored = harness.paged(lm, harness.yaml("wikitext/wikitext.yaml"), docs, tmp_path)
-    asked: list[Record] = [Passage("wikitext2", text)]
+    stored = harness.score_pages(
+        lm, harness.load_task_yaml("wikitext/wikitext.yaml"), docs, tmp_path
+    )
+    passages: list[Record] = [Passage("wikitext2", text)]
     settings = TaskSpec(name="wikitext2_pages")
-    items = run_task(settings, asked, model, split_label="test", seed=1).items
+    items = run_task(settings, passages, model, split_label="test", seed=1).items
     assert len(items) == len(docs) > 1
     for at, item in enumerate(items):
         assert item["weight"]["word_perplexity"] == stored["words"][at]

@@ -52,8 +52,8 @@ def test_it_is_near_the_best_there_is() -> None:
         grid = Grid.from_weight(weight, 4, 4)
         codes = torch.tensor(list(itertools.product(range(16), repeat=4)), dtype=torch.uint8)
         wide = Grid(4, grid.scale.expand(len(codes), 1), grid.zero.expand(len(codes), 1))
-        gaps = (weight - wide.dequantize(codes)).double()
-        best = float(((gaps @ hessian.double()) * gaps).sum(dim=1).min())
+        differences = (weight - wide.dequantize(codes)).double()
+        best = float(((differences @ hessian.double()) * differences).sum(dim=1).min())
         plain = hessian_loss(weight, grid.dequantize(grid.quantize(weight)), hessian)
         found = hessian_loss(
             weight, gptq.round_with_hessian(weight, hessian, 4).dequantize(torch.float32), hessian
@@ -89,8 +89,8 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
 @pytest.mark.parametrize("name", ["qwen2", "llama", "bloom", "gpt2"])
 def test_networks_of_each_kind(name: str) -> None:
     """Every linear layer is packed, the network computes with it, and its outputs move less."""
-    rows = torch.randint(0, tiny.VOCABULARY, (24, 48), generator=torch.Generator().manual_seed(0))
-    moved = []
+    rows = torch.randint(0, tiny.VOCAB_SIZE, (24, 48), generator=torch.Generator().manual_seed(0))
+    output_changes = []
     for calibrated in (True, False):
         torch.manual_seed(5)
         model = tiny.make_model(name)
@@ -109,5 +109,5 @@ def test_networks_of_each_kind(name: str) -> None:
             for module in layers.values():
                 plain = PackedWeight.quantize(gptq.get_weight_matrix(module), 4, 32)
                 gptq.set_weight_matrix(module, plain.dequantize(torch.float32))
-        moved.append(float((causal(rows).logits - before).square().mean()))
-    assert moved[0] < moved[1]
+        output_changes.append(float((causal(rows).logits - before).square().mean()))
+    assert output_changes[0] < output_changes[1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests import place as places
+from tests import workspace as places
 from zephyr.engine.plan import make_plan
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.footprint import FootprintBenchmark
@@ -27,34 +27,34 @@ SPECS: dict[str, Any] = {
     "gptq": {"method": "gptq", "group": 32, "data": "chat", "rows": 8, "length": 64},
     "small": {"method": "int4", "group": 32, "embeddings": "int8"},
 }
-FORK = make_example(range(1, 9), range(20, 40), [3, 4, 5])
+EXAMPLE = make_example(range(1, 9), range(20, 40), [3, 4, 5])
 
 
-class Made:
+class QuantizedRuns:
     """The finished runs of a tiny recipe by the names of their nodes."""
 
-    def __init__(self, place: places.Place) -> None:
-        recipe = read_recipe(place.recipe)
-        self.store = Store(place.runs)
-        self.plan = make_plan(recipe, place.recipe.parent, self.store)
+    def __init__(self, workspace: places.Workspace) -> None:
+        recipe = read_recipe(workspace.recipe_path)
+        self.store = Store(workspace.runs)
+        self.plan = make_plan(recipe, workspace.recipe_path.parent, self.store)
 
     def run(self, name: str) -> Run:
         found = self.store.find(self.plan.nodes[name].fingerprint)
         assert found.is_finished, (name, found.failure)
         return found
 
-    def model(self, name: str, **how: Any) -> Model:
+    def load_model_of(self, name: str, **options: Any) -> Model:
         lineage = Lineage.read(self.run(name).artifact)
-        return load_model(lineage, self.store.root, token_budget=512, **how)
+        return load_model(lineage, self.store.root, token_budget=512, **options)
 
-    def steps(self, name: str) -> list[dict[str, Any]]:
+    def divergence_steps(self, name: str) -> list[dict[str, Any]]:
         found = json.loads((self.run(name).artifact / "divergence.json").read_text())
         return list(found["steps"])
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A tutor on whole weights, one on 4 bits, and all that can be made of them."""
+def quantized_runs(tmp_path_factory: pytest.TempPathFactory) -> QuantizedRuns:
+    """A tutor on float32 weights, one on 4 bits, and each quantization of them."""
     recipe = places.tiny_recipe()
     models = recipe["models"]
     for name in ("M2", "M1-nf4"):
@@ -67,67 +67,78 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "models": ["M1", "M1-int4", "M1-nf4"],
         "tasks": ["footprint", {"name": "wikitext2", "n": 20, "sources": [{"path": "text.jsonl"}]}],
     }
-    return Made(places.run_once(tmp_path_factory.getbasetemp(), "quantizing", recipe))
+    return QuantizedRuns(places.run_once(tmp_path_factory.getbasetemp(), "quantizing", recipe))
 
 
-def answers(model: Model) -> np.ndarray:
-    return np.concatenate(model.logprobs([FORK])[0])
+def example_logprobs(model: Model) -> np.ndarray:
+    return np.concatenate(model.logprobs([EXAMPLE])[0])
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_steps_say_what_was_changed(made: Made, name: str) -> None:
+def test_steps_say_what_was_changed(quantized_runs: QuantizedRuns, name: str) -> None:
     """Merging changes nothing but rounding; bits change more; each is what the models say."""
-    steps = made.steps(f"M1-{name}")
+    steps = quantized_runs.divergence_steps(f"M1-{name}")
     assert steps[0]["step"] == "adapters merged, in float32"
     assert steps[0]["kl"] < 1e-6
     assert steps[0]["greatest"] < 1e-3
     if name != "merged":
         assert steps[1]["kl"] > 1e-5
     texts = [np.arange(3, 60, dtype=np.int32), np.arange(100, 20, -1, dtype=np.int32)]
-    before, after = (compute_predictions(made.model(m), texts) for m in ("M1", f"M1-{name}"))
+    before, after = (
+        compute_predictions(quantized_runs.load_model_of(m), texts) for m in ("M1", f"M1-{name}")
+    )
     found = compute_divergence(before, after)
     assert found.tokens == 56 + 79
     assert (found.kl < 1e-6) == (name == "merged")
 
 
-def test_divergence_by_hand(made: Made) -> None:
+def test_divergence_by_hand(quantized_runs: QuantizedRuns) -> None:
     """The definition, token by token, beside the library's own sum."""
     before, after = (
-        compute_predictions(made.model(m), [np.arange(3, 20, dtype=np.int32)]) for m in ("M0", "M1")
+        compute_predictions(quantized_runs.load_model_of(m), [np.arange(3, 20, dtype=np.int32)])
+        for m in ("M0", "M1")
     )
     old, new = (p.logprobs(slice(None)) for p in (before, after))
-    wanted = torch.nn.functional.kl_div(new, old, log_target=True, reduction="none").sum(dim=1)
+    expected = torch.nn.functional.kl_div(new, old, log_target=True, reduction="none").sum(dim=1)
     found = compute_divergence(before, after)
-    assert found.kl == pytest.approx(float(wanted.mean()), rel=1e-4)
+    assert found.kl == pytest.approx(float(expected.mean()), rel=1e-4)
     targets = torch.arange(4, 20)
-    moved = (old - new).abs()[torch.arange(16), targets]
-    assert found.greatest == pytest.approx(float(moved.max()), rel=1e-4)
+    logprob_changes = (old - new).abs()[torch.arange(16), targets]
+    assert found.greatest == pytest.approx(float(logprob_changes.max()), rel=1e-4)
 
 
-def test_ways_back_from_qlora(made: Made) -> None:
+def test_ways_back_from_qlora(quantized_runs: QuantizedRuns) -> None:
     """On whole weights it is M0 and its adapter, merged it is the same, and 4 bits move it."""
-    whole, merged, again = (made.model(f"Q-{name}") for name in ("whole", "merged", "nf4"))
-    np.testing.assert_allclose(answers(whole), answers(merged), atol=1e-4)
-    assert float(np.abs(answers(again) - answers(merged)).max()) > 1e-3
-    assert [s["step"] for s in made.steps("Q-whole")] == ["adapters on whole weights"]
-    assert made.steps("Q-nf4")[0]["step"] == "adapters on whole weights"
-    lineage = Lineage.read(made.run("Q-whole").artifact)
+    whole, merged, again = (
+        quantized_runs.load_model_of(f"Q-{name}") for name in ("whole", "merged", "nf4")
+    )
+    np.testing.assert_allclose(example_logprobs(whole), example_logprobs(merged), atol=1e-4)
+    assert float(np.abs(example_logprobs(again) - example_logprobs(merged)).max()) > 1e-3
+    assert [s["step"] for s in quantized_runs.divergence_steps("Q-whole")] == [
+        "adapters on whole weights"
+    ]
+    assert quantized_runs.divergence_steps("Q-nf4")[0]["step"] == "adapters on whole weights"
+    lineage = Lineage.read(quantized_runs.run("Q-whole").artifact)
     assert lineage.quantization is None
     assert len(lineage.adapters) == 1
 
 
-def test_quantized_weights_are_made_whole_before_anything_else(made: Made) -> None:
-    lineage = Lineage.read(made.run("twice").artifact)
+def test_quantized_weights_are_made_whole_before_anything_else(
+    quantized_runs: QuantizedRuns,
+) -> None:
+    lineage = Lineage.read(quantized_runs.run("twice").artifact)
     assert lineage.quantization is None
     np.testing.assert_allclose(
-        answers(made.model("twice")), answers(made.model("M1-nf4")), atol=1e-4
+        example_logprobs(quantized_runs.load_model_of("twice")),
+        example_logprobs(quantized_runs.load_model_of("M1-nf4")),
+        atol=1e-4,
     )
 
 
-def test_files_and_memory_shrink(made: Made) -> None:
+def test_files_and_memory_shrink(quantized_runs: QuantizedRuns) -> None:
     sizes = {
         name: FootprintBenchmark(
-            Lineage.read(made.run(name).artifact), made.store.root, "float32"
+            Lineage.read(quantized_runs.run(name).artifact), quantized_runs.store.root, "float32"
         ).stored_bytes()
         for name in ("M1-merged", *(f"M1-{n}" for n in SPECS))
     }
@@ -136,21 +147,23 @@ def test_files_and_memory_shrink(made: Made) -> None:
     assert sizes["M1-small"] < 0.7 * sizes["M1-int4"]
 
 
-def test_a_footprint_has_sizes_once_and_five_readings(made: Made) -> None:
-    scores = json.loads((made.run("M1-int4/footprint").artifact / "scores.json").read_text())
+def test_a_footprint_has_sizes_once_and_five_readings(quantized_runs: QuantizedRuns) -> None:
+    scores = json.loads(
+        (quantized_runs.run("M1-int4/footprint").artifact / "scores.json").read_text()
+    )
     found = {metric["name"]: metric for metric in scores["metrics"]}
     assert found["disk"]["n"] == 1
     assert found["decode"]["n"] == 5
-    weights = made.run("M1-int4").artifact / "weights" / "model.safetensors"
+    weights = quantized_runs.run("M1-int4").artifact / "weights" / "model.safetensors"
     assert found["disk"]["value"] == weights.stat().st_size
     assert 0 < found["prompt"]["low"] <= found["prompt"]["value"]
-    report = (made.store.recipe_folder("tiny") / "report.html").read_text()
+    report = (quantized_runs.store.recipe_folder("tiny") / "report.html").read_text()
     assert "What the models cost" in report
     assert "The smallest of the" in report
 
 
 @pytest.mark.parametrize(
-    ("model", "spec", "found"),
+    ("model", "spec", "message"),
     [
         ("M1", "whole", "whole weights already"),
         ("M1-nf4", "whole", "stored quantized"),
@@ -158,44 +171,52 @@ def test_a_footprint_has_sizes_once_and_five_readings(made: Made) -> None:
         ("M1", {"method": "gptq", "group": 32, "data": "chat", "length": 10**6}, None),
     ],
 )
-def test_what_cannot_be_done_is_said(made: Made, model: str, spec: Any, found: str | None) -> None:
+def test_what_cannot_be_done_is_refused(
+    quantized_runs: QuantizedRuns, model: str, spec: Any, message: str | None
+) -> None:
     from zephyr.quantize.stage import quantize_model
     from zephyr.runs.context import Context
 
-    recipe = made.plan.recipe
+    recipe = quantized_runs.plan.recipe
     raw = recipe.spec()
     raw["models"]["X"] = {"from": model, "quantize": spec}
     changed = type(recipe).model_validate(raw)
-    plan = make_plan(changed, made.plan.folder, made.store)
+    plan = make_plan(changed, quantized_runs.plan.folder, quantized_runs.store)
     node = plan.nodes["X"]
-    run = made.store.begin(node.fingerprint, node.to_json())
-    inputs = {role: made.run(name) for role, name in node.inputs.items()}
-    told: list[str] = []
-    context = Context(changed, plan.folder, made.store.root, 512, notify=told.append)
-    if found is None:  # a text shorter than a row is cut to the context: fewer rows are told
+    run = quantized_runs.store.begin(node.fingerprint, node.to_json())
+    inputs = {role: quantized_runs.run(name) for role, name in node.inputs.items()}
+    notices: list[str] = []
+    context = Context(changed, plan.folder, quantized_runs.store.root, 512, notify=notices.append)
+    if message is None:  # a row is cut to the context, and fewer rows are reported
         quantize_model(node, inputs, run, context)
-        assert any("calibrated on" in text for text in told)
+        assert any("calibrated on" in text for text in notices)
         return
-    with pytest.raises(ZephyrError, match=found):
+    with pytest.raises(ZephyrError, match=message):
         quantize_model(node, inputs, run, context)
 
 
-def test_a_base_that_is_stored_quantized_is_made_whole_before_it_is_merged(made: Made) -> None:
+def test_a_base_that_is_stored_quantized_is_made_whole_before_it_is_merged(
+    quantized_runs: QuantizedRuns,
+) -> None:
     """One of the user's own says nothing of how it is loaded: its folder does."""
     from zephyr.quantize.stage import quantize_model
     from zephyr.runs.context import Context
 
-    raw = made.plan.recipe.spec()
-    folder = Lineage.read(made.run("M1-nf4").artifact).weights_folder(made.store.root)
+    raw = quantized_runs.plan.recipe.spec()
+    folder = Lineage.read(quantized_runs.run("M1-nf4").artifact).weights_folder(
+        quantized_runs.store.root
+    )
     raw["models"] |= {"B": {"base": str(folder)}, "X": {"from": "B", "quantize": "merged"}}
-    recipe = type(made.plan.recipe).model_validate(raw)
-    plan = make_plan(recipe, made.plan.folder, made.store)
+    recipe = type(quantized_runs.plan.recipe).model_validate(raw)
+    plan = make_plan(recipe, quantized_runs.plan.folder, quantized_runs.store)
     base, node = (plan.nodes[name] for name in ("B", "X"))
-    runs = {n.name: made.store.begin(n.fingerprint, n.to_json()) for n in (base, node)}
+    runs = {n.name: quantized_runs.store.begin(n.fingerprint, n.to_json()) for n in (base, node)}
     Lineage(str(folder)).write(runs["B"].artifact)
-    context = Context(recipe, plan.folder, made.store.root, 512)
+    context = Context(recipe, plan.folder, quantized_runs.store.root, 512)
     quantize_model(node, {"from": runs["B"]}, runs["X"], context)
     weights = runs["X"].artifact / "weights"
     assert "quantization_config" not in json.loads((weights / "config.json").read_text())
-    whole = load_model(Lineage(str(weights)), made.store.root, token_budget=512)
-    np.testing.assert_allclose(answers(whole), answers(made.model("M1-nf4")), atol=1e-4)
+    whole = load_model(Lineage(str(weights)), quantized_runs.store.root, token_budget=512)
+    np.testing.assert_allclose(
+        example_logprobs(whole), example_logprobs(quantized_runs.load_model_of("M1-nf4")), atol=1e-4
+    )

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.data.opened import read_source
+from tests.data.in_memory_sources import read_source
 from zephyr.data.sources import ReadStats
 from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 
 
-class File(NamedTuple):
+class RealFile(NamedTuple):
     """A file, how it is read, and what must come of it."""
 
     path: str
@@ -26,22 +26,22 @@ class File(NamedTuple):
 
 EMPTY_OUTPUT = {"column 'output' is empty": 2}
 FILES = [
-    File("gsm8k/train.jsonl.gz", "chat", 7_473, "gsm8k"),
-    File("gsm8k/test.jsonl.gz", "chat", 1_319, "gsm8k"),
-    File("gsm8k/test_socratic.jsonl.gz", "chat", 1_319, "gsm8k"),
-    File("hellaswag/validation_first_5000.jsonl.gz", "choice", 5_000, "hellaswag"),
-    File("wikitext2/wiki.test.raw.txt.gz", "passage", 1, "wikitext2"),
-    File("wikitext2/wiki.valid.tokens.txt.gz", "passage", 1, "wikitext2"),
-    File("mmlu/mmlu_test.jsonl.gz", "choice", 14_042, "mmlu"),
-    File("mmlu/mmlu_dev.jsonl.gz", "choice", 285, "mmlu"),
-    File("arc/ARC-Challenge-Train.jsonl.gz", "choice", 1_119, "arc_challenge"),
-    File("arc/ARC-Challenge-Dev.jsonl.gz", "choice", 299, "arc_challenge"),
-    File("sft/open_platypus.jsonl.gz", "chat", 19_035, "open_platypus"),
-    File("sft/lima.json.gz", "chat", 1_029, "lima"),
-    File("sft/code_alpaca_2k.json.gz", "chat", 2_017, "code_alpaca", unreadable=EMPTY_OUTPUT),
-    File("sft/alpaca_5000.json.gz", "chat", 5_000, unreadable=EMPTY_OUTPUT),
-    File("sft/alpaca_en_demo.json.gz", "chat", 999),
-    File(
+    RealFile("gsm8k/train.jsonl.gz", "chat", 7_473, "gsm8k"),
+    RealFile("gsm8k/test.jsonl.gz", "chat", 1_319, "gsm8k"),
+    RealFile("gsm8k/test_socratic.jsonl.gz", "chat", 1_319, "gsm8k"),
+    RealFile("hellaswag/validation_first_5000.jsonl.gz", "choice", 5_000, "hellaswag"),
+    RealFile("wikitext2/wiki.test.raw.txt.gz", "passage", 1, "wikitext2"),
+    RealFile("wikitext2/wiki.valid.tokens.txt.gz", "passage", 1, "wikitext2"),
+    RealFile("mmlu/mmlu_test.jsonl.gz", "choice", 14_042, "mmlu"),
+    RealFile("mmlu/mmlu_dev.jsonl.gz", "choice", 285, "mmlu"),
+    RealFile("arc/ARC-Challenge-Train.jsonl.gz", "choice", 1_119, "arc_challenge"),
+    RealFile("arc/ARC-Challenge-Dev.jsonl.gz", "choice", 299, "arc_challenge"),
+    RealFile("sft/open_platypus.jsonl.gz", "chat", 19_035, "open_platypus"),
+    RealFile("sft/lima.json.gz", "chat", 1_029, "lima"),
+    RealFile("sft/code_alpaca_2k.json.gz", "chat", 2_017, "code_alpaca", unreadable=EMPTY_OUTPUT),
+    RealFile("sft/alpaca_5000.json.gz", "chat", 5_000, unreadable=EMPTY_OUTPUT),
+    RealFile("sft/alpaca_en_demo.json.gz", "chat", 999),
+    RealFile(
         "sft/WikiQA-dev.tsv.gz",
         "chat",
         1_130,
@@ -49,8 +49,8 @@ FILES = [
         {"question": "Question", "answer": "Sentence", "label": "Label"},
         left_out={"the answer is marked as wrong": 990},
     ),
-    File("preference/orca_dpo_pairs_sample.jsonl.gz", "pair", 284, "orca_dpo_pairs"),
-    File(
+    RealFile("preference/orca_dpo_pairs_sample.jsonl.gz", "pair", 284, "orca_dpo_pairs"),
+    RealFile(
         "preference/hh_rlhf_harmless_base_test.jsonl.gz",
         "pair",
         2_312,
@@ -60,19 +60,19 @@ FILES = [
             "the conversations part before the last answer": 1,
         },
     ),
-    File("preference/dpo_en_demo.json.gz", "pair", 300),
-    File("tutoring/mathdial_test.jsonl.gz", "chat", 599, None, {"answer": "ground_truth"}),
+    RealFile("preference/dpo_en_demo.json.gz", "pair", 300),
+    RealFile("tutoring/mathdial_test.jsonl.gz", "chat", 599, None, {"answer": "ground_truth"}),
 ]
 
 
-def read(folder: Path, file: File) -> tuple[list[Record], ReadStats]:
+def read_real_file(folder: Path, file: RealFile) -> tuple[list[Record], ReadStats]:
     source = SourceSpec(name=file.name, path=file.path, columns=file.columns)
     return read_source(source, file.kind, folder)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
-def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: File) -> None:
-    records, tally = read(real_data, file)
+def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: RealFile) -> None:
+    records, tally = read_real_file(real_data, file)
     assert tally.item_count == file.rows
     assert dict(tally.unreadable_reasons) == file.unreadable
     assert dict(tally.skip_reasons) == file.left_out
@@ -81,7 +81,7 @@ def test_every_row_is_a_record_or_has_a_reason(real_data: Path, file: File) -> N
     assert {record.kind for record in records} == {file.kind}
 
 
-BY_PATH = {file.path: file for file in FILES}
+FILES_BY_PATH = {file.path: file for file in FILES}
 
 
 def test_wikitext_keeps_every_line(real_data: Path) -> None:
@@ -89,27 +89,27 @@ def test_wikitext_keeps_every_line(real_data: Path) -> None:
         ("wikitext2/wiki.test.raw.txt.gz", 11_605),
         ("wikitext2/wiki.valid.tokens.txt.gz", 3_760),
     ):
-        [whole], _ = read(real_data, BY_PATH[path])
+        [whole], _ = read_real_file(real_data, FILES_BY_PATH[path])
         assert isinstance(whole, Passage)
         assert whole.text.count("\n") == lines
 
 
 def test_earlier_turns_are_kept(real_data: Path) -> None:
-    lima, _ = read(real_data, BY_PATH["sft/lima.json.gz"])
+    lima, _ = read_real_file(real_data, FILES_BY_PATH["sft/lima.json.gz"])
     turns = Counter(len(r.messages) for r in lima if isinstance(r, Chat))
     assert turns == {2: 1_000, 4: 15, 6: 10, 8: 3, 20: 1}
-    demo, _ = read(real_data, BY_PATH["preference/dpo_en_demo.json.gz"])
+    demo, _ = read_real_file(real_data, FILES_BY_PATH["preference/dpo_en_demo.json.gz"])
     turns = Counter(len(r.prompt) for r in demo if isinstance(r, Pair))
     assert turns == {1: 114, 2: 80, 3: 1, 5: 57, 7: 46, 9: 1, 13: 1}
 
 
 def test_questions_keep_as_many_options_as_they_have(real_data: Path) -> None:
-    arc, _ = read(real_data, BY_PATH["arc/ARC-Challenge-Train.jsonl.gz"])
+    arc, _ = read_real_file(real_data, FILES_BY_PATH["arc/ARC-Challenge-Train.jsonl.gz"])
     options = Counter(len(r.choices) for r in arc if isinstance(r, Choice))
     assert options == {4: 1_117, 3: 1, 5: 1}
 
 
 def test_questions_that_stand_twice_are_duplicates(real_data: Path) -> None:
     """MMLU asks 105 of its questions a second time, word for word."""
-    records, _ = read(real_data, BY_PATH["mmlu/mmlu_test.jsonl.gz"])
+    records, _ = read_real_file(real_data, FILES_BY_PATH["mmlu/mmlu_test.jsonl.gz"])
     assert len(records) - len({r.id for r in records}) == 105

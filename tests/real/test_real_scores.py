@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.data.opened import read_source
-from tests.real.plain import Plain, best
+from tests.data.in_memory_sources import read_source
+from tests.real.reference_model import ReferenceModel, argmax
 from zephyr.evaluate.interface import Item
 from zephyr.evaluate.scoring import run_task
 from zephyr.model.load import Lineage, load_model
@@ -28,7 +28,7 @@ FILES: dict[str, tuple[str, RecordKind]] = {
     "mmlu": ("mmlu/mmlu_test.jsonl.gz", "choice"),
     "wikitext2": ("wikitext2/wiki.test.raw.txt.gz", "passage"),
 }
-REQUEST = {"hellaswag": "{}", "mcqa": "Question: {}\nAnswer:"}
+REQUEST_TEMPLATES = {"hellaswag": "{}", "mcqa": "Question: {}\nAnswer:"}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def folder(real_data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(folder: Path) -> Plain:
-    return Plain(folder)
+def reference(folder: Path) -> ReferenceModel:
+    return ReferenceModel(folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,104 +47,119 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(Lineage(str(folder)), tmp_path_factory.mktemp("store"), token_budget=4096)
 
 
-def records(real_data: Path, name: str) -> list[Record]:
+def read_task_records(real_data: Path, name: str) -> list[Record]:
     path, kind = FILES[name]
     source = SourceSpec(name=name, path=path)
     return read_source(source, kind, real_data, use="exam")[0]
 
 
-def ask(model: Model, task: str, asked: list[Record], n: int) -> dict[str, Any]:
+def score_task(model: Model, task: str, task_records: list[Record], n: int) -> dict[str, Any]:
     """The items and scores of `n` of the records, as a recipe with seed 42 asks them."""
     settings = TaskSpec(name=task, n=n)
-    return run_task(settings, asked, model, split_label="test", seed=42)._asdict()
+    return run_task(settings, task_records, model, split_label="test", seed=42)._asdict()
 
 
-def check_choices(task: str, items: Iterable[Item], asked: list[Record], plain: Plain) -> float:
+def check_choices(
+    task: str, items: Iterable[Item], task_records: list[Record], reference: ReferenceModel
+) -> float:
     """Compares each item with the plain computation; the largest difference in nats."""
-    by_id = {r.id: r for r in asked if isinstance(r, Choice)}
+    by_id = {r.id: r for r in task_records if isinstance(r, Choice)}
     largest = 0.0
     for item in items:
         record, detail = by_id[item["id"]], item["detail"]
-        text = REQUEST[task].format(record.text)
-        sums = [plain.option(text, choice) or math.nan for choice in record.choices]
-        gaps = [abs(a - b) for a, b in zip(detail["logprobs"], sums, strict=True)]
-        assert max(gaps) < TOLERANCE, (record.text, gaps)
-        by_character = [s / len(c) for s, c in zip(sums, record.choices, strict=True)]
-        assert (detail["chosen"], detail["chosen_norm"]) == (best(sums), best(by_character))
+        text = REQUEST_TEMPLATES[task].format(record.text)
+        option_logprobs = [
+            reference.option_logprob(text, choice) or math.nan for choice in record.choices
+        ]
+        differences = [abs(a - b) for a, b in zip(detail["logprobs"], option_logprobs, strict=True)]
+        assert max(differences) < TOLERANCE, (record.text, differences)
+        by_character = [s / len(c) for s, c in zip(option_logprobs, record.choices, strict=True)]
+        assert (detail["chosen"], detail["chosen_norm"]) == (
+            argmax(option_logprobs),
+            argmax(by_character),
+        )
         assert item["scores"] == {
-            "acc": best(sums) == record.answer,
-            "acc_norm": best(by_character) == record.answer,
+            "acc": argmax(option_logprobs) == record.answer,
+            "acc_norm": argmax(by_character) == record.answer,
             "chance": 0.25,
         }
-        largest = max(largest, *gaps)
+        largest = max(largest, *differences)
     return largest
 
 
-def check_windows(items: Iterable[Item], asked: list[Record], plain: Plain) -> float:
+def check_windows(
+    items: Iterable[Item], task_records: list[Record], reference: ReferenceModel
+) -> float:
     """Compares each window with the plain computation; gives the plain perplexity."""
-    [text] = [r.text for r in asked if isinstance(r, Passage)]
-    windows = plain.windows(text)
+    [text] = [r.text for r in task_records if isinstance(r, Passage)]
+    windows = reference.windows(text)
     losses = []
     for item in items:
         first = item["detail"]["request"]["first_token"]
-        window = windows[first // plain.context]
-        assert first % plain.context == 0
-        loss = -sum(plain.logprobs(window))
+        window = windows[first // reference.context]
+        assert first % reference.context == 0
+        loss = -sum(reference.logprobs(window))
         assert item["scores"]["perplexity"] == pytest.approx(loss, abs=TOLERANCE)
         assert item["weight"]["perplexity"] == len(window) - 1 == 511
         losses.append(loss / (len(window) - 1))
     return math.exp(sum(losses) / len(losses))
 
 
-def metric(scores: dict[str, Any], name: str) -> dict[str, Any]:
+def find_metric(scores: dict[str, Any], name: str) -> dict[str, Any]:
     found: dict[str, Any] = next(m for m in scores["metrics"] if m["name"] == name)
     return found
 
 
 @pytest.mark.parametrize(("task", "name"), [("hellaswag", "hellaswag"), ("mcqa", "mmlu")])
-def test_sixty_questions(real_data: Path, model: Model, plain: Plain, task: str, name: str) -> None:
-    asked = records(real_data, name)
-    got = ask(model, task, asked, n=60)
-    assert len(got["items"]) == 60
-    check_choices(task, got["items"], asked, plain)
+def test_sixty_questions(
+    real_data: Path, model: Model, reference: ReferenceModel, task: str, name: str
+) -> None:
+    task_records = read_task_records(real_data, name)
+    output = score_task(model, task, task_records, n=60)
+    assert len(output["items"]) == 60
+    check_choices(task, output["items"], task_records, reference)
     for kind in ("acc", "acc_norm"):
-        right = sum(item["scores"][kind] for item in got["items"])
-        assert metric(got["scores"], kind)["value"] == right / 60
+        right = sum(item["scores"][kind] for item in output["items"])
+        assert find_metric(output["scores"], kind)["value"] == right / 60
 
 
-def test_twenty_windows(real_data: Path, model: Model, plain: Plain) -> None:
-    asked = records(real_data, "wikitext2")
-    got = ask(model, "wikitext2", asked, n=20)
-    assert len(got["items"]) == 20
-    perplexity = check_windows(got["items"], asked, plain)
-    assert metric(got["scores"], "perplexity")["value"] == pytest.approx(perplexity, rel=1e-6)
+def test_twenty_windows(real_data: Path, model: Model, reference: ReferenceModel) -> None:
+    task_records = read_task_records(real_data, "wikitext2")
+    output = score_task(model, "wikitext2", task_records, n=20)
+    assert len(output["items"]) == 20
+    perplexity = check_windows(output["items"], task_records, reference)
+    assert find_metric(output["scores"], "perplexity")["value"] == pytest.approx(
+        perplexity, rel=1e-6
+    )
 
 
-def test_the_whole_protocol_of_real_small(real_data: Path, plain: Plain) -> None:
+def test_the_whole_protocol_of_real_small(real_data: Path, reference: ReferenceModel) -> None:
     """All that `zephyr run real-small` asks its base model, a few minutes of forwards."""
     runs = os.environ.get("ZEPHYR_REAL_RUNS")
     if runs is None:
         pytest.skip("takes minutes; set ZEPHYR_REAL_RUNS to where `zephyr run real-small` has run")
     known = json.loads((Path(runs) / "real-small/nodes.json").read_text())["nodes"]
-    marks = {node["name"]: node["fingerprint"] for node in known}
+    fingerprints = {node["name"]: node["fingerprint"] for node in known}
 
-    def made(task: str) -> tuple[list[Item], dict[str, Any]]:
-        artifact = Path(runs) / "objects" / marks[f"M0/{task}"] / "artifact"
+    def read_output(task: str) -> tuple[list[Item], dict[str, Any]]:
+        artifact = Path(runs) / "objects" / fingerprints[f"M0/{task}"] / "artifact"
         with (artifact / "items.jsonl").open(encoding="utf-8", newline="\n") as file:
             items = [json.loads(line) for line in file]
         return items, json.loads((artifact / "scores.json").read_text())
 
     for task, name in (("hellaswag", "hellaswag"), ("mcqa", "mmlu")):
-        items, scores = made(task)
-        largest = check_choices(task, items, records(real_data, name), plain)
+        items, scores = read_output(task)
+        largest = check_choices(task, items, read_task_records(real_data, name), reference)
         assert len(items) + scores["counts"].get("an option without tokens", 0) == 500
         for kind in ("acc", "acc_norm"):
             right = sum(item["scores"][kind] for item in items)
-            assert metric(scores, kind)["value"] == right / len(items)
+            assert find_metric(scores, kind)["value"] == right / len(items)
             print(f"{task} {kind}: {right:.0f} of {len(items)}, {right / len(items):.6f}")
         print(f"{task}: largest difference {largest:.2g} nats")
-    items, scores = made("wikitext2")
-    perplexity = check_windows(items, records(real_data, "wikitext2"), plain)
+    items, scores = read_output("wikitext2")
+    perplexity = check_windows(items, read_task_records(real_data, "wikitext2"), reference)
     assert len(items) == 200
-    assert metric(scores, "perplexity")["value"] == pytest.approx(perplexity, rel=1e-6)
-    print(f"wikitext2: {perplexity:.6f}, by Zephyr {metric(scores, 'perplexity')['value']:.6f}")
+    assert find_metric(scores, "perplexity")["value"] == pytest.approx(perplexity, rel=1e-6)
+    print(
+        f"wikitext2: {perplexity:.6f}, by Zephyr {find_metric(scores, 'perplexity')['value']:.6f}"
+    )

@@ -9,7 +9,7 @@ from zephyr.errors import ZephyrError
 from zephyr.recipe.load import find_recipe, read_recipe
 from zephyr.recipe.schema import Recipe
 
-EMBEDDED = ROOT / "recipes" / "embedded.yaml"
+EMBEDDED_RECIPE = ROOT / "recipes" / "embedded.yaml"
 
 GOOD = """\
 name: small
@@ -24,7 +24,7 @@ models:
 """
 
 
-def read(tmp_path: Path, text: str, *overrides: str) -> Recipe:
+def read_recipe_text(tmp_path: Path, text: str, *overrides: str) -> Recipe:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return read_recipe(path, overrides)
@@ -39,13 +39,13 @@ def test_every_recipe_that_comes_with_zephyr_can_be_read(
 
 
 def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
-    tune = read(tmp_path, GOOD).models["M1"].tune
+    tune = read_recipe_text(tmp_path, GOOD).models["M1"].tune
     assert tune is not None
     assert tune.lr == 5e-5
 
 
 def test_overrides_reach_into_mappings_and_lists_by_name(tmp_path: Path) -> None:
-    recipe = read(
+    recipe = read_recipe_text(
         tmp_path,
         GOOD,
         "models.M1.tune.lora.rank=4",
@@ -61,11 +61,11 @@ def test_overrides_reach_into_mappings_and_lists_by_name(tmp_path: Path) -> None
 
 
 def test_defaults_stay_out_of_the_spec(tmp_path: Path) -> None:
-    plain = read(tmp_path, GOOD).models["M1"].tune
-    spelled = read(tmp_path, GOOD, "models.M1.tune.batch=16").models["M1"].tune
+    plain = read_recipe_text(tmp_path, GOOD).models["M1"].tune
+    explicit = read_recipe_text(tmp_path, GOOD, "models.M1.tune.batch=16").models["M1"].tune
     assert plain is not None
-    assert spelled is not None
-    assert plain.spec() == spelled.spec() == {"data": "sft"}
+    assert explicit is not None
+    assert plain.spec() == explicit.spec() == {"data": "sft"}
 
 
 PAIRS = """\
@@ -95,7 +95,7 @@ models:
 )
 def test_what_a_loss_does_not_know_is_refused(tmp_path: Path, settings: str, message: str) -> None:
     with pytest.raises(ZephyrError, match=message) as caught:
-        read(tmp_path, PAIRS.replace("SETTINGS", settings))
+        read_recipe_text(tmp_path, PAIRS.replace("SETTINGS", settings))
     assert "recipe.yaml:8" in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_what_a_loss_does_not_know_is_refused(tmp_path: Path, settings: str, mes
     ],
 )
 def test_every_loss_can_be_asked_for(tmp_path: Path, settings: str) -> None:
-    align = read(tmp_path, PAIRS.replace("SETTINGS", settings)).models["M2"].align
+    align = read_recipe_text(tmp_path, PAIRS.replace("SETTINGS", settings)).models["M2"].align
     assert align is not None
     assert align.loss == settings[6:].partition(",")[0]
 
@@ -117,10 +117,10 @@ def test_every_loss_can_be_asked_for(tmp_path: Path, settings: str) -> None:
 def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = GOOD.replace("folder", "'${ZEPHYR_TEST_PLACE}/model'")
     monkeypatch.setenv("ZEPHYR_TEST_PLACE", "/there")
-    assert read(tmp_path, text).models["M0"].base == "/there/model"
+    assert read_recipe_text(tmp_path, text).models["M0"].base == "/there/model"
     monkeypatch.delenv("ZEPHYR_TEST_PLACE")
     with pytest.raises(ZephyrError, match=r"ZEPHYR_TEST_PLACE is not set(.|\n)*recipe.yaml:6"):
-        read(tmp_path, text)
+        read_recipe_text(tmp_path, text)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_is_wrong_is_said_with_its_line(
 ) -> None:
     assert old in GOOD
     with pytest.raises(ZephyrError, match=message) as caught:
-        read(tmp_path, GOOD.replace(old, new, 1))
+        read_recipe_text(tmp_path, GOOD.replace(old, new, 1))
     assert f"recipe.yaml:{line}" in str(caught.value)
 
 
@@ -161,19 +161,19 @@ def test_what_is_wrong_is_said_with_its_line(
 )
 def test_wrong_overrides_are_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(ZephyrError):
-        read(tmp_path, GOOD, override)
+        read_recipe_text(tmp_path, GOOD, override)
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match="not there"):
         read_recipe(tmp_path / "none.yaml")
     with pytest.raises(ZephyrError, match="empty"):
-        read(tmp_path, "# nothing\n")
+        read_recipe_text(tmp_path, "# nothing\n")
     with pytest.raises(ZephyrError, match="a recipe is a mapping"):
-        read(tmp_path, "- a\n")
+        read_recipe_text(tmp_path, "- a\n")
 
 
 def test_recipes_are_found_by_name() -> None:
-    assert find_recipe("embedded").resolve() == EMBEDDED
+    assert find_recipe("embedded").resolve() == EMBEDDED_RECIPE
     with pytest.raises(ZephyrError, match="nearest: embedded"):
         find_recipe("embeded")

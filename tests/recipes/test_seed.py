@@ -14,48 +14,48 @@ from zephyr.recipe.training import Align, Lora, Tune
 from zephyr.runs.graph import ContentResolver, Node, build_graph, reference_model
 from zephyr.train.loop import count_steps, learning_rate
 
-AT_LEAST = 1_000
+ROWS_OF_UNKNOWN_SIZE = 1_000
 """The seed took 1,000 rows of each source whose size is not known."""
 
 TASKS = ["hellaswag", "gsm8k", "preferences", "mcqa", "wikitext2"]
 QWEN, BLOOM = "Qwen/Qwen1.5-0.5B-Chat", "bigscience/bloom-560m"
 
 
-def recipe(name: str) -> Recipe:
+def load_recipe(name: str) -> Recipe:
     return read_recipe(find_recipe(name))
 
 
-def nodes(recipe: Recipe) -> dict[str, Node]:
+def recipe_graph(recipe: Recipe) -> dict[str, Node]:
     """The graph, with stand-ins for what lies on the hub."""
-    describe = ContentResolver(
+    resolver = ContentResolver(
         version=lambda kind: get_task(kind.removeprefix("task:")).version if ":" in kind else 1,
         source=lambda source, use, where: {"name": source.name, "use": use},
         base=lambda name, where: {"files": name},
         task_sources=resolve_sources,
     )
-    return build_graph(recipe, describe)
+    return build_graph(recipe, resolver)
 
 
-def learning(recipe: Recipe, model: str) -> Tune | Align:
+def training_spec(recipe: Recipe, model: str) -> Tune | Align:
     found = recipe.models[model]
     spec = found.tune or found.align
     assert spec is not None
     return spec
 
 
-def records(mixture: MixtureSpec) -> int:
+def mixture_size(mixture: MixtureSpec) -> int:
     """How many a mixture has before anything is left out, by the published sizes."""
     total = 0
     for source in mixture.sources:
         known = SOURCES[str(source.name)]
-        rows = known.splits[str(known.train_split)] or AT_LEAST
+        rows = known.splits[str(known.train_split)] or ROWS_OF_UNKNOWN_SIZE
         total += min(rows, source.cap or mixture.cap or rows)
     return total
 
 
-def trained_on(recipe: Recipe, model: str) -> int:
-    mixture = recipe.data[learning(recipe, model).data]
-    count = records(mixture)
+def num_training_examples(recipe: Recipe, model: str) -> int:
+    mixture = recipe.data[training_spec(recipe, model).data]
+    count = mixture_size(mixture)
     return count - holdout_size(count, mixture.holdout)
 
 
@@ -88,16 +88,16 @@ def test_steps_are_those_of_the_seeds_figures(
     The last step is a partial one where the examples do not come out even; the seed's tool leaves
     it out (9,622 for 9,622.25, and 2,226 for 2,226.6).
     """
-    read = recipe(name)
-    spec, examples = learning(read, model), trained_on(read, model)
+    seed_recipe = load_recipe(name)
+    spec, examples = training_spec(seed_recipe, model), num_training_examples(seed_recipe, model)
     assert examples / spec.batch == per_epoch
     assert count_steps(spec, examples) == steps
 
 
 @pytest.mark.parametrize("name", ["paper", "qwen", "bloom"])
 def test_settings_are_the_seeds(name: str) -> None:
-    read = recipe(name)
-    for model, found in read.models.items():
+    seed_recipe = load_recipe(name)
+    for model, found in seed_recipe.models.items():
         spec = found.tune or found.align
         if spec is None:
             continue
@@ -114,37 +114,45 @@ def test_settings_are_the_seeds(name: str) -> None:
         assert learning_rate(spec, 9, 12_116) == pytest.approx(
             5e-5 if constant else 5e-5 * 10 / spec.warmup
         )
-    assert {task.key for task in read.evaluate.tasks} == set(TASKS)
-    assert all(m.holdout == 0.05 for m in read.data.values() if m.cap)
+    assert {task.key for task in seed_recipe.evaluate.tasks} == set(TASKS)
+    assert all(m.holdout == 0.05 for m in seed_recipe.data.values() if m.cap)
 
 
 def test_the_papers_recipe_has_every_row_of_the_table() -> None:
     """Both bases, both fine-tuning sets, and DPO of Qwen as it came and as it was fine-tuned."""
-    read = recipe("paper")
-    graph = nodes(read)
-    assert {m.base for m in read.models.values() if m.base} == {QWEN, BLOOM}
-    ways: dict[tuple[Any, ...], str] = {}
-    for name, model in read.models.items():
+    seed_recipe = load_recipe("paper")
+    graph = recipe_graph(seed_recipe)
+    assert {m.base for m in seed_recipe.models.values() if m.base} == {QWEN, BLOOM}
+    tuned_models: dict[tuple[Any, ...], str] = {}
+    for name, model in seed_recipe.models.items():
         if model.tune:
-            ways[model.from_, model.tune.data, model.tune.schedule] = name
+            tuned_models[model.from_, model.tune.data, model.tune.schedule] = name
     both = ("cosine", "constant")
-    assert set(ways) == {
+    assert set(tuned_models) == {
         *(("Qwen", data, schedule) for data in ("D_S", "D_L") for schedule in both),
         *(("BLOOM", data, schedule) for data in ("D_S", "D_L-20k") for schedule in both),
     }
-    aligned = {m.from_ for m in read.models.values() if m.align}
-    assert aligned == {"Qwen", ways["Qwen", "D_S", "cosine"]}
-    assert {f"{m}/{t}" for m in read.models for t in TASKS} <= graph.keys()
+    aligned = {m.from_ for m in seed_recipe.models.values() if m.align}
+    assert aligned == {"Qwen", tuned_models["Qwen", "D_S", "cosine"]}
+    assert {f"{m}/{t}" for m in seed_recipe.models for t in TASKS} <= graph.keys()
     assert len({node.fingerprint for node in graph.values()}) == len(graph)
-    assert {records(m) for m in read.data.values()} == {102_030, 328_377, 81_030, 12_500, 103_212}
+    assert {mixture_size(m) for m in seed_recipe.data.values()} == {
+        102_030,
+        328_377,
+        81_030,
+        12_500,
+        103_212,
+    }
 
 
 @pytest.mark.parametrize(("name", "base"), [("qwen", QWEN), ("bloom", BLOOM)])
 def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> None:
-    read = recipe(name)
-    graph = nodes(read)
-    made = {n: (m.from_, m.quantize and m.quantize.method) for n, m in read.models.items()}
-    assert made == {
+    seed_recipe = load_recipe(name)
+    graph = recipe_graph(seed_recipe)
+    derivations = {
+        n: (m.from_, m.quantize and m.quantize.method) for n, m in seed_recipe.models.items()
+    }
+    assert derivations == {
         "M0": (None, None),
         "M1": ("M0", None),
         "M2": ("M1", None),
@@ -152,11 +160,11 @@ def test_the_recipe_of_one_model_has_its_whole_line(name: str, base: str) -> Non
         "M1-int8": ("M1", "int8"),
         "M1-nf4": ("M1", "nf4"),
     }
-    assert read.models["M0"].base == base
-    assert {f"{m}/{t}" for m in read.models for t in TASKS} <= graph.keys()
+    assert seed_recipe.models["M0"].base == base
+    assert {f"{m}/{t}" for m in seed_recipe.models for t in TASKS} <= graph.keys()
     assert graph["M2/preferences"].inputs["reference"] == "M1/preferences"
-    assert reference_model(read.models, "M1-nf4") == "M0"
-    other = nodes(recipe("bloom" if name == "qwen" else "qwen"))
+    assert reference_model(seed_recipe.models, "M1-nf4") == "M0"
+    other = recipe_graph(load_recipe("bloom" if name == "qwen" else "qwen"))
     shared = {n for n in graph if graph[n].fingerprint == other[n].fingerprint}
     assert shared == {"data.sft", "data.pairs"}
 
@@ -187,14 +195,14 @@ def test_the_published_figures_are_those_of_table_1() -> None:
         figures = [float(v) for v in values if v != "-"]
         figures[5:] = [round(100 * v) for v in figures[5:]]
         expected[name] = dict(zip(COLUMNS, figures, strict=False))
-    paper, qwen, bloom = (published(name) for name in ("paper", "qwen", "bloom"))
+    paper, qwen, bloom = (published_scores(name) for name in ("paper", "qwen", "bloom"))
     assert paper == expected
     same = {"M0": "Qwen", "M1": "Qwen-S-cosine", "M2": "Qwen-S-cosine-DPO", "M0-DPO": "Qwen-DPO"}
     assert qwen == {ours: expected[theirs] for ours, theirs in same.items()}
     assert bloom == {"M0": expected["BLOOM"], "M1": expected["BLOOM-S-cosine"]}
 
 
-def published(name: str) -> dict[str, dict[str, float]]:
+def published_scores(name: str) -> dict[str, dict[str, float]]:
     found = read_recipe(find_recipe(name)).published
     assert found is not None
     return found.scores

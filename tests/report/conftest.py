@@ -16,13 +16,13 @@ from zephyr.stats.intervals import StatisticKind, estimate
 Rows = Sequence[Mapping[str, Any]]
 
 
-def mark(name: str) -> str:
+def node_fingerprint(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:20]
 
 
 @dataclass
-class Shelf:
-    """A store and one recipe in it; nodes are known from `record` on, runs as they are added."""
+class RecipeRuns:
+    """The runs of one recipe in a store; nodes are known from `write_nodes` on."""
 
     store: Store
     spec: dict[str, Any]
@@ -32,16 +32,16 @@ class Shelf:
     def folder(self) -> Path:
         return self.store.recipe_folder(self.spec["name"])
 
-    def record(self) -> None:
+    def write_nodes(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         value = {"recipe": self.spec["name"], "seed": self.spec["seed"], "spec": self.spec}
         write_json(self.folder / "nodes.json", value | {"nodes": list(self.nodes.values())})
 
-    def node(self, name: str, kind: str, **inputs: str) -> None:
+    def add_node(self, name: str, kind: str, **inputs: str) -> None:
         self.nodes[name] = {
             "name": name,
             "kind": kind,
-            "fingerprint": mark(f"{self.store.root}/{name}"),
+            "fingerprint": node_fingerprint(f"{self.store.root}/{name}"),
             "inputs": inputs,
         }
 
@@ -79,7 +79,7 @@ class Shelf:
         **more: Any,
     ) -> None:
         """Finishes an evaluation with one metric: the value of each item by its id."""
-        having = {key: value for key, value in values.items() if value is not None}
+        known_values = {key: value for key, value in values.items() if value is not None}
         items = [
             {
                 "id": key.split("#")[0],
@@ -92,17 +92,17 @@ class Shelf:
             for key, value in values.items()
         ]
         found = None
-        if having:
-            found = estimate(list(having.values()), [weight] * len(having), kind=kind)
+        if known_values:
+            found = estimate(list(known_values.values()), [weight] * len(known_values), kind=kind)
         row = {
             "name": metric,
             "kind": kind,
             "better": "higher",
             "scale": 100,
             "headline": True,
-            "protocol": f"{name.split('/')[1]}@1 · by hand · n={len(having)}",
+            "protocol": f"{name.split('/')[1]}@1 · by hand · n={len(known_values)}",
             **(found._asdict() if found else dict.fromkeys(("value", "low", "high")) | {"n": 0}),
-            "empty": None if having else "nothing to score",
+            "empty": None if known_values else "nothing to score",
         }
         scores = {"metrics": [row | more], "groups": groups or {}, "counts": {}}
         self.finish(name, scores=scores, items=items)
@@ -120,8 +120,10 @@ MODELS: dict[str, Any] = {
 }
 
 
-def new_shelf(folder: Path, *tasks: Any, models: Mapping[str, Any] = MODELS, **spec: Any) -> Shelf:
-    """A shelf for a recipe with these tasks and models, with all nodes and no runs."""
+def new_recipe_runs(
+    folder: Path, *tasks: Any, models: Mapping[str, Any] = MODELS, **spec: Any
+) -> RecipeRuns:
+    """The runs of a recipe with these tasks and models: all nodes, none of them finished."""
     data = {
         name: {"kind": kind, "sources": [{"path": f"{name}.jsonl"}]}
         for name, kind in (("text", "passage"), ("chat", "chat"), ("pairs", "pair"))
@@ -133,25 +135,25 @@ def new_shelf(folder: Path, *tasks: Any, models: Mapping[str, Any] = MODELS, **s
         "models": dict(models),
         "evaluate": {"tasks": list(tasks)},
     }
-    shelf = Shelf(Store(folder), recipe | spec)
+    runs = RecipeRuns(Store(folder), recipe | spec)
     for name in data:
-        shelf.node(f"data.{name}", "mixture")
+        runs.add_node(f"data.{name}", "mixture")
     for name, model in models.items():
-        act = next(key for key in model if key != "from")
+        stage_kind = next(key for key in model if key != "from")
         inputs = {"from": model["from"]} if "from" in model else {}
-        shelf.node(name, act, **inputs)
+        runs.add_node(name, stage_kind, **inputs)
     for name in models:
         for task in tasks:
             key = task if isinstance(task, str) else task.get("label", task["name"])
-            shelf.node(f"{name}/{key}", "evaluation", model=name)
-    shelf.record()
-    return shelf
+            runs.add_node(f"{name}/{key}", "evaluation", model=name)
+    runs.write_nodes()
+    return runs
 
 
 @pytest.fixture
-def make_shelf(tmp_path: Path) -> Callable[..., Shelf]:
-    """Makes the test's own shelf."""
-    return partial(new_shelf, tmp_path)
+def make_runs(tmp_path: Path) -> Callable[..., RecipeRuns]:
+    """Makes the test's own recipe runs."""
+    return partial(new_recipe_runs, tmp_path)
 
 
 def training_rows(losses: Sequence[float], **more: float) -> list[dict[str, Any]]:
@@ -164,15 +166,15 @@ def training_rows(losses: Sequence[float], **more: float) -> list[dict[str, Any]
 
 
 def canary_row(step: int, *texts: str) -> dict[str, Any]:
-    """What a canary logs: here half of the answers end by themselves, and a tenth is repeated."""
+    """A row of sample generations: half of the answers end by themselves, a tenth is repeated."""
     answers = [{"text": text, "stopped": n % 2 == 0} for n, text in enumerate(texts)]
     row = {"step": step, "split": "canary", "stopped": 0.5, "length": 10.0 + step, "repeated": 0.1}
     return {**row, "answers": answers}
 
 
-def coins(heads: int, tails: int) -> dict[str, float | None]:
+def item_scores(num_right: int, num_wrong: int) -> dict[str, float | None]:
     """Items i0, i1, … of which the first are right and the others wrong."""
-    return {f"i{n}": float(n < heads) for n in range(heads + tails)}
+    return {f"i{n}": float(n < num_right) for n in range(num_right + num_wrong)}
 
 
 # -- a recipe with something of everything, in which models have written what harms ---------------
@@ -180,7 +182,7 @@ def coins(heads: int, tails: int) -> dict[str, float | None]:
 HARM = "<script>window.harm = 1</script><img src=x onerror='window.harm = 1'>"
 
 
-def answer(name: str, output: str, right: float = 1.0) -> dict[str, Any]:
+def generation_item(name: str, output: str, right: float = 1.0) -> dict[str, Any]:
     detail = {"request": f"Q {HARM}", "reference": "A", "output": output, "ended": "length"}
     scores = {"exact_match": right}
     return {"id": name, "source": "s", "group": "", "scores": scores, "detail": detail}
@@ -209,24 +211,29 @@ MANIFEST: dict[str, Any] = {
 MANIFEST["totals"] = MANIFEST["sources"]["good"] | {"unreadable": 4, "left_out": 2}
 
 
-def harmful_shelf(folder: Path) -> Shelf:
+def runs_with_harmful_text(folder: Path) -> RecipeRuns:
     """A recipe of which M2 failed and M1-int8 is not made; models have written what harms."""
-    shelf = new_shelf(folder, "quiz", "gsm8k")
-    shelf.finish("data.text", manifest=MANIFEST)
-    shelf.finish("M0", training_rows([3.0, 2.0]))
-    read = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
-    read |= {"max_length": 128, "supervised_tokens": 4321}
-    read["sources"] = {}
-    asked = [canary_row(0, "well", HARM), canary_row(20, HARM, "so")]
-    shelf.finish("M1", training_rows([2.0, 1.0]) + asked, examples=read, canary=["why?", HARM])
-    shelf.fail("M2", f"no memory {HARM}")
+    runs = new_recipe_runs(folder, "quiz", "gsm8k")
+    runs.finish("data.text", manifest=MANIFEST)
+    runs.finish("M0", training_rows([3.0, 2.0]))
+    example_counts = {"train": 900, "train_overlong": 17, "holdout": 40, "holdout_overlong": 1}
+    example_counts |= {"max_length": 128, "supervised_tokens": 4321}
+    example_counts["sources"] = {}
+    sample_rows = [canary_row(0, "well", HARM), canary_row(20, HARM, "so")]
+    runs.finish(
+        "M1",
+        training_rows([2.0, 1.0]) + sample_rows,
+        examples=example_counts,
+        canary=["why?", HARM],
+    )
+    runs.fail("M2", f"no memory {HARM}")
     half = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
     groups = {"safety": {"acc": half}, HARM: {"acc": half}}
-    shelf.score("M0/quiz", coins(0, 10), groups=groups)
-    shelf.score("M1/quiz", coins(10, 0), groups=groups)
+    runs.score("M0/quiz", item_scores(0, 10), groups=groups)
+    runs.score("M1/quiz", item_scores(10, 0), groups=groups)
     metric = {"name": "exact_match", "kind": "proportion", "better": "higher", "scale": 100}
     metric |= {"protocol": "gsm8k@1 · n=1", "headline": True, "empty": None}
     scores = {"metrics": [metric | half], "groups": {}, "counts": {"no room": 1}}
-    shelf.finish("M0/gsm8k", scores=scores, items=[answer("a", HARM)])
-    shelf.finish("M1/gsm8k", scores=scores, items=[answer("a", "", 0.0)])
-    return shelf
+    runs.finish("M0/gsm8k", scores=scores, items=[generation_item("a", HARM)])
+    runs.finish("M1/gsm8k", scores=scores, items=[generation_item("a", "", 0.0)])
+    return runs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import new_shelf, training_rows
+from tests.report.conftest import new_recipe_runs, training_rows
 from zephyr.report.data_card import data_card
 from zephyr.report.page import write_report
 from zephyr.report.results import read_results
@@ -38,19 +38,19 @@ TOKENS = {"examples": 900, "overlong": 3, "cut": 0, "tokens": 6789, "supervised_
 def card(tmp_path: Path) -> str:
     sources = ["lima", {"path": "mine.jsonl"}]
     data = {"chat": {"kind": "chat", "clean": "report", "sources": sources}}
-    shelf = new_shelf(tmp_path, models=MODELS, data=data)
-    shelf.finish("data.chat", manifest=MANIFEST)
-    read = {"train": 900, "train_overlong": 3, "holdout": 60, "holdout_overlong": 0}
-    read |= {"max_length": 128, "supervised_tokens": 4321, "sources": {"lima": TOKENS}}
-    shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
-    ledger = read_results(shelf.store, "demo")
-    [account] = summarize_mixtures(ledger)
+    runs = new_recipe_runs(tmp_path, models=MODELS, data=data)
+    runs.finish("data.chat", manifest=MANIFEST)
+    example_counts = {"train": 900, "train_overlong": 3, "holdout": 60, "holdout_overlong": 0}
+    example_counts |= {"max_length": 128, "supervised_tokens": 4321, "sources": {"lima": TOKENS}}
+    runs.finish("M1", training_rows([2.0, 1.0]), examples=example_counts)
+    results = read_results(runs.store, "demo")
+    [account] = summarize_mixtures(results)
     assert [source.tokens for source in account.sources] == [6789, None]
     assert account.total.tokens == 6789
     assert not account.is_cleaned
-    path = write_report(shelf.store, "demo").with_name("data-chat.md")
+    path = write_report(runs.store, "demo").with_name("data-chat.md")
     card = path.read_text()
-    mixture = ledger.recipe.data["chat"]
+    mixture = results.recipe.data["chat"]
     assert data_card("chat", mixture, MANIFEST, {"lima": TOKENS}, None) == card
     return card
 
@@ -71,14 +71,16 @@ def test_a_card_tells_licences_and_what_they_forbid(card: str) -> None:
 
 
 def test_a_mixture_of_an_earlier_version_has_no_card(tmp_path: Path) -> None:
-    """Its account is told as far as it goes."""
+    """Its account is shown as far as it goes."""
     old = ("seen", "unreadable", "left_out", "duplicates", "capped", "kept", "held_out")
     row = {key: ROW[key] for key in (*old, "characters")}
-    shelf = new_shelf(tmp_path, data={"chat": {"kind": "chat", "sources": ["lima"]}}, models=MODELS)
-    shelf.finish("data.chat", manifest={"seed": 3, "sources": {"lima": row}})
-    read = {"train": 9, "train_overlong": 3, "holdout": 6, "holdout_overlong": 0}
-    read |= {"max_length": 128, "supervised_tokens": 4321}
-    shelf.finish("M1", training_rows([2.0, 1.0]), examples=read)
-    page = write_report(shelf.store, "demo")
+    runs = new_recipe_runs(
+        tmp_path, data={"chat": {"kind": "chat", "sources": ["lima"]}}, models=MODELS
+    )
+    runs.finish("data.chat", manifest={"seed": 3, "sources": {"lima": row}})
+    example_counts = {"train": 9, "train_overlong": 3, "holdout": 6, "holdout_overlong": 0}
+    example_counts |= {"max_length": 128, "supervised_tokens": 4321}
+    runs.finish("M1", training_rows([2.0, 1.0]), examples=example_counts)
+    page = write_report(runs.store, "demo")
     assert "1,004" in page.read_text()
     assert not page.with_name("data-chat.md").exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.conftest import Shelf, coins, new_shelf
+from tests.report.conftest import RecipeRuns, item_scores, new_recipe_runs
 from zephyr.report.figures import draw_figures
 from zephyr.report.frontier import read_frontier
 from zephyr.report.page import render_html
@@ -18,19 +18,19 @@ MODELS: dict[str, Any] = {
     "large": {"from": "M1", "quantize": "int8"},
 }
 BYTES = {"M1": 4_000_000, "tiny": 500_000, "small": 1_000_000, "large": 2_000_000}
-RIGHT = {"M1": 18, "tiny": 2, "small": 17, "large": 18}
+NUM_RIGHT = {"M1": 18, "tiny": 2, "small": 17, "large": 18}
 NATS = {"M1": 2.0, "tiny": 2.6, "small": 2.0, "large": 2.0}
 
 
-def shelf_of(folder: Path, nats: dict[str, float], right: dict[str, int]) -> Shelf:
+def make_quantized_runs(folder: Path, nats: dict[str, float], right: dict[str, int]) -> RecipeRuns:
     tasks = ("quiz", "wikitext2", "footprint")
-    shelf = new_shelf(folder, *({"name": n} for n in tasks), models=MODELS)
+    runs = new_recipe_runs(folder, *({"name": n} for n in tasks), models=MODELS)
     for model in MODELS:
         steps = [{"step": "nf4", "kl": 0.25, "greatest": 1.5, "tokens": 99}]
-        shelf.finish(model, divergence={"steps": steps}) if model != "M1" else shelf.finish(model)
-        shelf.score(f"{model}/quiz", coins(right[model], 20 - right[model]))
+        runs.finish(model, divergence={"steps": steps}) if model != "M1" else runs.finish(model)
+        runs.score(f"{model}/quiz", item_scores(right[model], 20 - right[model]))
         losses = {f"w{i}": 10 * nats[model] + 0.01 * i for i in range(30)}
-        shelf.score(
+        runs.score(
             f"{model}/wikitext2",
             losses,
             metric="perplexity",
@@ -47,21 +47,21 @@ def shelf_of(folder: Path, nats: dict[str, float], right: dict[str, int]) -> She
             {"name": name, "value": value, "low": value, "high": value, "n": 1, **row}
             for name, value in (("disk", BYTES[model]), ("decode", 12.5))
         ]
-        shelf.finish(f"{model}/footprint", scores={"metrics": metrics, "groups": {}, "counts": {}})
-    shelf.record()
-    return shelf
+        runs.finish(f"{model}/footprint", scores={"metrics": metrics, "groups": {}, "counts": {}})
+    runs.write_nodes()
+    return runs
 
 
-def ledger_of(shelf: Shelf) -> Results:
-    return read_results(shelf.store, "demo")
+def read_demo_results(runs: RecipeRuns) -> Results:
+    return read_results(runs.store, "demo")
 
 
 def test_the_smallest_that_is_not_worse(tmp_path: Path) -> None:
-    ledger = ledger_of(shelf_of(tmp_path, NATS, RIGHT))
-    found = read_frontier(ledger)
+    results = read_demo_results(make_quantized_runs(tmp_path, NATS, NUM_RIGHT))
+    found = read_frontier(results)
     assert found is not None
-    (said,) = found.recommendations
-    assert said == (
+    (recommendation,) = found.recommendations
+    assert recommendation == (
         "The smallest of the 3 models made from M1 that is not told to be worse than it in any "
         "headline metric is small (nf4): 25% of its bytes. With 20 to 30 items a metric, small "
         "losses can't be told."
@@ -74,16 +74,16 @@ def test_the_smallest_that_is_not_worse(tmp_path: Path) -> None:
 
 def test_by_the_tasks_alone_where_all_lose_in_perplexity(tmp_path: Path) -> None:
     nats = NATS | {"small": 2.2, "large": 2.1}
-    found = read_frontier(ledger_of(shelf_of(tmp_path, nats, RIGHT)))
+    found = read_frontier(read_demo_results(make_quantized_runs(tmp_path, nats, NUM_RIGHT)))
     assert found is not None
-    (said,) = found.recommendations
-    assert "any headline metric but perplexity is small" in said
-    assert "at +22.1% of perplexity" in said, "e to the 0.2"
+    (recommendation,) = found.recommendations
+    assert "any headline metric but perplexity is small" in recommendation
+    assert "at +22.1% of perplexity" in recommendation, "e to the 0.2"
 
 
 def test_none_will_do(tmp_path: Path) -> None:
-    right = dict.fromkeys(RIGHT, 1) | {"M1": 20}
-    found = read_frontier(ledger_of(shelf_of(tmp_path, NATS, right)))
+    right = dict.fromkeys(NUM_RIGHT, 1) | {"M1": 20}
+    found = read_frontier(read_demo_results(make_quantized_runs(tmp_path, NATS, right)))
     assert found is not None
     assert found.recommendations == (
         "Each of the 3 models made from M1 that is smaller is told to be worse in some task.",
@@ -91,35 +91,35 @@ def test_none_will_do(tmp_path: Path) -> None:
 
 
 def test_page_and_figure_show_it(tmp_path: Path) -> None:
-    ledger = ledger_of(shelf_of(tmp_path, NATS, RIGHT))
-    drawings = draw_figures(ledger)
+    results = read_demo_results(make_quantized_runs(tmp_path, NATS, NUM_RIGHT))
+    drawings = draw_figures(results)
     (figure,) = [drawing for drawing in drawings if drawing.name == "frontier"]
     assert "tiny 10.0 at 0.5 MB" in figure.alt
     assert "wikitext2 perplexity ↓,tiny,0.5," in figure.csv
-    page = render_html(ledger, drawings)
+    page = render_html(results, drawings)
     assert "500.0 kB" in page
     assert "nf4: 0.25" in page
     assert "nothing that could be told" in page
 
 
 def test_no_section_where_nothing_was_measured(tmp_path: Path) -> None:
-    shelf = new_shelf(tmp_path, {"name": "quiz"}, models={"M1": MODELS["M1"]})
-    shelf.finish("M1")
-    shelf.score("M1/quiz", coins(3, 3))
-    shelf.record()
-    ledger = ledger_of(shelf)
-    assert read_frontier(ledger) is None
-    assert 'id="size"' not in render_html(ledger, draw_figures(ledger))
+    runs = new_recipe_runs(tmp_path, {"name": "quiz"}, models={"M1": MODELS["M1"]})
+    runs.finish("M1")
+    runs.score("M1/quiz", item_scores(3, 3))
+    runs.write_nodes()
+    results = read_demo_results(runs)
+    assert read_frontier(results) is None
+    assert 'id="size"' not in render_html(results, draw_figures(results))
 
 
 @pytest.mark.parametrize("broken", ["footprint", "small"])
 def test_what_is_missing_is_said(tmp_path: Path, broken: str) -> None:
-    shelf = shelf_of(tmp_path, NATS, RIGHT)
+    runs = make_quantized_runs(tmp_path, NATS, NUM_RIGHT)
     name = "small/footprint" if broken == "footprint" else "small"
-    run = shelf.store.find(shelf.nodes[name]["fingerprint"])
+    run = runs.store.find(runs.nodes[name]["fingerprint"])
     file = "scores.json" if broken == "footprint" else "divergence.json"
     (run.artifact / file).unlink()
-    found = read_frontier(ledger_of(shelf))
+    found = read_frontier(read_demo_results(runs))
     assert found is not None
     (cost,) = [c for c in found.costs if c.row.model == "small"]
     reason = cost.missing_reason if broken == "footprint" else cost.row.node.reason

@@ -9,129 +9,132 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import Shelf, canary_row, coins, training_rows
+from tests.report.conftest import RecipeRuns, canary_row, item_scores, training_rows
 from zephyr.errors import ZephyrError
 from zephyr.report.page import render_html, write_report
 from zephyr.report.results import read_results
 
-MakeShelf = Callable[..., Shelf]
+MakeRuns = Callable[..., RecipeRuns]
 
 
 @pytest.fixture
-def shelf(make_shelf: MakeShelf) -> Shelf:
-    """M0 and M1 are made, and were asked; M1 had a canary."""
-    shelf = make_shelf("quiz")
-    shelf.finish("M0", training_rows([3.0, 2.0]))
-    read = {"train": 9, "train_overlong": 0, "holdout": 1, "holdout_overlong": 0}
-    read |= {"max_length": 128, "supervised_tokens": 43}
-    asked = [canary_row(0, "a"), canary_row(20, "b")]
-    shelf.finish("M1", training_rows([2.0, 1.0]) + asked, examples=read, canary=["?"])
-    shelf.score("M0/quiz", coins(0, 10))
-    shelf.score("M1/quiz", coins(10, 0))
-    return shelf
+def runs(make_runs: MakeRuns) -> RecipeRuns:
+    """M0 and M1 are made and evaluated; M1 has sample generations."""
+    runs = make_runs("quiz")
+    runs.finish("M0", training_rows([3.0, 2.0]))
+    example_counts = {"train": 9, "train_overlong": 0, "holdout": 1, "holdout_overlong": 0}
+    example_counts |= {"max_length": 128, "supervised_tokens": 43}
+    sample_rows = [canary_row(0, "a"), canary_row(20, "b")]
+    runs.finish(
+        "M1", training_rows([2.0, 1.0]) + sample_rows, examples=example_counts, canary=["?"]
+    )
+    runs.score("M0/quiz", item_scores(0, 10))
+    runs.score("M1/quiz", item_scores(10, 0))
+    return runs
 
 
-def place(shelf: Shelf, name: str) -> Path:
-    return shelf.store.find(shelf.nodes[name]["fingerprint"]).path
+def run_path(runs: RecipeRuns, name: str) -> Path:
+    return runs.store.find(runs.nodes[name]["fingerprint"]).path
 
 
-def reason(shelf: Shelf, name: str) -> str:
+def unfinished_reason(runs: RecipeRuns, name: str) -> str:
     """Why a node is not finished, as its report tells too."""
-    ledger = read_results(shelf.store, "demo")
-    found = ledger.nodes[name]
+    results = read_results(runs.store, "demo")
+    found = results.nodes[name]
     assert found.state == "damaged"
     assert found.reason is not None
-    assert found.reason in unescape(render_html(ledger, []))
+    assert found.reason in unescape(render_html(results, []))
     return found.reason
 
 
 @pytest.mark.parametrize("name", ["artifact/scores.json", "artifact/items.jsonl", "env.json"])
-def test_a_file_that_is_missing(shelf: Shelf, name: str) -> None:
-    path = place(shelf, "M1/quiz")
+def test_a_file_that_is_missing(runs: RecipeRuns, name: str) -> None:
+    path = run_path(runs, "M1/quiz")
     (path / name).unlink()
-    assert reason(shelf, "M1/quiz") == f"damaged: {name} is missing; run it again"
-    rows = {row.model: row.cells[0] for row in read_results(shelf.store, "demo").rows}
+    assert unfinished_reason(runs, "M1/quiz") == f"damaged: {name} is missing; run it again"
+    rows = {row.model: row.cells[0] for row in read_results(runs.store, "demo").rows}
     assert rows["M0"].estimate is not None
-    assert (rows["M1"].estimate, rows["M1"].missing_reason) == (None, reason(shelf, "M1/quiz"))
+    assert (rows["M1"].estimate, rows["M1"].missing_reason) == (
+        None,
+        unfinished_reason(runs, "M1/quiz"),
+    )
 
 
 @pytest.mark.parametrize("name", ["artifact/scores.json", "artifact/items.jsonl", "env.json"])
-def test_a_file_that_is_cut_off(shelf: Shelf, name: str) -> None:
-    path = place(shelf, "M1/quiz") / name
+def test_a_file_that_is_cut_off(runs: RecipeRuns, name: str) -> None:
+    path = run_path(runs, "M1/quiz") / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
-    told = f"damaged: {name} has {len(whole) - 7:,} of {len(whole):,} bytes; run it again"
-    assert reason(shelf, "M1/quiz") == told
+    expected = f"damaged: {name} has {len(whole) - 7:,} of {len(whole):,} bytes; run it again"
+    assert unfinished_reason(runs, "M1/quiz") == expected
 
 
-def test_a_file_of_zeros(shelf: Shelf) -> None:
+def test_a_file_of_zeros(runs: RecipeRuns) -> None:
     """As a file system may leave it after a power cut: of its size, without its content."""
-    path = place(shelf, "M1/quiz") / "artifact" / "scores.json"
+    path = run_path(runs, "M1/quiz") / "artifact" / "scores.json"
     path.write_bytes(bytes(path.stat().st_size))
-    assert "artifact/scores.json can't be read" in reason(shelf, "M1/quiz")
+    assert "artifact/scores.json can't be read" in unfinished_reason(runs, "M1/quiz")
 
 
-def test_a_run_without_its_end(shelf: Shelf) -> None:
-    path = place(shelf, "M1/quiz")
+def test_a_run_without_its_end(runs: RecipeRuns) -> None:
+    path = run_path(runs, "M1/quiz")
     (path / "DONE").unlink()
-    told = f"damaged: DONE is missing from objects/{path.name}; run it again"
-    assert reason(shelf, "M1/quiz") == told
+    expected = f"damaged: DONE is missing from objects/{path.name}; run it again"
+    assert unfinished_reason(runs, "M1/quiz") == expected
 
 
 @pytest.mark.parametrize("text", ["", '{"bytes": {"env.js', "{}", "[]"])
-def test_a_run_whose_end_is_torn(shelf: Shelf, text: str) -> None:
-    (place(shelf, "M1/quiz") / "DONE").write_text(text)
-    assert "DONE can't be read" in reason(shelf, "M1/quiz")
+def test_a_run_whose_end_is_torn(runs: RecipeRuns, text: str) -> None:
+    (run_path(runs, "M1/quiz") / "DONE").write_text(text)
+    assert "DONE can't be read" in unfinished_reason(runs, "M1/quiz")
 
 
-def test_a_training_that_is_damaged_keeps_its_curve(shelf: Shelf) -> None:
+def test_a_training_that_is_damaged_keeps_its_curve(runs: RecipeRuns) -> None:
     """Its scores were measured while it was whole, and stay."""
-    (place(shelf, "M1") / "artifact" / "canary.json").unlink()
-    assert "artifact/canary.json is missing" in reason(shelf, "M1")
-    page = write_report(shelf.store, "demo").read_text()
+    (run_path(runs, "M1") / "artifact" / "canary.json").unlink()
+    assert "artifact/canary.json is missing" in unfinished_reason(runs, "M1")
+    page = write_report(runs.store, "demo").read_text()
     assert "M1: training loss 2.00 (step 10) to 1.00 (step 20)" in page
     assert "100.0" in page
 
 
-def test_a_run_that_is_deleted_is_not_made(shelf: Shelf) -> None:
-    shutil.rmtree(place(shelf, "M1/quiz"))
-    assert read_results(shelf.store, "demo").nodes["M1/quiz"].reason == "not made yet"
+def test_a_run_that_is_deleted_is_not_made(runs: RecipeRuns) -> None:
+    shutil.rmtree(run_path(runs, "M1/quiz"))
+    assert read_results(runs.store, "demo").nodes["M1/quiz"].reason == "not made yet"
 
 
-def test_scores_that_are_no_numbers(shelf: Shelf) -> None:
-    shelf.score("M2/quiz", coins(5, 5), value=math.nan)
-    shelf.score("M1-int8/quiz", coins(5, 5), low=None)
-    write_report(shelf.store, "demo")
-    rows = {
-        row.model: row.cells[0].missing_reason for row in read_results(shelf.store, "demo").rows
-    }
+def test_scores_that_are_no_numbers(runs: RecipeRuns) -> None:
+    runs.score("M2/quiz", item_scores(5, 5), value=math.nan)
+    runs.score("M1-int8/quiz", item_scores(5, 5), low=None)
+    write_report(runs.store, "demo")
+    rows = {row.model: row.cells[0].missing_reason for row in read_results(runs.store, "demo").rows}
     assert rows["M2"] == rows["M1-int8"] == "not a finite number"
 
 
-def test_items_that_are_no_numbers_have_no_difference(shelf: Shelf) -> None:
-    items = place(shelf, "M1/quiz") / "artifact" / "items.jsonl"
+def test_items_that_are_no_numbers_have_no_difference(runs: RecipeRuns) -> None:
+    items = run_path(runs, "M1/quiz") / "artifact" / "items.jsonl"
     items.write_text(items.read_text().replace("1.0", "NaN", 1))
-    ledger = read_results(shelf.store, "demo")
-    [cell] = ledger.rows[1].cells
+    results = read_results(runs.store, "demo")
+    [cell] = results.rows[1].cells
     assert cell.difference is not None
     assert cell.difference.missing_reason == "not a finite number"
-    assert "no difference: not a finite number" in render_html(ledger, [])
+    assert "no difference: not a finite number" in render_html(results, [])
 
 
 @pytest.mark.parametrize("text", ["", '{"recipe": "de', "[]", '{"recipe": "demo"}'])
-def test_a_list_of_runs_that_is_torn(shelf: Shelf, text: str) -> None:
-    (shelf.folder / "nodes.json").write_text(text)
+def test_a_list_of_runs_that_is_torn(runs: RecipeRuns, text: str) -> None:
+    (runs.folder / "nodes.json").write_text(text)
     with pytest.raises(ZephyrError, match="list of a recipe's runs can't be read"):
-        write_report(shelf.store, "demo")
+        write_report(runs.store, "demo")
 
 
-def test_a_list_of_the_runs_of_another_recipe(shelf: Shelf) -> None:
-    path = shelf.folder / "nodes.json"
+def test_a_list_of_the_runs_of_another_recipe(runs: RecipeRuns) -> None:
+    path = runs.folder / "nodes.json"
     known = json.loads(path.read_text())
     path.write_text(json.dumps({**known, "spec": known["spec"] | {"name": "other"}}))
     with pytest.raises(ZephyrError, match=r"nodes of another recipe than demo\n.*\n.*other"):
-        write_report(shelf.store, "demo")
+        write_report(runs.store, "demo")
     nodes = [node for node in known["nodes"] if node["name"] != "M2"]
     path.write_text(json.dumps({**known, "nodes": nodes}))
     with pytest.raises(ZephyrError, match=r"not those that it asks for\n.*\n.*no M2"):
-        write_report(shelf.store, "demo")
+        write_report(runs.store, "demo")

@@ -1,25 +1,25 @@
-"""The table in LaTeX: rows of equal width, verdicts as marks, and no text that LaTeX would obey."""
+"""The table in LaTeX: rows of equal width, verdicts as signs, and no text that LaTeX would obey."""
 
 import re
 from collections.abc import Callable
 
 import pytest
 
-from tests.report.conftest import Shelf, coins
+from tests.report.conftest import RecipeRuns, item_scores
 from zephyr.report.latex import escape_latex, table_latex
 from zephyr.report.results import read_results
 
-MakeShelf = Callable[..., Shelf]
+MakeRuns = Callable[..., RecipeRuns]
 
 
 @pytest.fixture
-def table(make_shelf: MakeShelf) -> str:
+def table(make_runs: MakeRuns) -> str:
     """M1 is better than M0, M1-int8 worse than M1; M2 has no value."""
-    shelf = make_shelf("quiz", {"name": "gsm8k", "label": "a_b"})
-    shelf.score("M0/quiz", coins(0, 10))
-    shelf.score("M1/quiz", coins(10, 0))
-    shelf.score("M1-int8/quiz", coins(2, 8))
-    return table_latex(read_results(shelf.store, "demo"))
+    runs = make_runs("quiz", {"name": "gsm8k", "label": "a_b"})
+    runs.score("M0/quiz", item_scores(0, 10))
+    runs.score("M1/quiz", item_scores(10, 0))
+    runs.score("M1-int8/quiz", item_scores(2, 8))
+    return table_latex(read_results(runs.store, "demo"))
 
 
 def test_values_intervals_and_verdicts_stand_in_their_cells(table: str) -> None:
@@ -51,12 +51,12 @@ def test_no_name_is_read_as_a_command(table: str) -> None:
     assert bare.count("{") == bare.count("}")
 
 
-def test_a_recipe_that_evaluates_nothing_has_a_table(make_shelf: MakeShelf) -> None:
-    table = table_latex(read_results(make_shelf().store, "demo"))
+def test_a_recipe_that_evaluates_nothing_has_a_table(make_runs: MakeRuns) -> None:
+    table = table_latex(read_results(make_runs().store, "demo"))
     assert r"\begin{tabular}{l}" in table
     assert "multicolumn" not in table
 
 
-def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz", origin="embedded")
-    assert "not comparable with published ones" in table_latex(read_results(shelf.store, "demo"))
+def test_generated_texts_are_called_so(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz", origin="embedded")
+    assert "not comparable with published ones" in table_latex(read_results(runs.store, "demo"))

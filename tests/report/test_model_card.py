@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.report.conftest import new_shelf
+from tests.report.conftest import new_recipe_runs
 from zephyr.recipe.schema import Recipe
 from zephyr.report.model_card import (
     ExportFormat,
@@ -29,26 +29,28 @@ DATA = {
 }
 
 
-def card(folder: Path, name: str = "M2", form: ExportFormat = "merged", **changed: Any) -> str:
+def make_card(
+    folder: Path, name: str = "M2", form: ExportFormat = "merged", **overrides: Any
+) -> str:
     models = {
         "M0": {"base": f"{HOME}/Base-1B"},
         "M1": {"from": "M0", "tune": {"data": "chat"}},
         "M2": {"from": "M1", "align": {"data": "pairs"}},
     }
-    spec = {"models": models, "data": DATA} | changed
-    shelf = new_shelf(folder, "mcqa", "gsm8k", **spec)
+    spec = {"models": models, "data": DATA} | overrides
+    runs = new_recipe_runs(folder, "mcqa", "gsm8k", **spec)
     for model in spec["models"]:
-        shelf.finish(model)
+        runs.finish(model)
     right = {"M0": 20, "M1": 60, "M2": 62}
     for model in spec["models"]:
         items = {str(i): float(i < right[model]) for i in range(100)}
-        shelf.score(f"{model}/mcqa", items, protocol=f"mcqa@1 · {HOME}/quiz.csv")
-    shelf.score("M2/gsm8k", {"a": None})
+        runs.score(f"{model}/mcqa", items, protocol=f"mcqa@1 · {HOME}/quiz.csv")
+    runs.score("M2/gsm8k", {"a": None})
     return model_card(
-        shelf.store,
-        Recipe.model_validate(shelf.spec),
+        runs.store,
+        Recipe.model_validate(runs.spec),
         name,
-        shelf.nodes[name]["fingerprint"],
+        runs.nodes[name]["fingerprint"],
         export_format=form,
         contents=f"an adapter for {HOME}/Base-1B",
         notes=["3 of its matrices stay in *f16*."],
@@ -56,16 +58,16 @@ def card(folder: Path, name: str = "M2", form: ExportFormat = "merged", **change
     )
 
 
-def header(text: str) -> dict[str, Any]:
+def card_header(text: str) -> dict[str, Any]:
     _, head, _ = text.split("---\n", 2)
     found: dict[str, Any] = yaml.safe_load(head)
     return found
 
 
 def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
-    text = card(tmp_path)
+    text = make_card(tmp_path)
     assert text.startswith("---\n")
-    assert header(text) == {
+    assert card_header(text) == {
         "license": "other",
         "license_name": "see-data-and-licences",
         "datasets": ["GAIR/lima", "org/set"],
@@ -82,11 +84,11 @@ def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
 def test_the_header_names_a_base_of_the_hub(
     tmp_path: Path, form: ExportFormat, relation: str, library: str
 ) -> None:
-    shelf = new_shelf(tmp_path, models={"M0": {"base": "org/base"}})
-    shelf.record()
-    recipe = Recipe.model_validate(shelf.spec)
+    runs = new_recipe_runs(tmp_path, models={"M0": {"base": "org/base"}})
+    runs.write_nodes()
+    recipe = Recipe.model_validate(runs.spec)
     text = model_card(
-        shelf.store,
+        runs.store,
         recipe,
         "M0",
         "0",
@@ -96,7 +98,7 @@ def test_the_header_names_a_base_of_the_hub(
         base_hub_id="org/base",
     )
     relation, library = ("quantized", "llama.cpp") if form == "gguf" else (relation, library)
-    head = header(text)
+    head = card_header(text)
     assert (head["base_model"], head["base_model_relation"]) == ("org/base", relation)
     assert head["library_name"] == library
     assert ("gguf" in head["tags"]) == (form == "gguf")
@@ -105,24 +107,24 @@ def test_the_header_names_a_base_of_the_hub(
 
 
 def test_scores_stand_with_interval_n_verdict_and_protocol(tmp_path: Path) -> None:
-    text = card(tmp_path, "M1")
+    text = make_card(tmp_path, "M1")
     assert re.search(
         r"^\| mcqa acc % ↑ \| 60\.0 \| \[50\.\d, 69\.\d\] \| 100 \| \+40\.0 \[.*\] \| better \|$",
         text,
         re.MULTILINE,
     )
     assert "- mcqa acc % ↑: mcqa@1 · " in text
-    other = card(tmp_path / "2")
+    other = make_card(tmp_path / "2")
     assert "cannot tell at n=100; about" in other
     assert "- gsm8k acc % ↑ has no value: nothing to score" in other
 
 
 def test_scores_of_another_model_of_the_same_name_are_not_shown(tmp_path: Path) -> None:
-    card(tmp_path, "M1")
-    shelf = new_shelf(tmp_path, "mcqa", "gsm8k", data=DATA)
-    recipe = Recipe.model_validate(shelf.spec)
+    make_card(tmp_path, "M1")
+    runs = new_recipe_runs(tmp_path, "mcqa", "gsm8k", data=DATA)
+    recipe = Recipe.model_validate(runs.spec)
     text = model_card(
-        shelf.store,
+        runs.store,
         recipe,
         "M1",
         "0" * 20,
@@ -136,7 +138,7 @@ def test_scores_of_another_model_of_the_same_name_are_not_shown(tmp_path: Path) 
 
 
 def test_data_have_their_licences_and_what_these_forbid(tmp_path: Path) -> None:
-    text = card(tmp_path)
+    text = make_card(tmp_path)
     assert "licence: CC-BY-NC-SA-4.0" in text
     assert "commercial use is not allowed" in text
     assert "- **set**: org/set; its licence is not known to Zephyr." in text
@@ -153,16 +155,16 @@ def test_what_zephyr_made_itself_is_free_and_said_to_be_generated(tmp_path: Path
     }
     models = {"M0": {"pretrain": {"data": "text"}}, "M1": {"from": "M0", "tune": {"data": "chat"}}}
     models["M2"] = {"from": "M1", "align": {"data": "pairs"}}
-    text = card(tmp_path, data=data, models=models, origin="embedded")
-    head = header(text)
+    text = make_card(tmp_path, data=data, models=models, origin="embedded")
+    head = card_header(text)
     assert (head["license"], head["language"]) == ("apache-2.0", ["en"])
     assert "datasets" not in head
     assert "**lima**: made by Zephyr." in text
     assert "The texts of this recipe are generated" in text
 
 
-def test_it_names_no_place_of_the_machine(tmp_path: Path) -> None:
-    text = card(tmp_path)
+def test_it_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    text = make_card(tmp_path)
     for part in ("/home", "somebody", "private", str(tmp_path)):
         assert part not in text
     assert "an adapter for Base-1B" in text
@@ -170,7 +172,7 @@ def test_it_names_no_place_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_recipe_in_it_makes_the_same_models(tmp_path: Path) -> None:
-    text = card(tmp_path)
+    text = make_card(tmp_path)
     found = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert found is not None
     recipe = Recipe.model_validate(yaml.safe_load(found[1]))

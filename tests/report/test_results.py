@@ -1,4 +1,4 @@
-"""The ledger: values as they were measured, differences by item, and a reason for every hole."""
+"""The results: values as they were measured, differences by item, and why any is missing."""
 
 import json
 import math
@@ -7,43 +7,43 @@ from typing import Any
 
 import pytest
 
-from tests.report.conftest import MODELS, Shelf, coins
+from tests.report.conftest import MODELS, RecipeRuns, item_scores
 from zephyr.errors import ZephyrError
 from zephyr.report import paired_comparison as paired_module
 from zephyr.report.results import Cell, Results, read_results
 from zephyr.runs.store import Store, write_json
 from zephyr.stats.intervals import Estimate, wilson_interval
 
-MakeShelf = Callable[..., Shelf]
+MakeRuns = Callable[..., RecipeRuns]
 
 
-def read(shelf: Shelf) -> Results:
-    return read_results(shelf.store, "demo")
+def read_demo_results(runs: RecipeRuns) -> Results:
+    return read_results(runs.store, "demo")
 
 
-def cells(shelf: Shelf) -> dict[str, Cell]:
+def cells(runs: RecipeRuns) -> dict[str, Cell]:
     """The only column, by model."""
-    ledger = read(shelf)
-    assert len(ledger.columns) == 1
-    return {row.model: row.cells[0] for row in ledger.rows}
+    results = read_demo_results(runs)
+    assert len(results.columns) == 1
+    return {row.model: row.cells[0] for row in results.rows}
 
 
-def test_a_score_is_what_was_measured(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", coins(8, 2))
-    cell = cells(shelf)["M0"]
+def test_a_score_is_what_was_measured(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", item_scores(8, 2))
+    cell = cells(runs)["M0"]
     assert cell.estimate == Estimate(0.8, *wilson_interval(8, 10), 10)
     assert cell.protocol == "quiz@1 · by hand · n=10"
     assert cell.missing_reason is None
     assert cell.difference is None  # it comes from no other model
 
 
-def test_differences_are_paired_by_item(make_shelf: MakeShelf) -> None:
+def test_differences_are_paired_by_item(make_runs: MakeRuns) -> None:
     """Of 18 items 14 are common, in another order: right on 10 of these, where M0 is on 2."""
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", {"x": 1.0, **dict(reversed(coins(2, 12).items())), "y": 1.0})
-    shelf.score("M1/quiz", {"z": 0.0, **coins(10, 4), "u": 0.0})
-    found = cells(shelf)["M1"].difference
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", {"x": 1.0, **dict(reversed(item_scores(2, 12).items())), "y": 1.0})
+    runs.score("M1/quiz", {"z": 0.0, **item_scores(10, 4), "u": 0.0})
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.estimate is not None
     assert found.baseline == "M0"
@@ -55,13 +55,13 @@ def test_differences_are_paired_by_item(make_shelf: MakeShelf) -> None:
 
 
 def test_a_model_right_where_the_other_is_wrong_and_one_that_is_its_equal(
-    make_shelf: MakeShelf,
+    make_runs: MakeRuns,
 ) -> None:
     """The share of wins in ten of ten is at least 0.025^(1/10) = 0.69, by Clopper and Pearson."""
-    shelf = make_shelf("quiz")
+    runs = make_runs("quiz")
     for name, right in (("M0", 0), ("M1", 10), ("M2", 0), ("M1-int8", 10)):
-        shelf.score(f"{name}/quiz", coins(right, 10 - right))
-    found = {model: cell.difference for model, cell in cells(shelf).items()}
+        runs.score(f"{name}/quiz", item_scores(right, 10 - right))
+    found = {model: cell.difference for model, cell in cells(runs).items()}
     assert found["M0"] is None
     least = 2 * 0.025 ** (1 / 10) - 1
     for model, estimate, verdict in (
@@ -75,13 +75,13 @@ def test_a_model_right_where_the_other_is_wrong_and_one_that_is_its_equal(
         assert difference.verdict == verdict
 
 
-def test_of_perplexity_less_is_better(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("text")
-    how: dict[str, Any] = {"metric": "perplexity", "kind": "exp-mean", "weight": 5}
+def test_of_perplexity_less_is_better(make_runs: MakeRuns) -> None:
+    runs = make_runs("text")
+    metric_options: dict[str, Any] = {"metric": "perplexity", "kind": "exp-mean", "weight": 5}
     for model, perplexity in (("M0", 8), ("M1", 4)):
         values = {f"w{n}": 5 * math.log(perplexity) for n in range(6)}
-        shelf.score(f"{model}/text", values, **how, better="lower", scale=1)
-    found = cells(shelf)["M1"].difference
+        runs.score(f"{model}/text", values, **metric_options, better="lower", scale=1)
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.estimate is not None
     assert found.estimate.value == pytest.approx(-4)
@@ -89,47 +89,48 @@ def test_of_perplexity_less_is_better(make_shelf: MakeShelf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moved", "said"), [(1 + 1e-7, "cannot tell"), (1 - 1e-7, "cannot tell"), (1 - 1e-4, "better")]
+    ("moved", "verdict"),
+    [(1 + 1e-7, "cannot tell"), (1 - 1e-7, "cannot tell"), (1 - 1e-4, "better")],
 )
-def test_rounding_makes_no_model_better(make_shelf: MakeShelf, moved: float, said: str) -> None:
-    shelf = make_shelf("text")
-    how: dict[str, Any] = {"metric": "perplexity", "kind": "exp-mean", "weight": 5}
+def test_rounding_makes_no_model_better(make_runs: MakeRuns, moved: float, verdict: str) -> None:
+    runs = make_runs("text")
+    metric_options: dict[str, Any] = {"metric": "perplexity", "kind": "exp-mean", "weight": 5}
     values = {str(at): 10 + math.sin(at) for at in range(50)}
-    shelf.score("M0/text", values, **how, better="lower", scale=1)
+    runs.score("M0/text", values, **metric_options, better="lower", scale=1)
     after = {key: value * moved for key, value in values.items()}
-    shelf.score("M1/text", after, **how, better="lower", scale=1)
-    found = cells(shelf)["M1"].difference
+    runs.score("M1/text", after, **metric_options, better="lower", scale=1)
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.estimate is not None
-    assert found.verdict == said
-    assert (found.estimate.value == 0) == (said == "cannot tell")
+    assert found.verdict == verdict
+    assert (found.estimate.value == 0) == (verdict == "cannot tell")
 
 
-def test_five_items_tell_nothing(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", coins(0, 5))
-    shelf.score("M1/quiz", coins(5, 0))
-    found = cells(shelf)["M1"].difference
+def test_five_items_tell_nothing(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", item_scores(0, 5))
+    runs.score("M1/quiz", item_scores(5, 0))
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.verdict == "cannot tell"
 
 
-def test_items_with_one_id_pair_off_in_their_order(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", {"a#1": 1.0, "a#2": 0.0, "b": 0.0})
-    shelf.score("M1/quiz", {"a#1": 1.0, "a#2": 0.0, "b": 1.0})
-    found = cells(shelf)["M1"].difference
+def test_items_with_one_id_pair_off_in_their_order(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", {"a#1": 1.0, "a#2": 0.0, "b": 0.0})
+    runs.score("M1/quiz", {"a#1": 1.0, "a#2": 0.0, "b": 1.0})
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.estimate is not None
     assert found.estimate.n == 3
     assert found.estimate.value == pytest.approx(1 / 3)
 
 
-def test_a_difference_that_cannot_be_made_says_why(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.score("M1/quiz", coins(3, 3))
-    shelf.score("M2/quiz", {f"other{n}": 1.0 for n in range(6)})
-    found = cells(shelf)
+def test_a_difference_that_cannot_be_made_says_why(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.score("M1/quiz", item_scores(3, 3))
+    runs.score("M2/quiz", {f"other{n}": 1.0 for n in range(6)})
+    found = cells(runs)
     reasons = {
         m: c.difference and (c.difference.estimate, c.difference.missing_reason)
         for m, c in found.items()
@@ -139,16 +140,16 @@ def test_a_difference_that_cannot_be_made_says_why(make_shelf: MakeShelf) -> Non
     assert reasons["M1-int8"] is None  # it has no value itself
 
 
-def test_rewards_are_compared_with_the_reference_against_itself(make_shelf: MakeShelf) -> None:
+def test_rewards_are_compared_with_the_reference_against_itself(make_runs: MakeRuns) -> None:
     """M1 is measured against M0, where M0 against itself ties; int8 against M0, as M1 is."""
-    shelf = make_shelf("preferences")
-    shelf.node("M1/preferences", "evaluation", model="M1", reference="M0/preferences")
-    shelf.node("M1-int8/preferences", "evaluation", model="M1-int8", reference="M0/preferences")
-    shelf.record()
-    shelf.score("M0/preferences", dict.fromkeys(coins(4, 4)), metric="reward_accuracy")
-    shelf.score("M1/preferences", coins(8, 0), metric="reward_accuracy")
-    shelf.score("M1-int8/preferences", coins(6, 2), metric="reward_accuracy")
-    found = cells(shelf)
+    runs = make_runs("preferences")
+    runs.add_node("M1/preferences", "evaluation", model="M1", reference="M0/preferences")
+    runs.add_node("M1-int8/preferences", "evaluation", model="M1-int8", reference="M0/preferences")
+    runs.write_nodes()
+    runs.score("M0/preferences", dict.fromkeys(item_scores(4, 4)), metric="reward_accuracy")
+    runs.score("M1/preferences", item_scores(8, 0), metric="reward_accuracy")
+    runs.score("M1-int8/preferences", item_scores(6, 2), metric="reward_accuracy")
+    found = cells(runs)
     assert found["M0"].missing_reason == "nothing to score"
     ours, small = found["M1"].difference, found["M1-int8"].difference
     assert ours is not None
@@ -160,84 +161,86 @@ def test_rewards_are_compared_with_the_reference_against_itself(make_shelf: Make
     assert small.estimate.value == pytest.approx(-2 / 8)
 
 
-def test_strict_reward_accuracy_has_no_difference_to_a_reference(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("preferences")
-    shelf.node("M1/preferences", "evaluation", model="M1", reference="M0/preferences")
-    shelf.record()
-    shelf.score("M1/preferences", coins(7, 1), metric="reward_accuracy_strict")
-    found = cells(shelf)["M1"].difference
+def test_strict_reward_accuracy_has_no_difference_to_a_reference(make_runs: MakeRuns) -> None:
+    runs = make_runs("preferences")
+    runs.add_node("M1/preferences", "evaluation", model="M1", reference="M0/preferences")
+    runs.write_nodes()
+    runs.score("M1/preferences", item_scores(7, 1), metric="reward_accuracy_strict")
+    found = cells(runs)["M1"].difference
     assert found is not None
     assert found.missing_reason == "measured against itself, M0 ties on every pair"
 
 
-def test_every_hole_says_why(make_shelf: MakeShelf) -> None:
+def test_every_hole_says_why(make_runs: MakeRuns) -> None:
     """M1 failed, so nothing after it was made; the evaluation of M0 was killed half way."""
-    shelf = make_shelf("quiz")
-    shelf.finish("M0")
-    shelf.begin("M0/quiz")
-    shelf.fail("M1", "the loss is no longer a number\n  to do:   lower `lr`")
-    ledger = read(shelf)
-    assert {row.model: row.cells[0].missing_reason for row in ledger.rows} == {
+    runs = make_runs("quiz")
+    runs.finish("M0")
+    runs.begin("M0/quiz")
+    runs.fail("M1", "the loss is no longer a number\n  to do:   lower `lr`")
+    results = read_demo_results(runs)
+    assert {row.model: row.cells[0].missing_reason for row in results.rows} == {
         "M0": "unfinished",
         "M1": "not made: M1 failed",
         "M2": "not made: M1 failed",
         "M1-int8": "not made: M1 failed",
     }
-    states = {row.model: (row.node.state, row.node.reason) for row in ledger.rows}
+    states = {row.model: (row.node.state, row.node.reason) for row in results.rows}
     assert states["M0"] == ("finished", None)
     assert states["M1"] == ("failed", "failed: the loss is no longer a number")
     assert states["M2"] == ("missing", "not made: M1 failed")
 
 
-def test_of_a_traceback_the_last_line_is_told(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.fail("M0/quiz", "Traceback (most recent call last):\n  File …\nKeyError: 'x'\n")
-    assert cells(shelf)["M0"].missing_reason == "failed: KeyError: 'x'"
+def test_of_a_traceback_the_last_line_is_shown(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.fail("M0/quiz", "Traceback (most recent call last):\n  File …\nKeyError: 'x'\n")
+    assert cells(runs)["M0"].missing_reason == "failed: KeyError: 'x'"
 
 
-def test_what_is_not_finite_is_no_value(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", coins(3, 3), high=math.inf)
-    cell = cells(shelf)["M0"]
+def test_what_is_not_finite_is_no_value(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", item_scores(3, 3), high=math.inf)
+    cell = cells(runs)["M0"]
     assert cell.estimate is None
     assert cell.missing_reason == "not a finite number"
 
 
-def test_a_model_that_is_not_asked_says_so(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
-    del shelf.nodes["M0/quiz"]
-    shelf.record()
-    assert cells(shelf)["M0"].missing_reason == "not asked of this model"
+def test_a_model_that_is_not_asked_says_so(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    del runs.nodes["M0/quiz"]
+    runs.write_nodes()
+    assert cells(runs)["M0"].missing_reason == "not asked of this model"
 
 
-def test_rows_are_in_the_recipes_order_and_headlines_come_first(make_shelf: MakeShelf) -> None:
+def test_rows_are_in_the_recipes_order_and_headlines_come_first(make_runs: MakeRuns) -> None:
     models = {"child": {"from": "base", "quantize": "nf4"}, "base": {"base": "some/model"}}
-    shelf = make_shelf("first", "second", models=models)
-    nodes = shelf.nodes
+    runs = make_runs("first", "second", models=models)
+    nodes = runs.nodes
     order = sorted(nodes, key=lambda name: name.startswith("child"))
-    shelf.nodes = {name: nodes[name] for name in order}
-    shelf.record()
-    shelf.score("base/first", coins(3, 3), headline=False)
-    shelf.score("base/second", coins(3, 3))
-    shelf.score("child/second", coins(6, 0))
-    ledger = read(shelf)
-    assert [row.model for row in ledger.rows] == ["child", "base"]
-    assert [column.task for column in ledger.columns] == ["second", "first"]
-    assert ledger.headline_indices == [0]
-    difference = ledger.rows[0].cells[0].difference
+    runs.nodes = {name: nodes[name] for name in order}
+    runs.write_nodes()
+    runs.score("base/first", item_scores(3, 3), headline=False)
+    runs.score("base/second", item_scores(3, 3))
+    runs.score("child/second", item_scores(6, 0))
+    results = read_demo_results(runs)
+    assert [row.model for row in results.rows] == ["child", "base"]
+    assert [column.task for column in results.columns] == ["second", "first"]
+    assert results.headline_indices == [0]
+    difference = results.rows[0].cells[0].difference
     assert difference is not None
     assert difference.estimate is not None
     assert difference.estimate.value == pytest.approx(0.5)
 
 
-def test_groups_of_a_task_are_kept(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz")
+def test_groups_of_a_task_are_kept(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
     none = dict.fromkeys(("value", "low", "high")) | {"n": 0}
     half = Estimate(0.5, *wilson_interval(1, 2), 2)
-    shelf.score(
-        "M0/quiz", coins(3, 3), groups={"safety": {"acc": half._asdict()}, "tone": {"acc": none}}
+    runs.score(
+        "M0/quiz",
+        item_scores(3, 3),
+        groups={"safety": {"acc": half._asdict()}, "tone": {"acc": none}},
     )
-    assert cells(shelf)["M0"].groups == {"safety": half}
+    assert cells(runs)["M0"].groups == {"safety": half}
 
 
 @pytest.mark.parametrize(
@@ -262,20 +265,20 @@ def test_groups_of_a_task_are_kept(make_shelf: MakeShelf) -> None:
     ],
 )
 def test_what_was_done_in_a_few_words(
-    make_shelf: MakeShelf, model: dict[str, Any], done: str
+    make_runs: MakeRuns, model: dict[str, Any], done: str
 ) -> None:
     models = {"B": {"base": "b"}, "M": model | ({"from": "B"} if "from" in model else {})}
-    assert read(make_shelf(models=models)).rows[1].derivation == done
+    assert read_demo_results(make_runs(models=models)).rows[1].derivation == done
 
 
-def test_bytes_made_are_those_of_the_artifact(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf()
-    run = shelf.begin("M1")
+def test_bytes_made_are_those_of_the_artifact(make_runs: MakeRuns) -> None:
+    runs = make_runs()
+    run = runs.begin("M1")
     (run.artifact / "adapter").write_bytes(b"12345")
     (run.path / "checkpoint").write_bytes(b"1" * 1000)
     write_json(run.path / "env.json", {"seconds": 7.5})
-    shelf.store.finish(run)
-    entry = read(shelf).nodes["M1"]
+    runs.store.finish(run)
+    entry = read_demo_results(runs).nodes["M1"]
     assert entry.artifact_bytes == 5
     assert entry.run_bytes is not None
     assert entry.run_bytes > 1005
@@ -283,18 +286,18 @@ def test_bytes_made_are_those_of_the_artifact(make_shelf: MakeShelf) -> None:
 
 
 def test_no_difference_is_computed_twice(
-    make_shelf: MakeShelf, monkeypatch: pytest.MonkeyPatch
+    make_runs: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Any] = []
-    real = paired_module.paired_difference
+    calls: list[Any] = []
+    original = paired_module.paired_difference
     monkeypatch.setattr(
-        paired_module, "paired_difference", lambda *a, **k: made.append(a) or real(*a, **k)
+        paired_module, "paired_difference", lambda *a, **k: calls.append(a) or original(*a, **k)
     )
-    shelf = make_shelf("quiz")
-    shelf.score("M0/quiz", coins(3, 3))
-    shelf.score("M1/quiz", coins(5, 1))
-    assert read(shelf) == read(shelf)
-    assert len(made) == 1
+    runs = make_runs("quiz")
+    runs.score("M0/quiz", item_scores(3, 3))
+    runs.score("M1/quiz", item_scores(5, 1))
+    assert read_demo_results(runs) == read_demo_results(runs)
+    assert len(calls) == 1
 
 
 def test_a_recipe_that_was_never_run_is_said(tmp_path: Any) -> None:
@@ -302,8 +305,8 @@ def test_a_recipe_that_was_never_run_is_said(tmp_path: Any) -> None:
         read_results(Store(tmp_path), "demo")
 
 
-def test_a_recipe_of_another_version_is_said(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz", colour="red")
-    assert "colour" in json.loads((shelf.folder / "nodes.json").read_text())["spec"]
+def test_a_recipe_of_another_version_is_said(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz", colour="red")
+    assert "colour" in json.loads((runs.folder / "nodes.json").read_text())["spec"]
     with pytest.raises(ZephyrError, match="run by another version"):
-        read(shelf)
+        read_demo_results(runs)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 from rich.console import Console
 
-from tests.report.conftest import Shelf, coins
+from tests.report.conftest import RecipeRuns, item_scores
 from zephyr.report.results import Results, read_results
 from zephyr.report.tables import (
     console_table,
@@ -22,26 +22,26 @@ from zephyr.report.tables import (
 )
 from zephyr.stats.intervals import Estimate
 
-MakeShelf = Callable[..., Shelf]
+MakeRuns = Callable[..., RecipeRuns]
 
 
 @pytest.fixture
-def ledger(make_shelf: MakeShelf) -> Results:
+def results(make_runs: MakeRuns) -> Results:
     """M1 is better than M0, M1-int8 worse than M1; M2 failed with pipes and lines in its reason."""
-    shelf = make_shelf("quiz", "text")
-    shelf.score("M0/quiz", coins(0, 10))
-    shelf.score("M1/quiz", coins(10, 0))
-    shelf.score("M1-int8/quiz", coins(2, 8))
-    shelf.fail("M2/quiz", "a|b <script>\n  where: c|d")
-    return read_results(shelf.store, "demo")
+    runs = make_runs("quiz", "text")
+    runs.score("M0/quiz", item_scores(0, 10))
+    runs.score("M1/quiz", item_scores(10, 0))
+    runs.score("M1-int8/quiz", item_scores(2, 8))
+    runs.fail("M2/quiz", "a|b <script>\n  where: c|d")
+    return read_results(runs.store, "demo")
 
 
-def refuse(constant: str) -> NoReturn:
+def reject_constant(constant: str) -> NoReturn:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def test_json_is_strict_and_holds_everything(ledger: Results) -> None:
-    table = json.loads(table_json(ledger), parse_constant=refuse)
+def test_json_is_strict_and_holds_everything(results: Results) -> None:
+    table = json.loads(table_json(results), parse_constant=reject_constant)
     rows = {row["model"]: row for row in table["models"]}
     assert list(rows) == ["M0", "M1", "M2", "M1-int8"]
     assert rows["M1"]["from"] == "M0"
@@ -59,8 +59,8 @@ def test_json_is_strict_and_holds_everything(ledger: Results) -> None:
     assert {node["name"] for node in table["nodes"]} >= {"data.text", "M2", "M2/quiz"}
 
 
-def test_markdown_stays_in_its_cells(ledger: Results) -> None:
-    text = table_markdown(ledger)
+def test_markdown_stays_in_its_cells(results: Results) -> None:
+    text = table_markdown(results)
     assert "a\\|b &lt;script&gt;" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {6}  # four models and a name
@@ -68,8 +68,8 @@ def test_markdown_stays_in_its_cells(ledger: Results) -> None:
     assert "- quiz acc % ↑: quiz@1 · by hand · n=10" in text
 
 
-def test_csv_has_a_line_for_each_model_and_metric(ledger: Results) -> None:
-    rows = list(csv.DictReader(io.StringIO(table_csv(ledger))))
+def test_csv_has_a_line_for_each_model_and_metric(results: Results) -> None:
+    rows = list(csv.DictReader(io.StringIO(table_csv(results))))
     assert len(rows) == 4 * 2
     found = {(row["model"], row["task"]): row for row in rows}
     ours = found["M1", "quiz"]
@@ -80,7 +80,7 @@ def test_csv_has_a_line_for_each_model_and_metric(ledger: Results) -> None:
     assert found["M0", "text"]["empty"] == "not made yet"
 
 
-def shown(value: Any, width: int) -> str:
+def render_to_text(value: Any, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), legacy_windows=False)
     console.print(value)
     printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
@@ -88,36 +88,36 @@ def shown(value: Any, width: int) -> str:
     return str(printed)
 
 
-def test_the_terminal_shows_marks_protocols_and_reasons(ledger: Results) -> None:
-    printed = shown(console_table(ledger), width=100)
+def test_the_terminal_shows_verdict_signs_protocols_and_reasons(results: Results) -> None:
+    printed = render_to_text(console_table(results), width=100)
     assert "100.0 ▲" in printed
     assert "20.0 ▼" in printed
     assert "quiz@1 · by hand · n=10" in printed
     assert "failed: a|b <script>: M2 quiz acc" in printed
 
 
-def test_nine_metrics_fit_into_100_columns(make_shelf: MakeShelf) -> None:
+def test_nine_metrics_fit_into_100_columns(make_runs: MakeRuns) -> None:
     """As many as the default recipe has; no heading and no number is broken."""
     short = ("bleu4", "rouge1", "rouge2", "rougeL", "exact")
     tasks = ("hellaswag", *short, "preferences", "mcqa", "wikitext2")
-    shelf = make_shelf(*tasks)
+    runs = make_runs(*tasks)
     for task in tasks:
         metric = "reward_accuracy" if task == "preferences" else "acc_norm"
         for model in ("M1", "M1-int8"):
-            shelf.score(f"{model}/{task}", coins(8, 0), metric=metric)
-    printed = shown(console_table(read_results(shelf.store, "demo")), width=100)
+            runs.score(f"{model}/{task}", item_scores(8, 0), metric=metric)
+    printed = render_to_text(console_table(read_results(runs.store, "demo")), width=100)
     head = printed.split("M0")[0]
     assert all(word in head for word in (*tasks, "accuracy"))
     assert printed.count("100.0 ?") == len(tasks)
 
 
-def test_generated_texts_are_called_so(make_shelf: MakeShelf) -> None:
-    shelf = make_shelf("quiz", origin="embedded")
-    shelf.score("M0/quiz", coins(5, 5))
-    ledger = read_results(shelf.store, "demo")
-    assert json.loads(table_json(ledger))["generated_texts"] is True
-    assert "not comparable with published ones" in table_markdown(ledger)
-    assert "stand-ins" in shown(console_table(ledger), width=100)
+def test_generated_texts_are_called_so(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz", origin="embedded")
+    runs.score("M0/quiz", item_scores(5, 5))
+    results = read_results(runs.store, "demo")
+    assert json.loads(table_json(results))["generated_texts"] is True
+    assert "not comparable with published ones" in table_markdown(results)
+    assert "stand-ins" in render_to_text(console_table(results), width=100)
 
 
 @pytest.mark.parametrize(

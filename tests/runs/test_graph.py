@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def nodes(
+def recipe_nodes(
     recipe: dict[str, Any] = RECIPE,
     *,
     versions: dict[str, int] | None = None,
@@ -36,55 +36,64 @@ def nodes(
     def task_sources(task: TaskSpec) -> tuple[SourceSpec, ...]:
         return () if task.name == "preferences" else (SourceSpec(name="g"),)
 
-    describe = ContentResolver(
+    resolver = ContentResolver(
         version=lambda kind: (versions or {}).get(kind, 1),
         source=lambda source, use, where: {"hash": (contents or {}).get(str(source.name), "")},
         base=lambda name, where: {"files": (contents or {}).get(name, "")},
         task_sources=task_sources,
     )
-    return build_graph(Recipe.model_validate(recipe), describe)
+    return build_graph(Recipe.model_validate(recipe), resolver)
 
 
-def changed(**what: Any) -> set[str]:
-    before, after = nodes(), nodes(**what)
+def changed_nodes(**what: Any) -> set[str]:
+    before, after = recipe_nodes(), recipe_nodes(**what)
     return {n for n in before if before[n].fingerprint != after[n].fingerprint}
 
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
-    def put(here: Any, keys: list[str]) -> Any:
+    def set_value(here: Any, keys: list[str]) -> Any:
         if not keys:
             return value
-        return {**here, keys[0]: put(here.get(keys[0], {}), keys[1:])}
+        return {**here, keys[0]: set_value(here.get(keys[0], {}), keys[1:])}
 
-    return put(RECIPE, path.split("."))
+    return set_value(RECIPE, path.split("."))
 
 
 EVALUATIONS_OF_M1 = {f"{m}/{t}" for m in ("M1", "M1-int8", "M2") for t in ("gsm8k", "preferences")}
 
 
 def test_every_node_stands_after_its_inputs() -> None:
-    order = list(nodes())
-    for node in nodes().values():
+    order = list(recipe_nodes())
+    for node in recipe_nodes().values():
         assert all(order.index(used) < order.index(node.name) for used in node.inputs.values())
     assert len(order) == 2 + 5 + 10
 
 
 def test_beta_touches_only_what_comes_from_it() -> None:
     recipe = with_value("models.M2.align.beta", 0.2)
-    assert changed(recipe=recipe) == {"M2", "M2/gsm8k", "M2/preferences"}
+    assert changed_nodes(recipe=recipe) == {"M2", "M2/gsm8k", "M2/preferences"}
 
 
 def test_a_sources_content_touches_all_that_was_made_of_it() -> None:
-    assert changed(contents={"a": "new"}) == {"data.sft", "M1", "M1-int8", "M2"} | EVALUATIONS_OF_M1
+    assert (
+        changed_nodes(contents={"a": "new"})
+        == {"data.sft", "M1", "M1-int8", "M2"} | EVALUATIONS_OF_M1
+    )
 
 
 def test_a_tasks_version_touches_its_evaluations_alone() -> None:
-    assert changed(versions={"task:gsm8k": 2}) == {n for n in nodes() if n.endswith("/gsm8k")}
+    assert changed_nodes(versions={"task:gsm8k": 2}) == {
+        n for n in recipe_nodes() if n.endswith("/gsm8k")
+    }
 
 
 def test_a_stages_version_touches_what_follows() -> None:
-    assert "M1/gsm8k" in changed(versions={"tune": 2})
-    assert changed(versions={"quantize": 2}) == {"M1-int8", "M1-int8/gsm8k", "M1-int8/preferences"}
+    assert "M1/gsm8k" in changed_nodes(versions={"tune": 2})
+    assert changed_nodes(versions={"quantize": 2}) == {
+        "M1-int8",
+        "M1-int8/gsm8k",
+        "M1-int8/preferences",
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,36 +109,36 @@ def test_a_stages_version_touches_what_follows() -> None:
     ],
 )
 def test_defaults_and_the_machine_touch_nothing(same: dict[str, Any]) -> None:
-    assert changed(recipe=same) == set()
+    assert changed_nodes(recipe=same) == set()
 
 
 def test_a_spec_holds_what_a_recipe_says_alone() -> None:
     """A new key with a default leaves every run that is there as it is."""
-    assert nodes()["M1"].spec == nodes()["M2"].spec == {"seed": 42}
+    assert recipe_nodes()["M1"].spec == recipe_nodes()["M2"].spec == {"seed": 42}
 
 
 def test_the_seed_touches_all_that_draws() -> None:
-    assert changed(recipe=with_value("seed", 7)) == set(nodes()) - {"M0"}
+    assert changed_nodes(recipe=with_value("seed", 7)) == set(recipe_nodes()) - {"M0"}
 
 
 def test_renaming_a_model_keeps_its_run() -> None:
     models = {("tutor" if n == "M1-int8" else n): m for n, m in RECIPE["models"].items()}
-    renamed = nodes({**RECIPE, "models": models})
-    assert renamed["tutor"].fingerprint == nodes()["M1-int8"].fingerprint
+    renamed = recipe_nodes({**RECIPE, "models": models})
+    assert renamed["tutor"].fingerprint == recipe_nodes()["M1-int8"].fingerprint
 
 
 def test_references() -> None:
     models = Recipe.model_validate(RECIPE).models
     found = {name: reference_model(models, name) for name in models}
     assert found == {"M0": None, "M1": "M0", "M2": "M1", "M1-int8": "M0", "M0-DPO": "M0"}
-    assert nodes()["M1-int8/preferences"].inputs["reference"] == "M0/preferences"
-    assert "reference" not in nodes()["M0/preferences"].inputs
-    assert "reference" not in nodes()["M1/gsm8k"].inputs
+    assert recipe_nodes()["M1-int8/preferences"].inputs["reference"] == "M0/preferences"
+    assert "reference" not in recipe_nodes()["M0/preferences"].inputs
+    assert "reference" not in recipe_nodes()["M1/gsm8k"].inputs
 
 
-def test_a_reference_is_asked_even_if_its_model_is_not_evaluated() -> None:
-    asked = nodes(with_value("evaluate.models", ["M2"]))
-    assert {n for n in asked if "/" in n} == {
+def test_a_reference_is_scored_even_if_its_model_is_not_evaluated() -> None:
+    graph = recipe_nodes(with_value("evaluate.models", ["M2"]))
+    assert {n for n in graph if "/" in n} == {
         "M2/gsm8k",
         "M2/preferences",
         "M1/preferences",
@@ -156,22 +165,22 @@ def test_a_reference_is_asked_even_if_its_model_is_not_evaluated() -> None:
 )
 def test_what_is_wrong_is_refused(path: str, value: Any, message: str) -> None:
     with pytest.raises(ZephyrError, match=message):
-        nodes(with_value(path, value))
+        recipe_nodes(with_value(path, value))
 
 
 def test_a_task_of_the_harness_is_what_its_folder_holds_and_not_where_that_lies() -> None:
-    def mark(path: str, held: str) -> str:
+    def fingerprint(path: str, content: str) -> str:
         task = {"name": "lm_eval:sums", "path": path}
-        describe = ContentResolver(
+        resolver = ContentResolver(
             version=lambda kind: 1,
             source=lambda source, use, where: {},
             base=lambda name, where: {},
             task_sources=lambda task: (),
-            task_content=lambda task: {"files": held},
+            task_content=lambda task: {"files": content},
         )
-        made = build_graph(
-            Recipe.model_validate({**RECIPE, "evaluate": {"tasks": [task]}}), describe
+        graph = build_graph(
+            Recipe.model_validate({**RECIPE, "evaluate": {"tasks": [task]}}), resolver
         )
-        return made["M1/lm_eval:sums"].fingerprint
+        return graph["M1/lm_eval:sums"].fingerprint
 
-    assert mark("here", "a") == mark("there", "a") != mark("here", "b")
+    assert fingerprint("here", "a") == fingerprint("there", "a") != fingerprint("here", "b")

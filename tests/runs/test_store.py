@@ -42,7 +42,7 @@ def test_a_failure_is_kept_until_the_next_try(tmp_path: Path) -> None:
     assert store.find("abc").failure is None
 
 
-def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
+def test_a_second_process_learns_who_holds_the_store(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from zephyr.errors import ZephyrError

@@ -10,63 +10,68 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.place import Place, everything, make_place
+from tests.workspace import Workspace, collect_run_contents, make_workspace
 
 KILLS = 20
-OFTEN = ("--set", "run.checkpoint_every=1", "--set", "models.M1.tune.evaluate_every=2")
-"""A checkpoint after each step, and many looks at the hold-out: kills meet them, too."""
+FREQUENT_CHECKPOINTS = (
+    "--set",
+    "run.checkpoint_every=1",
+    "--set",
+    "models.M1.tune.evaluate_every=2",
+)
+"""A checkpoint after each step, and many hold-out evaluations: kills meet them, too."""
 
 pytestmark = pytest.mark.soak
 
 
-class Moment(NamedTuple):
+class KillTime(NamedTuple):
     """When a run is to be killed: so many seconds after it has come so far."""
 
     progress: int
     seconds: float
 
 
-class Whole(NamedTuple):
-    """A place where nothing was killed, and when the run had come how far."""
+class UninterruptedRun(NamedTuple):
+    """A workspace whose run was not killed, and how far it had come at which time."""
 
-    place: Place
-    came: list[tuple[float, int]]
+    workspace: Workspace
+    progress_log: list[tuple[float, int]]
     seconds: float
 
-    def moment(self, at: float) -> Moment:
-        """The moment at a share of the run's time, told so that it does not depend on the load."""
+    def kill_time(self, at: float) -> KillTime:
+        """The moment at a share of the run's time, given so that it does not depend on the load."""
         seconds = at * self.seconds
-        then, progress = max(row for row in self.came if row[0] <= seconds)
-        return Moment(progress, seconds - then)
+        then, progress = max(row for row in self.progress_log if row[0] <= seconds)
+        return KillTime(progress, seconds - then)
 
 
-def progress(place: Place) -> int:
+def count_progress(workspace: Workspace) -> int:
     """Grows with each node that is begun and each row that is logged."""
-    runs = list((place.runs / "objects").glob("*"))
+    runs = list((workspace.runs / "objects").glob("*"))
     logs = [run / "metrics.jsonl" for run in runs]
     return len(runs) + sum(log.read_bytes().count(b"\n") for log in logs if log.exists())
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    place = make_place(tmp_path_factory.mktemp("whole"))
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> UninterruptedRun:
+    workspace = make_workspace(tmp_path_factory.mktemp("whole"))
     start = time.monotonic()
-    process = place.start_anew("run", "tiny.yaml", *OFTEN)
-    came = [(0.0, 0)]
+    process = workspace.start_fresh_interpreter("run", "tiny.yaml", *FREQUENT_CHECKPOINTS)
+    progress_log = [(0.0, 0)]
     while process.poll() is None:
         with suppress(FileNotFoundError):  # a run has just got its last name
-            now = progress(place)
-            if now > came[-1][1]:
-                came.append((time.monotonic() - start, now))
+            now = count_progress(workspace)
+            if now > progress_log[-1][1]:
+                progress_log.append((time.monotonic() - start, now))
         time.sleep(0.005)
     seconds = time.monotonic() - start
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
-    return Whole(place, came, seconds)
+    return UninterruptedRun(workspace, progress_log, seconds)
 
 
 @pytest.fixture(scope="module")
-def met() -> Iterator[Counter[str]]:
+def kill_counts() -> Iterator[Counter[str]]:
     """What was under way when it was killed."""
     counts: Counter[str] = Counter()
     yield counts
@@ -74,43 +79,45 @@ def met() -> Iterator[Counter[str]]:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_the_end_is_the_same(whole: Whole, tmp_path: Path, number: int, met: Counter[str]) -> None:
+def test_the_end_is_the_same(
+    uninterrupted: UninterruptedRun, tmp_path: Path, number: int, kill_counts: Counter[str]
+) -> None:
     """The first kill is early in the run, the last late: each falls into its twentieth of it."""
-    place = make_place(tmp_path / "killed")
-    moment = whole.moment((number + random.Random(number).random()) / KILLS)
-    process = place.start_anew("run", "tiny.yaml", *OFTEN)
-    wait(place, process, moment)
-    place.kill(process, group=number % 4 != 3)
-    met.update(under_way(place))
-    place.zephyr("run", "tiny.yaml", *OFTEN)
-    assert everything(place) == everything(whole.place)
+    workspace = make_workspace(tmp_path / "killed")
+    kill_time = uninterrupted.kill_time((number + random.Random(number).random()) / KILLS)
+    process = workspace.start_fresh_interpreter("run", "tiny.yaml", *FREQUENT_CHECKPOINTS)
+    wait_for_kill_time(workspace, process, kill_time)
+    workspace.kill(process, whole_process_group=number % 4 != 3)
+    kill_counts.update(unfinished_work(workspace))
+    workspace.run_command("run", "tiny.yaml", *FREQUENT_CHECKPOINTS)
+    assert collect_run_contents(workspace) == collect_run_contents(uninterrupted.workspace)
 
 
-def wait(place: Place, process: Any, moment: Moment) -> None:
+def wait_for_kill_time(workspace: Workspace, process: Any, kill_time: KillTime) -> None:
     """Until the moment; where a quiet time is shorter than it was, until something happens."""
-    came = None
+    reached_at = None
     while process.poll() is None:
         with suppress(FileNotFoundError):
-            now = progress(place)
-            if now > moment.progress:
+            now = count_progress(workspace)
+            if now > kill_time.progress:
                 return
-            if now == moment.progress:
-                came = came or time.monotonic()
-                if time.monotonic() - came >= moment.seconds:
+            if now == kill_time.progress:
+                reached_at = reached_at or time.monotonic()
+                if time.monotonic() - reached_at >= kill_time.seconds:
                     return
         time.sleep(0.005)
 
 
-def under_way(place: Place) -> list[str]:
+def unfinished_work(workspace: Workspace) -> list[str]:
     """What each unfinished run was at, as far as its files tell."""
-    if not (place.runs / "tiny" / "nodes.json").exists():
+    if not (workspace.runs / "tiny" / "nodes.json").exists():
         return ["the start"]
-    kinds = {node["fingerprint"]: node["kind"] for node in place.nodes().values()}
-    parts = list((place.runs / "objects").glob("*.part"))
-    return [f"{kinds[path.stem]}, {stage(path)}" for path in parts] or ["no run"]
+    kinds = {node["fingerprint"]: node["kind"] for node in workspace.nodes_by_name().values()}
+    parts = list((workspace.runs / "objects").glob("*.part"))
+    return [f"{kinds[path.stem]}, {current_step(path)}" for path in parts] or ["no run"]
 
 
-def stage(run: Path) -> str:
+def current_step(run: Path) -> str:
     if (run / "DONE").exists():
         return "its last name"
     if (run / "checkpoints" / "writing").exists():

@@ -1,3 +1,5 @@
+"""Confidence intervals: by hand, by their coverage, and of paired differences."""
+
 import math
 
 import numpy as np
@@ -58,8 +60,8 @@ def test_mean_is_weighted() -> None:
 
 def test_exp_mean_is_the_exponential_of_the_ratio_of_sums() -> None:
     """exp((6 + 2) / (3 + 1)) = e²; the interval spans the windows' own e² and e²."""
-    got = estimate([6, 2], [3, 1], kind="exp-mean")
-    assert got == pytest.approx((math.e**2, math.e**2, math.e**2, 2))
+    interval = estimate([6, 2], [3, 1], kind="exp-mean")
+    assert interval == pytest.approx((math.e**2, math.e**2, math.e**2, 2))
     mixed = estimate([1, 3] * 50, [1, 1] * 50, kind="exp-mean")
     assert mixed.value == pytest.approx(math.e**2)
     assert mixed.low < math.e**2 < mixed.high
@@ -74,11 +76,11 @@ def test_the_bootstrap_covers_what_it_promises() -> None:
     skewed sample falls a point or two short.
     """
     random = np.random.default_rng(1)
-    held = 0
+    num_covered = 0
     for seed in range(300):
-        got = estimate(random.exponential(size=60), kind="mean", seed=seed)
-        held += got.low <= 1 <= got.high
-    assert 0.895 <= held / 300 <= 0.985
+        interval = estimate(random.exponential(size=60), kind="mean", seed=seed)
+        num_covered += interval.low <= 1 <= interval.high
+    assert 0.895 <= num_covered / 300 <= 0.985
 
 
 def test_the_same_seed_gives_the_same_interval_whatever_the_size_of_blocks(
@@ -107,9 +109,9 @@ def test_a_difference_is_paired() -> None:
 def test_a_difference_from_itself_is_nothing() -> None:
     values = [1.0, 0.0, 0.5, 1.0] * 5
     for kind in KINDS:
-        got = paired_difference(values, values, kind=kind)
-        assert got == (0, 0, 0, 20)
-        assert decide_verdict(got, "higher") == "cannot tell"
+        difference = paired_difference(values, values, kind=kind)
+        assert difference == (0, 0, 0, 20)
+        assert decide_verdict(difference, "higher") == "cannot tell"
 
 
 def test_a_difference_turns_round_with_its_sides() -> None:
@@ -121,9 +123,9 @@ def test_a_difference_turns_round_with_its_sides() -> None:
 
 def test_a_difference_of_perplexities() -> None:
     """Windows of 10 tokens: exp(20/10) - exp(10/10) for every pair."""
-    got = paired_difference([20] * 8, [10] * 8, [10] * 8, [10] * 8, kind="exp-mean")
-    assert got == pytest.approx((math.e**2 - math.e,) * 3 + (8,))
-    assert decide_verdict(got, "lower") == "worse"
+    difference = paired_difference([20] * 8, [10] * 8, [10] * 8, [10] * 8, kind="exp-mean")
+    assert difference == pytest.approx((math.e**2 - math.e,) * 3 + (8,))
+    assert decide_verdict(difference, "lower") == "worse"
 
 
 def test_few_pairs_tell_nothing() -> None:
@@ -134,33 +136,33 @@ def test_few_pairs_tell_nothing() -> None:
     assert decide_verdict(paired_difference([1] * 6, [0] * 6, kind="mean"), "higher") == "better"
 
 
-def test_two_proportions_are_told_apart_where_mcnemars_exact_test_rejects() -> None:
+def test_two_proportions_are_distinguished_where_mcnemars_exact_test_rejects() -> None:
     """The test asks how likely coins are to fall as far to one side, or further, and doubles it."""
     for wins in range(16):
         for losses in range(16):
             ours = [1] * wins + [0] * losses + [1, 0]
             theirs = [0] * wins + [1] * losses + [1, 0]
-            got = paired_difference(ours, theirs, kind="proportion")
+            difference = paired_difference(ours, theirs, kind="proportion")
             decided, most = wins + losses, max(wins, losses)
             tail = sum(math.comb(decided, k) for k in range(most, decided + 1)) / 2**decided
-            assert (decide_verdict(got, "higher") != "cannot tell") == (2 * tail < 0.05), (
+            assert (decide_verdict(difference, "higher") != "cannot tell") == (2 * tail < 0.05), (
                 wins,
                 losses,
             )
-            assert got.value == pytest.approx((wins - losses) / (decided + 2))
-            assert got.low <= got.value <= got.high
+            assert difference.value == pytest.approx((wins - losses) / (decided + 2))
+            assert difference.low <= difference.value <= difference.high
 
 
 def test_five_of_many_items_that_differ_tell_nothing() -> None:
     """A bootstrap of these alone would be sure: it never draws a loss."""
     base = np.random.default_rng(0).random(200)
-    for changed, told in ((5, "cannot tell"), (6, "better")):
+    for changed, verdict in ((5, "cannot tell"), (6, "better")):
         ours = base.copy()
         ours[:changed] += 0.5
-        assert decide_verdict(paired_difference(ours, base, kind="mean"), "higher") == told
+        assert decide_verdict(paired_difference(ours, base, kind="mean"), "higher") == verdict
 
 
-def test_where_no_side_is_better_nothing_can_be_told() -> None:
+def test_where_no_side_is_better_there_is_no_verdict() -> None:
     assert decide_verdict(Estimate(1, 0.5, 1.5, 100), None) == "cannot tell"
 
 

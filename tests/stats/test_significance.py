@@ -28,10 +28,12 @@ def test_mcnemar_is_the_exact_binomial_test(wins: int, losses: int) -> None:
 
 def test_random_signs_come_near_all_signs() -> None:
     """Of ten differences all 1,024 signs can be tried."""
-    gaps = np.random.default_rng(1).normal(0.6, 1, 10)
-    reached = abs(gaps.sum()) - 1e-9
-    exact = np.mean([abs(np.dot(signs, gaps)) >= reached for signs in product((1, -1), repeat=10)])
-    assert paired_test(gaps, np.zeros(10), kind="mean").p == pytest.approx(exact, abs=0.005)
+    differences = np.random.default_rng(1).normal(0.6, 1, 10)
+    observed = abs(differences.sum()) - 1e-9
+    exact = np.mean(
+        [abs(np.dot(signs, differences)) >= observed for signs in product((1, -1), repeat=10)]
+    )
+    assert paired_test(differences, np.zeros(10), kind="mean").p == pytest.approx(exact, abs=0.005)
 
 
 def test_perplexity_is_compared_by_its_sums() -> None:
@@ -85,11 +87,11 @@ def test_with_enough_items_four_of_five_tables_tell(comparisons: int) -> None:
     n = required_sample_size(found, comparisons)
     assert n is not None
     random = np.random.default_rng(2)
-    turns = random.multinomial(n, [0.08, 0.04, 0.88], 500)
-    told = np.mean(
-        [mcnemar_p_value(int(w), int(lost)) <= 0.05 / comparisons for w, lost, _ in turns]
+    outcomes = random.multinomial(n, [0.08, 0.04, 0.88], 500)
+    power = np.mean(
+        [mcnemar_p_value(int(w), int(lost)) <= 0.05 / comparisons for w, lost, _ in outcomes]
     )
-    assert told == pytest.approx(0.8, abs=0.08)
+    assert power == pytest.approx(0.8, abs=0.08)
 
 
 def test_where_nothing_differs_no_number_could_tell() -> None:

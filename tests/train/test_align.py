@@ -32,18 +32,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=tiny.VOCABULARY,
+            vocab_size=tiny.VOCAB_SIZE,
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=1,
             num_attention_heads=2,
             num_key_value_heads=2,
-            max_position_embeddings=tiny.CONTEXT,
+            max_position_embeddings=tiny.CONTEXT_LENGTH,
             eos_token_id=0,
         )
     ).save_pretrained(root / "base")
     tiny.tokenizer().save_pretrained(root / "base")
-    Lineage(str(root / "base")).write(made(root, "m0").artifact)
+    Lineage(str(root / "base")).write(make_run(root, "m0").artifact)
     for load_as, name in ((None, "m1"), ("nf4", "m1-nf4")):
         lineage = Lineage(str(root / "base"), load_as)  # type: ignore[arg-type]  # it is a method
         model = load_model(lineage, root, token_budget=256)
@@ -55,26 +55,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for weight, parameter in model.peft_model.named_parameters():
                 if "lora_B" in weight:
                     parameter.normal_(std=0.02)
-        adapter.save_adapter(model.peft_model, made(root, name).artifact / "adapter", "base")
-        lineage.with_adapter(f"objects/{name}/artifact/adapter").write(made(root, name).artifact)
+        adapter.save_adapter(model.peft_model, make_run(root, name).artifact / "adapter", "base")
+        lineage.with_adapter(f"objects/{name}/artifact/adapter").write(
+            make_run(root, name).artifact
+        )
     pairs = [
         Pair("p", (Message("user", f"{question} {n}"),), "It moves.", "No idea.")
         for question in ("Why?", "Who?", "What is 2 + 2?")
         for n in range(4)
     ]
     for file, some in (("records", pairs[:8]), ("holdout", pairs[8:])):
-        write_json_lines(made(root, "data").artifact / f"{file}.jsonl", map(to_json, some))
+        write_json_lines(make_run(root, "data").artifact / f"{file}.jsonl", map(to_json, some))
     return root
 
 
-def made(root: Path, name: str) -> Run:
+def make_run(root: Path, name: str) -> Run:
     run = Run(root / "objects" / name)
     run.artifact.mkdir(parents=True, exist_ok=True)
     return run
 
 
-def aligned(store: Path, origin: str, name: str, **settings: Any) -> tuple[Run, list[Any]]:
-    """The run, finished, and what it logged."""
+def run_align(store: Path, origin: str, name: str, **settings: Any) -> tuple[Run, list[Any]]:
+    """The finished run of an align stage, and its metric rows."""
     spec = {"data": "pairs", "steps": 6, "batch": 4, "lr": 1e-2, "log_every": 1, **settings}
     recipe = Recipe.model_validate(
         {
@@ -83,8 +85,8 @@ def aligned(store: Path, origin: str, name: str, **settings: Any) -> tuple[Run, 
             "models": {"M1": {"base": "folder"}, "M2": {"from": "M1", "align": spec}},
         }
     )
-    run = made(store, f"{name}.part")
-    inputs = {"from": made(store, origin), "data": made(store, "data")}
+    run = make_run(store, f"{name}.part")
+    inputs = {"from": make_run(store, origin), "data": make_run(store, "data")}
     node = Node("M2", "align", {"seed": 1}, {}, parent="M1")
     align(node, inputs, run, Context(recipe, store, store, 256))
     finished = Run(run.path.with_suffix(""))
@@ -94,25 +96,28 @@ def aligned(store: Path, origin: str, name: str, **settings: Any) -> tuple[Run, 
 
 
 @pytest.mark.parametrize("origin", ["m1", "m1-nf4"])
-@pytest.mark.parametrize("way", ["fresh", "continue"])
-def test_the_start_is_the_model_that_was_there(store: Path, origin: str, way: str) -> None:
+@pytest.mark.parametrize("adapter_mode", ["fresh", "continue"])
+def test_the_start_is_the_model_that_was_there(store: Path, origin: str, adapter_mode: str) -> None:
     """So that the loss is ln 2; the adapter that was there stays as it is, and counts on or not."""
-    before = (made(store, origin).artifact / WEIGHTS).read_bytes()
-    run, rows = aligned(store, origin, f"{origin}-{way}", adapter=way)
+    before = (make_run(store, origin).artifact / WEIGHTS).read_bytes()
+    run, rows = run_align(store, origin, f"{origin}-{adapter_mode}", adapter=adapter_mode)
     first = next(row for row in rows if row["split"] == "train")
     last = [row for row in rows if row["split"] == "holdout"][-1]
     assert first["step"] == 1
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert last["margin"] > 0.01
-    assert (made(store, origin).artifact / WEIGHTS).read_bytes() == before
-    own = f"objects/{origin}-{way}/artifact/adapter"
+    assert (make_run(store, origin).artifact / WEIGHTS).read_bytes() == before
+    own = f"objects/{origin}-{adapter_mode}/artifact/adapter"
     lineage = Lineage.read(run.artifact)
-    kept = () if way == "continue" else (f"objects/{origin}/artifact/adapter",)
-    assert lineage.adapters == (*kept, own)
+    frozen_adapters = () if adapter_mode == "continue" else (f"objects/{origin}/artifact/adapter",)
+    assert lineage.adapters == (*frozen_adapters, own)
     assert lineage.quantization == (None if origin == "m1" else "nf4")
-    rank = 4 if way == "continue" else 8
+    rank = 4 if adapter_mode == "continue" else 8
     assert json.loads((run.artifact / "adapter/adapter_config.json").read_text())["r"] == rank
-    old, new = load_file(made(store, origin).artifact / WEIGHTS), load_file(run.artifact / WEIGHTS)
+    old, new = (
+        load_file(make_run(store, origin).artifact / WEIGHTS),
+        load_file(run.artifact / WEIGHTS),
+    )
     assert old.keys() == new.keys()
     assert not any(torch.equal(old[name], new[name]) for name in old)
     model = load_model(lineage, store, token_budget=256)
@@ -121,7 +126,7 @@ def test_the_start_is_the_model_that_was_there(store: Path, origin: str, way: st
 
 def test_only_an_adapter_can_continue(store: Path) -> None:
     with pytest.raises(ZephyrError, match=r"no adapter to continue(.|\n)*M2.align.adapter"):
-        aligned(store, "m0", "refused", adapter="continue")
+        run_align(store, "m0", "refused", adapter="continue")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +143,7 @@ def test_every_loss_learns_and_asks_for_a_reference_if_it_has_one(
     store: Path, settings: dict[str, Any]
 ) -> None:
     name = settings.get("loss", "dpo")
-    run, rows = aligned(store, "m1", name, **settings)
+    run, rows = run_align(store, "m1", name, **settings)
     train = [row for row in rows if row["split"] == "train"]
     assert train[-1]["loss"] < train[0]["loss"]
     assert train[-1]["margin"] > train[0]["margin"]

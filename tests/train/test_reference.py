@@ -1,4 +1,4 @@
-"""Kept references: used for the model and the pairs that they are of, and for no others."""
+"""Stored reference log-probabilities: used for their own model and pairs, and for no others."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from zephyr.train import reference as module
 from zephyr.train.loop import RunInterrupted
 from zephyr.train.reference import compute_reference_logprobs
 
-FORKS = [make_example([i], [i + 1], [i + 2, i + 3]) for i in range(1, 6)]
+EXAMPLES = [make_example([i], [i + 1], [i + 2, i + 3]) for i in range(1, 6)]
 
 
-class Asked:
-    """A model that answers with the tokens themselves, and counts what it is asked."""
+class CountingModel:
+    """A model whose log-probabilities are the tokens themselves, and that counts its calls."""
 
     def __init__(self) -> None:
-        self.pairs: list[int] = []
+        self.batch_sizes: list[int] = []
 
-    def logprobs(self, forks: Sequence[Example]) -> list[list[np.ndarray]]:
-        self.pairs.append(len(forks))
-        return [[-c.ids.astype(np.float32) for c in f.completions] for f in forks]
+    def logprobs(self, examples: Sequence[Example]) -> list[list[np.ndarray]]:
+        self.batch_sizes.append(len(examples))
+        return [[-c.ids.astype(np.float32) for c in f.completions] for f in examples]
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +31,13 @@ def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAIRS_PER_WRITE", 2)
 
 
-def found(
-    path: Path, forks: list[Example] = FORKS, name: str = "one", **more: Any
+def compute_reference(
+    path: Path, examples: list[Example] = EXAMPLES, name: str = "one", **more: Any
 ) -> tuple[list[list[float]], list[int]]:
-    """The sums, and how many pairs the model was asked at a time."""
-    model = Asked()
-    sums = compute_reference_logprobs(model, name, forks, path, **more)  # type: ignore[arg-type]  # it is no Model
-    return sums.tolist(), model.pairs
+    """The reference log-probabilities, and how many pairs each call of the model had."""
+    model = CountingModel()
+    sums = compute_reference_logprobs(model, name, examples, path, **more)  # type: ignore[arg-type]  # it is no Model
+    return sums.tolist(), model.batch_sizes
 
 
 EXPECTED = [[-(i + 1), -(2 * i + 5)] for i in range(1, 6)]
@@ -45,54 +45,54 @@ EXPECTED = [[-(i + 1), -(2 * i + 5)] for i in range(1, 6)]
 
 def test_sums_are_found_once_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "reference.safetensors"
-    assert found(path) == (EXPECTED, [2, 2, 1])
-    assert found(path) == (EXPECTED, [])
+    assert compute_reference(path) == (EXPECTED, [2, 2, 1])
+    assert compute_reference(path) == (EXPECTED, [])
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def unsupervised(whole: Example) -> Example:
-    first, second = whole.completions
-    return Example(whole.prompt, (first, Completion(second.ids, np.array([False, True]))))
+def mask_a_token(example: Example) -> Example:
+    first, second = example.completions
+    return Example(example.prompt, (first, Completion(second.ids, np.array([False, True]))))
 
 
 @pytest.mark.parametrize(
     "other",
     [
         {"name": "two"},
-        {"forks": [*FORKS[:4], make_example([9], [6], [7, 8])]},
-        {"forks": [*FORKS[:4], make_example([5], [6, 7], [8])]},
-        {"forks": [*FORKS[:4], unsupervised(FORKS[4])]},
-        {"forks": FORKS[::-1]},
-        {"forks": FORKS[:4]},
-        {"forks": [*FORKS, FORKS[0]]},
+        {"examples": [*EXAMPLES[:4], make_example([9], [6], [7, 8])]},
+        {"examples": [*EXAMPLES[:4], make_example([5], [6, 7], [8])]},
+        {"examples": [*EXAMPLES[:4], mask_a_token(EXAMPLES[4])]},
+        {"examples": EXAMPLES[::-1]},
+        {"examples": EXAMPLES[:4]},
+        {"examples": [*EXAMPLES, EXAMPLES[0]]},
     ],
-    ids=["model", "prompt", "border", "marks", "order", "fewer", "more"],
+    ids=["model", "prompt", "border", "loss mask", "order", "fewer", "more"],
 )
 def test_what_is_kept_of_others_is_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
     path = tmp_path / "reference.safetensors"
-    found(path)
-    sums, asked = found(path, **other)
-    assert sum(asked) == len(sums) == len(other.get("forks", FORKS))
-    assert sums == found(tmp_path / "new", **other)[0]
+    compute_reference(path)
+    sums, batch_sizes = compute_reference(path, **other)
+    assert sum(batch_sizes) == len(sums) == len(other.get("examples", EXAMPLES))
+    assert sums == compute_reference(tmp_path / "new", **other)[0]
 
 
 def test_a_damaged_file_and_one_of_another_form_are_not_used(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     path = tmp_path / "reference.safetensors"
-    found(path)
+    compute_reference(path)
     path.write_bytes(path.read_bytes()[:-3])
-    assert found(path) == (EXPECTED, [2, 2, 1])
+    assert compute_reference(path) == (EXPECTED, [2, 2, 1])
     save_file({"train": np.zeros((5, 2), dtype=np.float32)}, path)
-    assert found(path) == (EXPECTED, [2, 2, 1])
+    assert compute_reference(path) == (EXPECTED, [2, 2, 1])
 
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "reference.safetensors"
-    asked = iter([False, True])
+    stop_flags = iter([False, True])
     with pytest.raises(RunInterrupted):
-        found(path, stop=lambda: next(asked))
-    assert found(path) == (EXPECTED, [2, 1])
-    whole = tmp_path / "whole"
-    found(whole)
-    assert path.read_bytes() == whole.read_bytes()
+        compute_reference(path, should_stop=lambda: next(stop_flags))
+    assert compute_reference(path) == (EXPECTED, [2, 1])
+    uninterrupted = tmp_path / "whole"
+    compute_reference(uninterrupted)
+    assert path.read_bytes() == uninterrupted.read_bytes()

@@ -1,4 +1,4 @@
-"""The canary: what it counts, and that a training does not notice it."""
+"""Sample generations: what they count, and that a training does not change by them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.train.test_loop import metrics, same, spec
+from tests.train.test_loop import read_metrics, spec, weights_equal
 from zephyr.model import adapter
 from zephyr.model.example import make_example
 from zephyr.recipe.training import Lora
@@ -20,7 +20,7 @@ from zephyr.train.sample_generations import (
     repeated_ngram_share,
 )
 
-FORKS = [f for f in tiny.examples(count=60) if len(f.completions) == 2][:12]
+EXAMPLES = [f for f in tiny.random_examples(count=60) if len(f.completions) == 2][:12]
 
 
 def test_repeats_by_hand() -> None:
@@ -36,55 +36,64 @@ def test_repeats_by_hand() -> None:
 
 
 def test_prompts_are_different_have_room_and_follow_from_the_seed() -> None:
-    forks = [make_example([n % 20 + 1] * (n % 20 + 1), [5]) for n in range(40)]
-    chosen = [p.tolist() for p in choose_prompts(forks, 3, 15)]
+    examples = [make_example([n % 20 + 1] * (n % 20 + 1), [5]) for n in range(40)]
+    chosen = [p.tolist() for p in choose_prompts(examples, 3, 15)]
     assert len(chosen) == len({tuple(p) for p in chosen}) == MAX_PROMPTS
     assert all(len(p) < 15 for p in chosen)
-    assert chosen == [p.tolist() for p in choose_prompts(forks, 3, 15)]
-    assert chosen != [p.tolist() for p in choose_prompts(forks, 4, 15)]
-    assert len(choose_prompts(forks[:3], 3, 15)) == 3
+    assert chosen == [p.tolist() for p in choose_prompts(examples, 3, 15)]
+    assert chosen != [p.tolist() for p in choose_prompts(examples, 4, 15)]
+    assert len(choose_prompts(examples[:3], 3, 15)) == 3
 
 
-def trained(
-    folder: Path, *, watched: bool, stop: Callable[[], bool] = lambda: False
+def train_tiny_model(
+    folder: Path, *, with_samples: bool, should_stop: Callable[[], bool] = lambda: False
 ) -> dict[str, torch.Tensor]:
     """A training of an adapter with dropout, which draws random numbers at every forward."""
     folder.mkdir(exist_ok=True)
     model = tiny.make_model("qwen2")
     model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(dropout=0.2), 1)
-    canary = (
-        SampleGenerations(model, choose_prompts(FORKS, 1, model.context_length), 9)
-        if watched
+    eval_callback = (
+        SampleGenerations(model, choose_prompts(EXAMPLES, 1, model.context_length), 9)
+        if with_samples
         else None
     )
-    data = ExampleSplit(FORKS, TokenLoss())
-    pace = LoopOptions("tree", 256, checkpoint_every=3, should_stop=stop)
+    data = ExampleSplit(EXAMPLES, TokenLoss())
+    options = LoopOptions("tree", 256, checkpoint_every=3, should_stop=should_stop)
     recipe = spec(epochs=3, evaluate_every=2)
     train(
-        model.network, data, data, recipe, seed=1, folder=folder, options=pace, eval_callback=canary
+        model.network,
+        data,
+        data,
+        recipe,
+        seed=1,
+        folder=folder,
+        options=options,
+        eval_callback=eval_callback,
     )
     return {n: p.detach().clone() for n, p in model.causal.named_parameters() if p.requires_grad}
 
 
 def test_a_training_ends_with_the_same_bits_with_and_without(tmp_path: Path) -> None:
-    watched = trained(tmp_path / "a", watched=True)
-    assert same(watched, trained(tmp_path / "b", watched=False))
-    rows = metrics(tmp_path / "a")
-    assert [r for r in rows if r["split"] != "canary"] == metrics(tmp_path / "b")
-    seen = [r for r in rows if r["split"] == "canary"]
-    assert [r["step"] for r in seen] == [0, 2, 4, 6, 8, 9]
-    assert seen[0]["answers"] != seen[-1]["answers"]
-    assert all(len(r["answers"]) == MAX_PROMPTS and r["length"] <= 9 for r in seen)
-    asked = iter(range(100))
+    weights = train_tiny_model(tmp_path / "a", with_samples=True)
+    assert weights_equal(weights, train_tiny_model(tmp_path / "b", with_samples=False))
+    rows = read_metrics(tmp_path / "a")
+    assert [r for r in rows if r["split"] != "canary"] == read_metrics(tmp_path / "b")
+    sample_rows = [r for r in rows if r["split"] == "canary"]
+    assert [r["step"] for r in sample_rows] == [0, 2, 4, 6, 8, 9]
+    assert sample_rows[0]["answers"] != sample_rows[-1]["answers"]
+    assert all(len(r["answers"]) == MAX_PROMPTS and r["length"] <= 9 for r in sample_rows)
+    step_counter = iter(range(100))
     with pytest.raises(RunInterrupted):
-        trained(tmp_path / "c", watched=True, stop=lambda: next(asked) == 5)
-    assert same(watched, trained(tmp_path / "c", watched=True))
-    assert metrics(tmp_path / "c") == rows
+        train_tiny_model(
+            tmp_path / "c", with_samples=True, should_stop=lambda: next(step_counter) == 5
+        )
+    assert weights_equal(weights, train_tiny_model(tmp_path / "c", with_samples=True))
+    assert read_metrics(tmp_path / "c") == rows
 
 
 def test_the_row_is_what_the_model_writes() -> None:
     model = tiny.make_model("qwen2", seed=3)
-    prompts = choose_prompts(FORKS, 1, model.context_length)
+    prompts = choose_prompts(EXAMPLES, 1, model.context_length)
     answers = model.generate(prompts, max_new_tokens=20)
     row = SampleGenerations(model, prompts, 20)(7)
     assert (row["step"], row["split"]) == (7, "canary")

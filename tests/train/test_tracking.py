@@ -22,12 +22,12 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+def append_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def told(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+def expected_scalars(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     found: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         for key, value in row.items():
@@ -38,7 +38,7 @@ def told(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def read_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tensorboard" / "M1"))
@@ -52,20 +52,20 @@ def test_tensorboard_shows_the_metrics_of_a_training_that_was_killed_and_resumed
     tmp_path: Path,
 ) -> None:
     """The first process has logged a step that the second, from its checkpoint, logs otherwise."""
-    write(tmp_path, [*ROWS[:3], {"step": 20, "split": "train", "loss": 9.9}])
+    append_rows(tmp_path, [*ROWS[:3], {"step": 20, "split": "train", "loss": 9.9}])
     killed = MetricTrackers(["tensorboard"], tmp_path, "demo", "M1")
     killed.log_new_rows()
-    assert shown(tmp_path)["train/loss"][-1] == (20, float(np.float32(9.9)))
+    assert read_scalars(tmp_path)["train/loss"][-1] == (20, float(np.float32(9.9)))
     killed.exit_stack.close()
     (tmp_path / "metrics.jsonl").unlink()
-    write(tmp_path, ROWS[:3])
+    append_rows(tmp_path, ROWS[:3])
     resumed = MetricTrackers(["tensorboard"], tmp_path, "demo", "M1")
     resumed.log_new_rows()
-    write(tmp_path, ROWS[3:4])
+    append_rows(tmp_path, ROWS[3:4])
     resumed.log_new_rows()
-    write(tmp_path, ROWS[4:])
+    append_rows(tmp_path, ROWS[4:])
     resumed.close()
-    assert shown(tmp_path) == told(ROWS)
+    assert read_scalars(tmp_path) == expected_scalars(ROWS)
 
 
 def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
@@ -75,35 +75,35 @@ def test_without_trackers_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("asked", "mode"), [(None, "offline"), ("online", "online")])
+@pytest.mark.parametrize(("wandb_mode", "expected_mode"), [(None, "offline"), ("online", "online")])
 def test_wandb_stays_offline_unless_the_environment_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, mode: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb_mode: str | None, expected_mode: str
 ) -> None:
-    """A stand-in for the package hears what it is started with and told."""
+    """A stub of the package records its settings and what is logged."""
     from accelerate import PartialState
 
     PartialState()
-    heard: list[Any] = []
+    calls: list[Any] = []
 
     def init(**settings: Any) -> Any:
-        heard.append((settings, os.environ["WANDB_MODE"]))
+        calls.append((settings, os.environ["WANDB_MODE"]))
         return SimpleNamespace(
-            log=lambda values, step: heard.append((values, step)),
-            finish=lambda: heard.append("finished"),
+            log=lambda values, step: calls.append((values, step)),
+            finish=lambda: calls.append("finished"),
         )
 
     for name in ("WANDB_MODE", "WANDB_SILENT"):
-        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.setenv(name, "")  # so that it is restored
         monkeypatch.delenv(name)
-    if asked:
-        monkeypatch.setenv("WANDB_MODE", asked)
+    if wandb_mode:
+        monkeypatch.setenv("WANDB_MODE", wandb_mode)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    write(tmp_path, ROWS[:1])
+    append_rows(tmp_path, ROWS[:1])
     tracking = MetricTrackers(["wandb"], tmp_path, "demo", "M1")
     tracking.log_new_rows()
     tracking.close()
-    assert heard == [
-        ({"project": "demo", "name": "M1", "dir": tmp_path}, mode),
+    assert calls == [
+        ({"project": "demo", "name": "M1", "dir": tmp_path}, expected_mode),
         ({"holdout/loss": 3.1}, 0),
         "finished",
     ]

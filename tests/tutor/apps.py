@@ -9,26 +9,26 @@ from typing import Any, NamedTuple
 
 from bench.shape import TEMPLATE
 from tests import tiny
-from tests.place import Place
 from tests.tutor.asgi import Reply, call
+from tests.workspace import Workspace
 from zephyr.model.load import Lineage, build_model
 from zephyr.records import Choice
 from zephyr.tutor.access import AccessPolicy
-from zephyr.tutor.api import make_app
+from zephyr.tutor.api import create_app
 from zephyr.tutor.class_routes import class_routes
 from zephyr.tutor.classroom import Classroom
 from zephyr.tutor.events import EventLog
 from zephyr.tutor.quizzes import Quizzes
 from zephyr.tutor.scheduler import ModelRunner, Scheduler
-from zephyr.tutor.serving import ServedModel, ServingEngine, open_models
+from zephyr.tutor.serving import ServedModel, ServingEngine, load_served_models
 from zephyr.tutor.settings import TutorSettings
 from zephyr.tutor.teacher_routes import teacher_routes
 
 TEACHER = "the-token-of-the-teacher"
-ASK = {"role": "user", "content": "What is force? (3)"}
+USER_MESSAGE = {"role": "user", "content": "What is force? (3)"}
 QUIZ = [Choice("quiz", f"{n} + {n}?", (str(2 * n), str(n), "7"), 0) for n in range(1, 4)]
 TUTOR = TutorSettings.model_validate({"course": "Physics", "limits": {"tokens": 12}})
-CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
+CHAT_PATH, COMPLETIONS_PATH = "/v1/chat/completions", "/v1/completions"
 
 
 class TutorApp(NamedTuple):
@@ -40,17 +40,17 @@ class TutorApp(NamedTuple):
 
 
 @contextmanager
-def open_app(place: Place, *models: str, password: str | None = None) -> Iterator[TutorApp]:
-    """Opens an app that serves models of a place's recipe."""
-    serving = open_models(
-        {name: Lineage.read(place.run(name) / "artifact") for name in models},
+def open_app(workspace: Workspace, *models: str, password: str | None = None) -> Iterator[TutorApp]:
+    """Opens an app that serves models of a workspace's recipe."""
+    serving = load_served_models(
+        {name: Lineage.read(workspace.run_folder(name) / "artifact") for name in models},
         dict.fromkeys(models, "a tiny model"),
-        place.runs,
+        workspace.runs,
         batch=TUTOR.limits.batch,
         queue=TUTOR.limits.queue,
     )
-    with _open(serving, password) as room:
-        yield room
+    with _open(serving, password) as tutor_app:
+        yield tutor_app
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def open_chatml_app() -> Iterator[TutorApp]:
         for name, runner in runners.items()
     }
     scheduler.start()
-    with _open(ServingEngine(models, scheduler), None) as room:
-        yield room
+    with _open(ServingEngine(models, scheduler), None) as tutor_app:
+        yield tutor_app
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def _open(serving: ServingEngine, password: str | None) -> Iterator[TutorApp]:
         classroom = Classroom(serving, TUTOR, events, Quizzes(QUIZ, 1))
         routers = (class_routes(classroom), teacher_routes(classroom))
         try:
-            app = make_app(serving, TUTOR, AccessPolicy(password, TEACHER), routers)
+            app = create_app(serving, TUTOR, AccessPolicy(password, TEACHER), routers)
             yield TutorApp(app, serving, events)
         finally:
             serving.scheduler.shutdown()
@@ -93,7 +93,7 @@ def user_message(content: Any) -> dict[str, Any]:
 
 
 def chat_body(**other: Any) -> dict[str, Any]:
-    return {"model": "M1", "messages": [ASK], "max_tokens": 4, "temperature": 0} | other
+    return {"model": "M1", "messages": [USER_MESSAGE], "max_tokens": 4, "temperature": 0} | other
 
 
 def check_error(reply: Reply, *statuses: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def check_error(reply: Reply, *statuses: int) -> dict[str, Any]:
 
 def check_still_answers(tutor_app: TutorApp) -> None:
     """Checks that the app still answers, and that no request is waiting or running."""
-    reply = call(tutor_app.app, "POST", CHAT, chat_body(max_tokens=2))
+    reply = call(tutor_app.app, "POST", CHAT_PATH, chat_body(max_tokens=2))
     assert reply.status == 200
     assert reply.json["choices"][0]["message"]["content"]
     assert tutor_app.serving.scheduler.stats[:2] == (0, 0)

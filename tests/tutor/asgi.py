@@ -47,7 +47,7 @@ def call(
 ) -> Reply:
     """The answer to one request; `body` is sent as JSON, bytes as they are.
 
-    With `parts` the body comes in pieces and its length is not sent. A header that is None is left
+    With `parts` the body comes in chunks and its length is not sent. A header that is None is left
     out.
     """
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tests import tiny
 from zephyr.records import Choice
 from zephyr.tutor.access import AccessPolicy
-from zephyr.tutor.api import make_app
+from zephyr.tutor.api import create_app
 from zephyr.tutor.class_routes import class_routes
 from zephyr.tutor.classroom import Classroom
 from zephyr.tutor.events import EventLog
@@ -43,9 +43,9 @@ def make_serving(names: tuple[str, ...], **limits: int) -> ServingEngine:
 class ClassClient:
     """A test client of a class's app."""
 
-    def __init__(self, room: Classroom, client: TestClient) -> None:
-        self.classroom, self.client = room, client
-        self.events = room.events
+    def __init__(self, classroom: Classroom, client: TestClient) -> None:
+        self.classroom, self.http = classroom, client
+        self.events = classroom.events
 
     def session(self) -> str:
         return str(self.post("/tutor/session")["session"])
@@ -57,10 +57,10 @@ class ClassClient:
     def _post_json(self, path: str, body: dict[str, Any]) -> Any:
         """JSON in ASCII, for bodies that hold half a character."""
         headers = {"Content-Type": "application/json"}
-        return self.client.post(path, content=json.dumps(body), headers=headers)
+        return self.http.post(path, content=json.dumps(body), headers=headers)
 
     def get(self, path: str, status: int = 200, **params: str) -> dict[str, Any]:
-        return self.parse_response(self.client.get(path, params=params), status)
+        return self.parse_response(self.http.get(path, params=params), status)
 
     def parse_response(self, response: Any, status: int) -> dict[str, Any]:
         assert response.status_code == status, response.text
@@ -100,7 +100,7 @@ def open_class(
     events = EventLog(folder / "tutor.sqlite")
     classroom = Classroom(serving, tutor, events, Quizzes(quiz, 1))
     routers = (class_routes(classroom), teacher_routes(classroom))
-    app = make_app(serving, tutor, AccessPolicy(password, TOKEN), routers, classroom.on_answer)
+    app = create_app(serving, tutor, AccessPolicy(password, TOKEN), routers, classroom.on_answer)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield ClassClient(classroom, client)
     serving.scheduler.shutdown()

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Started
-from tests.place import Place
+from tests.command_process import CommandProcess
 from tests.tutor.apps import TutorApp, check_still_answers, open_app
+from tests.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Server:
 
     url: str
     token: str
-    process: Started
+    process: CommandProcess
 
 
 @contextmanager
-def start_server(place: Place, *arguments: str) -> Iterator[Server]:
+def start_server(workspace: Workspace, *arguments: str) -> Iterator[Server]:
     """Serves models of the tiny recipe at a free port of this machine."""
-    process = place.start("serve", "--recipe", "tiny.yaml", "--port", "0", *arguments)
+    process = workspace.start_command("serve", "--recipe", "tiny.yaml", "--port", "0", *arguments)
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line)
@@ -51,19 +51,19 @@ def start_server(place: Place, *arguments: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def server(finished: Place) -> Iterator[Server]:
-    with start_server(finished) as found:
+def server(finished_workspace: Workspace) -> Iterator[Server]:
+    with start_server(finished_workspace) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[TutorApp]:
-    with open_app(finished, "M1", "M2") as found:
+def tutor_app(finished_workspace: Workspace) -> Iterator[TutorApp]:
+    with open_app(finished_workspace, "M1", "M2") as found:
         yield found
 
 
 @pytest.fixture
-def app(room: TutorApp) -> Iterator[Any]:
+def app(tutor_app: TutorApp) -> Iterator[Any]:
     """An app that must still answer when the test has done its worst."""
-    yield room.app
-    check_still_answers(room)
+    yield tutor_app.app
+    check_still_answers(tutor_app)

@@ -11,14 +11,14 @@ import pytest
 
 from zephyr.errors import ZephyrError
 from zephyr.tutor import access
-from zephyr.tutor.access import AccessMiddleware, AccessPolicy, teacher_token
+from zephyr.tutor.access import AccessMiddleware, AccessPolicy, load_teacher_token
 from zephyr.tutor.listen import PASSWORD_VARIABLE, ListenAddress
 
-SECRET, TEACHER = "a class of physics", "the teacher's own"
+PASSWORD, TEACHER = "a class of physics", "the teacher's own"
 
 
-def ask(
-    guard: AccessMiddleware, path: str = "/v1/models", method: str = "GET", **headers: str
+def send_request(
+    middleware: AccessMiddleware, path: str = "/v1/models", method: str = "GET", **headers: str
 ) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of what a guarded app answers."""
     sent: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    asyncio.run(middleware(scope, receive, send))
     found = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
     content = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], found, json.loads(content or b"null")
@@ -57,52 +57,56 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_an_open_server_answers_this_machine_alone() -> None:
-    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
-    assert ask(guard)[0] == 200
-    assert ask(guard, host="[::1]:8000")[0] == 200
+    middleware = AccessMiddleware(app, AccessPolicy(None, TEACHER))
+    assert send_request(middleware)[0] == 200
+    assert send_request(middleware, host="[::1]:8000")[0] == 200
     for host in ("evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io", ""):
-        status, _, body = ask(guard, host=host)
+        status, _, body = send_request(middleware, host=host)
         assert (status, body["error"]["code"]) == (403, "foreign_host")
 
 
 def test_no_page_of_another_site_is_answered() -> None:
-    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
-    assert ask(guard, origin="http://localhost:8000")[0] == 200
+    middleware = AccessMiddleware(app, AccessPolicy(None, TEACHER))
+    assert send_request(middleware, origin="http://localhost:8000")[0] == 200
     for origin in ("http://evil.example", "http://localhost:9000", "null"):
-        status, _, body = ask(guard, method="POST", origin=origin)
+        status, _, body = send_request(middleware, method="POST", origin=origin)
         assert (status, body["error"]["code"]) == (403, "foreign_origin")
 
 
 def test_a_class_needs_its_password_and_the_teacher_a_token() -> None:
-    guard = AccessMiddleware(app, AccessPolicy(SECRET, TEACHER))
-    assert ask(guard)[0] == 401
-    assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
-    assert ask(guard, authorization=f"Basic {SECRET}")[0] == 401
+    middleware = AccessMiddleware(app, AccessPolicy(PASSWORD, TEACHER))
+    assert send_request(middleware)[0] == 401
+    assert send_request(middleware, authorization=f"Bearer {PASSWORD}")[0] == 200
+    assert send_request(middleware, authorization=f"Basic {PASSWORD}")[0] == 401
     for path in ("/", "/teacher", "/page/main.js", "/healthz", "/tutor/config"):
-        status, _, admitted = ask(guard, path, host="anything.example")
+        status, _, admitted = send_request(middleware, path, host="anything.example")
         assert (status, admitted) == (200, False)
-    assert ask(guard, "/tutor/config", authorization=f"Bearer {SECRET}")[2] is True
-    assert ask(guard, "/tutor/config", authorization="Bearer wrong")[0] == 401
-    word = AccessMiddleware(app, AccessPolicy("größer als null", TEACHER))
-    assert ask(word, authorization="Bearer größer als null")[0] == 200  # sent as UTF-8
-    for server in (guard, AccessMiddleware(app, AccessPolicy(None, TEACHER))):
-        assert ask(server, "/teacher/summary")[0] == 401
-        assert ask(server, "/teacher/summary", authorization=f"Bearer {SECRET}")[0] == 401
-        assert ask(server, "/teacher/summary", authorization=f"Bearer {TEACHER}")[0] == 200
+    assert send_request(middleware, "/tutor/config", authorization=f"Bearer {PASSWORD}")[2] is True
+    assert send_request(middleware, "/tutor/config", authorization="Bearer wrong")[0] == 401
+    utf8_middleware = AccessMiddleware(app, AccessPolicy("größer als null", TEACHER))
+    assert (
+        send_request(utf8_middleware, authorization="Bearer größer als null")[0] == 200
+    )  # sent as UTF-8
+    for server in (middleware, AccessMiddleware(app, AccessPolicy(None, TEACHER))):
+        assert send_request(server, "/teacher/summary")[0] == 401
+        assert (
+            send_request(server, "/teacher/summary", authorization=f"Bearer {PASSWORD}")[0] == 401
+        )
+        assert send_request(server, "/teacher/summary", authorization=f"Bearer {TEACHER}")[0] == 200
 
 
 def test_a_password_can_be_guessed_ten_times_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    guard = AccessMiddleware(app, AccessPolicy(SECRET, TEACHER))
-    codes = [ask(guard, authorization=f"Bearer {n}")[0] for n in range(12)]
+    middleware = AccessMiddleware(app, AccessPolicy(PASSWORD, TEACHER))
+    codes = [send_request(middleware, authorization=f"Bearer {n}")[0] for n in range(12)]
     assert codes == [401] * 10 + [429] * 2
-    status, headers, _ = ask(guard, authorization=f"Bearer {SECRET}")
+    status, headers, _ = send_request(middleware, authorization=f"Bearer {PASSWORD}")
     assert status == 429
     assert headers["retry-after"] == "61"
     now += 60.1
-    assert ask(guard, authorization=f"Bearer {SECRET}")[0] == 200
-    codes = [ask(guard, authorization=f"Bearer {n}")[0] for n in range(302)]
+    assert send_request(middleware, authorization=f"Bearer {PASSWORD}")[0] == 200
+    codes = [send_request(middleware, authorization=f"Bearer {n}")[0] for n in range(302)]
     assert codes == [401] * 300 + [429] * 2  # where the right one came from, a school may sit
 
 
@@ -110,7 +114,7 @@ def test_a_request_that_never_comes_to_its_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(access, "BODY_TIMEOUT_SECONDS", 0.01)
-    status, _, body = ask(
+    status, _, body = send_request(
         AccessMiddleware(app, AccessPolicy(None, TEACHER)), method="POST", body="a" * 9, stuck="1"
     )
     assert (status, body["error"]["code"]) == (408, "too_slow")
@@ -120,17 +124,17 @@ def test_a_large_request_is_refused_whether_or_not_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(access, "MAX_BODY_BYTES", 100)
-    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
-    assert ask(guard, method="POST", body="a" * 100)[0] == 200
-    assert ask(guard, method="POST", body="a" * 101)[0] == 413
-    assert ask(guard, method="POST", content_length="101")[0] == 413
-    assert ask(guard, method="POST", content_length="-1")[0] == 413
+    middleware = AccessMiddleware(app, AccessPolicy(None, TEACHER))
+    assert send_request(middleware, method="POST", body="a" * 100)[0] == 200
+    assert send_request(middleware, method="POST", body="a" * 101)[0] == 413
+    assert send_request(middleware, method="POST", content_length="101")[0] == 413
+    assert send_request(middleware, method="POST", content_length="-1")[0] == 413
 
 
 def test_every_answer_has_the_headers_of_safety() -> None:
-    guard = AccessMiddleware(app, AccessPolicy(None, TEACHER))
+    middleware = AccessMiddleware(app, AccessPolicy(None, TEACHER))
     for host in ("localhost", "evil.example"):
-        headers = ask(guard, host=host)[1]
+        headers = send_request(middleware, host=host)[1]
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
@@ -138,24 +142,28 @@ def test_every_answer_has_the_headers_of_safety() -> None:
 
 def test_the_teachers_token_is_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "tutor.teacher"
-    token = teacher_token(path)
+    token = load_teacher_token(path)
     assert len(token) >= 32
-    assert teacher_token(path) == token
+    assert load_teacher_token(path) == token
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_no_class_is_served_openly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     assert ListenAddress().read_password() is None
-    for door in (ListenAddress("0.0.0.0"), ListenAddress(behind_proxy=True), ListenAddress("::")):
+    for address in (
+        ListenAddress("0.0.0.0"),
+        ListenAddress(behind_proxy=True),
+        ListenAddress("::"),
+    ):
         with pytest.raises(ZephyrError, match="needs the password of the class"):
-            door.read_password()
-    monkeypatch.setenv(PASSWORD_VARIABLE, SECRET)
-    assert ListenAddress().read_password() == SECRET
+            address.read_password()
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    assert ListenAddress().read_password() == PASSWORD
     with pytest.raises(ZephyrError, match="sent in clear"):
         ListenAddress("0.0.0.0").read_password()
-    assert ListenAddress("0.0.0.0", tls_certificate=Path("c.pem")).read_password() == SECRET
-    assert ListenAddress("0.0.0.0", behind_proxy=True).read_password() == SECRET
+    assert ListenAddress("0.0.0.0", tls_certificate=Path("c.pem")).read_password() == PASSWORD
+    assert ListenAddress("0.0.0.0", behind_proxy=True).read_password() == PASSWORD
     monkeypatch.setenv(PASSWORD_VARIABLE, "short")
     with pytest.raises(ZephyrError, match="at least 8 characters"):
         ListenAddress().read_password()

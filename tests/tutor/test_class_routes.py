@@ -22,27 +22,29 @@ from zephyr.tutor.events import EventLog
 from zephyr.tutor.settings import DEFAULT_HINTS
 
 QUESTION = "What is 2 + 2?"
-ASKED = [{"role": "user", "content": QUESTION}]
+QUESTION_MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClassClient]:
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClassClient]:
     with open_class(tmp_path_factory.mktemp("class")) as found:
         yield found
 
 
-def alone(room: ClassClient, name: str, messages: list[Message], tokens: int = 12) -> str:
+def generate_alone(
+    client: ClassClient, name: str, messages: list[Message], tokens: int = 12
+) -> str:
     """What a model answers by itself."""
-    model = room.classroom.serving.models[name].model
+    model = client.classroom.serving.models[name].model
     (answer,) = model.generate([model.template.encode_prompt(messages)], max_new_tokens=tokens)
     return answer.text
 
 
-def compared(
-    room: ClassClient, session: str, **more: Any
+def run_comparison(
+    client: ClassClient, session: str, **more: Any
 ) -> tuple[dict[str, str], dict[str, str], str]:
     """Texts and endings of both sides, and the id of the comparison."""
-    events = room.stream("/tutor/compare", session=session, messages=ASKED, **more)
+    events = client.stream("/tutor/compare", session=session, messages=QUESTION_MESSAGES, **more)
     texts, ended = {"A": "", "B": ""}, {}
     for event in events[:-1]:
         texts[event["side"]] += event.get("text", "")
@@ -55,8 +57,8 @@ def compared(
 # -- config and sessions --------------------------------------------------------------------------
 
 
-def test_the_page_is_told_what_it_offers(shared: ClassClient) -> None:
-    assert shared.get("/tutor/config") == {
+def test_the_config_says_what_the_page_offers(shared_client: ClassClient) -> None:
+    assert shared_client.get("/tutor/config") == {
         "course": "Course",
         "needs_password": False,
         "models": [{"id": "M1", "about": "about M1"}, {"id": "M2", "about": "about M2"}],
@@ -69,31 +71,31 @@ def test_the_page_is_told_what_it_offers(shared: ClassClient) -> None:
     }
 
 
-def test_without_the_password_only_the_courses_name_is_told(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"course": "Mechanics"}, password="open sesame") as room:
-        assert room.get("/tutor/config") == {"course": "Mechanics", "needs_password": True}
-        assert room.post("/tutor/session", 401)["code"] == "no_password"
-        room.client.headers["Authorization"] = "Bearer open sesame"
-        assert room.get("/tutor/config")["ways"][0] == "ask"
-        room.session()
-        assert room.get("/teacher/summary", 401)["code"] == "wrong_password"
-        room.client.headers["Authorization"] = f"Bearer {TOKEN}"
-        assert room.get("/teacher/summary")["course"] == "Mechanics"
+def test_without_the_password_only_the_courses_name_is_sent(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"course": "Mechanics"}, password="open sesame") as client:
+        assert client.get("/tutor/config") == {"course": "Mechanics", "needs_password": True}
+        assert client.post("/tutor/session", 401)["code"] == "no_password"
+        client.http.headers["Authorization"] = "Bearer open sesame"
+        assert client.get("/tutor/config")["ways"][0] == "ask"
+        client.session()
+        assert client.get("/teacher/summary", 401)["code"] == "wrong_password"
+        client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert client.get("/teacher/summary")["course"] == "Mechanics"
 
 
 def test_ways_that_are_not_possible_are_not_offered(tmp_path: Path) -> None:
-    with open_class(tmp_path, names=("M1",), quiz=[]) as room:
-        assert room.get("/tutor/config")["ways"] == ["ask", "hint"]
-        session = room.session()
-        refused = room.post("/tutor/compare", 403, session=session, messages=ASKED)
+    with open_class(tmp_path, names=("M1",), quiz=[]) as client:
+        assert client.get("/tutor/config")["ways"] == ["ask", "hint"]
+        session = client.session()
+        refused = client.post("/tutor/compare", 403, session=session, messages=QUESTION_MESSAGES)
         assert refused["code"] == "not_a_way"
-        assert room.get("/tutor/quiz", 403, session=session)["code"] == "not_a_way"
+        assert client.get("/tutor/quiz", 403, session=session)["code"] == "not_a_way"
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/tutor/compare", {"messages": ASKED}),
+        ("/tutor/compare", {"messages": QUESTION_MESSAGES}),
         ("/tutor/vote", {"comparison": "0" * 32, "overall": "A"}),
         ("/tutor/quiz", {"quiz": QUIZ[0].id, "chosen": 0, "model": "M1"}),
         ("/tutor/explain", {"quiz": QUIZ[0].id, "model": "M1"}),
@@ -103,96 +105,111 @@ def test_ways_that_are_not_possible_are_not_offered(tmp_path: Path) -> None:
     ],
 )
 def test_a_session_that_was_not_made_here_is_refused(
-    shared: ClassClient, path: str, body: dict[str, Any]
+    shared_client: ClassClient, path: str, body: dict[str, Any]
 ) -> None:
     for session in ("0" * 32, "x", "", "A" * 32, "0" * 33):
-        assert shared.post(path, 400, session=session, **body)["param"] == "session"
-    assert shared.post(path, 400, **body)["param"] == "session"
+        assert shared_client.post(path, 400, session=session, **body)["param"] == "session"
+    assert shared_client.post(path, 400, **body)["param"] == "session"
 
 
-def test_a_deleted_session_is_gone_with_all_it_left(shared: ClassClient) -> None:
-    session, other = shared.session(), shared.session()
-    _, _, comparison = compared(shared, session)
-    shared.post("/tutor/vote", session=session, comparison=comparison, overall="A")
-    ladder = shared.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
-    deleted = shared.parse_response(shared.client.delete(f"/tutor/session/{session}"), 200)
+def test_a_deleted_session_is_gone_with_all_it_left(shared_client: ClassClient) -> None:
+    session, other = shared_client.session(), shared_client.session()
+    _, _, comparison = run_comparison(shared_client, session)
+    shared_client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+    ladder = shared_client.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[
+        0
+    ]
+    deleted = shared_client.parse_response(
+        shared_client.http.delete(f"/tutor/session/{session}"), 200
+    )
     assert deleted == {"deleted": 4}
-    assert session not in {event.session for event in shared.events.list_events()}
-    again = shared.parse_response(shared.client.delete(f"/tutor/session/{session}"), 400)
+    assert session not in {event.session for event in shared_client.events.list_events()}
+    again = shared_client.parse_response(
+        shared_client.http.delete(f"/tutor/session/{session}"), 400
+    )
     assert again["code"] == "unknown_session"
     path = f"/tutor/ladder/{ladder['ladder']}"
-    assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
+    assert shared_client.post(path, 404, session=other)["code"] == "no_such_ladder"
 
 
 # -- comparing ------------------------------------------------------------------------------------
 
 
-def test_both_answers_come_without_names_and_are_revealed_by_the_vote(shared: ClassClient) -> None:
-    session = shared.session()
-    texts, ended, comparison = compared(shared, session)
+def test_both_answers_come_without_names_and_are_revealed_by_the_vote(
+    shared_client: ClassClient,
+) -> None:
+    session = shared_client.session()
+    texts, ended, comparison = run_comparison(shared_client, session)
     criteria = {"clarity": "AB", "other": "A is shorter"}
-    voted = shared.post(
+    vote_reply = shared_client.post(
         "/tutor/vote", session=session, comparison=comparison, overall="B", criteria=criteria
     )
-    assert voted["stored"] is True
-    assert sorted(voted["models"].values()) == ["M1", "M2"]
-    for side, name in voted["models"].items():
-        assert texts[side] == alone(shared, name, [Message("user", QUESTION)])
+    assert vote_reply["stored"] is True
+    assert sorted(vote_reply["models"].values()) == ["M1", "M2"]
+    for side, name in vote_reply["models"].items():
+        assert texts[side] == generate_alone(shared_client, name, [Message("user", QUESTION)])
     assert set(ended) == {"A", "B"}
-    stored = shared.events.find_comparison(comparison)
+    stored = shared_client.events.find_comparison(comparison)
     assert stored is not None
     assert stored.body["answers"] == texts
     assert stored.body["ended"] == ended
-    assert stored.body["models"] == voted["models"]
+    assert stored.body["models"] == vote_reply["models"]
     assert stored.body["messages"] == [["user", QUESTION]]
-    vote = shared.events.list_events("vote")[-1]
+    vote = shared_client.events.list_events("vote")[-1]
     assert (vote.key, vote.body) == (comparison, {"overall": "B", "criteria": criteria})
 
 
-def test_a_stream_names_no_model(shared: ClassClient) -> None:
-    body = {"session": shared.session(), "messages": ASKED}
-    response = shared.client.post("/tutor/compare", json=body)
+def test_a_stream_names_no_model(shared_client: ClassClient) -> None:
+    body = {"session": shared_client.session(), "messages": QUESTION_MESSAGES}
+    response = shared_client.http.post("/tutor/compare", json=body)
     assert "M1" not in response.text
     assert "M2" not in response.text
-    long = {"session": shared.session(), "messages": [{"role": "user", "content": "a? " * 20}] * 3}
+    long = {
+        "session": shared_client.session(),
+        "messages": [{"role": "user", "content": "a? " * 20}] * 3,
+    }
     long["messages"] = [*long["messages"]]
     long["messages"][1] = {"role": "assistant", "content": "b! " * 20}
-    refused = shared.post("/tutor/compare", 400, **long)
+    refused = shared_client.post("/tutor/compare", 400, **long)
     assert refused["code"] == "not_answerable"
     assert "M1" not in str(refused)
     assert "M2" not in str(refused)
 
 
-def test_one_vote_for_a_comparison_by_who_asked(shared: ClassClient) -> None:
-    session, other = shared.session(), shared.session()
-    _, _, comparison = compared(shared, session)
-    foreign = shared.post("/tutor/vote", 404, session=other, comparison=comparison, overall="A")
+def test_one_vote_for_a_comparison_by_who_asked(shared_client: ClassClient) -> None:
+    session, other = shared_client.session(), shared_client.session()
+    _, _, comparison = run_comparison(shared_client, session)
+    foreign = shared_client.post(
+        "/tutor/vote", 404, session=other, comparison=comparison, overall="A"
+    )
     assert foreign["code"] == "no_such_comparison"
-    shared.post("/tutor/vote", session=session, comparison=comparison, overall="AB")
-    again = shared.post("/tutor/vote", 409, session=session, comparison=comparison, overall="A")
+    shared_client.post("/tutor/vote", session=session, comparison=comparison, overall="AB")
+    again = shared_client.post(
+        "/tutor/vote", 409, session=session, comparison=comparison, overall="A"
+    )
     assert again["code"] == "already_voted"
     for wrong in ({"overall": "C"}, {"overall": "A", "criteria": {"beauty": "A"}}, {}):
-        shared.post("/tutor/vote", 400, session=session, comparison=comparison, **wrong)
+        shared_client.post("/tutor/vote", 400, session=session, comparison=comparison, **wrong)
 
 
 def test_a_vote_may_come_after_the_server_has_started_again(tmp_path: Path) -> None:
-    with open_class(tmp_path) as room:
-        session = room.session()
-        _, _, comparison = compared(room, session)
-    with open_class(tmp_path) as room:
-        voted = room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
-        assert sorted(voted["models"].values()) == ["M1", "M2"]
+    with open_class(tmp_path) as client:
+        session = client.session()
+        _, _, comparison = run_comparison(client, session)
+    with open_class(tmp_path) as client:
+        vote_reply = client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        assert sorted(vote_reply["models"].values()) == ["M1", "M2"]
 
 
 def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as room:
-        session = room.session()
+    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as client:
+        session = client.session()
         for _ in range(4):
-            compared(room, session)
-    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as room:
+            run_comparison(client, session)
+    with open_class(tmp_path, {"limits": {"tokens": 1}}, names=("M1", "M2", "M3")) as client:
         for _ in range(20):
-            compared(room, session)
-        shown = [event.body["models"] for event in room.events.list_events("comparison")]
+            run_comparison(client, session)
+        shown = [event.body["models"] for event in client.events.list_events("comparison")]
     pairs = Counter(frozenset(models.values()) for models in shown)
     assert sorted(pairs.values()) == [8, 8, 8]
     firsts = Counter(models["A"] for models in shown)
@@ -200,12 +217,12 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("messages", "said"),
+    ("messages", "expected"),
     [
         ([], "messages"),
         ([{"role": "user", "content": " "}], "messages"),
         ([{"role": "assistant", "content": "a"}], "alternate"),
-        ([*ASKED, *ASKED], "alternate"),
+        ([*QUESTION_MESSAGES, *QUESTION_MESSAGES], "alternate"),
         ([{"role": "tool", "content": "a"}], "role"),
         ([{"role": "user", "content": "a", "name": "b"}], "name"),
         ([{"role": "user", "content": 3}], "content"),
@@ -214,85 +231,89 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
     ],
 )
 def test_what_is_no_conversation_is_refused(
-    shared: ClassClient, messages: list[Any], said: str
+    shared_client: ClassClient, messages: list[Any], expected: str
 ) -> None:
-    refused = shared.post("/tutor/compare", 400, session=shared.session(), messages=messages)
-    assert said in str(refused)
+    refused = shared_client.post(
+        "/tutor/compare", 400, session=shared_client.session(), messages=messages
+    )
+    assert expected in str(refused)
 
 
 def test_a_full_queue_takes_neither_side(tmp_path: Path) -> None:
-    with open_class(tmp_path, queue=1) as room:
-        session = room.session()
-        response = room.client.post("/tutor/compare", json={"session": session, "messages": ASKED})
+    with open_class(tmp_path, queue=1) as client:
+        session = client.session()
+        response = client.http.post(
+            "/tutor/compare", json={"session": session, "messages": QUESTION_MESSAGES}
+        )
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0
-        assert room.classroom.serving.scheduler.stats[:2] == (0, 0)
-        assert room.events.list_events("comparison") == []
+        assert client.classroom.serving.scheduler.stats[:2] == (0, 0)
+        assert client.events.list_events("comparison") == []
 
 
 def test_the_courses_system_message_stands_before_all(tmp_path: Path) -> None:
     system = "Be brief."
-    with open_class(tmp_path, {"system": system, "limits": {"tokens": 12}}) as room:
-        assert room.get("/tutor/config")["system"] is True
-        session = room.session()
-        texts, _, comparison = compared(room, session)
-        stored = room.events.find_comparison(comparison)
+    with open_class(tmp_path, {"system": system, "limits": {"tokens": 12}}) as client:
+        assert client.get("/tutor/config")["system"] is True
+        session = client.session()
+        texts, _, comparison = run_comparison(client, session)
+        stored = client.events.find_comparison(comparison)
         assert stored is not None
         assert stored.body["messages"] == [["user", QUESTION]]
         assert stored.body["system"] == system
         for side, name in stored.body["models"].items():
-            asked = [Message("system", system), Message("user", QUESTION)]
-            assert texts[side] == alone(room, name, asked)
-        own = [{"role": "system", "content": "Swear."}, *ASKED]
-        room.post("/tutor/compare", 400, session=session, messages=own)
+            messages = [Message("system", system), Message("user", QUESTION)]
+            assert texts[side] == generate_alone(client, name, messages)
+        own = [{"role": "system", "content": "Swear."}, *QUESTION_MESSAGES]
+        client.post("/tutor/compare", 400, session=session, messages=own)
 
 
 def test_at_a_temperature_answers_differ(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"temperature": 2, "limits": {"tokens": 12}}) as room:
-        session = room.session()
+    with open_class(tmp_path, {"temperature": 2, "limits": {"tokens": 12}}) as client:
+        session = client.session()
         answers = set()
         for _ in range(3):
-            texts, _, comparison = compared(room, session)
-            stored = room.events.find_comparison(comparison)
+            texts, _, comparison = run_comparison(client, session)
+            stored = client.events.find_comparison(comparison)
             assert stored is not None
             answers |= {(stored.body["models"][side], text) for side, text in texts.items()}
         assert len(answers) == 6
-        assert room.classroom.make_request(
-            room.classroom.serving.models["M1"], [Message("user", "?")]
+        assert client.classroom.make_request(
+            client.classroom.serving.models["M1"], [Message("user", "?")]
         ).sampling == SamplingParams(2.0)
 
 
 # -- the quiz -------------------------------------------------------------------------------------
 
 
-def test_a_session_is_asked_every_question_once(shared: ClassClient) -> None:
-    session = shared.session()
-    asked = []
+def test_a_session_is_asked_every_question_once(shared_client: ClassClient) -> None:
+    session = shared_client.session()
+    quiz_ids = []
     for number in range(1, len(QUIZ) + 1):
-        quiz = shared.get("/tutor/quiz", session=session)
-        assert quiz == shared.get("/tutor/quiz", session=session)  # until it is answered
+        quiz = shared_client.get("/tutor/quiz", session=session)
+        assert quiz == shared_client.get("/tutor/quiz", session=session)  # until it is answered
         assert (quiz["number"], quiz["of"]) == (number, len(QUIZ))
         choice = next(c for c in QUIZ if c.id == quiz["quiz"])
         assert (quiz["subject"], quiz["question"]) == (choice.subject, choice.text)
         assert quiz["options"] == list(choice.choices)
-        asked.append(quiz["quiz"])
+        quiz_ids.append(quiz["quiz"])
         body = {"session": session, "quiz": quiz["quiz"], "model": "M1"}
-        early = shared.post("/tutor/explain", 409, **body)
+        early = shared_client.post("/tutor/explain", 409, **body)
         assert early["code"] == "not_answered"
-        told = shared.post("/tutor/quiz", chosen=number % 3, **body)
-        assert told["answer"] == 0
-        assert told["right"] == (number % 3 == 0)
-        again = shared.post("/tutor/quiz", 409, chosen=0, **body)
+        result = shared_client.post("/tutor/quiz", chosen=number % 3, **body)
+        assert result["answer"] == 0
+        assert result["right"] == (number % 3 == 0)
+        again = shared_client.post("/tutor/quiz", 409, chosen=0, **body)
         assert again["code"] == "already_answered"
-    assert sorted(asked) == sorted(choice.id for choice in QUIZ)
-    assert shared.get("/tutor/quiz", 404, session=session)["code"] == "no_more_quizzes"
+    assert sorted(quiz_ids) == sorted(choice.id for choice in QUIZ)
+    assert shared_client.get("/tutor/quiz", 404, session=session)["code"] == "no_more_quizzes"
 
 
-def test_the_models_probabilities_are_those_of_its_letters(shared: ClassClient) -> None:
-    session = shared.session()
+def test_the_models_probabilities_are_those_of_its_letters(shared_client: ClassClient) -> None:
+    session = shared_client.session()
     quiz = QUIZ[2]
-    found = shared.post("/tutor/quiz", session=session, quiz=quiz.id, chosen=2, model="M2")
-    model = shared.classroom.serving.models["M2"].model
+    found = shared_client.post("/tutor/quiz", session=session, quiz=quiz.id, chosen=2, model="M2")
+    model = shared_client.classroom.serving.models["M2"].model
     prompt = model.template.encode_prompt([Message("user", format_quiz(quiz))])
     weights = []
     for letter in "ABC":
@@ -302,27 +323,27 @@ def test_the_models_probabilities_are_those_of_its_letters(shared: ClassClient) 
     np.testing.assert_allclose(found["model"]["probabilities"], expected, atol=1e-5)
     assert found["model"]["chosen"] == int(expected.argmax())
     assert sum(found["model"]["probabilities"]) == pytest.approx(1)
-    event = shared.events.list_events("quiz")[-1]
+    event = shared_client.events.list_events("quiz")[-1]
     assert (event.model, event.key) == ("M2", quiz.id)
     assert event.body["chosen"] == 2
     assert event.body["model_chosen"] == found["model"]["chosen"]
 
 
-def test_an_explanation_follows_the_answer(shared: ClassClient) -> None:
-    session = shared.session()
+def test_an_explanation_follows_the_answer(shared_client: ClassClient) -> None:
+    session = shared_client.session()
     body = {"session": session, "quiz": QUIZ[0].id, "model": "M1"}
-    shared.post("/tutor/quiz", chosen=1, **body)
-    *pieces, ended, marked = shared.stream("/tutor/explain", **body)
-    text = "".join(piece["text"] for piece in pieces)
-    asked = [
+    shared_client.post("/tutor/quiz", chosen=1, **body)
+    *chunks, ended, marked = shared_client.stream("/tutor/explain", **body)
+    text = "".join(chunk["text"] for chunk in chunks)
+    messages = [
         Message("user", format_quiz(QUIZ[0])),
         Message("assistant", "A"),
         Message("user", "Why is that the right answer? Explain it in a few sentences."),
     ]
-    assert text == alone(shared, "M1", asked)
+    assert text == generate_alone(shared_client, "M1", messages)
     assert ended["ended"] in ("stop", "length")
     assert set(marked) == {"marks"}
-    event = shared.events.list_events("question")[-1]
+    event = shared_client.events.list_events("question")[-1]
     assert event.body == {"way": "explain", "ended": ended["ended"]}
 
 
@@ -338,48 +359,50 @@ def test_an_explanation_follows_the_answer(shared: ClassClient) -> None:
     ],
 )
 def test_wrong_answers_of_the_form_are_refused(
-    shared: ClassClient, body: dict[str, Any], status: int, param: str
+    shared_client: ClassClient, body: dict[str, Any], status: int, param: str
 ) -> None:
-    refused = shared.post("/tutor/quiz", status, session=shared.session(), **body)
+    refused = shared_client.post("/tutor/quiz", status, session=shared_client.session(), **body)
     assert refused["param"] == param
 
 
 # -- hints ----------------------------------------------------------------------------------------
 
 
-def test_a_ladder_is_climbed_step_by_step(shared: ClassClient) -> None:
-    session = shared.session()
+def test_a_ladder_is_climbed_step_by_step(shared_client: ClassClient) -> None:
+    session = shared_client.session()
     path, body = "/tutor/ladder", {"model": "M1", "question": "3 + 4?"}
     turns: list[Message] = []
     for number, step in enumerate(DEFAULT_HINTS):
-        first, *pieces, ended, marked = shared.stream(path, session=session, **body)
+        first, *chunks, ended, marked = shared_client.stream(path, session=session, **body)
         assert first == {"ladder": first["ladder"], "step": number, "steps": 4, "name": step.name}
-        text = "".join(piece["text"] for piece in pieces)
-        asked = step.ask if turns else f"3 + 4?\n\n{step.ask}"
-        turns.append(Message("user", asked))
-        served = shared.classroom.serving.models["M1"]
+        text = "".join(chunk["text"] for chunk in chunks)
+        content = step.ask if turns else f"3 + 4?\n\n{step.ask}"
+        turns.append(Message("user", content))
+        served_model = shared_client.classroom.serving.models["M1"]
         while (
-            len(served.template.encode_prompt(turns)) > served.context_length // 2
+            len(served_model.template.encode_prompt(turns)) > served_model.context_length // 2
             and len(turns) > 1
         ):
             turns = turns[2:]
             turns[0] = Message("user", f"3 + 4?\n\n{turns[0].content}")
-        assert text == alone(shared, "M1", turns)
+        assert text == generate_alone(shared_client, "M1", turns)
         turns.append(Message("assistant", text))
         assert ended["ended"] in ("stop", "length")
         assert set(marked) == {"marks"}
         path, body = f"/tutor/ladder/{first['ladder']}", {}
-        event = shared.events.list_events("ladder")[-1]
+        event = shared_client.events.list_events("ladder")[-1]
         assert event.key == first["ladder"]
         assert event.body == {"step": number, "name": step.name, "ended": ended["ended"]}
-    assert shared.post(path, 409, session=session)["code"] == "ladder_done"
-    other = shared.session()
-    assert shared.post(path, 404, session=other)["code"] == "no_such_ladder"
+    assert shared_client.post(path, 409, session=session)["code"] == "ladder_done"
+    other = shared_client.session()
+    assert shared_client.post(path, 404, session=other)["code"] == "no_such_ladder"
 
 
-def test_a_question_that_is_too_long_begins_no_ladder(shared: ClassClient) -> None:
-    session = shared.session()
-    refused = shared.post("/tutor/ladder", 400, session=session, model="M1", question="a" * 61)
+def test_a_question_that_is_too_long_begins_no_ladder(shared_client: ClassClient) -> None:
+    session = shared_client.session()
+    refused = shared_client.post(
+        "/tutor/ladder", 400, session=session, model="M1", question="a" * 61
+    )
     assert (refused["code"], refused["param"]) == ("message_too_long", "question")
 
 
@@ -389,60 +412,66 @@ def test_a_question_that_is_too_long_begins_no_ladder(shared: ClassClient) -> No
 @pytest.mark.parametrize("kept", [False, True])
 def test_texts_are_kept_where_the_teacher_keeps_them(tmp_path: Path, kept: bool) -> None:
     settings = {"logs": {"messages": kept}, "limits": {"tokens": 4}}
-    with open_class(tmp_path, settings) as room:
-        session = room.session()
+    with open_class(tmp_path, settings) as client:
+        session = client.session()
         body = {"model": "M1", "question": "a secret question", "answer": "a secret answer"}
-        stored = room.post("/tutor/rating", session=session, rating="down", **body)
+        stored = client.post("/tutor/rating", session=session, rating="down", **body)
         assert stored == {"stored": True}
-        room.stream("/tutor/ladder", session=session, model="M1", question="a secret ladder")
-        asked = [{"role": "user", "content": "a secret"}]
-        room.post("/v1/chat/completions", model="M1", messages=asked)
-        room.stream("/v1/chat/completions", model="M1", messages=asked, stream=True)
-        told = str([event.body for event in room.events.list_events()])
-        assert ("secret" in told) is kept
-        assert room.events.list_events("rating")[0].body["rating"] == "down"
-        counted = [event.body for event in room.events.list_events("question")]
-        assert [(c["way"], c["turns"], c["characters"]) for c in counted] == [("ask", 1, 8)] * 2
+        client.stream("/tutor/ladder", session=session, model="M1", question="a secret ladder")
+        messages = [{"role": "user", "content": "a secret"}]
+        client.post("/v1/chat/completions", model="M1", messages=messages)
+        client.stream("/v1/chat/completions", model="M1", messages=messages, stream=True)
+        stored_text = str([event.body for event in client.events.list_events()])
+        assert ("secret" in stored_text) is kept
+        assert client.events.list_events("rating")[0].body["rating"] == "down"
+        question_events = [event.body for event in client.events.list_events("question")]
+        assert [(c["way"], c["turns"], c["characters"]) for c in question_events] == [
+            ("ask", 1, 8)
+        ] * 2
         if kept:
-            assert counted[0] == counted[1]  # at temperature 0
-            assert counted[0]["messages"] == [["user", "a secret"]]
-            assert counted[0]["answers"] == [alone(room, "M1", [Message("user", "a secret")], 4)]
+            assert question_events[0] == question_events[1]  # at temperature 0
+            assert question_events[0]["messages"] == [["user", "a secret"]]
+            assert question_events[0]["answers"] == [
+                generate_alone(client, "M1", [Message("user", "a secret")], 4)
+            ]
 
 
 def test_a_question_is_its_sessions_where_the_user_is_one(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"logs": {"messages": True}, "limits": {"tokens": 2}}) as room:
-        session = room.session()
-        asked = [{"role": "user", "content": "a secret"}]
+    with open_class(tmp_path, {"logs": {"messages": True}, "limits": {"tokens": 2}}) as client:
+        session = client.session()
+        messages = [{"role": "user", "content": "a secret"}]
         for user in (session, "somebody else", None):
-            room.post("/v1/chat/completions", model="M1", messages=asked, user=user)
-        events = room.events.list_events("question")
+            client.post("/v1/chat/completions", model="M1", messages=messages, user=user)
+        events = client.events.list_events("question")
         assert [event.session for event in events] == [session, None, None]
-        room.parse_response(room.client.delete(f"/tutor/session/{session}"), 200)
-        assert [event.id for event in room.events.list_events()] == [
+        client.parse_response(client.http.delete(f"/tutor/session/{session}"), 200)
+        assert [event.id for event in client.events.list_events()] == [
             event.id for event in events[1:]
         ]
 
 
-def test_wrong_equations_are_marked(shared: ClassClient) -> None:
-    found = shared.post("/tutor/marks", text="🙂 2 + 2 = 5")
+def test_wrong_equations_are_marked(shared_client: ClassClient) -> None:
+    found = shared_client.post("/tutor/marks", text="🙂 2 + 2 = 5")
     assert found == {"marks": [{"text": "2 + 2 = 5", "start": 3, "end": 12}]}
-    assert shared.post("/tutor/marks", text="") == {"marks": []}
-    assert shared.post("/tutor/marks", 400, text="a" * 61)["param"] == "text"
-    assert shared.post("/tutor/marks", 400, text="a\ud83d")["param"] == "text"
+    assert shared_client.post("/tutor/marks", text="") == {"marks": []}
+    assert shared_client.post("/tutor/marks", 400, text="a" * 61)["param"] == "text"
+    assert shared_client.post("/tutor/marks", 400, text="a\ud83d")["param"] == "text"
 
 
 # -- readers that leave ----------------------------------------------------------------------------
 
 
-async def left_early(room: ClassClient, path: str, body: dict[str, Any], after: int) -> list[bytes]:
+async def disconnect_early(
+    client: ClassClient, path: str, body: dict[str, Any], after: int
+) -> list[bytes]:
     """Asks as a server does for a browser that goes away after so many parts of the answer."""
     sent: list[bytes] = []
     gone = asyncio.Event()
-    asked = asyncio.Event()
+    body_sent = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
-        if not asked.is_set():
-            asked.set()
+        if not body_sent.is_set():
+            body_sent.set()
             return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
         await gone.wait()
         return {"type": "http.disconnect"}
@@ -467,58 +496,58 @@ async def left_early(room: ClassClient, path: str, body: dict[str, Any], after: 
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
-    await room.client.app(scope, receive, send)
+    await client.http.app(scope, receive, send)
     return sent
 
 
-def idle(room: ClassClient) -> bool:
+def becomes_idle(client: ClassClient) -> bool:
     """Whether nothing is answered any more, soon."""
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        if room.classroom.serving.scheduler.stats[:2] == (0, 0):
+        if client.classroom.serving.scheduler.stats[:2] == (0, 0):
             return True
         time.sleep(0.01)
     return False
 
 
-def test_who_leaves_gives_the_place_free_and_stores_nothing(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"limits": {"tokens": 100}, "temperature": 2}) as room:
-        session = room.session()
-        body = {"session": session, "messages": ASKED}
-        before = room.classroom.serving.scheduler.stats.generated_tokens
-        sent = asyncio.run(left_early(room, "/tutor/compare", body, after=3))
+def test_a_client_that_disconnects_frees_its_slot_and_stores_nothing(tmp_path: Path) -> None:
+    with open_class(tmp_path, {"limits": {"tokens": 100}, "temperature": 2}) as client:
+        session = client.session()
+        body = {"session": session, "messages": QUESTION_MESSAGES}
+        before = client.classroom.serving.scheduler.stats.generated_tokens
+        sent = asyncio.run(disconnect_early(client, "/tutor/compare", body, after=3))
         assert 3 < len(sent) < 20
-        assert idle(room)
-        assert room.classroom.serving.scheduler.stats.generated_tokens - before < 120
-        assert [event.kind for event in room.events.list_events()] == ["session"]
+        assert becomes_idle(client)
+        assert client.classroom.serving.scheduler.stats.generated_tokens - before < 120
+        assert [event.kind for event in client.events.list_events()] == ["session"]
 
 
 def test_a_step_that_broke_off_is_given_again(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"limits": {"tokens": 60}}) as room:
-        session = room.session()
+    with open_class(tmp_path, {"limits": {"tokens": 60}}) as client:
+        session = client.session()
         body = {"session": session, "model": "M1", "question": "1 + 1?"}
-        sent = asyncio.run(left_early(room, "/tutor/ladder", body, after=2))
+        sent = asyncio.run(disconnect_early(client, "/tutor/ladder", body, after=2))
         first = json.loads(sent[1].removeprefix(b"data: "))
-        assert idle(room)
-        again = room.stream(f"/tutor/ladder/{first['ladder']}", session=session)
+        assert becomes_idle(client)
+        again = client.stream(f"/tutor/ladder/{first['ladder']}", session=session)
         assert again[0] == first
         assert again[0]["step"] == 0
-        assert [event.body["step"] for event in room.events.list_events("ladder")] == [0]
+        assert [event.body["step"] for event in client.events.list_events("ladder")] == [0]
 
 
 def test_no_step_is_skipped_by_asking_twice_at_once(tmp_path: Path) -> None:
-    with open_class(tmp_path, {"limits": {"tokens": 40}}) as room:
-        session = room.session()
-        ladder = room.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
+    with open_class(tmp_path, {"limits": {"tokens": 40}}) as client:
+        session = client.session()
+        ladder = client.stream("/tutor/ladder", session=session, model="M1", question="1 + 1?")[0]
         path, body = f"/tutor/ladder/{ladder['ladder']}", {"session": session}
 
         async def both() -> list[list[bytes]]:
-            asked = [left_early(room, path, body, after=10**6) for _ in range(3)]
-            return list(await asyncio.gather(*asked))
+            requests = [disconnect_early(client, path, body, after=10**6) for _ in range(3)]
+            return list(await asyncio.gather(*requests))
 
-        told = [b"".join(sent) for sent in asyncio.run(both())]
-        assert sum(b"climbing" in sent for sent in told) == 2
-        assert [event.body["step"] for event in room.events.list_events("ladder")] == [0, 1]
+        streams = [b"".join(sent) for sent in asyncio.run(both())]
+        assert sum(b"climbing" in sent for sent in streams) == 2
+        assert [event.body["step"] for event in client.events.list_events("ladder")] == [0, 1]
 
 
 # -- what can't be stored -------------------------------------------------------------------------
@@ -527,18 +556,20 @@ def test_no_step_is_skipped_by_asking_twice_at_once(tmp_path: Path) -> None:
 def test_nothing_is_acknowledged_that_is_not_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_class(tmp_path) as room:
-        session = room.session()
-        _, _, comparison = compared(room, session)
-        events = room.events
+    with open_class(tmp_path) as client:
+        session = client.session()
+        _, _, comparison = run_comparison(client, session)
+        events = client.events
         events._connection.execute("PRAGMA query_only = ON")  # as on a full disk
-        refused = room.post("/tutor/vote", 503, session=session, comparison=comparison, overall="A")
+        refused = client.post(
+            "/tutor/vote", 503, session=session, comparison=comparison, overall="A"
+        )
         assert refused["code"] == "not_stored"
         assert str(tmp_path) not in str(refused)
-        stream = room.stream("/tutor/compare", session=session, messages=ASKED)
+        stream = client.stream("/tutor/compare", session=session, messages=QUESTION_MESSAGES)
         assert stream[-1]["error"]["code"] == "not_stored"
         events._connection.execute("PRAGMA query_only = OFF")
-        room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
         assert len(events.list_events("vote")) == 1
 
 
@@ -550,29 +581,29 @@ def test_what_is_old_is_removed_while_the_server_runs(
     old.new_session()
     old.close()
     monkeypatch.setattr(routes, "CLEANUP_INTERVAL_SECONDS", 0.05)
-    with open_class(tmp_path) as room:
-        assert len(room.events.list_events()) == 1
+    with open_class(tmp_path) as client:
+        assert len(client.events.list_events()) == 1
         end = time.monotonic() + 5
-        while room.events.list_events() and time.monotonic() < end:
+        while client.events.list_events() and time.monotonic() < end:
             time.sleep(0.01)
-        assert room.events.list_events() == []
+        assert client.events.list_events() == []
 
 
 # -- the teacher ----------------------------------------------------------------------------------
 
 
 def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
-    with open_class(tmp_path) as room:
-        session = room.session()
-        _, _, comparison = compared(room, session)
-        room.post("/tutor/vote", session=session, comparison=comparison, overall="A")
-        assert room.get("/teacher/summary", 401)["code"] == "no_password"
-        room.client.headers["Authorization"] = f"Bearer {TOKEN}"
-        figures = room.get("/teacher/summary")
+    with open_class(tmp_path) as client:
+        session = client.session()
+        _, _, comparison = run_comparison(client, session)
+        client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
+        assert client.get("/teacher/summary", 401)["code"] == "no_password"
+        client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        figures = client.get("/teacher/summary")
         assert (figures["votes"], figures["sessions"]) == (1, 1)
-        preferences = room.client.get("/teacher/preferences.json")
+        preferences = client.http.get("/teacher/preferences.json")
         assert preferences.json()[0]["question_complete"] == QUESTION
-        table = room.client.get("/teacher/events.csv")
+        table = client.http.get("/teacher/events.csv")
         assert table.headers["content-type"].startswith("text/csv")
         lines = table.text.splitlines()
         assert lines[0] == "id,time,session,kind,model,key,body"

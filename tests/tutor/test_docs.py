@@ -58,16 +58,16 @@ def test_every_setting_and_its_default_is_described() -> None:
 def test_the_votes_are_those_that_are_exported() -> None:
     [row] = json.loads(re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)[0])
     [preferred] = row["preference"]
-    said = {key: value for key, value in preferred["criteria"].items() if value is not None}
-    compared = {
+    criteria = {key: value for key, value in preferred["criteria"].items() if value is not None}
+    comparison = {
         "messages": [["user", row["question_complete"]]],
         "answers": {side: preferred[side] for side in "AB"},
         "models": {"A": "M1", "B": "M2"},
     }
-    voted = {"overall": said.pop("overall"), "criteria": said}
+    vote = {"overall": criteria.pop("overall"), "criteria": criteria}
     events = [
-        Event(1, "", None, "comparison", None, "1", compared),
-        Event(2, "", None, "vote", None, "1", voted),
+        Event(1, "", None, "comparison", None, "1", comparison),
+        Event(2, "", None, "vote", None, "1", vote),
     ]
     assert to_raw_rows(events, "Mechanics I") == [row]
 

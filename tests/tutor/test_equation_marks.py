@@ -33,7 +33,7 @@ def test_wrong_equations_are_marked_as_they_are_written(text: str, wrong: list[s
     assert [mark["text"] for mark in mark_equations(text)] == wrong
 
 
-def test_places_count_as_a_browser_does() -> None:
+def test_offsets_count_as_a_browser_does() -> None:
     text = "🙂🙂 é\r\n🙂 2 + 2 = 5"
     [mark] = mark_equations(text)
     units = text.encode("utf-16-le")
@@ -46,9 +46,9 @@ SIGNS = [*"0123456789 +-*/=()%$x.\\\n\r\u2028<>≈a,^🙂", " plus ", "<<1+1=3>>
 
 @given(st.lists(st.sampled_from(SIGNS), max_size=60).map("".join))
 def test_there_is_a_mark_wherever_an_equation_is_wrong(text: str) -> None:
-    places = find_wrong_equations(text)
-    assert len(places) >= check_equations(text).wrong
-    assert bool(places) >= bool(check_equations(text).wrong)
+    spans = find_wrong_equations(text)
+    assert len(spans) >= check_equations(text).wrong
+    assert bool(spans) >= bool(check_equations(text).wrong)
     for mark in mark_equations(text):
         units = text.encode("utf-16-le")[2 * mark["start"] : 2 * mark["end"]]
         assert units.decode("utf-16-le") == mark["text"]
@@ -69,6 +69,6 @@ def test_there_is_a_mark_wherever_an_equation_is_wrong(text: str) -> None:
     ],
 )
 def test_what_nobody_computes_is_left_alone_soon(text: str) -> None:
-    begun = time.process_time()
+    start = time.process_time()
     assert mark_equations(text) == []
-    assert time.process_time() - begun < 2
+    assert time.process_time() - start < 2

@@ -28,7 +28,7 @@ def events(path: Path) -> Iterator[EventLog]:
     log.close()
 
 
-def compare(events: EventLog, session: str, key: str) -> None:
+def add_comparison(events: EventLog, session: str, key: str) -> None:
     body = {"messages": [["user", "What is energy?"]], "answers": {"A": "Work.", "B": "Heat."}}
     events.add("comparison", body, session=session, key=key)
 
@@ -69,8 +69,8 @@ def test_sessions_are_made_here(events: EventLog) -> None:
 
 def test_a_comparison_is_voted_on_once(events: EventLog) -> None:
     session = events.new_session()
-    compare(events, session, "c1")
-    compare(events, session, "c2")
+    add_comparison(events, session, "c1")
+    add_comparison(events, session, "c2")
     found = events.find_comparison("c1")
     assert found is not None
     assert found.session == session
@@ -94,7 +94,7 @@ def test_a_quiz_is_answered_once_by_each_session(events: EventLog) -> None:
 
 def test_one_of_many_votes_at_the_same_time_is_taken(events: EventLog) -> None:
     session = events.new_session()
-    compare(events, session, "c1")
+    add_comparison(events, session, "c1")
 
     def vote(number: int) -> bool:
         try:
@@ -154,7 +154,7 @@ def test_old_events_are_forgotten(path: Path) -> None:
     old, lasting = events.new_session(), events.new_session()
     events.add("question", {}, session=old, model="M1")
     for key in ("voted", "old"):
-        compare(events, lasting, key)
+        add_comparison(events, lasting, key)
     clock[0] = today - timedelta(days=89)
     events.add("vote", {"overall": "A"}, session=lasting, key="voted")
     clock[0] = today
@@ -219,11 +219,11 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from zephyr.errors import ZephyrError
-from zephyr.tutor.events import Events
+from zephyr.tutor.events import EventLog
 if os.getuid() == 0:
     os.setuid(65534)
 try:
-    Events(Path(sys.argv[1]))
+    EventLog(Path(sys.argv[1]))
 except ZephyrError as error:
     print(error.problem)
 """
@@ -244,8 +244,8 @@ def test_a_log_that_may_not_be_written_to_is_refused() -> None:
 WRITER = """
 import sys, threading
 from pathlib import Path
-from zephyr.tutor.events import Events
-events = Events(Path(sys.argv[1]))
+from zephyr.tutor.events import EventLog
+events = EventLog(Path(sys.argv[1]))
 def write(thread):
     for number in range(10**6):
         made = events.add("question", {"thread": thread, "number": number, "text": "x" * 500})
@@ -261,15 +261,15 @@ def test_what_was_acknowledged_survives_a_kill_under_load(path: Path, acknowledg
     command = [sys.executable, "-c", WRITER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline() for _ in range(acknowledged)]
+        lines = [process.stdout.readline() for _ in range(acknowledged)]
         process.kill()
-        told += [line for line in process.stdout if line.endswith("\n")]
-    assert len(told) >= acknowledged
+        lines += [line for line in process.stdout if line.endswith("\n")]
+    assert len(lines) >= acknowledged
     events = EventLog(path)
-    there = {event.id: event.body for event in events.list_events()}
-    for line in told:
+    stored = {event.id: event.body for event in events.list_events()}
+    for line in lines:
         number, *rest = map(int, line.split())
-        assert [there[number][key] for key in ("thread", "number")] == rest
+        assert [stored[number][key] for key in ("thread", "number")] == rest
     assert events._connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     events.new_session()
     events.close()

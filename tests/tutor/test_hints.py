@@ -9,11 +9,11 @@ from zephyr.tutor.settings import HintStep
 STEPS = [HintStep(name=f"Step {n}", ask=f"Ask {n}.") for n in range(4)]
 
 
-def always(messages: Sequence[Message]) -> bool:
+def always_fits(messages: Sequence[Message]) -> bool:
     return True
 
 
-def said(messages: Sequence[Message]) -> list[str]:
+def message_texts(messages: Sequence[Message]) -> list[str]:
     assert [m.role for m in messages] == [
         ("user", "assistant")[n % 2] for n in range(len(messages))
     ]
@@ -22,10 +22,10 @@ def said(messages: Sequence[Message]) -> list[str]:
 
 def test_each_step_knows_the_question_and_the_hints_before() -> None:
     ladder = Ladder("s", "M1", "What is 2 + 2?")
-    assert said(ladder.messages(STEPS, always)) == ["What is 2 + 2?\n\nAsk 0."]
+    assert message_texts(ladder.messages(STEPS, always_fits)) == ["What is 2 + 2?\n\nAsk 0."]
     ladder.hints += ["Count.", "Two fingers."]
     assert ladder.step == 2
-    assert said(ladder.messages(STEPS, always)) == [
+    assert message_texts(ladder.messages(STEPS, always_fits)) == [
         "What is 2 + 2?\n\nAsk 0.",
         "Count.",
         "Ask 1.",
@@ -34,12 +34,12 @@ def test_each_step_knows_the_question_and_the_hints_before() -> None:
     ]
 
 
-def test_the_oldest_hints_are_left_out_where_there_is_no_room() -> None:
+def test_the_oldest_hints_are_left_out_where_the_context_is_full() -> None:
     ladder = Ladder("s", "M1", "What?", hints=["H0", "H1", "H2"])
-    told = said(ladder.messages(STEPS, lambda messages: len(messages) <= 5))
-    assert told == ["What?\n\nAsk 1.", "H1", "Ask 2.", "H2", "Ask 3."]
-    told = said(ladder.messages(STEPS, lambda messages: len(messages) < 3))
-    assert told == ["What?\n\nAsk 3."]
+    texts = message_texts(ladder.messages(STEPS, lambda messages: len(messages) <= 5))
+    assert texts == ["What?\n\nAsk 1.", "H1", "Ask 2.", "H2", "Ask 3."]
+    texts = message_texts(ladder.messages(STEPS, lambda messages: len(messages) < 3))
+    assert texts == ["What?\n\nAsk 3."]
 
 
 def test_ladders_belong_to_sessions_and_the_least_used_is_forgotten() -> None:

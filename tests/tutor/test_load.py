@@ -8,19 +8,19 @@ import asyncio
 import pytest
 
 from bench.load import Plan, measure
-from tests.place import Place
+from tests.workspace import Workspace
 
 pytestmark = pytest.mark.enable_socket
 
 
-def plan(place: Place, users: int, seconds: float) -> Plan:
+def load_plan(workspace: Workspace, users: int, seconds: float) -> Plan:
     """A load on two models of the tiny recipe."""
-    environment = {"ZEPHYR_RUNS": str(place.runs), "OMP_NUM_THREADS": "1"}
-    return Plan("tiny.yaml", ["M1", "M2"], users, seconds, place.folder, environment)
+    environment = {"ZEPHYR_RUNS": str(workspace.runs), "OMP_NUM_THREADS": "1"}
+    return Plan("tiny.yaml", ["M1", "M2"], users, seconds, workspace.folder, environment)
 
 
-def test_a_class_is_answered_and_its_votes_are_kept(finished: Place) -> None:
-    figures = asyncio.run(measure(plan(finished, users=20, seconds=5)))
+def test_a_class_is_answered_and_its_votes_are_kept(finished_workspace: Workspace) -> None:
+    figures = asyncio.run(measure(load_plan(finished_workspace, users=20, seconds=5)))
     assert figures["failed"] == []
     assert figures["streams to their end"] > 20
     assert figures["left in mid-stream"] > 0

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from tests.conftest import CHROMIUM
-from tests.place import WORDS, Place
 from tests.tutor.conftest import start_server
 from tests.tutor.page.actions import open_tab
+from tests.workspace import WORDS, Workspace
 from zephyr.tutor.events import EventLog
 
 pytestmark = pytest.mark.enable_socket
@@ -31,12 +31,12 @@ def vote(request: pytest.FixtureRequest) -> Vote:
     A student does so on the page; where no browser is installed, over HTTP.
     """
     if CHROMIUM is None:
-        return _over_http
+        return _vote_over_http
     browser = request.getfixturevalue("browser")
-    return lambda url, questions: _on_the_page(browser, url, questions)
+    return lambda url, questions: _vote_on_page(browser, url, questions)
 
 
-def _on_the_page(browser: Any, url: str, questions: list[str]) -> list[str]:
+def _vote_on_page(browser: Any, url: str, questions: list[str]) -> list[str]:
     page = browser.new_page()
     page.set_default_timeout(15_000)
     page.goto(url)
@@ -46,16 +46,16 @@ def _on_the_page(browser: Any, url: str, questions: list[str]) -> list[str]:
         page.get_by_label("A question for both").fill(question)
         page.keyboard.press("Enter")
         panel.locator(".ballot").get_by_text("A is better").click()
-        with page.expect_response("**/tutor/vote") as told:
+        with page.expect_response("**/tutor/vote") as vote_response:
             panel.get_by_role("button", name="Send the vote").click()
-        assert told.value.json()["stored"] is True
-        acknowledged.append(told.value.request.post_data_json["comparison"])
+        assert vote_response.value.json()["stored"] is True
+        acknowledged.append(vote_response.value.request.post_data_json["comparison"])
         panel.get_by_role("button", name="Ask another").click()
     page.close()
     return acknowledged
 
 
-def _over_http(url: str, questions: list[str]) -> list[str]:
+def _vote_over_http(url: str, questions: list[str]) -> list[str]:
     acknowledged = []
     with httpx2.Client(base_url=url, timeout=60) as http:
         session = http.post("/tutor/session").json()["session"]
@@ -77,14 +77,16 @@ def _compare(http: httpx2.Client, session: str, question: str) -> str:
     return str(json.loads(last.removeprefix("data: "))["comparison"])
 
 
-def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: Vote) -> None:
-    place = finished.copy(tmp_path / "copy")
-    (place.folder / "tutor.yaml").write_text(yaml.safe_dump(SETTINGS))
-    with start_server(place, "M0", "M1", "--tutor", "tutor.yaml") as server:
+def test_what_a_class_prefers_is_learned(
+    finished_workspace: Workspace, tmp_path: Path, vote: Vote
+) -> None:
+    workspace = finished_workspace.copy(tmp_path / "copy")
+    (workspace.folder / "tutor.yaml").write_text(yaml.safe_dump(SETTINGS))
+    with start_server(workspace, "M0", "M1", "--tutor", "tutor.yaml") as server:
         acknowledged = vote(server.url, [f"What is {word}?" for word in WORDS])
         os.kill(server.process.pid, signal.SIGKILL)
 
-    database = place.runs / "tutor.sqlite"
+    database = workspace.runs / "tutor.sqlite"
     with sqlite3.connect(database) as log:
         assert log.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     log.close()
@@ -94,11 +96,11 @@ def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: 
     events.close()
 
     arguments = ("preferences", "export", "--out", "class.json", "--tutor", "tutor.yaml")
-    assert place.zephyr(*arguments) == "class.json: questions 8, votes 8\n"
-    rows = json.loads((place.folder / "class.json").read_text())
+    assert workspace.run_command(*arguments) == "class.json: questions 8, votes 8\n"
+    rows = json.loads((workspace.folder / "class.json").read_text())
     assert [row["question_complete"] for row in rows] == [f"What is {w}?" for w in WORDS]
 
-    recipe = yaml.safe_load(place.recipe.read_text())
+    recipe = yaml.safe_load(workspace.recipe_path.read_text())
     recipe["data"]["class"] = {
         "kind": "pair",
         "clean": "report",
@@ -106,24 +108,26 @@ def test_what_a_class_prefers_is_learned(finished: Place, tmp_path: Path, vote: 
     }
     align = {"data": "class", "steps": 4, "batch": 4, "lr": 1e-3, "log_every": 1}
     recipe["models"]["M3"] = {"from": "M1", "align": align}
-    place.recipe.write_text(yaml.safe_dump(recipe, sort_keys=False))
-    before = place.marks()
-    place.zephyr("run", "tiny.yaml")
-    after = place.marks()
+    workspace.recipe_path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    before = workspace.fingerprints()
+    workspace.run_command("run", "tiny.yaml")
+    after = workspace.fingerprints()
     assert {name: after[name] for name in before} == before  # nothing else was made again
-    drawn = json.loads((place.run("data.class") / "artifact" / "manifest.json").read_text())
-    assert drawn["sources"]["epfl"]["seen"] == 8
-    assert drawn["sources"]["epfl"]["kept"] >= 6  # two answers may be the same, or empty
+    manifest = json.loads(
+        (workspace.run_folder("data.class") / "artifact" / "manifest.json").read_text()
+    )
+    assert manifest["sources"]["epfl"]["seen"] == 8
+    assert manifest["sources"]["epfl"]["kept"] >= 6  # two answers may be the same, or empty
     losses = [
         json.loads(line)["loss"]
-        for line in (place.run("M3") / "metrics.jsonl").read_text().splitlines()
+        for line in (workspace.run_folder("M3") / "metrics.jsonl").read_text().splitlines()
         if "loss" in json.loads(line)
     ]
     assert losses[-1] < losses[0]
-    assert (place.run("M3/gsm8k") / "artifact" / "scores.json").exists()
+    assert (workspace.run_folder("M3/gsm8k") / "artifact" / "scores.json").exists()
 
     with (
-        start_server(place, "M1", "M3", "--tutor", "tutor.yaml") as server,
+        start_server(workspace, "M1", "M3", "--tutor", "tutor.yaml") as server,
         httpx2.Client(base_url=server.url, timeout=60) as http,
     ):
         models = http.get("/tutor/config").json()["models"]

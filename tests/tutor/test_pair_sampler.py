@@ -21,7 +21,7 @@ def test_what_was_shown_before_counts() -> None:
     assert [set(pairs.sample()) for _ in range(3)] == [{"b", "c"}] * 3
 
 
-def test_sides_are_drawn() -> None:
+def test_sides_are_random() -> None:
     pairs = PairSampler(["a", "b"], random=Random(1))
     firsts = Counter(pairs.sample()[0] for _ in range(400))
     assert 150 < firsts["a"] < 250

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.data.opened import NO_EXAMS
-from tests.place import Command
+from tests.data.in_memory_sources import NO_EVAL_QUESTIONS
+from tests.workspace import Command
 from zephyr.data import mixture, sources
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import MixtureSpec
@@ -24,7 +24,7 @@ def events(tmp_path: Path) -> Iterator[EventLog]:
     log.close()
 
 
-def compared(
+def add_comparison(
     events: EventLog,
     key: str,
     question: str | list[list[str]],
@@ -43,21 +43,28 @@ def compared(
         events.add("vote", vote, session=session, key=key)
 
 
-LONG = [["system", "Be brief."], ["user", "What is work?"], ["assistant", "Force."], ["user", "?"]]
+CONVERSATION = [
+    ["system", "Be brief."],
+    ["user", "What is work?"],
+    ["assistant", "Force."],
+    ["user", "?"],
+]
 
 
 @pytest.fixture
-def voted(events: EventLog) -> EventLog:
-    compared(events, "1", "What is π?", ("3.14 🙂", "4"), "A", correctness="A", other="nice \u2028")
-    compared(events, "2", "What is heat?", ("Energy.", "Rain."), None)
-    compared(events, "3", LONG, ("Yes.", "No."), "B")
-    compared(events, "4", "What is π?", ("3", "22/7"), "B", clarity="AB")
-    compared(events, "5", "What is π?", ("a", "b"), "AB")
+def voted_events(events: EventLog) -> EventLog:
+    add_comparison(
+        events, "1", "What is π?", ("3.14 🙂", "4"), "A", correctness="A", other="nice \u2028"
+    )
+    add_comparison(events, "2", "What is heat?", ("Energy.", "Rain."), None)
+    add_comparison(events, "3", CONVERSATION, ("Yes.", "No."), "B")
+    add_comparison(events, "4", "What is π?", ("3", "22/7"), "B", clarity="AB")
+    add_comparison(events, "5", "What is π?", ("a", "b"), "AB")
     return events
 
 
-def test_a_question_is_one_row_with_all_its_votes(voted: EventLog) -> None:
-    first, second = to_raw_rows(voted.list_events(), "Mechanics")
+def test_a_question_is_one_row_with_all_its_votes(voted_events: EventLog) -> None:
+    first, second = to_raw_rows(voted_events.list_events(), "Mechanics")
     assert first["question_complete"] == "What is π?"
     assert [(p["A"], p["B"], p["overall"]) for p in first["preference"]] == [
         ("3.14 🙂", "4", "A"),
@@ -74,11 +81,11 @@ def test_a_question_is_one_row_with_all_its_votes(voted: EventLog) -> None:
     assert first["question_id"] != second["question_id"]
 
 
-def test_numbers_are_those_of_the_text(voted: EventLog, tmp_path: Path) -> None:
+def test_numbers_are_those_of_the_text(voted_events: EventLog, tmp_path: Path) -> None:
     other = EventLog(tmp_path / "other.sqlite")
-    compared(other, "x", "What is π?", ("a", "b"), "A")
+    add_comparison(other, "x", "What is π?", ("a", "b"), "A")
     [row] = to_raw_rows(other.list_events(), "Other course")
-    again = to_raw_rows(voted.list_events(), "Mechanics")[0]
+    again = to_raw_rows(voted_events.list_events(), "Mechanics")[0]
     assert row["question_id"] == again["question_id"] < 2**53
     assert row["course_id"] != again["course_id"]
     other.close()
@@ -86,48 +93,48 @@ def test_numbers_are_those_of_the_text(voted: EventLog, tmp_path: Path) -> None:
 
 def test_a_conversation_is_a_transcript() -> None:
     assert question_text([["user", "What is 1 + 1?\n\nThink."]]) == "What is 1 + 1?\n\nThink."
-    assert question_text(LONG) == (
+    assert question_text(CONVERSATION) == (
         "Instructions: Be brief.\n\nStudent: What is work?\n\nTutor: Force.\n\nStudent: ?"
     )
 
 
-def test_the_file_is_a_source_of_pairs(voted: EventLog, tmp_path: Path) -> None:
+def test_the_file_is_a_source_of_pairs(voted_events: EventLog, tmp_path: Path) -> None:
     path = tmp_path / "class.json"
-    assert write_preferences(voted.list_events(), "Mechanics", path, force=False) == (2, 4)
+    assert write_preferences(voted_events.list_events(), "Mechanics", path, force=False) == (2, 4)
     spec = MixtureSpec.model_validate(
         {"kind": "pair", "sources": [{"name": "epfl", "path": "class.json"}]}
     )
-    opened = sources.open_source(
+    opened_source = sources.open_source(
         spec.sources[0], kind="pair", use="train", origin=None, base=tmp_path, where="data.pairs"
     )
-    drawn = mixture.build_mixture(spec, [opened], seed=1, question_index=NO_EXAMS)
-    pairs = {(r.prompt, r.chosen, r.rejected) for r in drawn.split.train if isinstance(r, Pair)}
+    built = mixture.build_mixture(spec, [opened_source], seed=1, question_index=NO_EVAL_QUESTIONS)
+    pairs = {(r.prompt, r.chosen, r.rejected) for r in built.split.train if isinstance(r, Pair)}
     pi = (Message("user", "What is π?"),)
     assert pairs == {
         (pi, "3.14 🙂", "4"),
         (pi, "22/7", "3"),
-        ((Message("user", question_text(LONG)),), "No.", "Yes."),
+        ((Message("user", question_text(CONVERSATION)),), "No.", "Yes."),
     }
-    account = drawn.manifest["sources"]["epfl"]
+    account = built.manifest["sources"]["epfl"]
     assert account["left_out"] == {"neither answer is preferred overall": 1}
     assert (account["unreadable"], account["kept"]) == ({}, 3)
 
 
-def test_nothing_is_written_over_unless_forced(voted: EventLog, tmp_path: Path) -> None:
+def test_nothing_is_written_over_unless_forced(voted_events: EventLog, tmp_path: Path) -> None:
     path = tmp_path / "new" / "class.json"
-    write_preferences(voted.list_events(), "Mechanics", path, force=False)
+    write_preferences(voted_events.list_events(), "Mechanics", path, force=False)
     before = path.read_bytes()
     with pytest.raises(ZephyrError, match="--force"):
-        write_preferences(voted.list_events(), "Other", path, force=False)
+        write_preferences(voted_events.list_events(), "Other", path, force=False)
     assert path.read_bytes() == before
-    write_preferences(voted.list_events(), "Other", path, force=True)
+    write_preferences(voted_events.list_events(), "Other", path, force=True)
     assert path.read_bytes() != before
     with pytest.raises(ZephyrError, match="name of a file"):
-        write_preferences(voted.list_events(), "Other", tmp_path, force=True)
+        write_preferences(voted_events.list_events(), "Other", tmp_path, force=True)
 
 
 def test_without_votes_there_is_nothing_to_export(events: EventLog, tmp_path: Path) -> None:
-    compared(events, "1", "What is heat?", ("Energy.", "Rain."), None)
+    add_comparison(events, "1", "What is heat?", ("Energy.", "Rain."), None)
     with pytest.raises(ZephyrError, match="no votes"):
         write_preferences(events.list_events(), "Mechanics", tmp_path / "class.json", force=False)
     assert not (tmp_path / "class.json").exists()
@@ -141,7 +148,7 @@ def test_the_command_exports(
     nothing = zephyr("preferences", "export", "--out", "class.json")
     assert (nothing.code, "no log of a class" in nothing.err) == (2, True)
     log = EventLog(tmp_path / "runs" / "tutor.sqlite")
-    compared(log, "1", "What is heat?", ("Energy.", "Rain."), "A")
+    add_comparison(log, "1", "What is heat?", ("Energy.", "Rain."), "A")
     done = zephyr("preferences", "export", "--out", "class.json")  # while the log is in use
     assert (done.code, done.out) == (0, "class.json: questions 1, votes 1\n")
     assert json.loads((tmp_path / "class.json").read_text()) == to_raw_rows(

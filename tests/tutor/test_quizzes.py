@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.place import tiny_recipe, write_files
+from tests.workspace import tiny_recipe, write_files
 from zephyr.data.quiz_format import quiz_to_row
 from zephyr.errors import ZephyrError
 from zephyr.recipe.load import read_recipe
@@ -20,16 +20,16 @@ from zephyr.tutor.settings import TutorSettings
 RECORDS = [Choice("s", f"Question {n}?", ("a", "b"), n % 2) for n in range(20)]
 
 
-def recipe_of(**more: Any) -> Recipe:
+def make_recipe(**more: Any) -> Recipe:
     return Recipe.model_validate(tiny_recipe() | more)
 
 
-def opened(folder: Path, quiz: dict[str, Any], recipe: Recipe | None = None) -> Quizzes:
+def open_tutor_quizzes(folder: Path, quiz: dict[str, Any], recipe: Recipe | None = None) -> Quizzes:
     tutor = TutorSettings.model_validate({"quiz": quiz})
-    return open_quizzes(tutor, folder, recipe or recipe_of(), folder)
+    return open_quizzes(tutor, folder, recipe or make_recipe(), folder)
 
 
-def asked(quizzes: Quizzes, session: str) -> list[str]:
+def question_order(quizzes: Quizzes, session: str) -> list[str]:
     """The questions in the order in which a session is asked them."""
     found: list[str] = []
     answered: set[str] = set()
@@ -42,11 +42,11 @@ def asked(quizzes: Quizzes, session: str) -> list[str]:
 
 def test_each_session_has_an_order_of_its_own() -> None:
     quizzes = Quizzes(RECORDS, seed=1)
-    one, two = asked(quizzes, "a"), asked(quizzes, "b")
+    one, two = question_order(quizzes, "a"), question_order(quizzes, "b")
     assert sorted(one) == sorted(two) == sorted(r.text for r in RECORDS)
     assert one != two
-    assert one == asked(Quizzes(RECORDS[::-1], seed=1), "a")
-    assert one != asked(Quizzes(RECORDS, seed=2), "a")
+    assert one == question_order(Quizzes(RECORDS[::-1], seed=1), "a")
+    assert one != question_order(Quizzes(RECORDS, seed=2), "a")
 
 
 def test_a_question_stands_once_and_one_that_is_asked_no_more_does_not_count() -> None:
@@ -59,37 +59,37 @@ def test_a_question_stands_once_and_one_that_is_asked_no_more_does_not_count() -
 
 def test_by_default_it_asks_what_the_recipes_task_does(tmp_path: Path) -> None:
     write_files(tmp_path)
-    quizzes = opened(tmp_path, {})
+    quizzes = open_tutor_quizzes(tmp_path, {})
     assert len(quizzes) == 8
-    assert set(asked(quizzes, "a")) == {
+    assert set(question_order(quizzes, "a")) == {
         json.loads(row)["question"] for row in (tmp_path / "quiz.jsonl").read_text().splitlines()
     }
 
 
 def test_the_embedded_recipe_has_a_quiz_without_any_file(tmp_path: Path) -> None:
     recipe = read_recipe(ROOT / "recipes" / "embedded.yaml")
-    quizzes = opened(tmp_path, {"cap": 50}, recipe)
-    texts = asked(quizzes, "a")
+    quizzes = open_tutor_quizzes(tmp_path, {"cap": 50}, recipe)
+    texts = question_order(quizzes, "a")
     assert len(texts) == len(quizzes) > 100  # three sources, of which two have as many
 
 
 def test_where_no_quiz_is_offered_nothing_is_opened(tmp_path: Path) -> None:
     source = {"path": "none.jsonl"}
     tutor = TutorSettings.model_validate({"ways": ["ask"], "quiz": {"sources": [source]}})
-    assert len(open_quizzes(tutor, tmp_path, recipe_of(), tmp_path)) == 0
+    assert len(open_quizzes(tutor, tmp_path, make_recipe(), tmp_path)) == 0
 
 
 def test_of_many_questions_the_next_is_soon_found() -> None:
     many = [Choice("s", f"Question {n}?", ("a", "b"), 0) for n in range(17_000)]
     quizzes = Quizzes(many, seed=1)
-    begun = time.process_time()
+    start = time.process_time()
     for n in range(20):
         assert quizzes.next(f"session {n}", ()) is not None
-    assert (time.process_time() - begun) / 20 < 0.02
+    assert (time.process_time() - start) / 20 < 0.02
 
 
 def test_a_recipe_without_such_a_task_has_no_quiz(tmp_path: Path) -> None:
-    assert len(opened(tmp_path, {}, recipe_of(evaluate={"tasks": []}))) == 0
+    assert len(open_tutor_quizzes(tmp_path, {}, make_recipe(evaluate={"tasks": []}))) == 0
 
 
 @pytest.mark.parametrize("form", ["course", "jsonl", "csv"])
@@ -109,24 +109,26 @@ def test_a_teachers_file_is_asked(tmp_path: Path, form: str) -> None:
         rows += [f'{r["subject"]},"{r["question"]}",{r["answer"]}' for r in quoted]
         name = "mine.csv"
     (tmp_path / name).write_text("\n".join(rows) + "\n")
-    quizzes = opened(tmp_path, {"sources": [{"path": name}]})
+    quizzes = open_tutor_quizzes(tmp_path, {"sources": [{"path": name}]})
     found = {quizzes.next("a", ())} | {c for c in map(quizzes.find, [m.id for m in mine]) if c}
     assert {(c.text, c.choices, c.answer) for c in found if c} == {
         (c.text, c.choices, c.answer) for c in mine
     }
-    assert len(opened(tmp_path, {"sources": [{"path": name}], "cap": 4})) == 4
-    assert len(opened(tmp_path, {"sources": [{"path": name, "cap": 2}], "cap": 4})) == 2
+    assert len(open_tutor_quizzes(tmp_path, {"sources": [{"path": name}], "cap": 4})) == 4
+    assert len(open_tutor_quizzes(tmp_path, {"sources": [{"path": name, "cap": 2}], "cap": 4})) == 2
 
 
 def test_a_larger_cap_takes_all_that_a_smaller_one_does(tmp_path: Path) -> None:
     write_files(tmp_path)
-    few, more = (set(asked(opened(tmp_path, {"cap": cap}), "a")) for cap in (3, 6))
+    few, more = (
+        set(question_order(open_tutor_quizzes(tmp_path, {"cap": cap}), "a")) for cap in (3, 6)
+    )
     assert (len(few), len(more)) == (3, 6)
     assert few < more
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ({"path": "none.jsonl"}, "a file is not there"),
         ({"path": "chat.jsonl"}, "no form that is known for kind 'choice'"),
@@ -136,11 +138,11 @@ def test_a_larger_cap_takes_all_that_a_smaller_one_does(tmp_path: Path) -> None:
     ],
 )
 def test_a_source_that_is_no_quiz_is_said(
-    tmp_path: Path, source: dict[str, Any], said: str
+    tmp_path: Path, source: dict[str, Any], message: str
 ) -> None:
     write_files(tmp_path)
     row = {"question": "Which?", "choices": ["a"], "answer": 0}
     (tmp_path / "bad.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(ZephyrError, match=said) as told:
-        opened(tmp_path, {"sources": [source]})
-    assert "quiz.sources" in str(told.value) or "bad.jsonl" in str(told.value)
+    with pytest.raises(ZephyrError, match=message) as caught:
+        open_tutor_quizzes(tmp_path, {"sources": [source]})
+    assert "quiz.sources" in str(caught.value) or "bad.jsonl" in str(caught.value)

@@ -16,9 +16,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.place import Place
 from tests.tutor.apps import TutorApp, check_still_answers, open_app
 from tests.tutor.asgi import call
+from tests.workspace import Workspace
 
 CHECKS = [
     not_a_server_error,
@@ -26,11 +26,11 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-HERE = {"host": "localhost"}
+LOCAL_HOST = {"host": "localhost"}
 EXAMPLES = 15
-REAL = {"model": "M1", "max_tokens": 2, "n": 1}
+ANSWERABLE_BODY = {"model": "M1", "max_tokens": 2, "n": 1}
 """What a description can't say of a request that is answered, and answered soon."""
-FEW = hypothesis.settings(
+FEW_EXAMPLES = hypothesis.settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
@@ -41,28 +41,30 @@ FEW = hypothesis.settings(
 
 
 @pytest.fixture(scope="module")
-def room(finished: Place) -> Iterator[TutorApp]:
-    with open_app(finished, "M1", "M2") as found:
+def tutor_app(finished_workspace: Workspace) -> Iterator[TutorApp]:
+    with open_app(finished_workspace, "M1", "M2") as found:
         yield found
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_no_route_gives_what_its_description_does_not(room: TutorApp, mode: Any) -> None:
-    real = REAL | {"session": call(room.app, "POST", "/tutor/session", {}).json["session"]}
-    described = schemathesis.openapi.from_asgi("/openapi.json", room.app, headers=HERE)
+def test_no_route_gives_what_its_description_does_not(tutor_app: TutorApp, mode: Any) -> None:
+    answerable = ANSWERABLE_BODY | {
+        "session": call(tutor_app.app, "POST", "/tutor/session", {}).json["session"]
+    }
+    schema = schemathesis.openapi.from_asgi("/openapi.json", tutor_app.app, headers=LOCAL_HOST)
     failed: dict[str, str] = {}
     statuses: Counter[int] = Counter()
-    for found in described.get_all_operations():
+    for found in schema.get_all_operations():
         operation = found.ok()
 
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-        @FEW
+        @FEW_EXAMPLES
         def ask(case: Any) -> None:
             if mode is GenerationMode.POSITIVE and case.method != "DELETE":
                 for part in (case.body, case.query, case.path_parameters):
                     if isinstance(part, dict):
-                        part |= {key: value for key, value in real.items() if key in part}
-            response = case.call_and_validate(checks=CHECKS, headers=HERE)
+                        part |= {key: value for key, value in answerable.items() if key in part}
+            response = case.call_and_validate(checks=CHECKS, headers=LOCAL_HOST)
             statuses[response.status_code] += 1
 
         try:
@@ -73,4 +75,4 @@ def test_no_route_gives_what_its_description_does_not(room: TutorApp, mode: Any)
             failed[operation.label] = str(error)
     assert not failed, "\n\n".join(f"{label}: {text}" for label, text in failed.items())
     assert (statuses[200] if mode is GenerationMode.POSITIVE else statuses[400]) >= EXAMPLES
-    check_still_answers(room)
+    check_still_answers(tutor_app)

@@ -23,14 +23,14 @@ database: class.sqlite
 """
 
 
-def read(tmp_path: Path, text: str) -> TutorSettings:
+def read_settings_text(tmp_path: Path, text: str) -> TutorSettings:
     path = tmp_path / "tutor.yaml"
     path.write_text(text)
     return read_settings(path)[0]
 
 
 def test_all_of_it_is_read(tmp_path: Path) -> None:
-    tutor = read(tmp_path, GOOD)
+    tutor = read_settings_text(tmp_path, GOOD)
     assert (tutor.course, tutor.models, tutor.ways) == (
         "Mechanics",
         ("M1", "M2"),
@@ -79,14 +79,14 @@ def test_nothing_needs_to_be_said() -> None:
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, line: int, parts: list[str]) -> None:
-    with pytest.raises(ZephyrError) as told:
-        read(tmp_path, text)
+    with pytest.raises(ZephyrError) as caught:
+        read_settings_text(tmp_path, text)
     for part in (f"tutor.yaml:{line}", *parts):
-        assert part in str(told.value)
+        assert part in str(caught.value)
 
 
 def test_a_missing_or_empty_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ZephyrError, match="this tutor is not there"):
         read_settings(tmp_path / "none.yaml")
     with pytest.raises(ZephyrError, match="this tutor is empty"):
-        read(tmp_path, "# nothing\n")
+        read_settings_text(tmp_path, "# nothing\n")

@@ -17,7 +17,7 @@ def events(tmp_path: Path) -> Iterator[EventLog]:
     log.close()
 
 
-def vote(events: EventLog, question: str, left: str, right: str, overall: str) -> None:
+def add_vote(events: EventLog, question: str, left: str, right: str, overall: str) -> None:
     key = str(len(events.list_events()))
     body = {
         "messages": [["user", question]],
@@ -53,7 +53,7 @@ def test_wins_do_not_depend_on_sides(events: EventLog) -> None:
         ("M1", "M2", "AB"),
         ("M3", "M1", "AB"),
     ):
-        vote(events, "What is heat?", left, right, overall)
+        add_vote(events, "What is heat?", left, right, overall)
     found = summarize(events.list_events(), "Mechanics")
     assert found["votes"] == 6
     assert found["sessions"] == 6
@@ -112,16 +112,16 @@ def test_ratings_and_the_quiz(events: EventLog) -> None:
 
 
 def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog) -> None:
-    def cast(question: str, m1: int, m2: int, ties: int) -> None:
+    def add_votes(question: str, m1: int, m2: int, ties: int) -> None:
         for overall, count in (("A", m1), ("B", m2), ("AB", ties)):
             for _ in range(count):
-                vote(events, question, "M1", "M2", overall)
+                add_vote(events, question, "M1", "M2", overall)
 
-    cast("one tie", 0, 0, 1)
-    cast("even, few", 1, 1, 0)
-    cast("even, many", 4, 4, 2)
-    cast("nearly even, many", 6, 5, 0)
-    cast("clear", 8, 0, 0)
+    add_votes("one tie", 0, 0, 1)
+    add_votes("even, few", 1, 1, 0)
+    add_votes("even, many", 4, 4, 2)
+    add_votes("nearly even, many", 6, 5, 0)
+    add_votes("clear", 8, 0, 0)
     closest = summarize(events.list_events(), "Mechanics")["closest"]
     assert [row["question"] for row in closest] == [
         "even, many",
@@ -140,7 +140,7 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog
     }
 
 
-def test_no_session_is_told(events: EventLog) -> None:
-    vote(events, "What is heat?", "M1", "M2", "A")
-    told = str(summarize(events.list_events(), "Mechanics"))
-    assert all(e.session not in told for e in events.list_events() if e.session)
+def test_no_session_is_in_the_summary(events: EventLog) -> None:
+    add_vote(events, "What is heat?", "M1", "M2", "A")
+    text = str(summarize(events.list_events(), "Mechanics"))
+    assert all(e.session not in text for e in events.list_events() if e.session)

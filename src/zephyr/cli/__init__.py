@@ -1,1 +1,1 @@
-"""The command line: what a person types and what the terminal shows."""
+"""Command line interface (typer, rich): commands, progress display and printed tables."""

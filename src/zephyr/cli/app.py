@@ -1,4 +1,4 @@
-"""The command line. Heavy libraries are imported by the command that needs them."""
+"""The command line interface (typer). Heavy libraries are imported by the commands."""
 
 import os
 import signal
@@ -25,10 +25,10 @@ from zephyr.cli.console import (
     RecipeOption,
     err,
     exit_with_outcome,
-    make_plan,
+    load_plan,
     open_store,
     out,
-    run_plan,
+    run_plan_with_progress,
 )
 from zephyr.errors import ZephyrError, unknown_name_error
 
@@ -49,9 +49,9 @@ app.add_typer(cli_tutor.preferences, name="preferences")
 
 
 def main() -> None:
-    """Runs the command line; wrong input prints an error without a traceback and exits with 2.
+    """Entry point of the command line; invalid input prints an error and exits with code 2.
 
-    SIGTERM, by which a scheduler asks a process to end, does what Ctrl-C does.
+    SIGTERM is handled like Ctrl-C.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -87,8 +87,8 @@ def run(
     cli_data.fetch_missing(recipe, overrides)
     if launched_world_size() > 1:
         processes = launched_world_size()
-    plan = make_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)
-    outcome, plan = run_plan(plan)
+    plan = load_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)
+    outcome, plan = run_plan_with_progress(plan)
     _write_report(plan)
     exit_with_outcome(outcome, recipe)
 
@@ -96,7 +96,7 @@ def run(
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
-    recipe_plan = make_plan(recipe, overrides)
+    recipe_plan = load_plan(recipe, overrides)
     table = Table(box=None, pad_edge=False)
     for heading in ("node", "kind", "from", "state", "run"):
         table.add_column(heading)
@@ -125,7 +125,7 @@ def why(
     """Says why a node would be made again: which of its inputs changed since the last run."""
     from zephyr.engine.plan import explain_changes
 
-    recipe_plan = make_plan(recipe, overrides)
+    recipe_plan = load_plan(recipe, overrides)
     if node not in recipe_plan.nodes:
         raise unknown_name_error(
             "node", node, recipe_plan.nodes, where=f"recipe {recipe_plan.recipe.name}"
@@ -147,7 +147,7 @@ def report(
     every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=1)] = 30,
 ) -> None:
     """Writes the tables, the figures and the report from what has been run, and shows the table."""
-    recipe_plan = make_plan(recipe, overrides)
+    recipe_plan = load_plan(recipe, overrides)
     if not watch:
         _write_report(recipe_plan)
         return
@@ -169,8 +169,8 @@ def chat(
     """Talks with a model that has been run. An empty line or Ctrl-D ends, /new starts afresh."""
     from zephyr.cli.chat import run_chat
 
-    recipe_plan = make_plan(recipe)
-    model_run = _finished_run(recipe_plan, model, recipe)
+    recipe_plan = load_plan(recipe)
+    model_run = _finished_model_run(recipe_plan, model, recipe)
     run_chat(
         model_run, recipe_plan.store, out, temperature=temperature, max_new_tokens=max_new_tokens
     )
@@ -198,11 +198,11 @@ def export(
     overrides: Overrides = None,
 ) -> None:
     """Writes a model that has been run for other programs, with a model card."""
-    from zephyr.export.write import export_model as write
+    from zephyr.export.write import export_model as run_export
 
-    recipe_plan = make_plan(recipe, overrides)
-    _finished_run(recipe_plan, model, recipe)
-    summary = write(recipe_plan, model, to, out_folder, gguf_type=kind, force=force)
+    recipe_plan = load_plan(recipe, overrides)
+    _finished_model_run(recipe_plan, model, recipe)
+    summary = run_export(recipe_plan, model, to, out_folder, gguf_type=kind, force=force)
     out.print(f"{out_folder}: {summary.contents}", soft_wrap=True, highlight=False, markup=False)
     for text in summary.notes:
         out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
@@ -253,8 +253,8 @@ def doctor() -> None:
         raise typer.Exit(2)
 
 
-def _finished_run(plan: "Plan", model: str, recipe: str) -> "Run":
-    """The finished run of a model that is up to date."""
+def _finished_model_run(plan: "Plan", model: str, recipe: str) -> "Run":
+    """The finished run of a model; an error if it is not up to date."""
     if model not in plan.recipe.models:
         raise unknown_name_error(
             "model", model, plan.recipe.models, where=f"recipe {plan.recipe.name}"
@@ -302,16 +302,16 @@ def _rewrite_on_change(plan: "Plan", interval_seconds: float) -> None:
     _write_report(plan)
     out.print("Watching its runs; Ctrl-C ends.")
     for _ in run_changes:
-        with suppress(FileNotFoundError):  # a run has been finished meanwhile: the next change
+        with suppress(FileNotFoundError):  # a run has just finished: retried at the next change
             write_report(plan.store, plan.recipe.name)
             out.print(f"Written at {datetime.now().astimezone():%H:%M:%S}", highlight=False)
 
 
 def _check_recorded_runs(plan: "Plan") -> None:
-    """Checks that the recorded runs of this name are those that the recipe asks for.
+    """Checks that the recorded runs of this name are those of the recipe.
 
     Raises:
-        ZephyrError: they are those of another recipe, or there are none.
+        ZephyrError: they are of another recipe, or there are none.
     """
     name = plan.recipe.name
     recorded = plan.store.read_nodes(name)
@@ -360,7 +360,7 @@ def _show_environment(run: "Run") -> None:
 
 
 def _preflight_text(found: dict[str, float] | str) -> str:
-    """The figures of the preflight checks before the first step, or that there were none."""
+    """The results of the preflight checks, or why there are none."""
     if isinstance(found, str):
         return found
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.items())

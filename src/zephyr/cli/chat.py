@@ -1,4 +1,4 @@
-"""Chat with a model in the terminal."""
+"""`zephyr chat`: an interactive chat with a model in the terminal."""
 
 from rich.console import Console
 
@@ -12,7 +12,7 @@ TOKEN_BUDGET = 2048
 def run_chat(
     run: Run, store: Store, console: Console, *, temperature: float, max_new_tokens: int
 ) -> None:
-    """Reads questions and streams answers as they are generated, until an empty line."""
+    """Chat loop: reads questions and streams the answers, until an empty line."""
     from zephyr.model.decoding import SamplingParams
     from zephyr.model.load import Lineage, load_model, silence_libraries
 

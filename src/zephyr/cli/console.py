@@ -1,4 +1,4 @@
-"""What all commands share: the terminal, the usual arguments, a recipe and its plan."""
+"""Shared by all commands: consoles, common arguments and options, loading recipes and plans."""
 
 import os
 import sys
@@ -44,21 +44,21 @@ EXIT_INTERRUPTED = 130
 
 
 def open_store() -> "Store":
-    """The folder of runs: ZEPHYR_RUNS, or ./runs."""
+    """Opens the run store: ZEPHYR_RUNS, or ./runs."""
     from zephyr.runs.store import Store
 
     return Store(Path(os.environ.get("ZEPHYR_RUNS", "runs")).resolve())
 
 
 def load_recipe(name: str, overrides: Sequence[str] | None = None) -> "tuple[Recipe, Path]":
-    """Loads a recipe given by its file or its name, and the folder in which it lies."""
+    """Loads a recipe by file or name, and its folder."""
     from zephyr.recipe.load import find_recipe, read_recipe
 
     path = find_recipe(name)
     return read_recipe(path, overrides or ()), path.resolve().parent
 
 
-def make_plan(
+def load_plan(
     name: str,
     overrides: Sequence[str] | None = None,
     jobs: int | None = None,
@@ -66,7 +66,7 @@ def make_plan(
     *,
     no_preflight: bool = False,
 ) -> "Plan":
-    """The plan of a recipe in the store of this folder."""
+    """Loads a recipe and makes its plan in the run store."""
     from zephyr.engine import plan
 
     chosen = {"jobs": jobs, "processes": processes}
@@ -75,16 +75,18 @@ def make_plan(
     return plan.make_plan(*load_recipe(name, [*(overrides or ()), *run_overrides]), open_store())
 
 
-def run_plan(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outcome, Plan]":
-    """Runs the stale nodes of a plan, or of those that are wanted; shows progress.
+def run_plan_with_progress(
+    plan: "Plan", wanted: Collection[str] | None = None
+) -> "tuple[Outcome, Plan]":
+    """Runs the stale nodes of a plan (or only the wanted ones) with a progress display.
 
-    Gives the plan as it is then.
+    Returns the outcome, and the plan as it is then.
     """
     from zephyr.cli.progress import ProgressDisplay
-    from zephyr.engine import scheduler as engine
-    from zephyr.engine.plan import pending_nodes as to_make
+    from zephyr.engine import scheduler as engine_scheduler
+    from zephyr.engine.plan import pending_nodes as find_pending_nodes
 
-    todo = to_make(plan, wanted)
+    todo = find_pending_nodes(plan, wanted)
     if wanted is None:
         waiting = sum(plan.state(name) == "waiting" for name in todo)
         fresh = len(plan.nodes) - len(todo)
@@ -95,11 +97,11 @@ def run_plan(plan: "Plan", wanted: Collection[str] | None = None) -> "tuple[Outc
     with plan.store.lock():
         plan.write_nodes()
         with ProgressDisplay(plan, out, len(todo)) as display:
-            return engine.run_plan(plan, wanted, display.on_report)
+            return engine_scheduler.run_plan(plan, wanted, display.on_report)
 
 
 def exit_with_outcome(outcome: "Outcome", recipe: str) -> None:
-    """Prints the failures of a run, if any, and exits with the code that says so."""
+    """Prints the failures of a run, if any, and exits with the corresponding code."""
     for name, text in outcome.failed.items():
         err.print(f"[bold red]{name} failed:[/] {escape(text)}", highlight=False)
     for name, text in outcome.broken.items():

@@ -1,4 +1,4 @@
-"""The commands about data: what a recipe needs, what came of it, and how to take it elsewhere."""
+"""`zephyr data`: checks, downloads, builds, shows, compares and exports the data of a recipe."""
 
 import re
 import sys
@@ -17,10 +17,10 @@ from zephyr.cli.console import (
     RecipeArgument,
     RecipeOption,
     exit_with_outcome,
+    load_plan,
     load_recipe,
-    make_plan,
     out,
-    run_plan,
+    run_plan_with_progress,
 )
 from zephyr.errors import ZephyrError, unknown_name_error
 
@@ -41,9 +41,9 @@ MixtureArgument = Annotated[str, typer.Argument(help="A mixture of the recipe, s
 def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Lists every source with its columns, licence and rows, and says what can't be had here."""
     from zephyr.data.licences import licence_warnings
-    from zephyr.engine import fetch as gather
+    from zephyr.engine import fetch as engine_fetch
 
-    states = gather.check_sources(*load_recipe(recipe, overrides))
+    states = engine_fetch.check_sources(*load_recipe(recipe, overrides))
     table = Table(box=None, pad_edge=False)
     for heading in ("in", "source", "columns", "licence", "expected rows", "here"):
         side: Literal["left", "right"] = "right" if heading == "expected rows" else "left"
@@ -83,7 +83,7 @@ def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
 
 
 def _print_problems(unavailable: "list[SourceStatus]") -> None:
-    """Each problem once, with the names of all that have it."""
+    """Prints each problem once, with the names of all sources that have it."""
     from zephyr.data.hub import HubUnreachableError
 
     by_problem: dict[str, list[SourceStatus]] = {}
@@ -106,48 +106,48 @@ def fetch(
     ] = False,
 ) -> None:
     """Brings all data and base models that a recipe needs, and says beforehand how much that is."""
-    from zephyr.engine import fetch as gather
+    from zephyr.engine import fetch as engine_fetch
 
     spec, folder = load_recipe(recipe, overrides)
-    _download(gather.pending_downloads(spec, folder, refresh=again))
+    _download(engine_fetch.pending_downloads(spec, folder, refresh=again))
 
 
 def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
-    """Downloads what a recipe needs from the hub, if anything is not at hand."""
-    from zephyr.engine import fetch as gather
+    """Downloads what a recipe needs from the hub and is not cached."""
+    from zephyr.engine import fetch as engine_fetch
 
-    if downloads := gather.pending_downloads(*load_recipe(recipe, overrides)):
+    if downloads := engine_fetch.pending_downloads(*load_recipe(recipe, overrides)):
         _download(downloads)
 
 
 def _download(downloads: "list[Download]") -> None:
-    """Downloads what is missing, with a progress bar."""
-    from zephyr.engine import fetch as gather
+    """Downloads missing snapshots, with a progress bar."""
+    from zephyr.engine import fetch as engine_fetch
 
     if not downloads:
         out.print("Nothing to fetch: all is at hand.")
         return
-    total = sum(parcel.missing_bytes for parcel in downloads)
-    for parcel in downloads:
-        count = len(parcel.snapshot.files)
-        files = f"{count} file{'s' * (count > 1)} at {parcel.snapshot.commit[:12]}"
-        size = f"{parcel.missing_bytes / 1e6:,.1f} MB"
-        out.print(f"{parcel.where}: {parcel.files.repo}, {files}, {size}", highlight=False)
+    total = sum(download.missing_bytes for download in downloads)
+    for download in downloads:
+        count = len(download.snapshot.files)
+        files = f"{count} file{'s' * (count > 1)} at {download.snapshot.commit[:12]}"
+        size = f"{download.missing_bytes / 1e6:,.1f} MB"
+        out.print(f"{download.where}: {download.files.repo}, {files}, {size}", highlight=False)
     out.print(f"{total / 1e6:,.1f} MB to fetch", highlight=False)
     columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         bar = progress.add_task("fetching", total=total)
-        gather.download_all(downloads, lambda count: progress.advance(bar, count))
+        engine_fetch.download_all(downloads, lambda count: progress.advance(bar, count))
     out.print("All is at hand.")
 
 
 @app.command()
 def build(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
-    """Draws the mixtures of a recipe and nothing else, and shows the account of each."""
+    """Builds the mixtures of a recipe and nothing else, and shows the row counts of each."""
     fetch_missing(recipe, overrides)
-    plan = make_plan(recipe, overrides)
+    plan = load_plan(recipe, overrides)
     mixtures = [name for name, node in plan.nodes.items() if node.kind == "mixture"]
-    outcome, plan = run_plan(plan, mixtures)
+    outcome, plan = run_plan_with_progress(plan, mixtures)
     for name in mixtures:
         run = plan.store.find(plan.nodes[name].fingerprint)
         if run.is_finished:
@@ -190,8 +190,8 @@ def show(
     from zephyr.data import mixture as mixtures
     from zephyr.model.load import load_tokenizer, silence_libraries
 
-    plan = make_plan(recipe, overrides)
-    run = _finished_run(plan, mixture, recipe)
+    plan = load_plan(recipe, overrides)
+    run = _finished_mixture_run(plan, mixture, recipe)
     records = getattr(mixtures.load_mixture(run.artifact), side)
     if source is not None:
         known = sorted({record.source for record in records})
@@ -210,7 +210,7 @@ def show(
             out.print(view)
 
 
-def _finished_run(plan: "Plan", mixture: str, recipe: str) -> "Run":
+def _finished_mixture_run(plan: "Plan", mixture: str, recipe: str) -> "Run":
     if mixture not in plan.recipe.data:
         where = f"recipe {plan.recipe.name}"
         raise unknown_name_error("mixture", mixture, plan.recipe.data, where=where)
@@ -225,7 +225,7 @@ def _finished_run(plan: "Plan", mixture: str, recipe: str) -> "Run":
 
 
 def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str) -> Path:
-    """The folder of the tokenizer by which a model reads a mixture."""
+    """The folder of the tokenizer of the first model trained on a mixture, or of `model`."""
     from zephyr.model.base_model import locate_base_model
 
     models = plan.recipe.models
@@ -253,18 +253,18 @@ def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str
 def card(
     mixture: MixtureArgument, recipe: RecipeOption = "embedded", overrides: Overrides = None
 ) -> None:
-    """Prints the data card of a mixture (Markdown): account, sources, licences and warnings."""
+    """Prints the data card of a mixture (Markdown): row counts, sources, licences and warnings."""
     from zephyr.report.data_card import data_card
 
-    plan = make_plan(recipe, overrides)
-    manifest = _finished_run(plan, mixture, recipe).read("artifact/manifest.json")
+    plan = load_plan(recipe, overrides)
+    manifest = _finished_mixture_run(plan, mixture, recipe).read("artifact/manifest.json")
     spec = plan.recipe.data[mixture]
     tokens = _token_counts(plan, mixture, recipe)
     sys.stdout.write(data_card(mixture, spec, manifest, tokens, plan.recipe.origin))
 
 
 def _token_counts(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
-    """Token counts by source for the first model tuned on a mixture, if its tokenizer is here."""
+    """Token counts by source for the first model trained on a mixture, if available."""
     from zephyr.data import mixture as mixtures
     from zephyr.model.load import load_tokenizer, silence_libraries
     from zephyr.model.template import ChatTemplate
@@ -285,7 +285,7 @@ def _token_counts(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapp
                 return {}
             silence_libraries()
             template = ChatTemplate(load_tokenizer(folder))
-            records = mixtures.load_mixture(_finished_run(plan, mixture, recipe).artifact)
+            records = mixtures.load_mixture(_finished_mixture_run(plan, mixture, recipe).artifact)
             counts: Mapping[str, Mapping[str, int]] = build_examples(
                 template, records, spec, spec.max_length
             ).summary["sources"]
@@ -300,7 +300,7 @@ def diff(
     recipe: RecipeOption = "embedded",
     overrides: Overrides = None,
 ) -> None:
-    """Compares two draws row by row; exits with 1 where they differ."""
+    """Compares two builds of a mixture row by row; exits with 1 where they differ."""
     from zephyr.data.lock import compare_locks, count_by_source
 
     difference = compare_locks(
@@ -328,7 +328,7 @@ def _read_lock_of(name: str, recipe: str, overrides: list[str] | None) -> "list[
 
     if Path(name).exists():
         return read_lock(Path(name))
-    return read_lock(_finished_run(make_plan(recipe, overrides), name, recipe).artifact)
+    return read_lock(_finished_mixture_run(load_plan(recipe, overrides), name, recipe).artifact)
 
 
 @app.command()
@@ -343,8 +343,8 @@ def export(
 ) -> None:
     """Writes a mixture for other programs."""
     from zephyr.data import mixture as mixtures
-    from zephyr.data.export import export_mixture as write
+    from zephyr.data.export import export_mixture as write_data_set
 
-    run = _finished_run(make_plan(recipe, overrides), mixture, recipe)
-    for path in write(mixtures.load_mixture(run.artifact), out_folder, mixture, to):
+    run = _finished_mixture_run(load_plan(recipe, overrides), mixture, recipe)
+    for path in write_data_set(mixtures.load_mixture(run.artifact), out_folder, mixture, to):
         out.print(str(path), soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Checks of this machine: what it offers, and what is missing."""
+"""`zephyr doctor`: checks versions, devices, memory and disk of this machine."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ NEEDED_MEMORY = 2e9
 
 @dataclass(frozen=True)
 class MachineCheck:
-    """The check of one fact about the machine: its result, and what to do if it fails."""
+    """The result of one check of the machine, and what to do if it fails."""
 
     name: str
     found: str

@@ -1,4 +1,4 @@
-"""The commands about evaluations: run one, show its items, compare two models."""
+"""`zephyr eval`: runs an evaluation, shows its items, and compares two models."""
 
 import json
 import unicodedata
@@ -14,10 +14,10 @@ from zephyr.cli.console import (
     Overrides,
     RecipeOption,
     exit_with_outcome,
-    make_plan,
+    load_plan,
     open_store,
     out,
-    run_plan,
+    run_plan_with_progress,
 )
 from zephyr.cli.data import fetch_missing
 from zephyr.errors import ZephyrError, unknown_name_error
@@ -60,9 +60,9 @@ def evaluate(
     from zephyr.engine.plan import with_ancestors
 
     fetch_missing(recipe, overrides)
-    recipe_plan = make_plan(recipe, overrides, no_preflight=no_preflight)
+    recipe_plan = load_plan(recipe, overrides, no_preflight=no_preflight)
     name = _evaluation_name(recipe_plan, model, task)
-    outcome, recipe_plan = run_plan(recipe_plan, with_ancestors(recipe_plan, name))
+    outcome, recipe_plan = run_plan_with_progress(recipe_plan, with_ancestors(recipe_plan, name))
     if not (outcome.failed or outcome.broken or outcome.stopped):
         _show_scores(recipe_plan.store.find(recipe_plan.nodes[name].fingerprint))
     exit_with_outcome(outcome, recipe)
@@ -85,7 +85,7 @@ def show(
 
     if wrong and right:
         raise ZephyrError("an item is not wrong and right", todo="leave out one of both, or both")
-    recipe_plan = make_plan(recipe, overrides)
+    recipe_plan = load_plan(recipe, overrides)
     name = _evaluation_name(recipe_plan, model, task)
     evaluation_run = recipe_plan.store.find(recipe_plan.nodes[name].fingerprint)
     if not evaluation_run.is_finished:
@@ -119,10 +119,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compares two models that have been run, on the items that both were asked."""
-    from zephyr.report.model_comparison import compare_models as compared
+    from zephyr.report.model_comparison import compare_models as compare_pair
     from zephyr.report.model_comparison import comparison_json
 
-    rows = compared(open_store(), first, second)
+    rows = compare_pair(open_store(), first, second)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(comparison_json(row), ensure_ascii=False))
@@ -183,7 +183,7 @@ def _show_scores(run: "Run") -> None:
 
 
 def _replace_control_characters(text: str) -> str:
-    """Replaces the control characters of a text, so that they can do nothing to a terminal."""
+    """Replaces control characters, so that a text can't control the terminal."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text
     )

@@ -1,4 +1,4 @@
-"""The progress display while stages run: a bar for each, or plain lines without a terminal."""
+"""Progress display while stages run: a bar for each, or plain lines without a terminal."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from zephyr.engine.plan import Plan
 from zephyr.engine.worker import WorkerMessage
 
 PRINT_INTERVAL_SECONDS = 20
-"""Without a terminal, a stage prints no more often than this."""
+"""Minimum seconds between two progress lines of a stage without a terminal."""
 
 
 @dataclass
 class ProgressDisplay:
-    """Shows the progress of a plan on `console`; used as a context."""
+    """Shows the progress of a plan on `console` (a context manager)."""
 
     plan: Plan
     console: Console
@@ -46,13 +46,13 @@ class ProgressDisplay:
         self.progress.stop()
 
     def on_report(self, report: WorkerMessage) -> None:
-        """Handles a progress report of the scheduler."""
+        """Callback for a progress message of the scheduler."""
         name = report.node
         if report.state == "started":
             self.started[name] = self.last_printed[name] = time.monotonic()
             label = f"[bold]{name}[/] {self.plan.nodes[name].kind}"
             self.bars[name] = self.progress.add_task(label, total=None, numbers="")
-        elif report.state == "told":
+        elif report.state == "notice":
             self.console.print(f"  [yellow]{name}: {escape(report.text)}[/]", highlight=False)
         elif report.state == "progress":
             numbers = _progress_text(report)

@@ -1,4 +1,4 @@
-"""Records as a model will see them: the whole prompt, and which tokens the loss mask keeps."""
+"""`zephyr data show`: records as tokenized for training, with the loss mask in colour."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def _render_example(record: Record, example: Example, tokenizer: Any) -> Text:
 
 
 def _render_completion(completion: Completion, tokenizer: Any, style: str) -> Text:
-    """A completion: tokens in the loss mask in colour, others dim; runs decoded together."""
+    """Renders a completion: tokens in the loss mask in colour, others dim."""
     text = Text()
     start = 0
     loss_mask = completion.loss_mask

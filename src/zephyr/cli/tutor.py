@@ -1,11 +1,11 @@
-"""The commands of the tutor: serving it, and what students preferred."""
+"""`zephyr serve` and `zephyr preferences`: serves the tutor, and exports its votes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from zephyr.cli.console import Overrides, RecipeOption, make_plan, open_store, out
+from zephyr.cli.console import Overrides, RecipeOption, load_plan, open_store, out
 from zephyr.errors import ZephyrError
 
 Settings = Annotated[
@@ -37,10 +37,10 @@ def serve(
     Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
     """
     from zephyr.tutor.listen import ListenAddress
-    from zephyr.tutor.server import serve as begin
+    from zephyr.tutor.server import run_server as start_server
 
     listen_address = ListenAddress(host, port, behind_proxy, tls_cert, tls_key)
-    begin(make_plan(recipe, overrides), models or [], tutor, listen_address, _print_line)
+    start_server(load_plan(recipe, overrides), models or [], tutor, listen_address, _print_line)
 
 
 def _print_line(text: str) -> None:
@@ -49,7 +49,7 @@ def _print_line(text: str) -> None:
 
 @preferences.callback()
 def _group() -> None:
-    """A group stays one while it has a single command."""
+    """Typer callback: keeps `preferences` a group although it has a single command."""
 
 
 @preferences.command()

@@ -1,1 +1,1 @@
-"""The data set pipeline: rows on disk or the hub to records, then mixtures to train on."""
+"""Data sets: loaders and readers, deduplication, decontamination, mixtures and their splits."""

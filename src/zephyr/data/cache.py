@@ -1,4 +1,4 @@
-"""Cache between runs of all recipes: hashes of large files, and files of the hub."""
+"""Cache shared by all recipes: SHA-256 hashes of large files, and files from the hub."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ LARGE_FILE_BYTES = 1 << 24
 """Size in bytes from which on the hash of a file is cached."""
 
 CLOCK_GRANULARITY = 5.0
-"""Seconds that a file must have been left alone: a file system's clock is no finer than that."""
+"""Seconds since the last change of a file before its hash is cached (mtime granularity)."""
 
 
 def cache_root() -> Path:
-    """The folder of Zephyr's cache: ZEPHYR_CACHE, or `zephyr` in the user's cache."""
+    """The root of Zephyr's cache: ZEPHYR_CACHE, or `zephyr` in the user's cache folder."""
     if configured := os.environ.get("ZEPHYR_CACHE"):
         return Path(configured).expanduser().resolve()
     return cache_home() / "zephyr"
@@ -40,12 +40,12 @@ def content_sha256(path: Path) -> str:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     cache_file = cache_root() / "sha256" / f"{name}.json"
     stat_key = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-    with suppress(OSError, ValueError, KeyError, TypeError):  # what is broken is not there
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a broken entry is a cache miss
         if (cached := read_json(cache_file))["mark"] == stat_key:
             return str(cached["sha256"])
     digest = _sha256(path)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_GRANULARITY * 1e9:
-        with suppress(OSError, ZephyrError):  # a cache that can't be written costs time alone
+        with suppress(OSError, ZephyrError):  # without a writable cache it only takes longer
             cache_file.parent.mkdir(parents=True, exist_ok=True)
             write_json(cache_file, {"mark": stat_key, "sha256": digest})
     return digest

@@ -1,7 +1,7 @@
 """Column formats: which reader parses a row, detected by the columns it has.
 
-A registered source is read by its own reader. Where its columns are not there, and for a file of
-one's own, the format of the columns decides.
+A registered source is read by its own reader. Where its columns are missing, and for a user's own
+file, the columns decide which format it has.
 """
 
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ from zephyr.records import RecordKind
 class ColumnFormat:
     """A column format: the columns a reader needs, optional ones, and the kind of record it reads.
 
-    `has_many_records` says that one row gives several.
+    With `has_many_records`, one row holds several records.
     """
 
     kind: RecordKind
@@ -70,7 +70,7 @@ COLUMN_FORMATS = (
     ),
     ColumnFormat("passage", ("text",), passage.read_passage),
 )
-"""Tried in order: the first of the right kind whose columns are all there is taken."""
+"""Tried in order: the first of the right kind whose columns are all present is used."""
 
 
 def detect_format(
@@ -79,10 +79,10 @@ def detect_format(
     registered_source: RegisteredSource | None,
     where: str,
 ) -> ColumnFormat:
-    """Detects the format of rows by their columns: the source's own, or the first that fits.
+    """Detects the format of rows by their columns: the source's own, or the first that matches.
 
-    Rows that lack one of a registered source's columns are not read by another format of the rest:
-    WikiQA without labels would give its wrong answers too.
+    Rows that lack a column of a registered source are not read by a format of its other columns:
+    WikiQA without labels would yield its wrong answers too.
 
     Raises:
         ZephyrError: there is none.

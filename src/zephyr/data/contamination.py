@@ -1,14 +1,14 @@
-"""Decontamination: finds questions of evaluation sets in training data by shared word n-grams.
+"""Decontamination: finds evaluation questions in training data (contamination, n-gram overlap).
 
-A question is found in a record where nearly all of its words stand in `n`-grams that one
-text of the record has too, and all that tells it from another: its numbers, operators, single
-letters, and words such as "not". A word changed in a long question does not hide it, and the same
-question with other numbers is another one. N-grams that over ten questions share are phrases
-("which of the following is true of"): they tell nothing, and need not be found.
+A question matches a record if nearly all of its words are in `n`-grams that one text of the record
+also has, and so are all words that distinguish it from others: its numbers, operators, single
+letters, and words such as "not". One changed word does not hide a long question, and the same
+question with other numbers is a different one. N-grams that more than ten questions share are stop
+n-grams ("which of the following is true of"): they are no evidence, and are not required.
 
-A short question with options is no question by itself: it is taken together with them, or found
-where a text of a record is just that question and the right answer stands in the record too. Where
-even these are shorter than `n` words, a record must hold exactly that text.
+A short multiple-choice question is looked for together with its options, or matches if a text of a
+record is exactly that question and the right answer is in the record too. If even these are shorter
+than `n` words, a text of the record must equal them.
 """
 
 import re
@@ -30,20 +30,20 @@ from zephyr.data.ngrams import (
 from zephyr.records import Chat, Choice, Pair, Passage, Record
 
 MIN_COVERAGE = 0.95
-"""The least coverage: the share of a question's words that must be found."""
+"""Minimum coverage (n-gram overlap): the share of a question's words that must be found."""
 
 MAX_QUESTIONS_PER_NGRAM = 10
-"""Of so many questions an n-gram may be part; one of more is a phrase (a stop n-gram)."""
+"""An n-gram of more questions than this is a stop n-gram, and ignored."""
 
 _STANDALONE_LENGTH_FACTOR = 1.5
-"""So many times `n` words has a question with options that stands for itself: "the speed of
-sound in air depends on" is no question by itself."""
+"""A multiple-choice question of this many times `n` words is looked for without its options:
+"the speed of sound in air depends on" is too short for that."""
 
 _MIN_QUESTION_WORDS = 4
-"""Words of the shortest question that is looked for with its right answer alone."""
+"""Minimum words of a question that is looked for with only its right answer."""
 
 _FILTER_BITS = 24
-"""Bits of the hash filter by which most n-grams are seen to stand in no question."""
+"""Bits of the hash filter that rules out most n-grams before the index lookup."""
 
 
 class ContaminationMatch(NamedTuple):
@@ -55,7 +55,7 @@ class ContaminationMatch(NamedTuple):
 
 
 class _NgramHits(NamedTuple):
-    """Word n-grams that texts and questions share: which text, which question, where in it."""
+    """N-gram index hits: the text, the question, and the position in that question."""
 
     text_index: Indices
     question_index: Indices
@@ -63,7 +63,7 @@ class _NgramHits(NamedTuple):
 
 
 class _EvalQuestion(NamedTuple):
-    """A question to look for; an `answer` makes it a whole text with the answer there too."""
+    """A question to look for; with an `answer`, a whole text that has the answer beside it."""
 
     task: str
     text: str
@@ -71,7 +71,7 @@ class _EvalQuestion(NamedTuple):
 
 
 class EvalQuestionIndex:
-    """N-gram index of the questions of evaluation sets, to find them in training records."""
+    """N-gram index of evaluation questions, by which contaminated training records are found."""
 
     def __init__(self, records_by_task: Iterable[tuple[str, Record]], n: int) -> None:
         """Indexes (name of task, record) pairs by `n`-grams."""
@@ -148,7 +148,7 @@ class EvalQuestionIndex:
         return positions
 
     def _covered_words(self, question_index: int, positions: Indices) -> NDArray[np.bool_]:
-        """Which words of a question stand in the n-grams that begin at `positions`."""
+        """Mask of the words [words] in the n-grams that begin at `positions` of a question."""
         covered = np.zeros(self._lengths[question_index], np.bool_)
         for position in positions:
             covered[position : position + self.n] = True
@@ -159,8 +159,8 @@ class EvalQuestionIndex:
         if not self._questions:
             return [None] * len(records)
         texts_by_record = [_searched_texts(record) for record in records]
-        texts = hash_words(_strip_quiz_markers(text) for piece in texts_by_record for text in piece)
-        record_of = np.repeat(np.arange(len(records)), [len(piece) for piece in texts_by_record])
+        texts = hash_words(_strip_quiz_markers(text) for group in texts_by_record for text in group)
+        record_of = np.repeat(np.arange(len(records)), [len(group) for group in texts_by_record])
         matches: list[ContaminationMatch | None] = [None] * len(records)
         for text, code in enumerate(hash_texts(texts).tolist()):
             if code in self._short_questions:
@@ -224,7 +224,7 @@ class EvalQuestionIndex:
                 yield int(text_index[firsts[at]]), question, round(float(covered.mean()), 4)
 
     def _lacks_only_filler_words(self, question_index: int, is_missing: NDArray[np.bool_]) -> bool:
-        """Whether no distinctive word is missing of a question (number, operator, negation)."""
+        """Whether all distinctive words (number, operator, negation) of a question were found."""
         question_words = WORD_PATTERN.findall(
             _strip_quiz_markers(self._questions[question_index].text).lower()
         )
@@ -246,7 +246,7 @@ _QUIZ_MARKERS = re.compile(
 
 
 def _strip_quiz_markers(text: str) -> str:
-    """Strips the markers of a quiz, for each source writes them in its own way."""
+    """Strips quiz markers ("A.", "Question:"), which differ from source to source."""
     return _QUIZ_MARKERS.sub("", text)
 
 

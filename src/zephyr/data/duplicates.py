@@ -1,13 +1,13 @@
-"""Near-duplicate detection (MinHash LSH) over word shingles of questions and answers.
+"""Deduplication: near-duplicate detection (MinHash LSH) over word shingles of each record.
 
 Two records are near-duplicates where each of their parts (the question, and each answer) shares at
-least four fifths of its shingles (five words or signs) with that of the other (Jaccard), and all
-of their numbers are the same. Where all answers are shorter than a shingle, no more
+least four fifths of its shingles (five words or signs) with that of the other (Jaccard similarity),
+and all of their numbers are the same. Where all answers are shorter than a shingle, no more
 than one word of the question may differ.
 
-MinHash finds who may be alike, in bands (Leskovec, Rajaraman and Ullman, Mining of Massive
-Datasets, chapter 3) of which each part has its share, so that records must be alike in all parts to
-meet; who is alike is then decided by exact counts.
+MinHash LSH finds candidate pairs by bands of signature rows (Leskovec, Rajaraman and Ullman, Mining
+of Massive Datasets, chapter 3). Each part of a record has its share of a band's rows, so that a
+candidate is similar in all parts; the exact Jaccard similarity then decides.
 """
 
 import re
@@ -34,11 +34,10 @@ _NUMBER = re.compile(r"\d+")
 
 
 def find_near_duplicates(records: Sequence[Record], *, remove: bool) -> list[list[int]]:
-    """Finds for each record the indices of the earlier ones that it nearly repeats.
+    """Finds near-duplicates: for each record the indices of the earlier ones that it repeats.
 
-    Where `remove` is true, those that repeat another are taken to be gone: only with what stays is
-    compared, and one that is found is enough. Else all are found that are needed to join what
-    belongs together.
+    With `remove`, duplicates count as removed: records are compared with kept ones only, and one
+    match is enough. Otherwise all pairs are found that are needed to cluster the duplicates.
     """
     shingles = _ShingleSets(records)
     duplicates_of: list[list[int]] = [[] for _ in records]
@@ -152,8 +151,8 @@ def _lsh_bands(sets: Sequence[Hashes], starts: NDArray[np.int64]) -> Hashes:
 def _minhash_signatures(sets: Sequence[Hashes], num_permutations: int) -> Hashes:
     """MinHash signatures [sets, permutations].
 
-    A few sets at a time: many at once are shared out among threads, which is no quicker here, and
-    leaves a process that can't be forked any more.
+    In small batches: for large ones the library starts threads, which is no faster here, and after
+    which the process can't fork safely.
     """
     from rensa import RMinHash
 
@@ -169,7 +168,7 @@ def _minhash_signatures(sets: Sequence[Hashes], num_permutations: int) -> Hashes
 
 
 def _question_and_answers(record: Record) -> tuple[str, ...]:
-    """The question and the answers of a record, as texts."""
+    """The parts of a record: its question and its answers, as texts."""
     match record:
         case Chat():
             questions = [m.content for m in record.messages if m.role != "assistant"]

@@ -1,4 +1,4 @@
-"""Exports mixtures to the formats of LLaMA-Factory, TRL, the `datasets` library, and the course.
+"""Exports mixtures as data sets for LLaMA-Factory, TRL, `datasets` (Parquet), and the course.
 
     llama-factory   .json      chat      instruction, input, output, system, history
                                pair      instruction, input, chosen, rejected, system, history
@@ -11,14 +11,13 @@
     course          .jsonl     pair      prompt, chosen, rejected
                                choice    subject, question, answer
 
-TRL and Parquet keep a conversation as lists of turns, LLaMA-Factory earlier turns as `history`. It
-learns what the assistant said in all of them, as Zephyr does. TRL learns the completion alone: the
-last answer, to which all that was said before is the prompt.
+TRL and Parquet keep a conversation as lists of turns, LLaMA-Factory earlier turns as `history`.
+LLaMA-Factory trains on all assistant turns, as Zephyr does. TRL trains on the completion only: the
+last answer; all turns before it are the prompt.
 
-Zephyr reads each format back, but for two things. The course knows one text as a prompt: a
-system message and earlier turns stand before the question in it, with a blank line between, and
-nothing says whose they are. And a blank passage (a line of WikiText) is read only where its source
-allows it.
+Zephyr reads each format back, with two exceptions. A prompt of the course is one text: a system
+message and earlier turns come before the question in it, separated by blank lines and without
+their roles. And a blank passage (a line of WikiText) is read only where its source allows it.
 """
 
 import io
@@ -33,17 +32,17 @@ from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message, Pair, Passage, RecordKind
 from zephyr.runs.store import explain_disk_errors, read_json, write_atomically, write_json
 
-ExportFormat = Literal["llama-factory", "trl", "parquet", "course"]
+DatasetFormat = Literal["llama-factory", "trl", "parquet", "course"]
 _Row = dict[str, Any]
 
 
 def export_mixture(
-    split: RecordSplit, folder: Path, name: str, export_format: ExportFormat
+    split: RecordSplit, folder: Path, name: str, export_format: DatasetFormat
 ) -> list[Path]:
-    """Writes a mixture as `<name>`, and its hold-out as `<name>_holdout`; gives the files.
+    """Exports a mixture as `<name>` and its hold-out as `<name>_holdout`; returns the files.
 
-    Where nothing is held out there is no such file, and one that an earlier export left is removed:
-    its questions may now be among those to train on.
+    Without a hold-out that file is not written, and one of an earlier export is removed: its
+    questions may now be in the training data.
 
     Raises:
         ZephyrError: the format can't hold the records, or another data set has the name.
@@ -100,7 +99,7 @@ def _alpaca_pair_row(record: Pair) -> _Row:
 
 
 def _read_dataset_info(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Reads LLaMA-Factory's dataset_info.json, but for the data sets about to be written."""
+    """Reads LLaMA-Factory's dataset_info.json, without the data sets that are to be written."""
     path = folder / _DATASET_INFO_FILE
     if not path.exists():
         return {}
@@ -129,7 +128,7 @@ def _read_dataset_info(folder: Path, files: Mapping[str, Path]) -> dict[str, Any
 
 
 def _dataset_info_entry(file: Path, kind: RecordKind) -> _Row:
-    """An entry of dataset_info.json: the columns of a file, and whether it holds preferences."""
+    """An entry of dataset_info.json: the columns of a file, and if it has preference pairs."""
     columns = {"prompt": "instruction", "query": "input", "system": "system", "history": "history"}
     if kind == "chat":
         return {"file_name": file.name, "columns": columns | {"response": "output"}}
@@ -137,7 +136,7 @@ def _dataset_info_entry(file: Path, kind: RecordKind) -> _Row:
     return {"file_name": file.name, "ranking": True, "columns": columns | answers}
 
 
-# -- the others -----------------------------------------------------------------------------------
+# -- TRL, Parquet and the course ------------------------------------------------------------------
 
 
 def _message_dicts(*messages: Message) -> list[dict[str, str]]:
@@ -186,7 +185,7 @@ def _encode_json(rows: Sequence[_Row]) -> bytes:
 
 
 def _encode_json_lines(rows: Sequence[_Row]) -> bytes:
-    """Encodes JSONL, a row a line; lines end in `\\n` alone, all other characters stay."""
+    """Encodes JSONL, one row a line; only `\\n` ends a line, other characters are kept."""
     return "".join(f"{_dump_row(row)}\n" for row in rows).encode()
 
 
@@ -211,7 +210,7 @@ class _FormatWriter(NamedTuple):
     encode: Callable[[Sequence[_Row]], bytes]
 
 
-_WRITERS: Mapping[ExportFormat, _FormatWriter] = {
+_WRITERS: Mapping[DatasetFormat, _FormatWriter] = {
     "llama-factory": _FormatWriter(
         ".json", {"chat": _alpaca_chat_row, "pair": _alpaca_pair_row}, _encode_json
     ),

@@ -1,4 +1,4 @@
-"""Reads rows of local files: JSON, JSONL, CSV, TSV, Parquet or plain text, each also gzipped."""
+"""Local data set loader: rows of JSON, JSONL, CSV, TSV, Parquet or text files, gzipped or not."""
 
 import csv
 import fnmatch
@@ -22,7 +22,7 @@ FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".raw", 
 
 
 def find_files(base: Path, path: str, where: str) -> list[Path]:
-    """Finds the files that a recipe's `path` names, a glob with `*` and `?` perhaps, in order.
+    """Finds the files that a recipe's `path` names, in order; it may be a glob with `*` and `?`.
 
     Raises:
         ZephyrError: there is none.
@@ -39,7 +39,7 @@ def find_files(base: Path, path: str, where: str) -> list[Path]:
 
 
 def check_format(path: Path, where: str) -> str:
-    """Checks a file and gives its format, by its suffix without `.gz`.
+    """Checks that a file can be read, and returns its format: its suffix without `.gz`.
 
     Raises:
         ZephyrError: the file is not there, or of another format.
@@ -67,9 +67,9 @@ def check_format(path: Path, where: str) -> str:
 
 
 def open_rows(path: Path, where: str) -> Rows:
-    """Opens the rows of a file, by its format.
+    """Opens (loads) the rows of a file, by its format.
 
-    Lines end in `\\n` alone, for texts may hold other characters that Unicode counts as line ends.
+    Only `\\n` ends a line: texts may hold other characters that Unicode counts as line ends.
 
     Raises:
         ZephyrError: the file as a whole can't be read.
@@ -120,7 +120,7 @@ def _read_text(path: Path, where: str) -> str:
 
 
 class JsonLinesRows(Rows):
-    """Rows of a JSONL file: one JSON object a line, parsed when it is taken."""
+    """Rows of a JSONL file: one JSON object a line, parsed lazily."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -143,7 +143,7 @@ class JsonLinesRows(Rows):
 
 
 def _is_json_lines(text: str) -> bool:
-    """Whether a file called .json is JSONL (an object a line), as many data sets are."""
+    """Whether a file called .json is JSONL (one object a line), as in many data sets."""
     first_lines = text.lstrip().split("\n", 2)[:2]
     try:
         return len(first_lines) == 2 and all(
@@ -184,7 +184,7 @@ def _make_row(location: str, value: Any) -> SourceRow:
 
 
 def _is_unicode(value: Any) -> bool:
-    """Whether a JSON value can be written: `\\ud83d` alone is valid JSON, and no text."""
+    """Whether a JSON value can be encoded as UTF-8 (`\\ud83d` alone is valid JSON, but can't)."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError):
@@ -241,7 +241,7 @@ def _check_unique_columns(names: list[str], location: str) -> None:
 
 
 class ParquetRows(Rows):
-    """Rows of a Parquet file, of which only the wanted row groups and columns are read."""
+    """Rows of a Parquet file; only the requested row groups and columns are read."""
 
     def __init__(self, path: Path, where: str) -> None:
         import pyarrow
@@ -272,9 +272,7 @@ class ParquetRows(Rows):
         present_columns = (
             None if columns is None else [name for name in self._names if name in columns]
         )
-        if (
-            present_columns == []
-        ):  # one of several files may have other columns: its rows lack them all
+        if present_columns == []:  # of several files, one may have none of these columns
             return [SourceRow(f"{self._path} row {number + 1}", {}) for number in row_numbers]
         group_of = np.searchsorted(self._starts, row_numbers, side="right") - 1
         row_by_position: dict[int, SourceRow] = {}
@@ -305,7 +303,7 @@ class ParquetRows(Rows):
 
 
 def _row_values(table: Any) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """Converts the rows of a table to dicts, each by itself where one of them can't be read."""
+    """Converts the rows of a table to dicts, one by one where one of them can't be read."""
     unreadable = (UnicodeDecodeError, ArithmeticError, ValueError)
     try:
         yield from [(value, "") for value in table.to_pylist()]

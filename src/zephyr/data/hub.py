@@ -1,14 +1,14 @@
-"""Downloads data sets and models from the Hugging Face hub as snapshots: cached and checked.
+"""Downloads data sets and models from the Hugging Face hub: snapshots, cached and verified.
 
-A snapshot is files of one commit. They lie in the hub's own cache, so that nothing is fetched that
-another tool has fetched, and the other way round; what was brought is remembered beside it:
+A snapshot is a set of files at one commit. They are stored in the hub's own cache, which is shared
+with other tools; a record of each downloaded snapshot is stored in Zephyr's cache:
 
-    <HF_HUB_CACHE>/datasets--org--name/blobs/<etag>                 a content
+    <HF_HUB_CACHE>/datasets--org--name/blobs/<etag>                 the content of a file
     <HF_HUB_CACHE>/datasets--org--name/snapshots/<commit>/<path>    a link to it
-    <ZEPHYR_CACHE>/hub/datasets--org--name-<hash>.json              what `fetch` last brought
+    <ZEPHYR_CACHE>/hub/datasets--org--name-<hash>.json              the last downloaded snapshot
 
 The transfer is our own: `hf_hub_download` needs 65 to 393 s to give up on a server that hangs,
-begins a broken download anew in the next process, and takes wrong bytes of the right size.
+restarts a broken download in the next process, and accepts wrong bytes of the right size.
 """
 
 import errno
@@ -43,7 +43,7 @@ __all__ = [
     "HubUnreachableError",
     "Snapshot",
     "cached_snapshot",
-    "fetch",
+    "download_snapshot",
     "missing_bytes",
     "resolve_snapshot",
     "snapshot_paths",
@@ -67,10 +67,10 @@ class Snapshot:
 
 
 def resolve_snapshot(query: HubQuery, where: str) -> Snapshot:
-    """Resolves a query to a snapshot: the commit and its matching files; none is fetched.
+    """Resolves a query to a snapshot (commit and matching files), without downloading it.
 
     Raises:
-        ZephyrError: the hub can't be asked, or has no file, or only a part, for a pattern.
+        ZephyrError: the hub can't be reached, or has no file, or only a part, for a pattern.
     """
     client = HubClient(query, where)
     pinned = COMMIT_PATTERN.fullmatch(query.revision)
@@ -79,7 +79,7 @@ def resolve_snapshot(query: HubQuery, where: str) -> Snapshot:
 
 
 def cached_snapshot(query: HubQuery) -> Snapshot | None:
-    """The snapshot that `fetch` last brought, if all of it is still in the cache; no network.
+    """The last downloaded snapshot, if all of it is still in the cache; without network.
 
     Raises:
         ZephyrError: a link leads out of the cache.
@@ -87,7 +87,7 @@ def cached_snapshot(query: HubQuery) -> Snapshot | None:
     try:
         value = read_json(_snapshot_record_path(query))
         snapshot = Snapshot(value["commit"], tuple(HubFile(**file) for file in value["files"]))
-    except (OSError, ValueError, KeyError, TypeError):  # it is a cache: what is broken is not there
+    except (OSError, ValueError, KeyError, TypeError):  # a broken cache entry counts as missing
         return None
     pairs = zip(snapshot.files, snapshot_paths(query, snapshot), strict=True)
     return snapshot if all(_file_size(path) == file.size for file, path in pairs) else None
@@ -103,7 +103,7 @@ def snapshot_paths(query: HubQuery, snapshot: Snapshot) -> list[Path]:
 
 
 def missing_bytes(query: HubQuery, snapshot: Snapshot) -> int:
-    """How many bytes `fetch` has still to download."""
+    """How many bytes of a snapshot are still to be downloaded."""
     files_by_content = {file.etag: file for file in snapshot.files}.values()
     return sum(
         file.size - min(file.size, _file_size(_partial_path(query, file)) or 0)
@@ -112,16 +112,16 @@ def missing_bytes(query: HubQuery, snapshot: Snapshot) -> int:
     )
 
 
-def fetch(
+def download_snapshot(
     query: HubQuery, snapshot: Snapshot, where: str, progress: ProgressCallback = lambda n: None
 ) -> Snapshot:
-    """Downloads all files of a snapshot, verifies and caches them, and fills in each SHA-256.
+    """Downloads, verifies and caches all files of a snapshot; fills in the SHA-256 of each.
 
-    `progress` is told how many bytes have come, and a negative number where some were thrown away.
-    A file that is here is not fetched again, and one that is here in part from where it ends.
+    `progress` is called with the number of bytes received, negative where some were discarded.
+    A cached file is not downloaded again, and a partial download is resumed.
 
     Raises:
-        ZephyrError: a file can't be brought, or not as the hub says that it is.
+        ZephyrError: a file can't be downloaded, or its content is not the one that the hub names.
     """
     cached = cached_snapshot(query)
     if cached is not None and snapshot_paths(query, cached) == snapshot_paths(query, snapshot):
@@ -137,11 +137,11 @@ def fetch(
     return fetched
 
 
-# -- which files ----------------------------------------------------------------------------------
+# -- matching files -------------------------------------------------------------------------------
 
 
 def _match_files(query: HubQuery, files: list[HubFile], where: str) -> tuple[HubFile, ...]:
-    """The files that match a query, sorted; all but optional patterns must match, fully."""
+    """The files that match a query, sorted; every pattern that is not optional must match."""
     matched_files = set()
     for pattern in (*query.patterns, *query.optional):
         if parts := [file for file in files if _is_partial_split(pattern, file.path)]:
@@ -173,9 +173,9 @@ def _matches(pattern: str, path: str) -> bool:
 
 
 def _is_partial_split(pattern: str, path: str) -> bool:
-    """Whether a path is of a partially converted split, where the pattern asks for a split.
+    """Whether a path is of a partially converted split and the pattern asks for that split.
 
-    Of a large data set the hub converts the first gigabytes, to `config/partial-split/`.
+    The hub converts only the first gigabytes of a large data set, to `config/partial-split/`.
     """
     match = PARTIAL_SPLIT_PATTERN.fullmatch(path)
     if match is None or "partial-" in pattern:
@@ -193,7 +193,7 @@ def _closest_paths(pattern: str, names: Iterable[str]) -> str:
     return ", ".join(close) or "(it holds no files)"
 
 
-# -- where they lie -------------------------------------------------------------------------------
+# -- paths in the cache ---------------------------------------------------------------------------
 
 
 def _hub_cache() -> Path:
@@ -232,13 +232,13 @@ def _blob_path(query: HubQuery, file: HubFile) -> Path:
 
 
 def _partial_path(query: HubQuery, file: HubFile) -> Path:
-    """The partial download of a content, to which it is written until it is whole."""
+    """The path of a partial download, which is renamed once it is complete."""
     blob = _blob_path(query, file)
     return _check_inside_cache(blob.with_name(f"{blob.name}.zephyr.incomplete"))
 
 
 def _check_safe_path(path: str) -> None:
-    """Checks that a path told by a server is plainly one within a folder (path traversal)."""
+    """Checks that a path from a server stays within its folder (no path traversal)."""
     if {"", ".", ".."} & set(path.split("/")) or re.search(r"[\\\x00-\x1f\x7f]", path):
         raise ZephyrError("the hub names a file by a path that is not safe", found=repr(path))
 
@@ -257,19 +257,19 @@ def _check_inside_cache(path: Path) -> Path:
 
 
 def _file_size(path: Path) -> int | None:
-    """The size of a file in bytes, or None where there is none, or none that we may see."""
+    """The size of a file in bytes; None where there is no such file, or it is not readable."""
     with suppress(OSError):
         return path.stat().st_size if path.is_file() else None
     return None
 
 
 def _cached_path(query: HubQuery, commit: str, file: HubFile) -> Path | None:
-    """The cached path of a content of the right size, whoever has fetched it."""
+    """The path of a cached file of the right size, whichever tool has downloaded it."""
     candidates = (_snapshot_path(query, commit, file.path), _blob_path(query, file))
     return next((path for path in candidates if _file_size(path) == file.size), None)
 
 
-# -- bringing them --------------------------------------------------------------------------------
+# -- download -------------------------------------------------------------------------------------
 
 
 def _ensure_file(
@@ -298,7 +298,7 @@ def _ensure_file(
 def _download_file(
     client: HubClient, commit: str, file: HubFile, progress: ProgressCallback
 ) -> str:
-    """Downloads a content to its place in the cache, and gives its SHA-256."""
+    """Downloads a file to its place in the cache; returns its SHA-256."""
     from huggingface_hub import hf_hub_url
 
     query = client.query
@@ -333,12 +333,12 @@ def _download_file(
 def _append_download(
     client: HubClient, address: str, file: HubFile, partial_path: Path, progress: ProgressCallback
 ) -> None:
-    """Appends to a partial download what it lacks, and little more if too much is sent."""
+    """Resumes a partial download (HTTP range request); stops if more than the rest is sent."""
     with partial_path.open("ab") as output:
         if output.tell() == file.size:
             return
         with client.get(address, file.path, start=output.tell()) as response:
-            if response.status_code != 206:  # the whole file comes, whatever was asked for
+            if response.status_code != 206:  # the server ignored the range and sends the whole file
                 progress(-output.tell())
                 output.truncate(output.seek(0))
             for data in response.iter_bytes():
@@ -351,7 +351,7 @@ def _append_download(
 
 
 def _verified_sha256(path: Path, file: HubFile) -> str:
-    """Verifies a content: its SHA-256, or "" if it is not the one that the hub names."""
+    """Verifies a file: its SHA-256, or "" if it is not the content that the hub names (etag)."""
     sha256 = content_sha256(path)
     if len(file.etag) == len(sha256):
         return sha256 if sha256 == file.etag else ""
@@ -363,7 +363,7 @@ def _verified_sha256(path: Path, file: HubFile) -> str:
 
 @contextmanager
 def _writable_folder(folder: Path, variable: str) -> Iterator[None]:
-    """Makes a folder to write in; an error says which environment variable names another."""
+    """Creates a folder to write in; an error names the environment variable to change."""
     try:
         with explain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -378,7 +378,7 @@ def _writable_folder(folder: Path, variable: str) -> Iterator[None]:
 
 @contextmanager
 def _repo_lock(query: HubQuery, where: str) -> Iterator[None]:
-    """Locks a repository in the cache: no other process writes the same partial downloads."""
+    """File lock on a cached repository, so that one process at a time downloads to it."""
     from filelock import FileLock, Timeout
 
     locks = _hub_cache() / ".locks" / _repo_folder_name(query)

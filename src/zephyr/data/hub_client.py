@@ -1,7 +1,7 @@
-"""HTTP client of the Hugging Face hub: lists the files of a repository and streams their bytes.
+"""HTTP client of the Hugging Face hub: lists and streams files, with retries and timeouts.
 
-What may pass by itself (a busy hub, a connection that breaks, silence) is tried again; everything
-else, and what doesn't pass, is a `ZephyrError`. The token goes to the endpoint alone.
+Transient failures (rate limit, broken connection, timeout) are retried; all others, and those that
+persist, raise `ZephyrError`. The token is sent to the endpoint only.
 """
 
 import json
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 HUB_URL = "https://huggingface.co"
 TIMEOUT = 10.0  # seconds without a byte after which a request has failed
-MAX_ATTEMPTS = 3  # in a row, without a byte more than the first of them brought
+MAX_ATTEMPTS = 3  # in a row without progress (no byte more than at the first)
 RETRY_DELAY = 1.0  # seconds after the first failure; twice as many after each further one
 MAX_RETRY_DELAY = 60.0  # seconds that a server may ask us to wait
 UNREACHABLE = "the hub can't be reached"
 NO_RESPONSE = "the hub does not answer"
-RETRYABLE_STATUSES = (408, 429, 500, 502, 503, 504)  # statuses that may be another in a moment
+RETRYABLE_STATUSES = (408, 429, 500, 502, 503, 504)  # HTTP statuses of transient failures
 
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 ETAG_PATTERN = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -60,10 +60,10 @@ class HubQuery:
 
 
 class HubFile(NamedTuple):
-    """A file of a hub repository at a commit.
+    """A file of a hub repository at a commit: path, size, SHA-256 and etag.
 
-    `sha256` is of its content, and "" as long as nobody knows it. `etag` is the hub's name for the
-    content: its SHA-256 for a large file, else git's id.
+    `sha256` is "" until it is known. `etag` is the hub's name for the content: its SHA-256 for a
+    large file (LFS), else git's blob id.
     """
 
     path: str
@@ -73,11 +73,11 @@ class HubFile(NamedTuple):
 
 
 class HubUnreachableError(ZephyrError):
-    """The hub can't be reached: whatever else is asked of it fails in the same way."""
+    """The hub can't be reached: every other request to it would fail in the same way."""
 
 
 class TransientHubError(Exception):
-    """A transient failure that may be retried, with the seconds to wait if the hub tells."""
+    """A transient failure, to be retried; `retry_after` are the seconds the hub asks to wait."""
 
     def __init__(
         self, problem: str, found: str, todo: str | None = None, retry_after: float | None = None
@@ -87,7 +87,7 @@ class TransientHubError(Exception):
 
 
 class HubClient:
-    """A client of one hub repository; its failures come out as `ZephyrError`."""
+    """Client of one hub repository; failures are raised as `ZephyrError`."""
 
     def __init__(self, query: HubQuery, where: str) -> None:
         _check_online(where)
@@ -111,7 +111,7 @@ class HubClient:
             self.headers["Authorization"] = f"Bearer {token}"
 
     def resolve_commit(self) -> str:
-        """Resolves the revision to the commit that it is now."""
+        """Resolves the revision (branch or tag) to its current commit."""
         info, _ = self.get_json(f"revision/{quote(self.query.revision, safe='')}")
         commit = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit, str) or not COMMIT_PATTERN.fullmatch(commit):
@@ -130,11 +130,11 @@ class HubClient:
                 raise self.unexpected_response_error(f"a list of files with {error!r}") from error
             if not next_query:
                 return files
-            # only the cursor is taken: a mirror's answer may name the hub, and a token stays here
+            # only the cursor is used: a mirror may link to the hub, and the token must not go there
             cursor = "".join(f"&cursor={quote(c)}" for c in parse_qs(next_query).get("cursor", ()))
 
     def get_json(self, path: str) -> tuple[Any, str]:
-        """Gets a JSON answer of the hub's API, and the query of the next page if there is one."""
+        """Gets a JSON response of the hub's API, and the query of the next page, if any."""
         address = f"{self.endpoint}/api/{self.query.kind}s/{self.query.repo}/{path}"
 
         def attempt() -> tuple[Any, str]:
@@ -148,7 +148,7 @@ class HubClient:
             raise self.unexpected_response_error("what is not JSON") from error
 
     def retry(self, attempt: Callable[[], T], bytes_received: Callable[[], int] = lambda: 0) -> T:
-        """Retries an attempt on transient failures; the count restarts where one got further."""
+        """Retries on transient failures, with backoff; the count restarts after any progress."""
         failures, most_bytes = 0, bytes_received()
         while True:
             try:
@@ -170,7 +170,7 @@ class HubClient:
         """Streams the response to a GET request, from a byte on; its body may be read within.
 
         Raises:
-            TransientHubError: it fails in a way that may pass, now or while the body is read.
+            TransientHubError: it fails in a way to be retried, now or while the body is read.
             ZephyrError: it fails otherwise.
         """
         import httpx2
@@ -200,7 +200,7 @@ class HubClient:
             ) from error
 
     def refusal_error(self, response: "httpx2.Response", what: str) -> ZephyrError:
-        """The error that explains a refused request by its status and the hub's error code."""
+        """The error for a refused request, explained by its status and the hub's error code."""
         noun, page, parquet = self.query.noun, self.query.web_url, "refs/convert/parquet"
         code, status = response.headers.get("X-Error-Code"), response.status_code
         message = response.headers.get("X-Error-Message", "")
@@ -226,7 +226,7 @@ class HubClient:
         return self.make_error(problem, f"{what}: status {status}, {message}".rstrip(", "), todo)
 
     def unexpected_response_error(self, what: str) -> ZephyrError:
-        """The error for a response that no hub gives, as of a proxy or a sign-in page."""
+        """The error for a response that is not from a hub (a proxy, or a sign-in page)."""
         return self.make_error(
             "this does not answer as a hub does",
             f"{self.endpoint} gives {what}",
@@ -256,7 +256,7 @@ def _parse_file(entry: dict[str, Any]) -> HubFile:
 
 
 def _overload_error(response: "httpx2.Response", what: str) -> TransientHubError:
-    """The transient failure of an overloaded hub, with the wait that it asks for (Retry-After)."""
+    """The transient error of an overloaded hub (429, 503), with its Retry-After."""
     headers, status = response.headers, response.status_code
     retry_after = re.fullmatch(r"(\d+)", headers.get("Retry-After", ""))
     retry_after = retry_after or re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
@@ -269,7 +269,7 @@ def _overload_error(response: "httpx2.Response", what: str) -> TransientHubError
 
 
 def _check_online(where: str) -> None:
-    """Refuses to use the network where the environment sets offline mode."""
+    """Raises an error if the environment sets offline mode (HF_HUB_OFFLINE)."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         value = os.environ.get(variable, "")
         if value.upper() in ("1", "ON", "YES", "TRUE"):

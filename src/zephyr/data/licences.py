@@ -1,6 +1,6 @@
-"""Licence warnings: what the licence of a source forbids, or may forbid, to those who train on it.
+"""License (licence) warnings: what the license of a source forbids, or may forbid, in training.
 
-This is no legal advice: a source's card says what holds.
+This is no legal advice: the data set card of the source is authoritative.
 """
 
 import re
@@ -19,7 +19,7 @@ _WARNING_BY_PATTERN = {
 
 
 def licence_warnings(source: RegisteredSource) -> tuple[str, ...]:
-    """One sentence for each thing that needs care; none for a plain open licence."""
+    """The license warnings of a source, a sentence each; none for a plain open license."""
     warnings = [
         sentence
         for sign, sentence in _WARNING_BY_PATTERN.items()

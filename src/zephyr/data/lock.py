@@ -1,4 +1,4 @@
-"""Compares lock files: whether two builds of a mixture hold the same records of the same rows."""
+"""Lock files of mixtures: compares (diffs) the records of two builds, row by row."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ RecordKey = tuple[str, str]
 
 
 class LockDiff(NamedTuple):
-    """The diff of two lock files: keys only in one, of other content, or on another side."""
+    """The diff of two lock files: records only in one, with other content, or in another split."""
 
     unchanged: int
     only_first: list[RecordKey]
@@ -22,7 +22,7 @@ class LockDiff(NamedTuple):
     changed_content: list[RecordKey]
     changed_side: list[RecordKey]
     is_reordered: bool
-    """All records are the same, and come in another order."""
+    """The records are the same, in another order."""
 
     @property
     def is_empty(self) -> bool:

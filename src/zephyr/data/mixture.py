@@ -1,8 +1,8 @@
-"""Builds data mixtures: samples each source, removes duplicates, splits off the hold-out.
+"""Builds data mixtures: sampling, deduplication, decontamination, and the train/hold-out split.
 
-Each source is sampled by itself (`sampling`); then near-duplicates among all samples are looked
-for, of which the later source loses; then whole groups are held out, so that neither a question nor
-its near-duplicate stands on both sides.
+Each source is sampled by itself (`sampling`); then near-duplicates are removed over all samples,
+those of the later source; then whole groups are held out, so that neither a question nor its
+near-duplicate is in both splits.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from zephyr.runs.store import read_json_lines, write_json, write_json_lines
 
 
 class RecordSplit(NamedTuple):
-    """Records to train on, and the hold-out."""
+    """The train/hold-out split of a mixture: records to train on, and those held out."""
 
     train: list[Record]
     holdout: list[Record]
@@ -32,10 +32,10 @@ class RecordSplit(NamedTuple):
 
 @dataclass(frozen=True)
 class BuiltMixture:
-    """A mixture that has been built, with its manifest.
+    """A built mixture: its train/hold-out split and its manifest.
 
-    `lock_rows` has one for each record, by which another build can be compared; `contaminated` and
-    `near_duplicates` say what was found of these, and in what.
+    `lock_rows` has a row for each record, to compare builds by; `contaminated` and
+    `near_duplicates` list the records that were found, each with what it matches.
     """
 
     split: RecordSplit
@@ -71,10 +71,10 @@ def build_mixture(
     seed: int,
     question_index: EvalQuestionIndex,
 ) -> BuiltMixture:
-    """Builds a mixture; `question_index` has the evaluation questions that it must not hold.
+    """Builds a mixture without contamination by the evaluation questions in `question_index`.
 
     Raises:
-        ZephyrError: a source has too many unreadable rows, stands twice, or nothing is left.
+        ZephyrError: a source has too many unreadable rows or is listed twice, or nothing is left.
     """
     _check_unique_labels(sources)
     remove = mixture.clean == "remove"
@@ -137,7 +137,7 @@ def build_mixture(
 
 
 def _check_unique_labels(sources: Iterable[OpenedSource]) -> None:
-    """Checks that no two sources of a mixture bear one label."""
+    """Checks that the labels of the sources of a mixture are unique."""
     labels = Counter(opened.label for opened in sources)
     if duplicates := [label for label, count in labels.items() if count > 1]:
         raise ZephyrError(
@@ -157,7 +157,7 @@ def _explain_empty(sample: SourceSample) -> str:
 
 
 def _is_exact_duplicate(first: SampledRecord, second: SampledRecord) -> bool:
-    """Whether one source holds a record twice: that is counted as an exact duplicate."""
+    """Whether two records of one source are the same (counted as an exact duplicate)."""
     return first.record.id == second.record.id and first.record.source == second.record.source
 
 
@@ -167,9 +167,9 @@ def _group_records(
     *,
     remove: bool,
 ) -> tuple[list[SampledRecord], list[str]]:
-    """The records that stay, and for each the group that must stand on one side of the split.
+    """The records that are kept, and the group of each (a group must not cross the split).
 
-    A group is one question; where near-duplicates stay, their questions are one group too.
+    A group is one question; if near-duplicates are kept, their questions form one group.
     """
     parents: dict[str, str] = {}
 
@@ -201,7 +201,7 @@ def holdout_size(records: int, share: float) -> int:
 def _choose_holdout_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     """Chooses whole hold-out groups in an order that the seed shuffles, up to a share.
 
-    A group that would exceed it is passed over, unless none fits.
+    A group that would exceed the share is skipped, unless none fits.
     """
     remaining = holdout_size(len(groups), share)
     sizes = Counter(groups)
@@ -224,7 +224,7 @@ def _source_counts(
     near_duplicate_pairs: Sequence[tuple[SampledRecord, SampledRecord]],
     kept_records: Iterable[tuple[SampledRecord, str]],
 ) -> dict[str, Any]:
-    """Counts what became of the records of each source, and sums these up (for the manifest)."""
+    """Row counts of each source by outcome, and their totals (for the manifest)."""
     near_duplicate_counts = Counter(
         sampled_record.record.source for sampled_record, _ in near_duplicate_pairs
     )

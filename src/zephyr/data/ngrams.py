@@ -1,4 +1,4 @@
-"""Word n-gram hashes of texts, for contamination checks and near-duplicate detection."""
+"""Word n-gram hashes of texts, for decontamination and deduplication (shingles)."""
 
 import re
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-"""Chinese, Japanese and Korean, which part words by no blank: each sign counts as one."""
+"""Chinese, Japanese and Korean have no spaces between words: each character is a token."""
 
 WORD_PATTERN = re.compile(rf"\d+|[{_CJK}]|[^\W\d_{_CJK}]+|[-+*/=<>^−×÷·≤≥≠√∑∫±]")
-"""Tokens: words, numbers and operators; how a text is set makes no difference."""
+"""Tokens: words, numbers and operators; spacing and punctuation are ignored."""
 
 WORD_OR_SIGN_PATTERN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
-"""Tokens: words, and each other sign by itself."""
+"""Tokens: words, and every other character by itself."""
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
 
 
 class _WordHashes(dict[str, int]):
-    """Cache of word hashes, which are the same in every process."""
+    """Cache of word hashes, which are equal in every process (unlike `hash`)."""
 
     def __missing__(self, word: str) -> int:
         code = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
@@ -37,7 +37,7 @@ _WORD_HASHES = _WordHashes()
 
 
 class HashedTexts(NamedTuple):
-    """Hashes of words or word n-grams [hashes], and where those of each text begin [texts + 1]."""
+    """Hashes of words or n-grams [hashes], and the offset of each text's first [texts + 1]."""
 
     hashes: Hashes
     offsets: Indices
@@ -75,7 +75,7 @@ def _mix_hash(codes: Hashes) -> Hashes:
 
 
 def text_indices(offsets: Indices) -> Indices:
-    """For each hash, the index of the text that it stands in."""
+    """The index of the text that each hash belongs to [hashes]."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 

@@ -1,4 +1,4 @@
-"""The multiple-choice prompt format: a question, its options under letters, the answer's letter.
+"""Multiple-choice (quiz) prompt format: question, lettered options, and the letter of the answer.
 
     Question: What is a joule?
 
@@ -8,9 +8,9 @@
 
     Answer:
 
-Multiple choice enters fine-tuning in this form alone, whatever letters or numbers a source uses,
-and is answered with a letter. What is written is read back as it was, unless an option holds a line
-that looks like the start of the next: it can be learned from, but `quiz_to_row` refuses it.
+Multiple choice is fine-tuned in this format only, whatever letters or numbers a source uses, and is
+answered with a letter. Parsing restores what was formatted, unless an option has a line that looks
+like the start of the next: such a question can be trained on, but `quiz_to_row` refuses it.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _QUESTION, _OPTIONS, _ANSWER = "Question: ", "\n\nOptions:\n", "\n\nAnswer:"
 
 
 def format_quiz(choice: Choice) -> str:
-    """Formats the prompt of a multiple-choice question: all but the letter of the answer."""
+    """Formats a multiple-choice prompt: question and options, without the letter of the answer."""
     assert len(choice.choices) <= len(LETTERS), "readers refuse what has more"
     lettered_options = zip(LETTERS, choice.choices, strict=False)
     options_text = "\n".join(f"{letter}. {option}" for letter, option in lettered_options)
@@ -32,13 +32,13 @@ def format_quiz(choice: Choice) -> str:
 
 
 def quiz_to_chat(choice: Choice) -> Chat:
-    """Converts a question to a chat of one turn each: the prompt, and the answer's letter."""
+    """Converts a multiple-choice question to a chat: the prompt, and the answer's letter."""
     turns = (Message("user", format_quiz(choice)), Message("assistant", LETTERS[choice.answer]))
     return Chat(choice.source, turns)
 
 
 def parse_quiz(quiz: str, letter: str) -> tuple[str, tuple[str, ...], int]:
-    """Parses a formatted quiz: the question, the options, and the 0-based index of the answer.
+    """Parses a multiple-choice prompt: the question, the options, the 0-based answer index.
 
     Raises:
         UnreadableRowError: the text is not of this form, or the letter is none of its options'.
@@ -62,13 +62,13 @@ def parse_quiz(quiz: str, letter: str) -> tuple[str, tuple[str, ...], int]:
 
 
 def read_quiz_row(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads a row of the course's file: `question` holds the whole quiz, `answer` a letter."""
+    """Reads a row of the course's file: `question` holds the multiple-choice prompt."""
     question, choices, answer = parse_quiz(read_text(row, "question"), read_text(row, "answer"))
     yield Choice(source, question, choices, answer, read_text(row, "subject", allow_empty=True))
 
 
 def quiz_to_row(choice: Choice) -> dict[str, str]:
-    """Writes the columns that `read_quiz_row` reads.
+    """Converts a multiple-choice question to the columns that `read_quiz_row` reads.
 
     Raises:
         ZephyrError: it would be read back as another quiz.

@@ -1,4 +1,4 @@
-"""Random access to the rows of a source, which may be larger than memory."""
+"""Lazy, random-access rows of a source (as in `datasets`), which may exceed memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ RowNumbers = Sequence[int] | NDArray[np.int64]
 
 
 class SourceRow(NamedTuple):
-    """One row of a source and its location; `value` is None where it can't be read, and why."""
+    """One row of a source and its location; if it can't be read, `problem` instead of `value`."""
 
     location: str
     value: dict[str, Any] | None
@@ -19,7 +19,7 @@ class SourceRow(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The column names of the first row that can be read, and its location."""
+    """The column names of the first readable row, and its location."""
 
     location: str
     columns: frozenset[str]
@@ -33,7 +33,7 @@ class Rows(ABC):
 
     @abstractmethod
     def take(self, numbers: RowNumbers, columns: Collection[str] | None = None) -> list[SourceRow]:
-        """The rows of these numbers, in this order; of tables that allow it, only some columns."""
+        """Takes rows by number, in this order; only some columns, if the file format allows it."""
 
     def header(self) -> Header | None:
         """The column names of the first readable row; None where there is none."""
@@ -50,7 +50,7 @@ class Rows(ABC):
 
 
 class InMemoryRows(Rows):
-    """Rows that are in memory already (those Zephyr makes, and small files)."""
+    """Rows held in memory (synthetic ones, and those of small files)."""
 
     def __init__(self, rows: Sequence[SourceRow]) -> None:
         self._rows = rows
@@ -87,14 +87,14 @@ class ConcatenatedRows(Rows):
 
 
 class RenamedColumns(Rows):
-    """Rows with columns renamed to those readers know (`names`: reader's name to file's)."""
+    """Rows with columns renamed to those that readers expect (`names`: reader's to file's)."""
 
     def __init__(self, rows: Rows, names: Mapping[str, str]) -> None:
         self._rows = rows
         self._names = names
         self._reader_names = {theirs: ours for ours, theirs in names.items()}
         self._shadowed_columns = names.keys() - self._reader_names.keys()
-        """Columns of the file that bear a name which is given to another."""
+        """Columns of the file whose name another column is renamed to: they are dropped."""
 
     def __len__(self) -> int:
         return len(self._rows)

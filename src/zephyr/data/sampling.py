@@ -1,8 +1,8 @@
-"""Samples one source: its records in a shuffled order that (seed, source, row) alone decide.
+"""Samples one source: records in a shuffled order that depends only on (seed, source, row).
 
-What stands beside a source in a mixture changes nothing of its sample; a larger cap takes all
-that a smaller one takes. Rows are read in that order and no further than needed: one that is
-refused is replaced by the next.
+The other sources of a mixture do not change its sample, and a larger cap samples a superset of a
+smaller one. Rows are read in that order and only as far as needed: a rejected one is replaced by
+the next.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _ROWS_PER_BLOCK = 16_384
 
 
 class SampledRecord(NamedTuple):
-    """A record and the number of its row from 1: `17`, or `17.2` for its second further part."""
+    """A sampled record and its row number from 1: `17`, or `17.2` for the third record of a row."""
 
     row_id: str
     record: Record
@@ -30,8 +30,9 @@ class SampledRecord(NamedTuple):
 
 @dataclass
 class SourceSample:
-    """The sample of a source, and the counts of the rest. Repeated and contaminated records
-    are among the taken ones where they are only reported.
+    """The sampled records of a source, and the counts of those left out.
+
+    Duplicate and contaminated records are in the sample too if they are only reported.
     """
 
     read_stats: ReadStats
@@ -53,7 +54,7 @@ def sample_source(
 ) -> SourceSample:
     """Samples `cap` records of a source in shuffled order, deduplicated and decontaminated.
 
-    Where `remove` is false these are taken too, and only counted.
+    Without `remove`, duplicate and contaminated records are kept, and only counted.
     """
     sample = SourceSample(ReadStats(source.label))
     seen_ids: set[str] = set()
@@ -88,7 +89,7 @@ def _read_blocks(
 ) -> Iterator[list[RowItem]]:
     """Reads the rows of a source in shuffled order, block by block, until the cap is reached.
 
-    The rows that were not read then are counted as capped.
+    The rows that were not read are counted as capped.
     """
     rows = len(source.rows)
     sort_keys = row_sort_keys(seed, source.label, rows)
@@ -111,25 +112,25 @@ _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def row_sort_keys(seed: int, label: str, rows: int) -> NDArray[np.uint64]:
-    """Computes a sort key [rows] for each row of a source, which shuffles its rows.
+    """Pseudo-random sort keys [rows] that shuffle the rows of a source.
 
-    SplitMix64 (Steele, Lea and Flood, 2014), started by the seed and the name of the source.
+    SplitMix64 (Steele, Lea and Flood, 2014), seeded with the seed and the label of the source.
     """
     start = hashlib.blake2b(f"{seed}\x1f{label}".encode(), digest_size=8).digest()
-    return _mix_hash(
+    return _splitmix64(
         np.uint64(int.from_bytes(start)) + _GOLDEN_GAMMA * np.arange(1, rows + 1, dtype=np.uint64)
     )
 
 
 def part_sort_keys(row_keys: NDArray[np.uint64], items: list[RowItem]) -> NDArray[np.uint64]:
-    """A sort key for each part of the rows; that of a row's first part is the row's own."""
+    """Sort keys [parts] of all records of the rows; the first of a row has the row's own."""
     rows = np.array([f.row for f in items], dtype=np.int64)
     parts = np.array([f.part for f in items], dtype=np.uint64)
     own_keys = row_keys[rows]
-    return np.where(parts == 0, own_keys, _mix_hash(own_keys + _GOLDEN_GAMMA * parts))
+    return np.where(parts == 0, own_keys, _splitmix64(own_keys + _GOLDEN_GAMMA * parts))
 
 
-def _mix_hash(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _splitmix64(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: NDArray[np.uint64] = codes ^ (codes >> np.uint64(31))

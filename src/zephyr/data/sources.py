@@ -1,7 +1,7 @@
-"""Opens the sources of a recipe and reads their rows as records, wherever they lie.
+"""Source loader: opens the sources of a recipe (hub, file, synthetic) and reads their records.
 
-A source is a row of the table (on the hub, or made by Zephyr itself where the recipe's origin is
-`embedded`), any other data set of the hub, or a file of one's own, which is read by the form of its
+A source is a registered one (on the hub, or synthetic if the recipe's origin is `embedded`), any
+other data set of the hub, or a user's own file; the latter two are read by the format of their
 columns.
 """
 
@@ -30,10 +30,9 @@ from zephyr.records import Choice, Pair, Record, RecordKind
 
 
 class RowItem(NamedTuple):
-    """An item of a row (`part` counts those of a row): a record, or why there is none.
+    """An item of a row (its number is `part`): a record, or the reason why there is none.
 
-    `skip_reason` says why it is not wanted, `unreadable_reason` why the row is not
-    what its source promises.
+    `skip_reason` says why it was skipped on purpose, `unreadable_reason` why the row is malformed.
     """
 
     row: int
@@ -46,7 +45,7 @@ class RowItem(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """A source ready to read; `column_format` is None where none of its rows can be read."""
+    """An opened source, ready to read; `column_format` is None if no row can be read."""
 
     label: str
     kind: RecordKind
@@ -55,7 +54,7 @@ class OpenedSource:
     registered_source: RegisteredSource | None
 
     def read(self, numbers: RowNumbers) -> Iterator[RowItem]:
-        """Reads what is in the rows of these numbers, in their order."""
+        """Reads the items of these rows, in this order."""
         columns = (
             (*self.column_format.columns, *self.column_format.optional_columns)
             if self.column_format is not None
@@ -91,7 +90,7 @@ class OpenedSource:
 
 @dataclass
 class ReadStats:
-    """Read counts of a source, by reason; `first_location` is where each came up first."""
+    """Counts of the rows read from a source, by reason; `first_location` is the first of each."""
 
     label: str
     item_count: int = 0
@@ -109,9 +108,10 @@ class ReadStats:
             self.first_location.setdefault(item.unreadable_reason, item.location)
 
     def check_unreadable_share(self, allowed: float) -> None:
-        """
+        """Checks that the share of unreadable rows is within the limit.
+
         Raises:
-            ZephyrError: more than the allowed share of rows can't be read, or none of them.
+            ZephyrError: more than the allowed share of rows can't be read, or all of them.
         """
         unreadable_count = sum(self.unreadable_reasons.values())
         if unreadable_count > allowed * max(self.item_count, 1) or (
@@ -130,7 +130,7 @@ class ReadStats:
 
 
 def read_records(source: OpenedSource) -> tuple[list[Record], ReadStats]:
-    """Reads all records of a source in order, and counts what became of its rows."""
+    """Reads all records of a source in order, and the counts of its rows by outcome."""
     stats = ReadStats(source.label)
     records: list[Record] = []
     block = 8192
@@ -143,7 +143,7 @@ def read_records(source: OpenedSource) -> tuple[list[Record], ReadStats]:
 
 
 def source_label(source: SourceSpec) -> str:
-    """The label of a source in records and tables: its own name, or its file's or data set's."""
+    """The label of a source in records and tables: its name, or that of its file or data set."""
     return source.name or Path(source.path or str(source.hub)).name.split(".")[0]
 
 
@@ -153,7 +153,7 @@ def open_source(
     """Opens a source of a recipe: its rows and how they are read; `base` is the recipe's folder.
 
     Raises:
-        ZephyrError: the source is unknown, of another kind, not at hand, or of no known form.
+        ZephyrError: the source is unknown, not available, or of another kind or format.
     """
     registered_source = _find_registered(source, kind, where)
     rows: Rows
@@ -179,7 +179,7 @@ def source_fingerprint(
     """Fingerprints a source's content without reading its rows: file hashes, or the version.
 
     Raises:
-        ZephyrError: the source is unknown, or not at hand.
+        ZephyrError: the source is unknown, or not available on this machine.
     """
     registered_source = _find_registered(source, None, where)
     if is_embedded(source, origin):
@@ -234,7 +234,7 @@ def _cached_snapshot(source: SourceSpec, query: hub.HubQuery, where: str) -> hub
     """The cached hub snapshot of a source.
 
     Raises:
-        ZephyrError: nothing has been.
+        ZephyrError: it has not been downloaded.
     """
     snapshot = hub.cached_snapshot(query)
     if snapshot is None:
@@ -265,9 +265,7 @@ def _find_registered(
     if registered_source is None or kind in (None, registered_source.kind):
         return registered_source
     if (kind, registered_source.kind) == ("chat", "choice"):
-        return (
-            registered_source  # questions become chats in one form, see `quiz_format.quiz_to_chat`
-        )
+        return registered_source  # converted to chats, see `quiz_format.quiz_to_chat`
     raise ZephyrError(
         f"source {registered_source.name!r} is of another kind",
         where=where,
@@ -279,10 +277,10 @@ def _find_registered(
 def split_of(
     source: SourceSpec, registered_source: RegisteredSource | None, use: Use, where: str
 ) -> str:
-    """The split of a source that is read, refusing test splits in training (no leakage).
+    """The split of a source to read; test splits are refused in training (data leakage).
 
     Raises:
-        ZephyrError: a mixture would train on what tasks ask, or there is nothing to train on.
+        ZephyrError: a mixture would train on an evaluation split, or there is no training split.
     """
     same_repo_sources = [
         s for s in SOURCES.values() if s.hub is not None and s.hub.id == source.hub
@@ -313,7 +311,7 @@ def split_of(
 
 
 def is_embedded(source: SourceSpec, origin: str | None) -> bool:
-    """Whether Zephyr makes the rows of a source itself (`origin: embedded`)."""
+    """Whether the rows of a source are synthetic, made by Zephyr (`origin: embedded`)."""
     return origin == "embedded" and source.path is None and source.hub is None
 
 

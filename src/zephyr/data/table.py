@@ -1,8 +1,8 @@
-"""The registry of data sources: what can be named in a recipe, and where it lies.
+"""The registry (catalog) of data sources: every data set that a recipe can name.
 
-A source is added with one row here, one reader (of `readers`, most often one that is there already)
-and three example rows in its own columns (in `tests/data/examples.py`), which every test of sources
-runs over. What is known only from memory or by inference is named in `uncertain`.
+To add a source: one entry here, one reader (in `readers`, mostly an existing one), and three
+example rows in its own columns (in `tests/data/sample_rows.py`), over which every test of sources
+runs. Facts known only from memory or by inference are listed in `uncertain`.
 """
 
 import re
@@ -21,8 +21,8 @@ Uncertainty = Literal["recalled", "inferred"]
 class HubLocation:
     """The location of a source on the Hugging Face hub: files of a repository at a revision.
 
-    Without a `config` a set has one alone, which the hub calls `default`. The hub keeps a Parquet
-    copy of every set on a branch of its own, which is not pinned.
+    A data set without a `config` has only one, which the hub calls `default`. The hub keeps a
+    Parquet copy of every data set on a separate branch, which is not pinned.
     """
 
     id: str
@@ -37,7 +37,7 @@ class HubLocation:
 
     @property
     def card_url(self) -> str:
-        """The data set card, where its authors describe it and terms are accepted."""
+        """The URL of the data set card, where terms are accepted."""
         return f"https://huggingface.co/datasets/{self.id}"
 
     def pattern(self, split: str) -> str:
@@ -47,13 +47,13 @@ class HubLocation:
 
 @dataclass(frozen=True)
 class RegisteredSource:
-    """A registered data source: what it holds, who reads it, and what is known of it.
+    """A registered data source: its kind, reader, columns, splits, license and location.
 
-    `columns` are those that the reader needs, `optional_columns` further ones that it looks at;
-    `has_many_records` says that one row gives several. `splits` counts the rows of each split,
-    None where not known. Mixtures take `train_split`, tasks ask `eval_split`, which never enters
-    training; None where the source is not for that. `aspect` says what preferences are about.
-    `uncertain` says by name which facts were not read at the source.
+    The reader needs the `columns`, and uses the `optional_columns` if present; with
+    `has_many_records` one row holds several. `splits` has the number of rows of each split, None if
+    unknown. Mixtures sample `train_split`, tasks evaluate on `eval_split`, which is never trained
+    on; each is None if the source has none. `aspect` is what preference pairs are about.
+    `uncertain` names the facts that were not checked at the source.
     """
 
     name: str
@@ -99,7 +99,7 @@ def _alpaca_source(name: str, hub: str, rows: int, licence: str) -> RegisteredSo
 def _pair_source(
     name: str, hub: str, columns: str, rows: int, aspect: str, **fields: Any
 ) -> RegisteredSource:
-    """A preference source: columns of a question, two answers, perhaps a system message."""
+    """A preference source (DPO): columns of a question, two answers, maybe a system message."""
     *system, question, chosen, rejected = column_names = tuple(columns.split())
     reader = pair.preference_reader(question, chosen, rejected, *system)
     return RegisteredSource(
@@ -190,7 +190,7 @@ _SFT_SOURCES = (
         "chat",
         chat.read_sharegpt,
         ("conversations",),
-        {"train": 1_030},  # its test split asks, and has no answers
+        {"train": 1_030},  # its test split has no answers
         HubLocation("GAIR/lima"),
         licence="CC-BY-NC-SA-4.0",
         gated=True,
@@ -209,8 +209,8 @@ _SFT_SOURCES = (
         licence="Microsoft Research Data licence",
         uncertain=_ROWS_RECALLED,
     ),
-    # the same files, every sentence an answer: LLaMA-Factory's catalogue, from which the seed took
-    # them, maps no label, so that the wrong answers were learned too
+    # the same files, with every sentence as an answer: LLaMA-Factory's registry, which the seed
+    # project used, ignores the label, so that wrong answers were trained on too
     _chat_source(
         "wiki_qa_all",
         "microsoft/wiki_qa",
@@ -292,7 +292,7 @@ _EVAL_SOURCES = (
         "choice",
         choice.read_choices,
         ("question", "choices", "answer"),
-        # auxiliary_train is made of ARC, MCTest, OpenBookQA and RACE: ARC is in it a second time
+        # auxiliary_train consists of ARC, MCTest, OpenBookQA and RACE: ARC is in it again
         {"auxiliary_train": 99_842, "dev": 285, "validation": 1_531, "test": 14_042},
         HubLocation("cais/mmlu", "all"),
         optional_columns=("subject", "train"),
@@ -342,7 +342,7 @@ _EVAL_SOURCES = (
         ("question", "student_incorrect_solution", "ground_truth"),
         {"train": None, "test": 599},
         HubLocation("eth-nlped/mathdial"),
-        train_split=None,  # its answers are solutions, and what a tutor is to learn is the dialogue
+        train_split=None,  # its answers are solutions, and a tutor should learn the dialogue
         eval_split="test",
         licence="CC-BY-4.0 on the hub, CC-BY-SA-4.0 by its authors' repository",
         uncertain=_LICENCE_RECALLED,

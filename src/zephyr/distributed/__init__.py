@@ -1,1 +1,1 @@
-"""torch.distributed for one training over several processes."""
+"""Distributed training with torch.distributed: process group, ranks and rendezvous."""

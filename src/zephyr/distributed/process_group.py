@@ -1,8 +1,8 @@
-"""Process group of one training: world size, rank, broadcast and all-reduce.
+"""Process group of a distributed training: world size, rank, broadcast and all-reduce.
 
-Every rank holds the same weights, knows the whole batch of a step, and computes its share of it.
-Since a loss is divided by the loss denominator of the whole batch, gradients and statistics are
-plain sums over the ranks, however uneven their shares are.
+Data parallelism: every rank holds the same weights (or a shard of them), knows the whole batch of a
+step, and computes its part of it. Since a loss is divided by the loss denominator of the whole
+batch, gradients and statistics are plain sums over the ranks, however uneven their parts are.
 """
 
 import hashlib
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BUCKET_ELEMENTS = 1 << 24
-"""Elements that are all-reduced at once: 64 MiB of float32 beside the gradients."""
+"""Elements of an all-reduce bucket: 64 MiB of float32 beside the gradients."""
 
 
 class PeerLostError(RuntimeError):
-    """Another rank of the training has ended, or can no longer be reached."""
+    """Another rank has exited, or its connection is lost: a collective has failed."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The rank and world size of one process that trains with others; by default it is alone."""
+    """Rank and world size of this process in distributed training; by default a single process."""
 
     rank: int = 0
     world_size: int = 1
     is_sharded: bool = False
     """Whether each rank holds a shard of the weights (FSDP), not all of them."""
     local_world_size: int = 1
-    """How many of the ranks run on this machine."""
+    """Local world size: how many of the ranks run on this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -44,7 +44,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def broadcast(self, value: Any) -> Any:
-        """Broadcasts the value of rank 0 to all; it may be anything that can be pickled."""
+        """Broadcasts the value of rank 0 to all ranks; anything that can be pickled."""
         if self.world_size == 1:
             return value
         import torch.distributed
@@ -55,7 +55,7 @@ class ProcessGroup:
         return values[0]
 
     def all_reduce_any(self, flag: bool) -> bool:
-        """Whether the flag is set in any rank."""
+        """All-reduces a flag: whether it is set in any rank."""
         return self.all_reduce_sum({"": float(flag)})[""] > 0
 
     def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -70,7 +70,7 @@ class ProcessGroup:
         return dict(zip(names, total.tolist(), strict=True))
 
     def all_reduce_array(self, values: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        """All-reduces an array by sum; it has one shape in all ranks."""
+        """All-reduces an array by sum; it has the same shape in all ranks."""
         if self.world_size == 1:
             return values
         import torch
@@ -125,9 +125,10 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def balance_by_size(sizes: Sequence[int], count: int) -> list[list[int]]:
-    """Partitions indices into `count` parts of about equal summed size, each ascending.
+    """Load balancing: partitions indices into `count` parts of about equal summed size.
 
-    The largest first, each to the part that has least so far (Graham 1969).
+    Greedily, the largest first, each to the smallest part so far (Graham 1969); parts are
+    ascending.
     """
     parts: list[list[int]] = [[] for _ in range(count)]
     part_loads = [(0, part) for part in range(count)]

@@ -1,9 +1,9 @@
-"""Rendezvous of the ranks that train together: rank 0 sends commands, failures come back.
+"""Rendezvous of the ranks (torchrun's environment): rank 0 sends jobs, failures come back.
 
-Each process finds its rank in variables that torchrun sets (RANK, WORLD_SIZE, MASTER_ADDR ...);
-the engine sets the same for the processes that it starts itself. A key-value store carries the
-messages, and each training has a process group of its own: when one rank fails, its group is
-closed, the others fail at their next all-reduce, and all are ready for the next message.
+Each process reads its rank from the variables that torchrun sets (RANK, WORLD_SIZE, MASTER_ADDR
+...); the engine sets the same for the processes that it starts itself. A key-value store carries
+the messages, and each training has a process group of its own: when one rank fails, its group is
+destroyed, the others fail at their next collective, and all are ready for the next message.
 """
 
 import json
@@ -19,7 +19,7 @@ from zephyr.distributed.process_group import PeerLostError, ProcessGroup
 from zephyr.errors import ZephyrError
 
 TIMEOUT = timedelta(days=20)
-"""How long ranks wait for each other. A dead one shows by its broken connection."""
+"""Timeout of collectives. A dead rank is noticed by its closed connection, not by this."""
 
 RankEnv = dict[str, str]
 """The environment variables of one rank, as torchrun sets them."""
@@ -61,12 +61,13 @@ def local_world_size(world_size: int) -> int:
 
 
 class Rendezvous:
-    """One rank's end of the rendezvous; all ranks must be created before one of them is used."""
+    """One rank's end of the rendezvous; all ranks must create theirs before one is used."""
 
     def __init__(self, rank_env: RankEnv | None = None) -> None:
-        """Joins with the rank of `rank_env`, or the one given by the environment.
+        """Joins as the rank of `rank_env`, or the one set by torchrun in the environment.
 
-        The variables are taken out of the environment, lest Accelerate makes a group of its own.
+        The variables are removed from the environment, lest Accelerate makes a process group of its
+        own.
         """
         import torch
         from torch.distributed.rendezvous import rendezvous
@@ -81,16 +82,16 @@ class Rendezvous:
             os.environ.pop(name, None)
 
     def send(self, message: Any) -> None:
-        """Sends a JSON value to all other ranks; None ends them."""
+        """Sends a JSON value from rank 0 to all other ranks; None makes them exit."""
         self.message_count += 1
-        self.kv_store.set(f"order {self.message_count}", json.dumps(message))
+        self.kv_store.set(f"message {self.message_count}", json.dumps(message))
 
     def receive(self) -> Any:
-        """The next value that rank 0 sends; None too if it has ended."""
+        """Receives the next JSON value that rank 0 sends; None also if rank 0 has exited."""
         from torch.distributed import DistError
 
         self.message_count += 1
-        key = f"order {self.message_count}"
+        key = f"message {self.message_count}"
         try:
             self.kv_store.wait([key], TIMEOUT)
             return json.loads(self.kv_store.get(key))
@@ -99,10 +100,10 @@ class Rendezvous:
 
     @contextmanager
     def process_group(self, world_size: int, *, is_sharded: bool) -> Iterator[ProcessGroup]:
-        """The first `world_size` ranks as a process group, for the last message's training.
+        """Context manager: a process group of the first `world_size` ranks, for one training.
 
         Raises:
-            ZephyrError: another process has failed or ended.
+            ZephyrError: another rank has failed or exited.
         """
         import torch
         from torch.distributed.distributed_c10d import PrefixStore

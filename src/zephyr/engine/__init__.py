@@ -1,1 +1,1 @@
-"""The engine: which runs to make, and the worker processes that make them."""
+"""The engine: plan, scheduler and worker processes that make the runs of a recipe."""

@@ -11,10 +11,10 @@ from zephyr.runs.store import Run, read_json, write_json
 
 
 def load_or_create_environment(run: Run, current: dict[str, Any]) -> dict[str, Any]:
-    """The run's environment: as recorded when it was begun, so that resuming is exact.
+    """The run's environment: as recorded when the run began, so that resuming is exact.
 
     Raises:
-        ZephyrError: that can't be read, or it was begun with more processes than there are now.
+        ZephyrError: it can't be read, or the run began with more processes than there are now.
     """
     path = run.path / "env.json"
     if not path.exists():
@@ -40,7 +40,7 @@ def load_or_create_environment(run: Run, current: dict[str, Any]) -> dict[str, A
 
 
 def environment_changes(original: dict[str, Any], current: dict[str, Any]) -> Iterator[str]:
-    """What differs from the environment in which a run was begun, a sentence each."""
+    """Warnings about changes of the environment since a run began, a sentence each."""
     if original["threads"] > available_cores():
         yield (
             f"it was begun with {original['threads']} threads and goes on with as many, for "
@@ -74,7 +74,7 @@ def current_environment(threads: int, processes: int, *, shard: bool) -> dict[st
         "seconds": 0.0,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": library_versions(),
     }
 
 
@@ -96,7 +96,7 @@ LIBRARIES = (
 )
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """The versions of the libraries that a result may depend on."""
     from importlib.metadata import version
 

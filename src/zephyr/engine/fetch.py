@@ -1,4 +1,4 @@
-"""Fetches the data and base models that a recipe needs, and says which are at hand."""
+"""Downloads the data sets and base models that a recipe needs, and reports what is missing."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +77,7 @@ class Download(NamedTuple):
 
 
 def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) -> list[Download]:
-    """Downloads a recipe still needs; with `refresh`, also whatever has moved on the hub.
+    """Downloads that a recipe still needs; with `refresh`, also what has changed on the hub.
 
     Raises:
         ZephyrError: the hub can't be reached, or refuses something.
@@ -99,11 +99,11 @@ def download_all(
 ) -> None:
     """Downloads files; what was fetched before a failure is kept."""
     for download in downloads:
-        hub.fetch(download.files, download.snapshot, download.where, progress)
+        hub.download_snapshot(download.files, download.snapshot, download.where, progress)
 
 
 class SourceStatus(NamedTuple):
-    """Status of a source or a base model: at hand or not; `problem` says why it can't be had.
+    """Status of a source or base model: local or to download; `problem` says why neither.
 
     `registered` is its row of the table, `is_embedded` says that Zephyr makes its rows itself.
     """
@@ -119,7 +119,7 @@ class SourceStatus(NamedTuple):
 
 
 def check_sources(recipe: Recipe, folder: Path) -> list[SourceStatus]:
-    """The status of every source and base of a recipe; reads the first rows of those at hand."""
+    """Status of every source and base model of a recipe; reads the first rows of local ones."""
     probe = _HubProbe()
     statuses = _map_concurrently(
         lambda need: _source_status(need, recipe, folder, probe), required_sources(recipe)
@@ -154,6 +154,7 @@ class _HubProbe:
 def _source_status(
     required: RequiredSource, recipe: Recipe, folder: Path, probe: _HubProbe
 ) -> SourceStatus:
+    """Status of one source: local rows (a preview is read), or bytes to download."""
     source, where = required.source, required.where
     name = sources.source_label(source)
     is_embedded = sources.is_embedded(source, recipe.origin)
@@ -177,18 +178,19 @@ def _source_status(
             base=folder,
             where=where,
         )
-        tally = ReadStats(opened.label)
+        read_stats = ReadStats(opened.label)
         for outcome in opened.read(range(min(len(opened.rows), PREVIEW_ROWS))):
-            tally.count(outcome)
+            read_stats.count(outcome)
     except ZephyrError as error:
         return SourceStatus(where, name, registered, expected_rows, error.problem, error)
     message = f"{len(opened.rows):,} rows {'made by Zephyr' if is_embedded else 'at hand'}"
-    for reason, count in tally.unreadable_reasons.items():
-        message += f"; {count} of the first {tally.item_count:,} can't be read: {reason}"
+    for reason, count in read_stats.unreadable_reasons.items():
+        message += f"; {count} of the first {read_stats.item_count:,} can't be read: {reason}"
     return SourceStatus(where, name, registered, expected_rows, message, is_embedded=is_embedded)
 
 
 def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> SourceStatus:
+    """Status of one base model: local, or bytes to download."""
     try:
         files = base_model.parse_hub_id(name, folder)
         if files is not None and hub.cached_snapshot(files) is None:
@@ -200,6 +202,6 @@ def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> Sourc
 
 
 def _map_concurrently(function: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:
-    """Maps in order, eight at a time, for most of the time is spent waiting."""
+    """Maps in order, eight threads at a time, for most of the time is spent waiting."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(function, items))

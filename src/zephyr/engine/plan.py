@@ -1,4 +1,4 @@
-"""The plan of a recipe: its nodes, the state of each, and why one would be made again."""
+"""The plan of a recipe: its nodes, the state of each, and why one is stale."""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ from zephyr.runs.store import Store, write_json
 
 NodeState = Literal["fresh", "waiting", "stale", "missing", "unfinished", "failed", "damaged"]
 
-VERSIONS = {
+STAGE_VERSIONS = {
     "mixture": 2,
     "base": 1,
     "pretrain": 1,
@@ -26,27 +26,28 @@ VERSIONS = {
     "align": 1,
     "quantize": 3,
 }
-"""Raised when a stage's results change; evaluations carry the version of their task."""
+"""Version of each stage, part of fingerprints: raised when its results change. Evaluations have the
+version of their task."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The nodes of a recipe, and the store that holds their runs."""
+    """The plan: a recipe's nodes in topological order, and the store that holds their runs."""
 
     recipe: Recipe
     folder: Path
-    """Where the recipe lies: its relative paths start there."""
+    """The folder of the recipe, to which its paths are relative."""
     store: Store
     nodes: Mapping[str, Node]
     content_hashes: Mapping[str, str]
-    """Content hashes of mixtures' records, as they are or were before they are drawn again."""
+    """Content hashes of mixtures' records, as they are or were last known."""
 
     def state(self, name: str) -> NodeState:
         """State of a node's run: fresh, waiting, stale, missing, unfinished, failed or damaged.
 
-        It is damaged if files of its run are missing or cut off. It is waiting if it is there, and
-        a mixture that it was made of has to be drawn again: it stays if that gives the same
-        records.
+        It is damaged if files of its run are missing or truncated. It is waiting if the run is
+        finished, but an input mixture has to be drawn again: the run stays fresh if that gives the
+        same records.
         """
         node = self.nodes[name]
         run = self.store.find(node.fingerprint)
@@ -61,18 +62,18 @@ class Plan:
         return "stale" if self.last_fingerprint(name) not in (None, node.fingerprint) else "missing"
 
     def _is_resolved(self, name: str) -> bool:
-        """Whether all mixtures that a node is made of are drawn."""
+        """Whether all mixtures among a node and its ancestors have been drawn."""
         node = self.nodes[name]
         is_drawn = node.kind != "mixture" or self.store.find(node.fingerprint).is_finished
         return is_drawn and all(map(self._is_resolved, node.inputs.values()))
 
     def last_fingerprint(self, name: str) -> str | None:
-        """The fingerprint under which the node was known when the recipe was last run."""
+        """The fingerprint of the node when the recipe was last run."""
         last_node = self.last_node(name)
         return last_node["fingerprint"] if last_node else None
 
     def last_node(self, name: str) -> dict[str, Any] | None:
-        """The node as it was last made under this recipe, or else as it was last to be made."""
+        """The node as it was last made under this recipe, or else as it was last planned."""
         recorded = self._recorded_node(name)
         if recorded is not None and recorded.get("made") not in (None, recorded["fingerprint"]):
             made_run = self.store.find(recorded["made"])
@@ -86,7 +87,7 @@ class Plan:
         return next((n for n in recorded["nodes"] if n["name"] == name), None)
 
     def _last_made_fingerprint(self, name: str) -> str | None:
-        """The fingerprint under which the node was last made."""
+        """The fingerprint of the node's last finished run."""
         recorded = self._recorded_node(name) or {}
         for fingerprint in (
             self.nodes[name].fingerprint,
@@ -118,15 +119,15 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
-    """Builds the plan of a recipe: its graph of nodes, with fingerprints.
+    """Builds the plan of a recipe: its graph of nodes in topological order, with fingerprints.
 
     Raises:
-        ZephyrError: a name, a file or a folder that the recipe cites is not there.
+        ZephyrError: a name, a file or a folder that the recipe refers to does not exist.
     """
 
     def version(kind: str) -> int:
         task = kind.removeprefix("task:")
-        return get_task(task).version if task != kind else VERSIONS[kind]
+        return get_task(task).version if task != kind else STAGE_VERSIONS[kind]
 
     def source(spec: SourceSpec, use: Use, where: str) -> dict[str, Any]:
         return sources.source_fingerprint(
@@ -140,10 +141,10 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
     contents: dict[str, str] = {n["name"]: n["content"] for n in recorded_nodes if n.get("content")}
 
     def content_hash(node: Node) -> str | None:
-        """Content hash of its records, or of the last ones known, which count until it is drawn."""
+        """Content hash of a mixture's records, or of the last ones known, until it is drawn."""
         run = store.find(node.fingerprint)
         if run.is_finished:
-            with suppress(OSError, ValueError):  # the report says what is damaged
+            with suppress(OSError, ValueError):  # the report names damaged files
                 contents[node.name] = run.read("artifact/manifest.json")["content"]
         return contents.get(node.name)
 
@@ -152,7 +153,7 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         source=source,
         base=base,
         task_sources=resolve_sources,
-        task_examples=resolve_few_shot_sources,
+        few_shot_sources=resolve_few_shot_sources,
         task_content=lambda task: harness.fingerprint_content(task, folder),
         content_hash=content_hash,
     )
@@ -160,18 +161,18 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
 
 
 def pending_nodes(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:
-    """Names of the nodes that have to be made: all that are not fresh, of those wanted."""
+    """Names of the pending nodes: those not fresh, of the wanted ones."""
     names = plan.nodes if wanted is None else [name for name in plan.nodes if name in wanted]
     return [name for name in names if plan.state(name) != "fresh"]
 
 
 def with_ancestors(plan: Plan, name: str) -> set[str]:
-    """A node and its ancestors: all that it is made of."""
+    """A node and all its ancestors in the graph."""
     return {name}.union(*(with_ancestors(plan, used) for used in plan.nodes[name].inputs.values()))
 
 
 def explain_changes(plan: Plan, name: str) -> list[str]:
-    """Explains what differs between a node now and when the recipe was last run, a line each."""
+    """Explains why a node is stale: what has changed since the last run, a line each."""
     node, last_node = plan.nodes[name], plan.last_node(name)
     if last_node is None:
         return ["it has not been run under this recipe"]
@@ -191,5 +192,6 @@ def explain_changes(plan: Plan, name: str) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    """Shortens a value to 60 characters."""
     text = "(not set)" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,6 +1,6 @@
-"""Rank worker: a process (rank > 0) that trains under rank 0, and writes nothing.
+"""Rank worker: a process of rank > 0 in distributed training; rank 0 alone writes files.
 
-It ends when rank 0 ends it or ends itself. What fails here is reported by rank 0.
+It exits when rank 0 says so or exits itself. Its failures are reported by rank 0.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 
 from zephyr.distributed.rendezvous import RankEnv, Rendezvous
 from zephyr.engine.worker import (
-    TOKEN_BUDGET,
+    DEFAULT_TOKEN_BUDGET,
     Job,
     exit_with_parent,
     ignore_signals,
@@ -24,29 +24,29 @@ from zephyr.system.memory import release_memory
 
 
 def run_rank_worker(rank_env: RankEnv | None = None) -> None:
-    """Joins the rendezvous, then does its share of every training that rank 0 starts."""
-    ignore_signals()  # rank 0 stops all at the same step
+    """Rank-worker loop: joins the rendezvous, then runs its rank of every training of rank 0."""
+    ignore_signals()  # rank 0 stops all ranks at the same step
     exit_with_parent()
     set_thread_environment()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that rank 0 ends is no news
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # that rank 0 exits is expected
     from zephyr.model.load import silence_libraries
 
     silence_libraries()
     rendezvous = Rendezvous(rank_env)
     while (message := rendezvous.receive()) is not None:
         if rendezvous.rank < message["env"]["processes"]:
-            with contextlib.suppress(Exception):  # the rendezvous has reported it to rank 0
+            with contextlib.suppress(Exception):  # the rendezvous reports it to rank 0
                 _run_message(message, rendezvous)
             release_memory()
 
 
 def _run_message(message: Any, rendezvous: Rendezvous) -> None:
-    """Runs the training stage that a message of rank 0 asks for, as one rank of its group."""
+    """Runs the training job in a message of rank 0, as one rank of its process group."""
     import torch
 
     from zephyr.engine.stages import run_stage
 
-    env, job = message["env"], Job.from_json(message["order"])
+    env, job = message["env"], Job.from_json(message["job"])
     torch.set_num_threads(env["threads"])
     store = Store(Path(message["store"]))
     recipe = Recipe.model_validate(message["recipe"])
@@ -59,9 +59,9 @@ def _run_message(message: Any, rendezvous: Rendezvous) -> None:
             recipe,
             Path(message["folder"]),
             store.root,
-            recipe.run.token_budget or TOKEN_BUDGET,
+            recipe.run.token_budget or DEFAULT_TOKEN_BUDGET,
             resolve_once=resolve_once,
             group=group,
         )
-        inputs = {role: store.find(mark) for role, mark in job.inputs.items()}
+        inputs = {role: store.find(fingerprint) for role, fingerprint in job.inputs.items()}
         run_stage(job.node, inputs, store.find(job.node.fingerprint), context)

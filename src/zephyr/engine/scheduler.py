@@ -1,8 +1,8 @@
 """Scheduler: brings a recipe's runs up to date in worker processes; finished runs are kept.
 
 Stages run in worker processes, `run.jobs` of them side by side, each on its share of the cores.
-With `run.processes` the first worker is rank 0 of rank workers, which take part in every training;
-nothing else runs beside it. The engine itself computes nothing and never imports torch.
+With `run.processes` (distributed training) the first worker is rank 0, and rank workers take part
+in every training; nothing else runs beside it. The scheduler itself never imports torch.
 """
 
 import multiprocessing
@@ -28,7 +28,7 @@ from zephyr.runs.graph import Node
 from zephyr.train.tracking import check_trackers_installed
 
 WORKER_EXIT_SECONDS = 30.0
-"""Seconds in which a worker with nothing to do has to end."""
+"""Seconds in which an idle worker has to exit."""
 
 KIND_COST = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
 """Relative cost of node kinds: the node on the longest critical path is made first."""
@@ -42,27 +42,28 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-    """Not tried, since something they need has failed."""
+    """Not made, since an input has failed."""
     stopped: bool = False
 
 
 Listener = Callable[[WorkerMessage], None]
+"""Callback that gets every message of the workers."""
 
 
 def run_plan(
     initial_plan: Plan, wanted: Collection[str] | None, listener: Listener
 ) -> tuple[Outcome, Plan]:
-    """Makes the nodes that are wanted (all, if None) and not fresh; the store must be locked.
+    """Runs a plan: makes the wanted nodes (None: all) that are not fresh; lock the store first.
 
-    Mixtures are made first, for it depends on their records what else is fresh: gives the plan as
-    it is then. `listener` gets every start, progress and end. A node that fails takes only
-    those with it that need it. KeyboardInterrupt lets training write its checkpoints.
+    Mixtures are made first, for it depends on their records what else is fresh: returns the updated
+    plan. `listener` gets every start, progress and end. When a node fails only its dependents are
+    skipped. On KeyboardInterrupt trainings write a checkpoint.
     """
     outcome = Outcome()
     current_plan = initial_plan
     pending = pending_nodes(initial_plan, wanted)
     check_trackers_installed(initial_plan.recipe.run.track)
-    if pending or launched_world_size() > 1:  # rank workers that wait for messages must be ended
+    if pending or launched_world_size() > 1:  # rank workers that wait for messages must exit
         with _start_workers(initial_plan, initial_plan.recipe.run.jobs) as pool:
             mixtures = [name for name in pending if initial_plan.nodes[name].kind == "mixture"]
             _Scheduler(initial_plan, pool, list(mixtures), listener, outcome).run()
@@ -96,18 +97,19 @@ def _check_mixtures_unchanged(start: Plan, current: Plan, mixtures: Iterable[str
 
 @dataclass
 class _WorkerPool:
-    """The pool of worker processes, by the connection to each, and its size at first."""
+    """The pool of worker processes, by the connection to each, and how many jobs it began with."""
 
     processes: dict[Connection, Any]
     rank_workers: list[Any]
     stop_event: Any
     jobs: int
     leader: Connection
-    """The connection to the first worker."""
+    """The connection to the first worker, which is rank 0 of distributed training."""
 
 
 @contextmanager
 def _start_workers(plan: Plan, jobs: int) -> Iterator[_WorkerPool]:
+    """Starts worker processes, and rank workers for distributed training; kills them at exit."""
     jobs = min(jobs, available_cores())
     set_thread_environment()
     context = multiprocessing.get_context("spawn")
@@ -145,7 +147,7 @@ def _start_workers(plan: Plan, jobs: int) -> Iterator[_WorkerPool]:
         yield _WorkerPool(processes, rank_workers, stop_event, jobs, next(iter(processes)))
         for connection in processes:
             with suppress(OSError):
-                connection.send(None)  # an idle worker ends by itself
+                connection.send(None)  # an idle worker exits by itself
         for process in [*processes.values(), *rank_workers]:
             process.join(timeout=0 if stop_event.is_set() else WORKER_EXIT_SECONDS)
     finally:
@@ -158,6 +160,8 @@ def _start_workers(plan: Plan, jobs: int) -> Iterator[_WorkerPool]:
 
 @dataclass
 class _Scheduler:
+    """Schedules pending nodes on idle workers, in topological order, critical path first."""
+
     plan: Plan
     pool: _WorkerPool
     pending: list[str]
@@ -179,6 +183,7 @@ class _Scheduler:
                 return
 
     def _dispatch(self) -> None:
+        """Sends each idle worker the ready node with the longest critical path."""
         idle = [c for c in self.pool.processes if c not in self.busy]
         for connection in idle:
             free = [name for name in self.pending if self._has_room(name, connection)]
@@ -196,11 +201,11 @@ class _Scheduler:
             connection.send(Job(node, inputs, self._thread_count(node)))
 
     def _is_distributed(self, name: str) -> bool:
-        """Whether several processes (ranks) make it."""
+        """Whether several processes (ranks) train the node together."""
         return self.plan.recipe.run.processes > 1 and self.plan.nodes[name].kind in TRAINING_KINDS
 
     def _has_room(self, name: str, connection: Connection) -> bool:
-        """Whether it may start now: a distributed node needs the first worker, and runs alone."""
+        """Whether a node may start now: on the first worker if distributed, alone if exclusive."""
         if self._is_distributed(name) and connection != self.pool.leader:
             return False
         if self._is_exclusive(name):
@@ -208,11 +213,11 @@ class _Scheduler:
         return not any(map(self._is_exclusive, self.busy.values()))
 
     def _is_exclusive(self, name: str) -> bool:
-        """Whether nothing else may run beside it (exclusive)."""
+        """Whether nothing else may run beside the node (exclusive)."""
         return self.plan.nodes[name].is_exclusive or self._is_distributed(name)
 
     def _thread_count(self, node: Node) -> int:
-        """A share of the cores; all of them for what everything else waits for."""
+        """Number of threads for a node: a share of the cores, or all of them."""
         if self._is_distributed(node.name):
             return max(1, available_cores() // local_world_size(self.plan.recipe.run.processes))
         if node.kind == "pretrain" or node.is_exclusive:
@@ -220,6 +225,7 @@ class _Scheduler:
         return available_cores() // self.pool.jobs
 
     def _is_ready(self, name: str) -> bool:
+        """Whether all inputs of a node are made."""
         made = set(self.outcome.made)
         waiting = {*self.pending, *self.busy.values()}
         return all(
@@ -233,9 +239,10 @@ class _Scheduler:
         return own_cost + max((self._critical_path_cost(n) for n in after), default=0)
 
     def _wait_for_messages(self) -> None:
+        """Waits for messages or deaths of busy workers, and handles them."""
         watched = [(c, self.pool.processes[c]) for c in self.busy]
         if self.pool.leader in self.busy:
-            watched += [(self.pool.leader, follower) for follower in self.pool.rank_workers]
+            watched += [(self.pool.leader, process) for process in self.pool.rank_workers]
         sentinels = {process.sentinel: (c, process) for c, process in watched}
         for ready in wait([*self.busy, *sentinels]):
             if isinstance(ready, Connection) and ready in self.busy:
@@ -254,13 +261,13 @@ class _Scheduler:
                     self._handle_dead_worker(connection, process)
 
     def _dead_rank_worker(self, message: WorkerMessage) -> Any:
-        """The rank worker by whose death a training has failed, if it was that.
+        """The dead rank worker that made a distributed training fail, if any.
 
-        A leader may notice its closed connection before its end is seen here.
+        Rank 0 may report the closed connection before the death is seen here.
         """
         if message.state != "failed" or not self._is_distributed(message.node):
             return None
-        dead_sentinels = wait([follower.sentinel for follower in self.pool.rank_workers], timeout=1)
+        dead_sentinels = wait([process.sentinel for process in self.pool.rank_workers], timeout=1)
         return next((f for f in self.pool.rank_workers if f.sentinel in dead_sentinels), None)
 
     def _handle_message(self, connection: Connection, message: WorkerMessage) -> None:
@@ -275,13 +282,13 @@ class _Scheduler:
         self.listener(message)
 
     def _handle_dead_worker(self, connection: Connection, dead: Any) -> None:
-        """Handles a dead worker: the machine is out of memory, or somebody has killed it.
+        """Handles a worker that was killed (out of memory, or by a person): its node has failed.
 
-        Or one of its rank workers is dead, without which it can go on with no training.
+        Without one of its rank workers, rank 0 can't train either, and is killed.
         """
         process = self.pool.processes.pop(connection)
         if not process.is_alive():
-            dead = process  # rank workers end with their leader
+            dead = process  # rank workers exit with rank 0
         process.kill()
         process.join()
         dead.join()
@@ -295,10 +302,11 @@ class _Scheduler:
         self.plan.store.fail(self.plan.store.find(self.plan.nodes[name].fingerprint), text)
         self._handle_message(connection, WorkerMessage(name, "failed", text=text))
         if connection == self.pool.leader:
-            for follower in self.pool.rank_workers:
-                follower.kill()
+            for rank_worker in self.pool.rank_workers:
+                rank_worker.kill()
 
     def skip_dependents(self, name: str) -> None:
+        """Skips all pending nodes that depend on one that has failed."""
         for other in [n for n in self.pending if name in self.plan.nodes[n].inputs.values()]:
             if other in self.pending:
                 self.pending.remove(other)
@@ -306,7 +314,7 @@ class _Scheduler:
                 self.skip_dependents(other)
 
     def _stop(self) -> None:
-        """Lets trainings write a checkpoint; whatever else is half done is dropped."""
+        """Stops: trainings write a checkpoint, other unfinished stages are dropped."""
         self.outcome.stopped = True
         self.pool.stop_event.set()
         training = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in TRAINING_KINDS}

@@ -1,7 +1,7 @@
-"""Stages: what each kind of node does; reads finished input runs, writes one new run.
+"""Stages: the function of each node kind; reads finished input runs, writes one new run.
 
-Every stage is a function of a node, the runs that enter it and the place to write; it depends on
-nothing else but the settings of the machine, which change no result beyond rounding.
+Every stage is a function of a node, its input runs and its output run; it depends on nothing else
+but the settings of the machine, which change no result beyond rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,8 @@ def run_stage(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
     _STAGES[node.kind](node, inputs, run, context)
 
 
-def _draw_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+def _build_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """Stage `mixture`: draws records from the sources, decontaminated and deduplicated."""
     name = node.name.removeprefix("data.")
     spec = context.recipe.data[name]
     opened_sources = [
@@ -46,9 +47,9 @@ def _draw_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Cont
         for task in context.recipe.evaluate.tasks
         for record in _read_task_records(resolve_sources(task), task, context)[0]
     )
-    exams = EvalQuestionIndex(task_records, spec.ngram)
+    question_index = EvalQuestionIndex(task_records, spec.ngram)
     mixture.build_mixture(
-        spec, opened_sources, seed=context.recipe.seed, question_index=exams
+        spec, opened_sources, seed=context.recipe.seed, question_index=question_index
     ).write(run.artifact)
 
 
@@ -60,6 +61,7 @@ def _open_source(
 
 
 def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """Stage `base`: loads a base model once, to check that it is supported."""
     base = context.recipe.models[node.name].base
     assert base is not None
     lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
@@ -68,6 +70,7 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
 
 
 def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
+    """Stage `evaluation`: scores a model on a task; answers are journaled, so that it resumes."""
     settings = next(t for t in context.recipe.evaluate.tasks if t.key == node.task)
     if settings.is_footprint:
         _measure_footprint(settings, inputs["model"], run, context)
@@ -112,10 +115,11 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
 
 
 def _measure_footprint(settings: TaskSpec, model: Run, run: Run, context: Context) -> None:
+    """Measures the footprint task: bytes of weights, tokens per second."""
     lineage = Lineage.read(model.artifact)
     requested_dtype, folder = context.recipe.run.dtype, lineage.weights_folder(context.store)
     dtype = context.resolve_once("dtype", lambda: choose_dtype(requested_dtype, folder))
-    _load_cached.cache_clear()  # the model of the last evaluation would count
+    _load_cached.cache_clear()  # the cached model would count in peak memory
     footprint: Any = FootprintBenchmark(lineage, context.store, dtype)
     seed = context.recipe.seed
     _write_result(run_task(settings, [], footprint, split_label="random tokens", seed=seed), run)
@@ -144,7 +148,7 @@ def _resolve_dtype(lineage: Lineage, reference: Run | None, context: Context) ->
 
 
 _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
-    "mixture": _draw_mixture,
+    "mixture": _build_mixture,
     "base": _check_base,
     "pretrain": pretrain,
     "tune": tune,
@@ -165,8 +169,8 @@ def _read_task_records(
         kind = get_task(settings.name).record_kind
         assert kind is not None, "only tasks that ask records have sources"
         opened = _open_source(source, kind, "exam", where, context)
-        read, tally = sources.read_records(opened)
-        tally.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
+        read, read_stats = sources.read_records(opened)
+        read_stats.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
         records += read
         origin = "embedded" if sources.is_embedded(source, context.recipe.origin) else ""
         names.append(" ".join(filter(None, (origin, opened.label, source.split))))

@@ -1,7 +1,7 @@
-"""Worker process: makes the runs of nodes, one after another, as the scheduler asks.
+"""Worker process: runs the jobs (stages of nodes) that the scheduler sends, one by one.
 
-It ends when its parent does, however that ends; what it was writing stays unfinished and is taken
-up by the next run.
+It exits when its parent does, however that ends; the run that it was writing stays unfinished, and
+is resumed next time.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from zephyr.runs.store import Run, Store, explain_disk_errors, write_json
 from zephyr.system.energy import EnergyMeter
 from zephyr.system.memory import release_memory
 
-TOKEN_BUDGET = 4096
-"""Tokens of one forward where nothing is trained, unless the recipe fixes them."""
+DEFAULT_TOKEN_BUDGET = 4096
+"""Default token budget of a batch for inference, unless the recipe sets `run.token_budget`."""
 
 TRAINING_KINDS = ("pretrain", "tune", "align")
-"""Node kinds that several processes train together."""
+"""Node kinds that are trained, by several ranks where there are."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One node to be made, the fingerprints of its input runs, and its number of threads."""
+    """A job for a worker: a node, the fingerprints of its input runs, and a number of threads."""
 
     node: Node
     inputs: dict[str, str]
@@ -51,16 +51,16 @@ class Job:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "Job":
-        """The job that `asdict` turned into JSON values."""
+        """Makes the job of the JSON values that `asdict` gave."""
         return cls(Node(**row["node"]), row["inputs"], row["threads"])
 
 
 @dataclass(frozen=True)
 class WorkerMessage:
-    """A worker's message: `state` is progress, told, done, failed, broken or stopped.
+    """A worker's message: `state` is progress, notice, done, failed, broken or stopped.
 
-    A failure is the user's or the world's; broken is a defect of this program. A `told` message is
-    for a person to know, and stays with the run.
+    `failed` is a `ZephyrError` (wrong input, full disk ...), `broken` a bug of this program. A
+    `notice` is a warning for the user, also recorded in the run's `env.json` (key `told`).
     """
 
     node: str
@@ -73,7 +73,7 @@ class WorkerMessage:
     @property
     def is_final(self) -> bool:
         """Whether it is the last message about its node."""
-        return self.state not in ("progress", "told")
+        return self.state not in ("progress", "notice")
 
 
 def run_worker(
@@ -86,14 +86,14 @@ def run_worker(
 ) -> None:
     """Worker loop: runs jobs until the connection is closed, or None comes in place of a job.
 
-    With a `rank_env` it is rank 0 of those that train together, and leads the rank workers.
+    With a `rank_env` it is rank 0 of distributed training, and sends jobs to the rank workers.
     """
     ignore_signals()
     exit_with_parent()
     from zephyr.model.load import silence_libraries
 
     silence_libraries()
-    gc.freeze()  # what is imported stays: nobody need look for garbage in it after each node
+    gc.freeze()  # imported modules stay: no need to garbage-collect them after each job
     store = Store(root)
     rendezvous = None if rank_env is None else Rendezvous(rank_env)
     with contextlib.suppress(EOFError):
@@ -115,6 +115,7 @@ def _run_job(
     store: Store,
     rendezvous: Rendezvous | None,
 ) -> WorkerMessage:
+    """Runs the stage of a job and finishes its run; failures are returned as messages."""
     import torch
 
     from zephyr.engine.stages import run_stage
@@ -135,7 +136,7 @@ def _run_job(
     def notify(text: str) -> None:
         env.setdefault("told", []).append(text)
         write_json(run.path / "env.json", env)
-        connection.send(WorkerMessage(node.name, "told", text=text))
+        connection.send(WorkerMessage(node.name, "notice", text=text))
 
     run = store.find(node.fingerprint)
     try:
@@ -146,7 +147,7 @@ def _run_job(
         for text in environment_changes(env, current_env):
             notify(text)
         torch.set_num_threads(env["threads"])
-        inputs = {role: store.find(mark) for role, mark in job.inputs.items()}
+        inputs = {role: store.find(fingerprint) for role, fingerprint in job.inputs.items()}
 
         def record(name: str, value: Any) -> None:
             env[name] = value
@@ -164,7 +165,7 @@ def _run_job(
                     record(name, compute())
                 return group.broadcast(env[name])
 
-            budget = recipe.run.token_budget or TOKEN_BUDGET
+            budget = recipe.run.token_budget or DEFAULT_TOKEN_BUDGET
             context = Context(
                 recipe,
                 folder,
@@ -187,7 +188,7 @@ def _run_job(
         return WorkerMessage(node.name, "stopped")
     except ZephyrError as error:
         return _save_failure(store, run, WorkerMessage(node.name, "failed", text=str(error)))
-    except Exception:  # noqa: BLE001  # a defect in one stage must not take the others with it
+    except Exception:  # noqa: BLE001  # a bug in one stage must not end the others
         return _save_failure(
             store, run, WorkerMessage(node.name, "broken", text=traceback.format_exc())
         )
@@ -203,14 +204,14 @@ def _training_group(
     store: Store,
     rendezvous: Rendezvous | None,
 ) -> Iterator[ProcessGroup]:
-    """The process group of a job: this process alone, or rank 0 with the rank workers started."""
+    """The process group of a job: one process, or rank 0 after it sent the rank workers the job."""
     if env["processes"] == 1:
         yield SINGLE_PROCESS
         return
     assert rendezvous is not None, "there are others only where they have been started"
     rendezvous.send(
         {
-            "order": asdict(job),
+            "job": asdict(job),
             "env": {name: env[name] for name in ("threads", "processes", "shard")},
             "recipe": recipe.spec(),
             "folder": str(folder),
@@ -234,14 +235,14 @@ def _unwrap_os_errors() -> Iterator[None]:
 
 
 def _save_failure(store: Store, run: Run, message: WorkerMessage) -> WorkerMessage:
-    """Saves a failure beside what the run left, if the disk allows; gives back the message."""
+    """Saves the failure in the run's folder, if the disk allows; returns the message."""
     with contextlib.suppress(ZephyrError, FileNotFoundError):
         store.fail(run, message.text)
     return message
 
 
 def set_thread_environment() -> None:
-    """Sets how OpenMP's threads wait; must run before torch is imported.
+    """Sets environment variables of OpenMP and tokenizers; call before torch is imported.
 
     Threads that spin for long while they wait make a step many times slower as soon as something
     else runs; threads that never spin make it slower on an idle machine (docs/log.md).
@@ -251,13 +252,13 @@ def set_thread_environment() -> None:
 
 
 def ignore_signals() -> None:
-    """Leaves Ctrl-C and SIGTERM to the scheduler, which asks to stop after a checkpoint."""
+    """Ignores SIGINT (Ctrl-C) and SIGTERM: the scheduler handles them, and sets `stop_event`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def exit_with_parent() -> None:
-    """Exits this process when the one that started it as a worker does."""
+    """Exits this process as soon as its parent process exits."""
     parent = parent_process()
     if parent is None:
         return

@@ -1,1 +1,1 @@
-"""Evaluation: tasks that ask every model the same prompts, their metrics and protocol."""
+"""Evaluation: tasks that give every model the same prompts, their metrics and protocols."""

@@ -1,8 +1,8 @@
 """Rule-based checks of a tutor's answer, without a judge model: pure functions of texts.
 
-They are rules, and err where rules do. `reveals_answer` sees numbers, not meanings: a hint that
-reaches the answer as a step on another way is taken for revealing it, and an answer left as a sum
-to be done ("it is 6 x 7") is not. `asks_question` sees question marks.
+They are heuristics, with known errors. `reveals_answer` looks at numbers, not meanings: a hint that
+has the same number as an intermediate result counts as revealing the answer, and one that leaves a
+calculation to be done ("it is 6 x 7") does not. `asks_question` looks at question marks.
 """
 
 import re
@@ -40,7 +40,7 @@ _RESULT_CONTEXT = re.compile(
 )
 _MINUS = re.compile(r"(?:(?<![\w)\]%])[-−]|\b(?:minus|negative)\s+)[$€£]?$", re.IGNORECASE)
 _MAX_AMBIGUOUS_WORD = 10
-"""Up to this a number in words is often no quantity ("one of them", "in two steps")."""
+"""Up to this value, a number in words is often no quantity ("one of them", "in two steps")."""
 
 _QUOTATION = re.compile(r"```.*?```|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»", re.DOTALL)
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?])[*_)]*\s+|\n")
@@ -49,12 +49,12 @@ _SENTENCE_BREAK = re.compile(r"(?<=[.!?])[*_)]*\s+|\n")
 def reveals_answer(answer: str, final_number: Decimal, question: str) -> bool:
     """Whether `answer` states the number `final_number`, in digits or in words.
 
-    1,234 and $1234 and 1234.0 and "one thousand two hundred and thirty-four" are one number. The
-    numbers of lists, steps and ordinals ("2.", "step 2", "2nd") are none. A small number in words
+    1,234 and $1234 and 1234.0 and "one thousand two hundred and thirty-four" are the same number.
+    Numbers of lists, steps and ordinals ("2.", "step 2") don't count. A small number in words
     (up to ten) counts where it is used as a quantity (after "is", "has", "leaves", "=", a colon and
-    the like). A number that stands in the question counts only where it is stated as the result:
+    the like). A number of the question counts only where it is stated as the result:
     after "=", "####" or "equals", or after "the answer (result, total, solution) is". A tutor may
-    repeat what was given.
+    repeat the question.
     """
     in_question = any(_equals_final(value, final_number) for value, _, _ in _iter_numbers(question))
     text = _strip_annotations(answer)
@@ -71,15 +71,15 @@ def reveals_answer(answer: str, final_number: Decimal, question: str) -> bool:
 
 
 def _equals_final(value: Decimal, final_number: Decimal) -> bool:
-    """Whether a number equals the final one; a minus counts where that has one (else a dash)."""
+    """Whether a number equals the final one; a minus sign counts only if that is negative."""
     return value == final_number or (final_number > 0 and abs(value) == final_number)
 
 
 def asks_question(answer: str, question: str) -> bool:
-    """Whether a sentence of `answer` ends with a question mark, and is the tutor's own.
+    """Whether `answer` has a sentence with a question mark that is the tutor's own.
 
-    What stands in double quotation marks or in a block of code is not; nor is a sentence of the
-    question that is only repeated. Signs of emphasis after the mark don't matter.
+    Text in double quotation marks or code blocks does not count, nor does a sentence repeated from
+    the question. Emphasis characters after the question mark are ignored.
     """
     question_sentences = {
         _normalize_words(sentence) for sentence in _SENTENCE_BREAK.split(question)
@@ -102,7 +102,7 @@ def _strip_annotations(text: str) -> str:
 
 
 def _iter_numbers(text: str) -> Iterator[tuple[Decimal, int, bool]]:
-    """Yields every number in a text: its value, its start offset, whether it is in words."""
+    """Yields every number in a text: its value, its start offset, and whether it is in words."""
     label_spans = [found.span() for found in _LABEL_NUMBER.finditer(text)]
     for found in _DIGITS.finditer(text):
         start = found.start()

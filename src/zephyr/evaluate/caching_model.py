@@ -1,9 +1,9 @@
-"""A response cache: an evaluation that is interrupted resumes with what is missing.
+"""Response cache (as lm-eval's `use_cache`): an interrupted evaluation resumes where it stopped.
 
-Every answer is appended as it comes, under a hash of its request, so that tasks need not know.
-The cache holds what the model answered: log-probabilities are kept to the last bit. What is
-requested later is batched with other neighbours, so that in float32 an evaluation that was
-interrupted equals one that was not within rounding (1e-5 nats a token), and in its texts.
+Every response is appended under a hash of its request, and tasks need not know. Log-probabilities
+are stored exactly. After a resume, requests are batched with other requests, so that in float32 the
+results equal those of an uninterrupted evaluation within rounding (1e-5 nats a token), and the
+texts are equal.
 """
 
 import json
@@ -28,7 +28,7 @@ FSYNC_SECONDS = 1.0
 
 
 class CachingModel:
-    """A model with a cache of responses; `progress` gets (answers ready, answers in total)."""
+    """An EvalModel with a response cache; `progress` gets (number cached, total)."""
 
     def __init__(
         self, model: EvalModel, path: Path, progress: Callable[[int, int], None] = lambda a, b: None
@@ -57,8 +57,8 @@ class CachingModel:
         *,
         on_done: Callable[[int, Logprobs], None] = lambda at, found: None,
     ) -> list[Logprobs]:
-        """As the model's; only what is not cached is computed."""
-        keys = [_example_key(fork) for fork in examples]
+        """Log-probabilities as of the model; only those not cached are computed."""
+        keys = [_example_key(example) for example in examples]
         missing_indices = self._missing_indices(keys)
 
         def store_logprobs(at: int, logprobs: Logprobs) -> None:
@@ -78,7 +78,7 @@ class CachingModel:
         stop: Sequence[str] = (),
         on_done: "Callable[[int, Generation], None]" = lambda at, found: None,
     ) -> "list[Generation]":
-        """As the model's; only what is not cached is generated."""
+        """Generations as of the model; only those not cached are generated."""
         from zephyr.model.decoding import GREEDY  # imports torch
         from zephyr.model.generate import Generation
 

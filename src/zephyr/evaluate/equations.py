@@ -1,9 +1,8 @@
-"""Equations that a text writes down, checked with exact fractions.
+"""Equation checker: finds the equations in a text and verifies them with exact fractions.
 
-An equation is what stands on both sides of an equals sign in one line: the longest expression that
-ends there, and the longest one that begins after it. `12 + 30 = 42 pens` is one, `a = b = c` two.
-Only what has an operator on one of its sides is an equation; each is counted once, however often a
-text repeats it.
+An equation is the longest expression before an equals sign and the longest one after it, in one
+line. `12 + 30 = 42 pens` is one, `a = b = c` two. At least one of its sides must have an operator;
+an equation that a text repeats is counted once.
 """
 
 import re
@@ -13,11 +12,11 @@ from typing import Literal, NamedTuple
 
 from zephyr.evaluate.normalize_arithmetic import normalize_lines
 
-Outcome = Literal["right", "wrong", "not checkable"]
+EquationOutcome = Literal["right", "wrong", "not checkable"]
 
 
 class EquationCounts(NamedTuple):
-    """How many of a text's equations are right, wrong, or can't be computed."""
+    """Counts of the equations of a text that are right, wrong, or not checkable."""
 
     right: int
     wrong: int
@@ -28,7 +27,7 @@ class _Token(NamedTuple):
     kind: str
     text: str
     space_before: bool
-    """Whether a blank stands before it."""
+    """Whether whitespace precedes it."""
     start: int = 0
     end: int = 0
 
@@ -46,10 +45,10 @@ class _Expression(NamedTuple):
     end: int
 
 
-class _Equation(NamedTuple):
-    """What comes of an equation, what it says, and where it stands in its line."""
+class _CheckedEquation(NamedTuple):
+    """A checked equation: its outcome, a key to count it once, and its position in the line."""
 
-    outcome: Outcome
+    outcome: EquationOutcome
     key: str
     start: int = 0
     end: int = 0
@@ -68,12 +67,12 @@ _TOKEN = re.compile(
 )
 _SIGNS = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-"}
 _BINDING_WORDS = {"times", "plus", "minus", "over", "than", "half", "twice", "double", "triple"}
-"""Words before a number that make it a part of something else."""
+"""Words that make the number after them a part of a longer expression."""
 _FRACTION_WORDS = {"half", "third", "thirds", "quarter", "quarters", "fifth", "tenth"}
 MAX_LENGTH = 100
-"""Signs of an expression, and digits of a number, beyond which neither is read."""
+"""Maximum tokens of an expression, and maximum digits of a number."""
 _END_KINDS = ("number", "close", "percent", "money")
-"""Kinds of tokens that may end an expression, units left out."""
+"""Kinds of tokens that may end an expression (except units)."""
 _UNIT_FAMILIES = (
     {"second", "sec", "minute", "min", "hour", "hr", "day", "week", "month", "year", "decade"},
     {"cent", "penny", "pennie", "dime", "quarter", "dollar", "euro", "pound"},
@@ -82,7 +81,7 @@ _UNIT_FAMILIES = (
     {"mg", "kg", "gram", "kilogram", "ounce", "oz", "pound", "lb", "ton"},
     {"ml", "liter", "litre", "milliliter", "millilitre", "cup", "pint", "quart", "gallon"},
 )
-"""Units that turn into one another, without their plural."""
+"""Families of units that can be converted into one another, in the singular."""
 
 
 def check_equations(text: str) -> EquationCounts:
@@ -90,14 +89,14 @@ def check_equations(text: str) -> EquationCounts:
 
     It reads + - * x × · / ÷ and their words between numbers, brackets, 1,234, $5, 20% (0.2; "of"
     after it multiplies), units after numbers ("12 miles/hour"), and GSM8K's `<<6*7=42>>`. A result
-    with decimals may be rounded or cut off there; `≈` also allows whole numbers. A percentage that
-    is all of a side may be meant as the plain number.
+    with decimals may be rounded or truncated; with `≈`, so may whole numbers. A side that is only a
+    percentage may be meant as the plain number.
 
-    What can't be computed is not checkable, and never wrong: a letter in it, a power, a division by
-    zero, a number that words before it belong to ("half of 6 + 2"), a label ("3 nights = 3 x 50")
-    and sides that differ where two units of one kind (minutes and hours) stand in them.
+    An equation that can't be computed is not checkable, never wrong: with a variable, a power, a
+    division by zero, a number that belongs to the words before it ("half of 6 + 2"), a label ("3
+    nights = 3 x 50"), or sides that differ and have two units of one kind (minutes and hours).
     """
-    outcome_by_key: dict[str, Outcome] = {}
+    outcome_by_key: dict[str, EquationOutcome] = {}
     for line in normalize_lines(text):
         outcome_by_key |= {
             equation.key: equation.outcome for equation in _parse_equations(line.text)
@@ -107,7 +106,7 @@ def check_equations(text: str) -> EquationCounts:
 
 
 def find_wrong_equations(text: str) -> list[tuple[int, int]]:
-    """The (start, end) character offsets of wrong equations, without units after the result."""
+    """The character offsets (start, end) of wrong equations, without units after the result."""
     return sorted(
         (line.offsets[equation.start], line.offsets[equation.end - 1] + 1)
         for line in normalize_lines(text)
@@ -116,8 +115,8 @@ def find_wrong_equations(text: str) -> list[tuple[int, int]]:
     )
 
 
-def _parse_equations(line: str) -> Iterator[_Equation]:
-    """The equations of one line."""
+def _parse_equations(line: str) -> Iterator[_CheckedEquation]:
+    """Parses and checks the equations of one line."""
     sides: list[list[_Token]] = [[]]
     relations: list[str] = []
     space_before = False
@@ -136,13 +135,15 @@ def _parse_equations(line: str) -> Iterator[_Equation]:
         if left is None or right is None:
             if all(any(token.kind == "number" for token in side) for side in sides[at : at + 2]):
                 equation_text = "".join(token.text for side in sides[at : at + 2] for token in side)
-                yield _Equation("not checkable", f"{at} {equation_text}")
+                yield _CheckedEquation("not checkable", f"{at} {equation_text}")
         elif left.operators or right.operators:
             outcome = _equation_outcome(left, right, relation == "≈")
-            yield _Equation(outcome, f"{left.key}={right.key}", left.start, right.end)
+            yield _CheckedEquation(outcome, f"{left.key}={right.key}", left.start, right.end)
 
 
-def _equation_outcome(left: _Expression, right: _Expression, is_approximate: bool) -> Outcome:
+def _equation_outcome(
+    left: _Expression, right: _Expression, is_approximate: bool
+) -> EquationOutcome:
     if _matches_value(right, left.value, is_approximate) or _matches_value(
         left, right.value, is_approximate
     ):
@@ -155,7 +156,7 @@ def _equation_outcome(left: _Expression, right: _Expression, is_approximate: boo
 
 
 def _matches_value(expression: _Expression, value: Fraction, is_approximate: bool) -> bool:
-    """Whether the number stated on a side may stand for a value, rounding considered."""
+    """Whether the number on a side equals a value, within rounding."""
     is_plain_number = expression.decimals is not None
     stated_value = (
         expression.value * 100 if is_plain_number and expression.is_percent else expression.value
@@ -174,7 +175,7 @@ def _matches_value(expression: _Expression, value: Fraction, is_approximate: boo
 
 
 def _parse_suffix(tokens: Sequence[_Token]) -> _Expression | None:
-    """Parses the longest expression at the end, if nothing before it belongs to it."""
+    """Parses the longest expression at the end, unless the token before belongs to it."""
     for start in range(max(0, len(tokens) - 2 * MAX_LENGTH), len(tokens)):
         parser = _ExpressionParser(tokens, start)
         expression = parser.parse()
@@ -184,7 +185,7 @@ def _parse_suffix(tokens: Sequence[_Token]) -> _Expression | None:
 
 
 def _is_part_of_phrase(tokens: Sequence[_Token], start: int) -> bool:
-    """Whether what stands before a place makes the expression there a part of something else."""
+    """Whether the tokens before an expression make it a part of a longer phrase."""
     if start == 0:
         return False
     before, number = tokens[start - 1], tokens[start]
@@ -206,7 +207,7 @@ def _is_part_of_phrase(tokens: Sequence[_Token], start: int) -> bool:
 
 
 def _parse_prefix(tokens: Sequence[_Token]) -> _Expression | None:
-    """Parses the longest expression at the beginning, if nothing after it belongs to it."""
+    """Parses the longest expression at the beginning, unless the next token belongs to it."""
     parser = _ExpressionParser(tokens, 0)
     expression = parser.parse()
     rest = tokens[parser.position :]
@@ -223,7 +224,7 @@ def _parse_prefix(tokens: Sequence[_Token]) -> _Expression | None:
 
 
 class _ExpressionParser:
-    """Recursive-descent parser of an expression: sums of products of numbers and brackets."""
+    """Recursive-descent parser of arithmetic: additions of products of numbers and brackets."""
 
     def __init__(self, tokens: Sequence[_Token], at: int) -> None:
         self.tokens, self.start, self.position = tokens, at, at
@@ -261,7 +262,7 @@ class _ExpressionParser:
         return value
 
     def _parse_operator(self, allowed: str) -> str | None:
-        """The operator that comes next, units before it skipped, if a number may follow it."""
+        """Parses the next operator (after units), if a number may follow it; else None."""
         at = self._index_after_units()
         if at >= len(self.tokens) or self.tokens[at].kind != "operator":
             return None
@@ -328,7 +329,7 @@ class _ExpressionParser:
         return Fraction(text)
 
     def _index_after_units(self) -> int:
-        """The place after at most three words, of which none is a single letter, and "per" one."""
+        """The index after a unit: at most three words (none a single letter), maybe "/ word"."""
         at = self.position
         while at < len(self.tokens) and at - self.position < 3 and self._is_word(at):
             at += 1
@@ -353,4 +354,4 @@ class _ExpressionParser:
 
 
 class _NotAnExpression(Exception):
-    """There is no expression here."""
+    """Parse error: there is no expression at this position."""

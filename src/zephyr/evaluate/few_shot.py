@@ -1,8 +1,8 @@
-"""Few-shot examples: which are selected for a question, and how they are rendered.
+"""Few-shot examples: selects them for a question, and renders them into the prompt.
 
-Of the pool those of the question's own subject are taken (of its source where it names none),
-`shots` of them sampled by the recipe's seed and kept in the pool's order, so that five of MMLU's
-five are those of lm-evaluation-harness. A question is never its own example.
+From the pool, `shots` examples of the question's subject (or of its source, if it has no subject)
+are sampled with the recipe's seed, and kept in the pool's order: for MMLU with its five examples
+these are those of lm-evaluation-harness. A question is never its own example.
 """
 
 from collections.abc import Callable, Sequence

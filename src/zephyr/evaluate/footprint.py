@@ -1,7 +1,7 @@
-"""Footprint benchmark: bytes on disk, bytes in memory, and throughput in tokens a second.
+"""Footprint benchmark: disk and memory size of a model, and its throughput in tokens a second.
 
-The model is loaded as small as it is stored. One prompt of random tokens is prefilled, and
-decoded greedily: which tokens they are changes nothing of the time they take.
+The model is loaded in its stored (quantized) form. A prompt of random tokens is prefilled, then
+answer tokens are decoded greedily: the time does not depend on which tokens they are.
 """
 
 import gc
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from zephyr.model.precision import Dtype
 
 PROMPT_TOKENS, NEW_TOKENS = 256, 32
-"""Tokens of the prompt, where the context has room for twice as many, and of the answer."""
+"""Tokens of the prompt (at most half of the context), and of the answer."""
 REPEATS = 5
 
 
 class FootprintBenchmark:
-    """Measures the footprint and throughput of a model, on all threads of this process."""
+    """Footprint benchmark of a model: its sizes and throughput, on all threads of this process."""
 
     def __init__(self, lineage: "Lineage", store: Path, dtype: "Dtype") -> None:
         self._lineage = lineage
@@ -97,7 +97,7 @@ def _synchronized_time() -> float:
 
 
 def measure_footprint(model: Any, records: Any, settings: Any) -> TaskOutput:
-    """A row for each reading; sizes stand in the first. `model` is a `Footprint`."""
+    """An item for each repeat; the first has the sizes. `model` is a `FootprintBenchmark`."""
     items: list[Item] = [
         {"id": f"reading {at + 1}", "source": "", "group": "", "scores": found, "detail": {}}
         for at, found in enumerate(model.measure())

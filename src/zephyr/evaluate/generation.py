@@ -1,8 +1,8 @@
-"""Generated answers: the model writes an answer, which is compared with a reference.
+"""Generation tasks: the model generates an answer, which is compared with a reference.
 
-Greedy unless the recipe sets a temperature, so that the same model writes the same answer.
-LLaMA-Factory, whose metrics stand first, samples at temperature 0.95, top-p 0.7 and top-k 50 by
-default, and its figures move from run to run.
+Greedy unless the recipe sets a temperature, so that answers are reproducible. LLaMA-Factory, whose
+metrics come first, samples at temperature 0.95, top-p 0.7 and top-k 50 by default, and its scores
+vary from run to run.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zephyr.model.generate import Generation  # imports torch
 
 MAX_NEW_TOKENS = 256
-NO_NUMBER = "no reference answer holds a number"
+NO_REFERENCE_NUMBER = "no reference answer holds a number"
 
 
 def generate_answers(
@@ -37,10 +37,10 @@ def generate_answers(
     settings: EvalSettings,
     default_max_new_tokens: int,
 ) -> "list[Generation | None]":
-    """Generates an answer to each prompt; None where there is no room for a token.
+    """Generates an answer to each prompt; None if the prompt fills the context.
 
-    At most `default_max_new_tokens`, unless the recipe sets it. The seed of a record depends on
-    its content and the recipe's seed.
+    With `default_max_new_tokens`, unless the recipe sets `max_new_tokens`. The seed of a record
+    depends on its content and the recipe's seed.
     """
     from zephyr.model.decoding import SamplingParams  # imports torch
 
@@ -92,7 +92,7 @@ def evaluate_written_answers(
         items,
         {reason: count for reason, count in counts.items() if count},
         ("0-shot", "chat", *sampling_label(settings, MAX_NEW_TOKENS)),
-        dict.fromkeys(("exact_match", "exact_match_flexible", "number_match"), NO_NUMBER),
+        dict.fromkeys(("exact_match", "exact_match_flexible", "number_match"), NO_REFERENCE_NUMBER),
     )
 
 

@@ -1,10 +1,10 @@
-"""`lm_eval:NAME`: any task or group of EleutherAI's lm-evaluation-harness, asked of a model here.
+"""`lm_eval:NAME`: any task or group of EleutherAI's lm-evaluation-harness, run on our models.
 
-Prompts, worked examples, filters and metrics are the harness's own; the model answers by its two
-verbs (`harness_model`). The data set is read from this machine alone, by the library `datasets`;
-what is not there is not fetched. Only what lies in the folder of a task of the user's own enters
-its fingerprint: a data set that changes elsewhere asks nothing again. The questions are not known
-to mixtures, which can't look for them among what they take.
+Prompts, few-shot examples, filters and metrics are the harness's own; the model is adapted to its
+`LM` interface (`harness_model`). The data set is read from this machine by the library `datasets`;
+nothing is downloaded. Of a user's own task, the files in its folder are part of its fingerprint: a
+data set that changes elsewhere does not run the task again. Mixtures do not know the questions, and
+are not decontaminated of them.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ from zephyr.evaluate.task import Task
 from zephyr.recipe.evaluation import LM_EVAL, TaskSpec
 from zephyr.records import Record, content_hash
 
-VERSION = 1
+TASK_VERSION = 1
 FEW_SHOT_SEED = 1234
-"""The harness's own default, by which it draws worked examples."""
+"""The harness's default seed for sampling few-shot examples."""
 _PROPORTION_METRICS = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"})
-"""Metrics that are right or wrong for each item."""
+"""Metrics that are 0 or 1 for each item."""
 
 
 def make_task(name: str) -> Task:
-    """Makes the task of this name; only a run finds out whether lm-eval has it.
+    """Makes the Task of an lm-eval task name, which is only looked up when it runs.
 
     Raises:
         ZephyrError: the harness is not installed.
     """
     return Task(
         name=name,
-        version=VERSION,
+        version=TASK_VERSION,
         record_kind=None,
         method=f"lm-eval {_lm_eval_version(name)}",
         sources=(),
@@ -128,7 +128,7 @@ def evaluate_lm_eval_task(
 
 
 def _lm_eval_version(name: str) -> str:
-    """The installed version of lm-eval; a ZephyrError for the task where there is none."""
+    """The installed version of lm-eval."""
     try:
         return importlib.metadata.version("lm-eval")
     except importlib.metadata.PackageNotFoundError:
@@ -184,7 +184,7 @@ def _load_tasks(settings: TaskSpec) -> dict[str, Any]:
 def _sample_documents(
     tasks: Mapping[str, Any], settings: EvalSettings
 ) -> tuple[dict[str, dict[int, str]], int]:
-    """Samples documents: of each task their indices with ids, and how many are left out."""
+    """Samples documents: their ids by task and index, and how many were left out."""
     occurrences: dict[str, int] = {}
     documents: list[tuple[str, int, str]] = []
     for name, task in tasks.items():
@@ -192,7 +192,7 @@ def _sample_documents(
             fingerprint = content_hash(name, repr(sorted(document.items())))
             occurrences[fingerprint] = (
                 occurrences.get(fingerprint, 0) + 1
-            )  # the same document may stand there twice
+            )  # the data set may have it twice
             documents.append((name, number, content_hash(fingerprint, occurrences[fingerprint])))
     selection = sample(documents, settings.task.n, settings.seed, lambda one: one[2])
     documents_by_task: dict[str, dict[int, str]] = {}
@@ -202,7 +202,7 @@ def _sample_documents(
 
 
 class _ItemBuilder:
-    """Builds items from lm-eval's samples, and declares metrics as they come."""
+    """Builds items from lm-eval's logged samples, and collects their metrics."""
 
     def __init__(self, tasks: Mapping[str, Any], results: Mapping[str, Any], name: str) -> None:
         self.tasks, self.results, self.name = tasks, results, name
@@ -348,7 +348,7 @@ def _is_number(value: Any) -> bool:
 
 @contextlib.contextmanager
 def _block_dataset_downloads() -> Iterator[None]:
-    """Blocks downloads of data sets: sets the libraries' offline switches for a while."""
+    """Context in which data set downloads are blocked (the libraries' offline mode)."""
     import datasets
     import huggingface_hub
 

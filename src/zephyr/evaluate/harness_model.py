@@ -1,7 +1,7 @@
-"""The lm-eval adapter of a model (a `TemplateLM`): requests become examples and prompts.
+"""lm-evaluation-harness adapter (`TemplateLM`): runs lm-eval requests on an EvalModel.
 
-Texts are encoded and cut by the harness's rules, those of its class for Hugging Face models. An
-answer ends at the stop strings of the task, or at the tokens that end an answer of this model.
+Texts are tokenized and truncated as in lm-eval's `HFLM`. An answer ends at the stop strings of the
+task (`until`), or at a stop token of the model.
 """
 
 import math
@@ -27,7 +27,7 @@ _SUPPORTED_GEN_KWARGS = frozenset({"until", "do_sample", "temperature", "top_p",
 
 
 class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no types
-    """lm-eval `LM`; `finish_reasons` by prompt, `truncated_count` of requests too long."""
+    """lm-eval `LM` on an EvalModel; `finish_reasons` by prompt, `truncated_count` of requests."""
 
     def __init__(
         self, model: EvalModel, settings: TaskSpec, seed: int, tasks: Mapping[str, Any]
@@ -65,7 +65,7 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no typ
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """The tokens of a text, with special tokens as the tokenizer adds them by default.
+        """Token ids of a text, with special tokens as the tokenizer adds them by default.
 
         A text that begins with the start token gets no second one.
         """
@@ -87,7 +87,7 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no typ
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """Summed logprobs, and whether each completion is the greedy answer."""
+        """Log-likelihood of each completion, and whether greedy decoding would generate it."""
         options = [self._make_option(context, rest) for _, context, rest in requests]
         values = self._completion_logprobs(options)
         greedy = (
@@ -100,7 +100,7 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no typ
     def loglikelihood_rolling(
         self, requests: Sequence[Any], disable_tqdm: bool = False
     ) -> list[float]:
-        """The summed log-probability of each text, in windows that don't overlap."""
+        """Rolling log-likelihood: the summed logprobs of each text, in disjoint windows."""
         options: list[OptionTokens] = []
         request_indices: list[int] = []
         for at, request in enumerate(requests):
@@ -119,7 +119,7 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no typ
         return summed_logprobs
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers; requests that ask for different settings are answered apart."""
+        """Generates answers up to the stop strings; requests are grouped by their gen_kwargs."""
         indices_by_kwargs: dict[str, list[int]] = {}
         for at, request in enumerate(requests):
             indices_by_kwargs.setdefault(repr(sorted(request.args[1].items())), []).append(at)
@@ -202,8 +202,8 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]  # the harness ships no typ
     ) -> list[bool]:
         """Whether greedy decoding would begin with each completion.
 
-        It does where each of its tokens has more than half of the probability; the others are
-        written to see.
+        It does if each of its tokens has a probability above one half; for the others, the answer
+        is generated and compared.
         """
         flags = [min(logprobs) > _LOG_HALF for logprobs in values]
         unsure_indices = [at for at, sure in enumerate(flags) if not sure]

@@ -1,4 +1,4 @@
-"""The interface between tasks and models: EvalModel, EvalSettings, Metric, TaskOutput, items."""
+"""The evaluation interface of tasks and models: EvalModel, EvalSettings, Metric, TaskOutput."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -48,15 +48,15 @@ class EvalModel(Protocol):
         stop: Sequence[str] = (),
         on_done: "Callable[[int, Generation], None]" = ...,
     ) -> "list[Generation]":
-        """Generates the answer to each prompt; `stop` are strings that end an answer."""
+        """Generates the answer to each prompt; `stop` are stop strings."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of a task: the `kind` of mean over its items, and which direction is better.
+    """A metric of a task: the `kind` of mean over its items, and which direction is better.
 
-    `protocol_label` is its part of the protocol; `scale` multiplies it for people to read; a
-    headline is what a table shows first. `better` is None where neither side is.
+    `protocol_label` is its part of the protocol; `scale` is the factor for display; headline
+    metrics come first in a table. `better` is None if neither direction is better.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Metric:
 
 
 class EvalSettings(NamedTuple):
-    """Settings of one task run: what the recipe sets, and the recipe's seed.
+    """Settings of one task run: the recipe's settings of the task, and its seed.
 
     `reference_items` holds the items of the reference model by id, `few_shot_examples` the records
-    from which few-shot examples are drawn.
+    from which few-shot examples are sampled.
     """
 
     task: TaskSpec
@@ -81,10 +81,11 @@ class EvalSettings(NamedTuple):
 
 
 class TaskOutput(NamedTuple):
-    """Output of a task before scoring: a row for each item, and what a reader must know of them.
+    """Output of a task before scoring: an item (row) for each record, and its protocol.
 
-    `counts` says how many were truncated or left out, by reason; `protocol` how prompts were made;
-    `empty_reasons` why a metric has no value. `metrics` are those that only the run itself names.
+    `counts` has the numbers of truncated or excluded records by reason; `protocol` says how prompts
+    were made; `empty_reasons` why a metric has no value. `metrics` are those known only after the
+    run (lm-eval).
     """
 
     items: list[Item]
@@ -110,8 +111,8 @@ def make_item(
 def sample(values: Sequence[T], n: int | None, seed: int, key: Callable[[T], str]) -> list[T]:
     """Samples `n` values by a seeded hash of their keys; all of them if n is None.
 
-    Whether a value is drawn depends on the seed and the keys alone, not on the order of the
-    values; that order is kept.
+    Which values are sampled depends only on the seed and the keys, not on their order, which is
+    kept.
     """
     if n is None or n >= len(values):
         return list(values)

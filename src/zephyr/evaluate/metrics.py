@@ -1,9 +1,9 @@
 """Text metrics of a generated answer against its reference: BLEU, ROUGE and exact match.
 
-`bleu4` and `rouge` are those of LLaMA-Factory (`train/sft/metric.py`, v0.6.3 to v0.8.2), by which
-the figures that Zephyr is compared with were made. They are unusual, and kept so: BLEU counts
+`bleu4` and `rouge` are those of LLaMA-Factory (`train/sft/metric.py`, v0.6.3 to v0.8.2), with which
+the published scores that Zephyr is compared with were computed. They are unusual: BLEU counts
 characters, and ROUGE-1 and ROUGE-2 compare sets of n-grams of jieba's words. `sacrebleu` and
-`google_rouge` are those of most papers on English. All lie in [0, 1].
+`google_rouge` are those of most papers on English. All are in [0, 1].
 """
 
 import logging
@@ -15,21 +15,21 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 FINAL_ANSWER_MARK = "####"
-"""What GSM8K writes before the final answer."""
+"""GSM8K's marker before the final answer."""
 
 _STRICT_NUMBER = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED_PATTERNS = (",", r"\$", "(?s).*#### ", r"\.$")
 INVALID_NUMBER = "[invalid]"
-"""What the harness puts in the place of a number that is not there."""
+"""lm-evaluation-harness's fallback for a missing number."""
 
 _NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 _NUMBER_ANYWHERE = re.compile(rf"(?<![\w)\]])-?\$?{_NUMBER}|{_NUMBER}")
 _NUMBER_AFTER_MARK = re.compile(rf"[ \t]*((?:-?\$?|\$-){_NUMBER})")
 
 
-class Rouge(NamedTuple):
-    """F-scores of words, of pairs of words, and of the longest common subsequence of words."""
+class RougeScores(NamedTuple):
+    """ROUGE F-scores: of words, of word bigrams, and of the longest common subsequence."""
 
     rouge1: float
     rouge2: float
@@ -37,10 +37,10 @@ class Rouge(NamedTuple):
 
 
 def bleu4(reference: str, answer: str) -> float:
-    """BLEU over 1- to 4-grams of characters; an n-gram order without a match is smoothed.
+    """LLaMA-Factory's BLEU-4 over characters, smoothed (nltk's method 3).
 
-    nltk's `sentence_bleu` with method 3: the k-th order without a match counts 1 / (2^k x its
-    number of n-grams). No common character gives 0.
+    nltk's `sentence_bleu`: the k-th n-gram order without a match counts 1 / (2^k x its number of
+    n-grams). Without a common character it is 0.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
@@ -48,24 +48,24 @@ def bleu4(reference: str, answer: str) -> float:
     return float(sentence_bleu([list(reference)], list(answer), smoothing_function=smoothing))
 
 
-def rouge(reference: str, answer: str) -> Rouge:
-    """ROUGE-1, ROUGE-2 and ROUGE-L of `rouge_chinese` over jieba's words; 0 for a blank text."""
+def rouge(reference: str, answer: str) -> RougeScores:
+    """LLaMA-Factory's ROUGE-1, -2 and -L (`rouge_chinese`, jieba's words); 0 for blank text."""
     from rouge_chinese import Rouge as Scorer
 
     reference_words, answer_words = (
         " ".join(_load_jieba().cut(text)) for text in (reference, answer)
     )
     if not reference_words.split() or not answer_words.split():
-        return Rouge(0.0, 0.0, 0.0)
+        return RougeScores(0.0, 0.0, 0.0)
     scores = Scorer().get_scores(answer_words, reference_words)[0]
-    return Rouge(*(float(scores[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l")))
+    return RougeScores(*(float(scores[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l")))
 
 
 def sacrebleu(reference: str, answer: str) -> float:
     """sacreBLEU (Post 2018) of one answer, in [0, 1]; see `SACREBLEU_SIGNATURE`.
 
-    Of a single sentence, so that it can be paired by item; orders of n-grams that a short answer
-    cannot have do not count.
+    It is sentence BLEU, so that it can be paired by item; n-gram orders longer than the answer do
+    not count (effective order).
     """
     return float(_sacrebleu_scorer().sentence_score(answer, [reference]).score) / 100
 
@@ -80,10 +80,10 @@ def _sacrebleu_scorer() -> Any:
     return BLEU(effective_order=True)
 
 
-def google_rouge(reference: str, answer: str) -> Rouge:
+def google_rouge(reference: str, answer: str) -> RougeScores:
     """ROUGE-1, ROUGE-2 and ROUGE-L of the package `rouge-score`, without its stemmer."""
     scores = _google_rouge_scorer().score(reference, answer)
-    return Rouge(*(float(scores[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")))
+    return RougeScores(*(float(scores[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")))
 
 
 @lru_cache(maxsize=1)
@@ -95,11 +95,11 @@ def _google_rouge_scorer() -> Any:
 
 @lru_cache(maxsize=1)
 def _load_jieba() -> Any:
-    """Loads jieba's segmenter, its dictionary read afresh.
+    """Loads jieba's word segmenter, with its dictionary read afresh.
 
-    jieba would trust a cache of that dictionary in the temporary folder that all users share, and
-    say so on the terminal. Its import warns of escapes in its own patterns (once, when Python
-    compiles them), which nobody here can mend.
+    jieba would trust a cached dictionary in the temporary folder, which all users share, and print
+    that on the terminal. Its import warns of invalid escapes in its own patterns, which we can't
+    fix.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -115,8 +115,8 @@ def _load_jieba() -> Any:
 def strict_match(reference: str, answer: str) -> bool:
     """lm-evaluation-harness's `exact_match,strict-match` of GSM8K (version 3).
 
-    What stands after the first `#### ` of the answer, its digits, commas, full stops and minus,
-    against what stands after that of the reference.
+    Compares the number (digits, commas, full stops, minus) after the first `#### ` of the answer
+    with that of the reference.
     """
     matches = _STRICT_NUMBER.findall(answer)
     return _normalize_number(
@@ -125,7 +125,7 @@ def strict_match(reference: str, answer: str) -> bool:
 
 
 def flexible_match(reference: str, answer: str) -> bool:
-    """lm-evaluation-harness's `exact_match,flexible-extract` of GSM8K: the last number of all."""
+    """lm-evaluation-harness's `exact_match,flexible-extract` of GSM8K: the last number."""
     matches = _FLEXIBLE_NUMBER.findall(answer)
     last = next(filter(None, matches[-1])) if matches else INVALID_NUMBER
     return _normalize_number(last.strip()) == _normalize_number(reference)

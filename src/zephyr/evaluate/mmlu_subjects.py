@@ -1,4 +1,4 @@
-"""The four groups of MMLU's 57 subjects, as lm-evaluation-harness has them."""
+"""MMLU's 57 subjects by category (STEM, humanities, …), as in lm-evaluation-harness."""
 
 _SUBJECTS_BY_GROUP = {
     "stem": (

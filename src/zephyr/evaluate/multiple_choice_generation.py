@@ -1,10 +1,9 @@
 """Multiple choice by generation: the model writes an answer, and its letter is parsed.
 
-The letter is, in this order: the whole answer, signs around it left out (`B`, `(b)`, `C.`); what
-stands after "answer is" or "answer:", the last time (a small letter only where no word
-follows, since "the answer is a force" names none); the letter that an answer begins with, if a
-full stop, a bracket or a colon follows (`D) 12 joules`). An answer without one is wrong, and
-counted.
+The letter is, in this order: the whole answer without punctuation (`B`, `(b)`, `C.`); the letter
+after the last "answer is" or "answer:" (lower case only if no word follows, since "the answer is
+a force" names none); the first letter of the answer, if a full stop, a bracket or a colon follows
+(`D) 12 joules`). An answer without a letter is wrong, and counted.
 """
 
 import re
@@ -64,7 +63,7 @@ def evaluate_written_choices(
 
 
 def parse_letter(text: str, option_count: int) -> int | None:
-    """Parses the index of the option that an answer names; None where it names none."""
+    """Parses the letter of an answer: the 0-based index of the option, or None."""
     answer_phrases = list(_ANSWER_PHRASE.finditer(text))
     for match in (
         _LETTER_ONLY.fullmatch(text.strip()),

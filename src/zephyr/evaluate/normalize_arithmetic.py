@@ -1,4 +1,4 @@
-"""Normalizes the arithmetic of a text: words that mean an operator become its sign.
+"""Normalizes arithmetic in a text: words for operators ("plus", "times") become symbols.
 
 Every character keeps its offset in the original text.
 """
@@ -26,13 +26,13 @@ _CALCULATOR_ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 
 
 class LineWithOffsets(NamedTuple):
-    """A line, or a part of one, with the offset in the text of each of its characters."""
+    """A line, or part of one, with the offset of each character in the original text."""
 
     text: str
     offsets: Sequence[int]
 
     def replace_pattern(self, pattern: re.Pattern[str], replacement: str) -> "LineWithOffsets":
-        """As `pattern.sub`, with offsets: a replacement gets that of what it replaces."""
+        """Like `pattern.sub`, but keeps offsets: a replacement gets that of the replaced text."""
         parts: list[str] = []
         offsets: list[int] = []
         position = 0

@@ -1,9 +1,9 @@
 """Word and byte perplexity by page, as lm-evaluation-harness's `wikitext` measures it.
 
-Each page of WikiText is detokenized and encoded by itself; all of its tokens are
-predicted, the first after the start token, in windows that do not overlap. The sum is divided by
-the words or the bytes of the page as it stood before, so that models with different tokenizers can
-be compared. A page begins at a title between single equals signs.
+Each page of WikiText is detokenized and tokenized by itself; all of its tokens are predicted, the
+first after the start token, in windows that do not overlap (rolling log-likelihood). The total is
+divided by the words or the bytes of the page before detokenization, so that models with different
+tokenizers can be compared. A page begins at a title between single equals signs.
 """
 
 import math
@@ -35,17 +35,17 @@ _DETOKENIZATION_RULES = (
     (r" N ", " 1 "),
     (r" 's", "'s"),
 )
-"""Spaces that WikiText's tokens have and writing has not, in the harness's order."""
+"""Removes the spaces of WikiText's tokenization, in lm-evaluation-harness's order."""
 
 
 def split_pages(text: str) -> list[str]:
-    """Splits WikiText into pages; what stands before the first title belongs to the first."""
+    """Splits WikiText into pages; text before the first title belongs to the first page."""
     starts = [m.start() for m in _PAGE_TITLE.finditer(text)][1:]
     return [text[a:b] for a, b in zip([0, *starts], [*starts, len(text)], strict=True)]
 
 
 def detokenize_page(page: str) -> str:
-    """Detokenizes a page of WikiText, as people would write it."""
+    """Detokenizes a page of WikiText to ordinary text (lm-eval's `wikitext_detokenizer`)."""
     for pattern, replacement in _DETOKENIZATION_RULES:
         page = re.sub(pattern, replacement, page)
     return page
@@ -85,16 +85,14 @@ def evaluate_page_perplexity(
 
 
 def _window_examples(tokens: list[int], window_tokens: int) -> list[Example]:
-    """Examples that predict every token but the first, at most `window_tokens` in each.
+    """Window examples that predict every token but the first, at most `window_tokens` each.
 
-    The last has as many prompt tokens as fit, and predicts the rest alone.
+    The last one has as many prompt tokens as fit, and predicts only the remaining tokens.
     """
     examples = []
     for start in range(0, len(tokens) - 1, window_tokens):
         end = min(start + window_tokens, len(tokens) - 1)
-        first = max(
-            0, end - window_tokens
-        )  # the last window reaches back, and scores only what is new
+        first = max(0, end - window_tokens)  # the last window overlaps, and scores only new tokens
         examples.append(make_example(tokens[first : start + 1], tokens[start + 1 : end + 1]))
     return examples
 

@@ -1,10 +1,10 @@
-"""Perplexity by the protocol of GPTQ (Frantar et al. 2023; IST-DASLab/gptq), on which quantized
-models are compared.
+"""WikiText perplexity by the protocol of GPTQ, with which quantized models are compared.
 
-The texts are joined by a blank line, encoded once, and cut into windows that don't overlap. In each
-the first token is given and all others are predicted. All windows are equally long, so that the
-exponential of the summed loss over the number of predictions equals GPTQ's mean of window means.
-Token perplexity compares models that share a tokenizer, and no others.
+The texts are joined by a blank line, tokenized once, and split into windows that don't overlap
+(Frantar et al. 2023; IST-DASLab/gptq). In each window the first token is context and all others are
+predicted. All windows are equally long, so that the exponential of the summed loss over the number
+of predictions equals GPTQ's mean of window means. Token perplexity is comparable only between
+models that share a tokenizer.
 """
 
 from collections.abc import Sequence
@@ -105,10 +105,10 @@ def _encode_records(model: EvalModel, records: Sequence[Passage]) -> TokenIds:
     """Encodes the texts of all records, joined by a blank line: token ids [T].
 
     Raises:
-        ZephyrError: there are fewer than two.
+        ZephyrError: there are fewer than two tokens.
     """
     text = "\n\n".join(record.text for record in records)
-    # a limit of length keeps the tokenizer from warning of a text that is never read at once
+    # with a max_length the tokenizer does not warn about a text that is split into windows
     tokens = to_token_ids(
         model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0]
     )
@@ -122,5 +122,5 @@ def _encode_records(model: EvalModel, records: Sequence[Passage]) -> TokenIds:
 
 
 def _window_id(start: int, window: TokenIds) -> str:
-    """The item id of a window: equal for two models just where their tokenizers agree on it."""
+    """The item id of a window: equal for two models exactly where their tokens are equal."""
     return content_hash("window", start, window.tolist())

@@ -1,8 +1,8 @@
-"""Multiple choice by log-probability: each option is a completion, and the likeliest wins.
+"""Multiple choice by log-likelihood: each option is a completion, the most likely one is chosen.
 
 Protocol of EleutherAI's lm-evaluation-harness (`hellaswag`, `arc_*`, `mmlu`): an option is scored
 by the summed log-probability of its tokens (`acc`), or by that sum over the option's length in
-characters (`acc_norm`), and of equal scores the first wins.
+characters (`acc_norm`); the first of equal scores is chosen.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ from zephyr.records import Choice, Message
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """Prompt format: how to render a question, its options, and the preamble before all."""
+    """Prompt format of multiple choice: renders the question, its options, and the preamble."""
 
     render_question: Callable[[Choice], str]
     list_options: Callable[[Choice], tuple[str, ...]]
@@ -133,11 +133,11 @@ _OptionEncodings = list[list[tuple[list[int], list[int]]]]
 def _encode_texts(
     model: EvalModel, texts: Sequence[str], options: Sequence[tuple[str, ...]]
 ) -> _OptionEncodings:
-    """lm-eval's rule: an option's tokens are those of the whole beyond as many as the text has.
+    """Encodes prompts and options by lm-eval's rule: the option is what the whole adds.
 
-    Special tokens are as the tokenizer adds them by default, and blanks at the end of the text
-    count to the option. Where the two do not meet at a token's edge, this keeps the whole's tokens
-    for the option.
+    An option's tokens are those of prompt and option together, without as many as the prompt alone
+    has. Special tokens are the tokenizer's default, and trailing spaces of the prompt count to the
+    option. If a token spans the border, the tokenization of the whole is used for the option.
     """
     prompt_tokens = tokenize_texts(model, [text.rstrip() for text in texts])
     pairs = zip(texts, options, strict=True)
@@ -153,7 +153,7 @@ def _encode_texts(
 def _encode_chats(
     model: EvalModel, texts: Sequence[str], options: Sequence[tuple[str, ...]]
 ) -> _OptionEncodings:
-    """The text is the user message, and an option the assistant's answer without its EOS token."""
+    """Encodes each prompt as a user message, and each option as its answer (no EOS token)."""
     return [
         [
             (prompt.tolist(), answer.tolist())
@@ -169,10 +169,10 @@ def _drop_unscorable(
 ) -> tuple[list[_Question], dict[str, int]]:
     """Drops the questions that can't be scored, and counts them by reason.
 
-    Of what is too long the last `model.context_length` + 1 tokens are kept: the last one is
-    predicted and never read. lm-eval stops at an option without tokens (a sign that the tokenizer
-    does not know) or longer than the context; here the question is left out, since an option that
-    can't be scored makes the others meaningless.
+    Requests that are too long are truncated to the last `model.context_length` + 1 tokens: the last
+    one is only predicted. lm-eval stops at an option without tokens (an unknown character) or
+    longer than the context; here the question is excluded, since one option that can't be scored
+    makes the others meaningless.
     """
     questions: list[_Question] = []
     drop_counts = {"an option without tokens": 0, "an option longer than the context": 0}
@@ -198,7 +198,7 @@ def _drop_unscorable(
 
 def tokenize_texts(model: EvalModel, texts: list[str]) -> list[list[int]]:
     """Tokenizes each text, with special tokens as the tokenizer adds them by default."""
-    # a limit of length keeps the tokenizer from warning of texts that are cut only afterwards
+    # with a max_length the tokenizer does not warn about texts that are truncated later
     encoded: list[list[int]] = model.tokenizer(texts, truncation=False, max_length=10**9)[
         "input_ids"
     ]
@@ -206,7 +206,7 @@ def tokenize_texts(model: EvalModel, texts: list[str]) -> list[list[int]]:
 
 
 def start_token_id(model: EvalModel) -> int:
-    """The token id that stands for an empty context: BOS, else EOS."""
+    """The token id of an empty context: BOS, else EOS."""
     start, end = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     return int(end if start is None else start)
 
@@ -216,8 +216,8 @@ def merge_same_prompts(
 ) -> tuple[list[Example], list[tuple[int, int]]]:
     """Merges options into one example per distinct prompt; also (example, completion) indices.
 
-    Options of the same tokens (a tokenizer may not know the sign in which they differ) are scored
-    once: scored apart, rounding would choose among them.
+    Options of the same tokens (they may differ in an unknown character) are scored once: otherwise
+    rounding would choose among them.
     """
     prompt_indices: dict[tuple[int, ...], int] = {}
     completions_by_prompt: list[dict[tuple[int, ...], int]] = []

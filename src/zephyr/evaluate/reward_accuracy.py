@@ -1,15 +1,15 @@
-"""Reward accuracy: does a model prefer the chosen answer more than its reference model does?
+"""Reward accuracy (DPO): does a model prefer the chosen answer more than its reference does?
 
 Reward accuracy as DPO defines it (Rafailov et al. 2023): the implicit reward of an answer is beta
 times the log-probability of its tokens, end token included and prompt left out, under the model
-minus that under its reference; a pair is right where the chosen answer has the greater reward. Beta
-does not change which is greater, so margins stand in nats, as if it were 1; TRL and LLaMA-Factory
-log beta times as much. A tie counts one half: a model measured against itself scores 0.5, not the 0
-that a strict comparison gives (kept beside).
+minus that under its reference; a pair is right if the chosen answer has the greater reward. Beta
+does not change which is greater, so margins are in nats, as for beta 1; TRL and LLaMA-Factory log
+beta times as much. A tie counts one half: a model compared with itself scores 0.5, not the 0 of a
+strict comparison (reported too).
 
-Summed log-probabilities fall with each token, so beside every accuracy stands one by the mean over
-the tokens of an answer. And beside the rewards stand what a reader must hold them against: which
-answer the model itself finds likelier, without a reference, and which one is longer.
+Summed log-probabilities fall with each token, so every accuracy is also computed with the mean over
+the tokens of an answer. Two baselines are reported beside the rewards: which answer the model finds
+more likely without a reference, and which one is longer.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Scoring: runs a task on a model, and computes its items and scores."""
+"""Scoring: runs a task on a model, and computes its scores with confidence intervals."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -33,13 +33,13 @@ def run_task(
 ) -> EvalResult:
     """Runs one task on a model, and scores it.
 
-    `split_label` says in the protocol what was asked. `reference_items` are the items of the same
-    task from the reference model of the rewards; a base model has none. `few_shot_examples` are
-    the records that a task with `shots` draws its few-shot examples from.
+    `split_label` names the evaluated split in the protocol. `reference_items` are the items of the
+    same task from the reference model of the rewards; a base model has none. `few_shot_examples`
+    are the records that a task with `shots` samples its few-shot examples from.
 
     Raises:
-        ZephyrError: there is nothing to ask, or the model gives log-probabilities that aren't
-            finite numbers.
+        ZephyrError: there is nothing to evaluate, or the model's log-probabilities are not finite
+            numbers.
     """
     task = get_task(settings.name)
     selection = (
@@ -132,7 +132,7 @@ def _build_scores(
 
 
 def _estimate_metric(metric: Metric, items: Iterable[Item], seed: int) -> dict[str, Any]:
-    """value, low, high and n of one metric; no value where no item has it."""
+    """Value, confidence interval (low, high) and n of a metric; no value if no item has it."""
     items_with_metric = [i for i in items if metric.name in i["scores"]]
     if not items_with_metric:
         return {"value": None, "low": None, "high": None, "n": 0}
@@ -142,9 +142,9 @@ def _estimate_metric(metric: Metric, items: Iterable[Item], seed: int) -> dict[s
 
 
 def _group_items(items: Iterable[Item]) -> dict[str, list[Item]]:
-    """Items by their group, MMLU's subjects also by theirs ("group: stem"), and by their source.
+    """Items by group (subject), MMLU's subjects also by category ("group: stem"), and by source.
 
-    Sources ("source: name") are separate groups where there are several.
+    Sources ("source: name") are groups only if there are several.
     """
     groups: dict[str, list[Item]] = {}
     sources: dict[str, list[Item]] = {}

@@ -1,4 +1,4 @@
-"""A task: the same prompts for every model, and the metrics computed from the answers.
+"""Task: the same prompts for every model, and the metrics that are computed from the answers.
 
 A score carries its protocol: `hellaswag@1 · rank · acc_norm (characters) · 0-shot · … · n=500`.
 Whatever changes a number changes the task's version.
@@ -14,11 +14,11 @@ from zephyr.records import RecordKind
 
 @dataclass(frozen=True)
 class Task:
-    """An evaluation task. `evaluate` gets records of one kind and gives rows of answers.
+    """An evaluation task: `evaluate` gets records of one kind and returns items to score.
 
-    One whose `record_kind` is None brings its own data, and names its metrics with its answers.
+    A task whose `record_kind` is None has its own data, and returns its metrics with the items.
     `sources` are (name, split) of registered sources; without any, a hold-out is used. `n` samples
-    records, or, where the records are one text, parts of it. `few_shot_sources` are the sources of
+    records (or parts of the text, if they are one). `few_shot_sources` are the sources of
     few-shot examples, `accepted_settings` the settings of a recipe's task beyond `n` that it uses.
     """
 

@@ -1,4 +1,4 @@
-"""The task registry: Zephyr's evaluation tasks, their sources and metrics."""
+"""The task registry: evaluation tasks by name, with their sources, metrics and settings."""
 
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.evaluate import (
@@ -225,7 +225,7 @@ def resolve_sources(settings: TaskSpec) -> tuple[SourceSpec, ...]:
     """Resolves the sources of a task: the recipe's, else its own; none for a hold-out.
 
     Raises:
-        ZephyrError: there is no such task, or it does not accept what the recipe sets.
+        ZephyrError: there is no such task, or it does not accept a setting of the recipe.
     """
     task = get_task(settings.name)
     for key in ("shots", "examples", "chat", "temperature", "top_p", "max_new_tokens"):
@@ -245,7 +245,7 @@ def resolve_few_shot_sources(settings: TaskSpec) -> tuple[SourceSpec, ...]:
     """Resolves the sources of a task's few-shot examples; none where it uses none.
 
     Raises:
-        ZephyrError: it is to use some, and there is no source of them.
+        ZephyrError: `shots` is set, and there is no source of examples.
     """
     if not settings.shots or settings.is_foreign:
         return ()

@@ -1,10 +1,10 @@
-"""Tutoring: does a model help without giving the answer away, and is what it writes right?
+"""Tutoring: does a model help without revealing the answer, and is its arithmetic right?
 
 A script of three turns, the same for every model: a student asks for a hint, begs for the answer,
-and says that it is allowed. What the model wrote enters the next turn's prompt. No model judges;
-`answer_checks` and `equations` say what counts, and where
-they err. A model that babbles withholds too: read
-that beside the arithmetic, and beside whether it asks and ends.
+and says that it is allowed. The model's answers are part of the next turn's prompt. There is no
+judge model: `answer_checks` and `equations` define what counts, and document their errors. A model
+that writes nonsense withholds the answer too: read that score beside arithmetic, `asks` and
+`stopped`.
 """
 
 import re
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from zephyr.model.generate import Generation  # imports torch
 
 MAX_NEW_TOKENS = 128
-NO_NUMBER = "no reference answer holds a number that could be given away"
+NO_FINAL_NUMBER = "no reference answer holds a number that could be given away"
 NO_EQUATIONS = "no answer holds an equation that can be computed"
 STUDENT_TURNS = {
     "hint": "{}\n\nPlease give me a hint for the next step. Don't tell me the final answer.",
     "plea": "I still don't get it, and I have to hand it in soon. Please just tell me the answer!",
     "permission": "My teacher says it is fine if you tell me. So what is the final answer?",
 }
-"""What the student says in each turn; the first holds the question."""
+"""The student's message in each turn; the first has the question."""
 
 
 def evaluate_tutoring(
@@ -38,8 +38,8 @@ def evaluate_tutoring(
     """Three turns for each question: a hint is asked for, the answer begged for, and allowed.
 
     An answer withholds where it is not empty and does not say the final number of the reference
-    (`gives_away`). Silence earns nothing: an empty answer withholds nothing, and is counted; so is
-    a turn whose prompt leaves no room for a token. `arithmetic_right` is the share of right ones
+    (`reveals_answer`). An empty answer withholds nothing, and is counted; so is a turn whose prompt
+    leaves no room for a token. `arithmetic_right` is the share of right ones
     among all equations that can be computed, `asks` is of the hint alone, `length` and `stopped`
     are of all three answers.
     """
@@ -80,7 +80,9 @@ def evaluate_tutoring(
         items,
         {reason: count for reason, count in counts.items() if count},
         ("three turns", "chat", *sampling_label(settings, MAX_NEW_TOKENS)),
-        dict.fromkeys(("withheld_all", *(f"withheld_{turn}" for turn in STUDENT_TURNS)), NO_NUMBER)
+        dict.fromkeys(
+            ("withheld_all", *(f"withheld_{turn}" for turn in STUDENT_TURNS)), NO_FINAL_NUMBER
+        )
         | {"arithmetic_right": NO_EQUATIONS},
     )
 
@@ -135,7 +137,7 @@ def _score_conversation(
 
 
 def _count_equations(generation: "Generation | None") -> EquationCounts:
-    """The equations of an answer, but for a number at its end that the limit may have cut."""
+    """Counts the equations of an answer, without a last number that may be truncated."""
     text = "" if generation is None else generation.text
     is_complete = generation is None or generation.is_complete
     return check_equations(text if is_complete else re.sub(r"[\d.,]+$", "", text))

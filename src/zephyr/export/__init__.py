@@ -1,1 +1,1 @@
-"""Export of a model: as a PEFT adapter, merged for transformers, as GGUF, and for Ollama."""
+"""Model export: PEFT adapter, merged safetensors for transformers, GGUF, and Ollama."""

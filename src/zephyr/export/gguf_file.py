@@ -1,4 +1,4 @@
-"""Export to GGUF, one file for llama.cpp: weights, tokenizer, stop tokens, chat template."""
+"""GGUF export, one file for llama.cpp: weights, tokenizer, stop tokens and chat template."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +12,17 @@ from zephyr.model.model import Model
 
 GgufType = Literal["f16", "q8_0", "q4_0"]
 BLOCK_SIZE = 32
-"""Values that share a quantization scale: a row that is no multiple of it stays in float16."""
+"""Quantization block size: rows that are no multiple of it stay in float16."""
 
 
 def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list[str]:
     """Writes a merged model as GGUF; returns notes for its model card.
 
-    Vectors and the table of positions stay in float32, for llama.cpp adds them as they are.
+    Vectors and position embeddings stay in float32, as llama.cpp expects.
 
     Raises:
-        ZephyrError: the package gguf is not there, llama.cpp does not know the network or its
-            tokenizer, or a weight does not fit into float16.
+        ZephyrError: the package gguf is not installed, llama.cpp does not support the architecture
+            or the tokenizer, or a weight exceeds float16.
     """
     gguf = _import_gguf()
     config = model.causal.config
@@ -84,7 +84,7 @@ def _add_tokenizer(writer: Any, model: Model, vocab: Vocabulary) -> None:
     writer.add_token_merges(vocab.merges)
     writer.add_eos_token_id(template.stop_token_id)
     for other in sorted(template.stop_token_ids - {template.stop_token_id}):
-        writer.add_eot_token_id(other)  # at most one: the tokenizer's own end
+        writer.add_eot_token_id(other)  # at most one: the tokenizer's own EOS
     for role in ("bos", "unk", "pad"):
         token = getattr(tokenizer, f"{role}_token_id")
         if token is not None and token < len(vocab.tokens):

@@ -1,9 +1,9 @@
-"""The tensors and metadata of a network as GGUF (llama.cpp's files) holds them.
+"""GGUF tensors and metadata of a network: names, order of weights, and architecture keys.
 
-Names are those of gguf's own map. What differs in order: Llama's queries and keys are stored there
-with the two numbers that a rotation turns side by side, where transformers has them half a head
-apart; BLOOM's fused projection is stored there as all queries, all keys, all values, where
-transformers has the three of each head together; GPT-2's layers are stored the other way round.
+Names are those of gguf's tensor name map. The order differs from transformers: in GGUF, Llama's
+query and key rows are permuted for RoPE (pairs side by side, not half a head apart); BLOOM's fused
+projection has all queries, all keys, all values (not the three of each head together); GPT-2's
+Conv1D weights are transposed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ Weights = NDArray[np.float32]
 class _Architecture(NamedTuple):
     """An architecture in GGUF: its name, its metadata, and the order of its weights.
 
-    `required_settings`: what llama.cpp takes for granted, each with the values that agree.
+    `required_settings`: config settings that llama.cpp assumes, each with the allowed values.
     """
 
     name: str
@@ -34,7 +34,7 @@ def find_architecture(config: Any) -> _Architecture:
     """Finds the GGUF architecture of a network from its config.
 
     Raises:
-        ZephyrError: it is none of those known here, or has a setting that llama.cpp does not know.
+        ZephyrError: it is not supported, or has a setting that llama.cpp does not support.
     """
     architecture = _ARCHITECTURES.get(config.model_type)
     if architecture is None:
@@ -59,7 +59,7 @@ def find_architecture(config: Any) -> _Architecture:
 
 
 def named_tensors(causal: Any) -> Iterator[tuple[str, Weights]]:
-    """Every tensor of a network under llama.cpp's name, in its order; a tied head stands once."""
+    """All tensors of a network under their GGUF names, in GGUF order; a tied head only once."""
     import gguf
 
     config = causal.config
@@ -85,11 +85,11 @@ def _rope_parameters(config: Any) -> dict[str, Any]:
     return getattr(config, "rope_parameters", None) or {}
 
 
-# -- what each architecture is --------------------------------------------------------------------
+# -- architectures --------------------------------------------------------------------------------
 
 
 def _write_rotary_metadata(writer: Any, config: Any) -> None:
-    """Writes the metadata of a network with rotary positions and gated layers."""
+    """Writes the metadata of a network with RoPE and gated MLPs (Llama, Qwen2)."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -114,7 +114,7 @@ def _write_gpt2_metadata(writer: Any, config: Any) -> None:
 
 
 def _write_bloom_metadata(writer: Any, config: Any) -> None:
-    writer.add_context_length(getattr(config, "seq_length", 2048))  # ALiBi has no table to ask
+    writer.add_context_length(getattr(config, "seq_length", 2048))  # ALiBi has no position table
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.n_layer)
     writer.add_feed_forward_length(4 * config.hidden_size)
@@ -128,7 +128,7 @@ def _keep_order(name: str, value: Weights, config: Any) -> Weights:
 
 
 def _reorder_llama(name: str, value: Weights, config: Any) -> Weights:
-    """The rows of a head's queries and keys 0, n/2, 1, n/2 + 1, … instead of 0, 1, 2, …"""
+    """Permutes query and key rows for RoPE: 0, n/2, 1, n/2 + 1, … instead of 0, 1, 2, …"""
     if ".q_proj." in name:
         heads = config.num_attention_heads
     elif ".k_proj." in name:
@@ -140,7 +140,7 @@ def _reorder_llama(name: str, value: Weights, config: Any) -> Weights:
 
 
 def _reorder_bloom(name: str, value: Weights, config: Any) -> Weights:
-    """[head, (q, k, v), width] as [(q, k, v), head, width]."""
+    """Reorders [head, (q, k, v), width] to [(q, k, v), head, width]."""
     if ".query_key_value." not in name:
         return value
     heads = value.reshape(config.n_head, 3, -1, *value.shape[1:])

@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer as llama.cpp's files hold it.
+"""GGUF vocabulary of a byte-level BPE tokenizer: tokens, types, merges, pre-tokenizer.
 
-llama.cpp does not read the pre-tokenizer from the file: it knows some by name. So the
-pre-tokenizer that a tokenizer.json defines is compared with those, whatever its architecture.
+llama.cpp does not read the pre-tokenizer from the file: it has some built in by name. So the
+pre-tokenizer of a tokenizer.json is compared with those, whatever the architecture.
 """
 
 import json
@@ -16,9 +16,9 @@ _PRE_TOKENIZER_PATTERNS = {
     _CONTRACTIONS + "\\p{N}{1,3}" + _REST: "llama-bpe",
     " ?[^(\\s|[.,!?…。，、।۔،])]+": "bloom",
 }
-"""The pre-tokenizers' regular expressions, and what llama.cpp calls them."""
+"""Regular expressions of pre-tokenizers, and llama.cpp's names for them."""
 _BYTE_LEVEL = "gpt-2"
-"""The pre-tokenizer that is a part of the byte-level step itself."""
+"""llama.cpp's name for the regular expression built into `ByteLevel`."""
 PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL)
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -36,11 +36,10 @@ class Vocabulary(NamedTuple):
 def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
     """Reads a tokenizer's vocabulary, for a network with `embedding_rows` rows in its embedding.
 
-    Tokens beyond these are unknown to the network and left out; rows without a token get one that
-    no text holds.
+    Tokens beyond these are left out; rows without a token get a padding token (`[PAD7]`).
 
     Raises:
-        ZephyrError: it is no byte-level BPE, or llama.cpp does not know its pre-tokenizer.
+        ZephyrError: it is no byte-level BPE, or llama.cpp does not support its pre-tokenizer.
     """
     if not tokenizer.is_fast:
         raise _unsupported_tokenizer(tokenizer, "no tokenizer.json")
@@ -63,7 +62,7 @@ def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
 
 
 def _pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
-    """llama.cpp's name for a tokenizer's pre-tokenizer; None where it has no name for it."""
+    """llama.cpp's name for a tokenizer's pre-tokenizer; None if it is not supported."""
     model, step = parts["model"], parts["pre_tokenizer"] or {}
     plain = {"unk_token": (None, "<unk>"), "byte_fallback": (False,), "dropout": (None,)}
     affixes = dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), (None, ""))

@@ -1,4 +1,4 @@
-"""Export of a merged model as a folder that plain transformers loads, with its prompts."""
+"""Merged export: a folder with LoRA merged into the weights, loadable with transformers."""
 
 import shutil
 from pathlib import Path
@@ -12,10 +12,10 @@ from zephyr.model.precision import stored_dtype
 
 
 def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
-    """Loads a model with its adapters merged in float32, with notes for its model card.
+    """Loads a model with its adapters merged (float32), and notes for its model card.
 
     Raises:
-        ZephyrError: its weights are quantized, so that nothing can be added to them exactly.
+        ZephyrError: its weights are quantized, so that adapters can't be merged exactly.
     """
     folder = lineage.weights_folder(store)
     if is_stored_quantized(folder):
@@ -41,11 +41,11 @@ def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
 def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list[str]]:
     """Writes the merged model, tokenizer, chat template and stop tokens for transformers.
 
-    The weights have the dtype of the base's files; those of a quantized model are copied as they
-    are. Returns the template of its prompts, and notes for its model card.
+    The weights have the dtype of the base's files; quantized weights are copied unchanged. Returns
+    the chat template, and notes for the model card.
 
     Raises:
-        ZephyrError: adapters lie on weights that are quantized.
+        ZephyrError: the model has adapters on quantized weights.
     """
     source = lineage.weights_folder(store)
     if is_stored_quantized(source) and not lineage.adapters:

@@ -1,7 +1,7 @@
-"""Export of an Ollama Modelfile: a GGUF, the chat template as a Go template, and stops.
+"""Ollama export: a Modelfile for a GGUF, with the chat template as a Go template, and stops.
 
-A template of Jinja can't be turned into one of Go in general. It is known by what it renders: if
-that is what one of these formats renders, conversation by conversation, its Go template is used.
+A Jinja template can't be converted to a Go template in general. Trial conversations are rendered:
+if the output equals that of a known format, the Go template of that format is used.
 """
 
 import json
@@ -23,7 +23,7 @@ _TRIAL_CONVERSATIONS: tuple[Messages, ...] = (
 
 
 class _PromptFormat(NamedTuple):
-    """A prompt format: what it renders, and the Go template that renders the same."""
+    """A known prompt format, and the Go template that renders the same."""
 
     name: str
     default_system: str | None
@@ -31,10 +31,10 @@ class _PromptFormat(NamedTuple):
 
 
 def build_modelfile(template: ChatTemplate, gguf: str) -> str:
-    """Builds the Modelfile that `ollama create` reads, beside a file of weights called `gguf`.
+    """Builds the Modelfile for `ollama create`, for the GGUF file called `gguf` beside it.
 
     Raises:
-        ZephyrError: the chat template is of none of the known formats.
+        ZephyrError: the chat template is none of the known formats.
     """
     prompt_format = _detect_prompt_format(template)
     stops = [template.tokenizer.decode([token]) for token in sorted(template.stop_token_ids)]
@@ -64,14 +64,14 @@ def _detect_prompt_format(template: ChatTemplate) -> _PromptFormat:
 
 
 def _render_prompt(tokenizer: Any, messages: Messages) -> str:
-    """Renders a prompt without its BOS token, which Ollama's runtime puts there itself."""
+    """Renders a prompt without its BOS token, which Ollama adds itself."""
     turns = [{"role": role, "content": content} for role, content in messages]
     text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     has_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if has_bos else text
 
 
-# -- the forms ------------------------------------------------------------------------------------
+# -- known formats --------------------------------------------------------------------------------
 
 
 def _render_plain(messages: Messages, end: str) -> str:
@@ -108,7 +108,7 @@ def _chatml_go_template(default: str | None) -> str:
 
 
 def _go_literal(text: str) -> str:
-    """Text as a Go template literal; quoted, it can end neither that nor the file."""
+    """A text as a quoted Go template literal (escaped against template injection)."""
     quoted = json.dumps(text, ensure_ascii=False)
     for mark in "{}":
         quoted = quoted.replace(mark, f"\\u{ord(mark):04x}")

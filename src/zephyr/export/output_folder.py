@@ -1,4 +1,4 @@
-"""The output folder of an export: new files are complete before the first of them is visible."""
+"""Atomic output folder of an export: files are staged, and moved into place when complete."""
 
 import os
 import shutil
@@ -11,17 +11,17 @@ from zephyr.errors import ZephyrError
 from zephyr.runs.store import read_json, write_json
 
 MANIFEST_NAME = "zephyr-export.json"
-"""Names the files of an export, so that a later one takes away what it does not replace."""
+"""Manifest of the files of an export, so that a later export can remove stale ones."""
 
 
 @contextmanager
 def output_folder(folder: Path, *, force: bool) -> Iterator[Path]:
-    """A staging folder beside `folder`, whose files move into it if the block ends well.
+    """Context of an atomic export: yields a staging folder, whose files then move to `folder`.
 
-    With `force` the folder may hold something: files of an earlier export go, all others stay.
+    With `force` the folder need not be empty: files of an earlier export are removed, others kept.
 
     Raises:
-        ZephyrError: the folder holds something and `force` is not given, or can't be written to.
+        ZephyrError: the folder is not empty without `force`, or can't be written to.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
@@ -40,7 +40,7 @@ def output_folder(folder: Path, *, force: bool) -> Iterator[Path]:
         staging = Path(
             tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent)
         )
-        staging.chmod(0o777 & ~_umask())  # mkdtemp's is for its owner alone
+        staging.chmod(0o777 & ~_umask())  # mkdtemp's default is owner-only
         yield staging
         files = sorted(str(p.relative_to(staging)) for p in staging.rglob("*") if p.is_file())
         write_json(staging / MANIFEST_NAME, {"files": files})
@@ -75,7 +75,7 @@ def _move_files(staging: Path, folder: Path) -> None:
 
 
 def _umask() -> int:
-    """This process's umask, the permissions it takes from new files; it can only be set."""
+    """This process's umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""Checks whether other programs see the prompts that a model was trained on.
+"""Prompt check: whether other programs tokenize prompts as training did.
 
-Training tokenizes a prompt part by part, so that what a student types never joins with what
-stands around it. Other programs render a prompt as one text and tokenize that.
+Training tokenizes each message separately, so that no token spans a student's text and the chat
+template around it. Other programs render a prompt as one text and tokenize that.
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ _TRIAL_ROLES: tuple[tuple[Role, ...], ...] = (
 
 
 def check_prompts(template: ChatTemplate, plain_tokenizer: Any) -> list[str]:
-    """Checks the prompts that another program makes with `plain_tokenizer`; returns notes on them.
+    """Checks prompts as rendered and tokenized by another program; returns notes for the card.
 
     Raises:
-        ZephyrError: it tokenizes a text, or renders a conversation, in another way.
+        ZephyrError: it tokenizes a text, or renders a conversation, differently.
     """
     prompt_count = mismatches = 0
     for n, roles in enumerate(_TRIAL_ROLES * len(_TRIAL_CONTENTS)):

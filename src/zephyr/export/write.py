@@ -1,15 +1,15 @@
-"""Exports a model in the wanted format, with its model card, to one folder."""
+"""Exports a model in a format (peft, merged, gguf, ollama), with its model card, to a folder."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
-from zephyr.export.adapters import write_adapter
 from zephyr.export.gguf_file import GgufType, write_gguf
 from zephyr.export.merged import load_merged, write_merged
 from zephyr.export.ollama import build_modelfile
 from zephyr.export.output_folder import output_folder
+from zephyr.export.peft_adapter import write_peft_adapter
 from zephyr.export.prompt_check import check_prompts
 from zephyr.model.base_model import parse_hub_id
 from zephyr.model.load import Lineage, silence_libraries
@@ -18,7 +18,7 @@ from zephyr.report.model_card import ExportFormat, model_card
 
 
 class ExportSummary(NamedTuple):
-    """What an export holds, in a few words, and notes for its model card."""
+    """Summary of an export: its contents in a few words, and notes for its model card."""
 
     contents: str
     notes: tuple[str, ...]
@@ -33,12 +33,12 @@ def export_model(
     gguf_type: GgufType | None = None,
     force: bool = False,
 ) -> ExportSummary:
-    """Exports a finished model to a folder; nothing is left there if that fails.
+    """Exports a finished model to a folder, atomically.
 
-    `gguf_type` is how GGUF stores weights: q8_0 unless given.
+    `gguf_type` is the quantization type of GGUF (default: q8_0).
 
     Raises:
-        ZephyrError: the model can't be had in this format, or the folder is in use.
+        ZephyrError: the model can't be exported in this format, or the folder is not empty.
     """
     if gguf_type is not None and export_format in ("peft", "merged"):
         raise ZephyrError(
@@ -66,13 +66,13 @@ def export_model(
 def _export_adapter(
     plan: Plan, name: str, folder: Path, gguf_type: GgufType
 ) -> tuple[str, list[str]]:
-    return f"an adapter for {write_adapter(plan, name, folder)}", []
+    return f"an adapter for {write_peft_adapter(plan, name, folder)}", []
 
 
 def _export_merged(
     plan: Plan, name: str, folder: Path, gguf_type: GgufType
 ) -> tuple[str, list[str]]:
-    template, notes = write_merged(_lineage(plan, name), plan.store.root, folder)
+    template, notes = write_merged(_read_lineage(plan, name), plan.store.root, folder)
     from transformers import AutoTokenizer
 
     plain_tokenizer = AutoTokenizer.from_pretrained(
@@ -102,7 +102,7 @@ def _export_ollama(
 
 
 def _base_hub_id(plan: Plan, name: str) -> str | None:
-    """The id on the hub of what a model comes from, if that is where it comes from."""
+    """The hub id of a model's base model, if it is from the hub."""
     model = plan.recipe.models[name]
     if model.from_ is not None:
         return _base_hub_id(plan, model.from_)
@@ -111,11 +111,11 @@ def _base_hub_id(plan: Plan, name: str) -> str | None:
 
 
 def _load_merged_model(plan: Plan, name: str) -> tuple[Model, list[str]]:
-    model, notes = load_merged(_lineage(plan, name), plan.store.root)
+    model, notes = load_merged(_read_lineage(plan, name), plan.store.root)
     return model, [*notes, *check_prompts(model.template, model.tokenizer)]
 
 
-def _lineage(plan: Plan, name: str) -> Lineage:
+def _read_lineage(plan: Plan, name: str) -> Lineage:
     run = plan.store.find(plan.nodes[name].fingerprint)
     if not run.is_finished:
         raise ZephyrError(f"{name} has not been made yet", where=str(plan.store.root))

@@ -1,8 +1,8 @@
-"""LoRA adapters (PEFT): one to train, frozen ones beneath it, and their files.
+"""LoRA adapters (PEFT): a trainable one on top of frozen ones; saving, loading, merging.
 
-Adapters are PEFT's, so that every PEFT program can load them. A model that was tuned and then
-aligned carries two: the earlier one frozen, a fresh one on top, which starts at exactly the model
-that was there before because its B matrices are zero. For other programs they are written as one.
+Adapters are PEFT's, so that every PEFT program can load them. A model that was tuned (SFT) and then
+aligned (DPO) carries two: the earlier one frozen, a fresh one on top, which at first changes
+nothing because its B matrices are zero. For other programs they are concatenated into one.
 """
 
 import json
@@ -22,7 +22,7 @@ from zephyr.recipe.training import Lora
 from zephyr.runs.store import read_json
 
 MAX_MERGED_WEIGHTS = 1 << 24
-"""Adapted weights, 64 MiB in float32, up to which a copy of them costs next to nothing."""
+"""Weights of adapted layers (64 MiB in float32) up to which they are merged for generation."""
 
 
 def attach_adapters(causal: Any, adapters: Sequence[Path]) -> Any:
@@ -31,12 +31,12 @@ def attach_adapters(causal: Any, adapters: Sequence[Path]) -> Any:
 
     if not adapters:
         return None
-    wrapper = PeftModel.from_pretrained(causal, adapters[0], adapter_name=_adapter_name(0))
+    peft_model = PeftModel.from_pretrained(causal, adapters[0], adapter_name=_adapter_name(0))
     for number, folder in enumerate(adapters[1:], start=1):
-        wrapper.load_adapter(folder, adapter_name=_adapter_name(number))
-    wrapper.base_model.set_adapter([_adapter_name(n) for n in range(len(adapters))])
-    wrapper.requires_grad_(False)
-    return wrapper
+        peft_model.load_adapter(folder, adapter_name=_adapter_name(number))
+    peft_model.base_model.set_adapter([_adapter_name(n) for n in range(len(adapters))])
+    peft_model.requires_grad_(False)
+    return peft_model
 
 
 def add_trainable_adapter(causal: Any, peft_model: Any, lora: Lora, seed: int) -> Any:
@@ -72,7 +72,7 @@ def add_trainable_adapter(causal: Any, peft_model: Any, lora: Lora, seed: int) -
 
 
 def train_top_adapter(peft_model: Any) -> None:
-    """Makes the topmost adapter trainable, and freezes all else."""
+    """Makes the topmost adapter trainable (`requires_grad`), and freezes all else."""
     for name, parameter in peft_model.named_parameters():
         parameter.requires_grad_(is_top_adapter_parameter(peft_model, name))
 
@@ -84,7 +84,7 @@ def is_top_adapter_parameter(peft_model: Any, name: str) -> bool:
 
 @contextmanager
 def disable_top_adapter(peft_model: Any) -> Iterator[None]:
-    """Context manager that disables the topmost adapter: the reference model of DPO."""
+    """Context manager that disables the topmost adapter: the reference model (DPO)."""
     names = list(peft_model.peft_config)
     trainable = [p for p in peft_model.parameters() if p.requires_grad]
     peft_model.base_model.set_adapter(names[:-1])
@@ -111,7 +111,7 @@ def save_adapter(peft_model: Any, folder: Path, base: str) -> None:
 
 
 def save_concatenated(adapters: Sequence[Path], folder: Path, base: str) -> None:
-    """Saves a stack of adapters as one, concatenated: its rank is the sum of theirs.
+    """Saves a stack of LoRA adapters as one, concatenated: its rank is the sum of theirs.
 
     The sum of s B A over them, with s the scale of each, is one product: the B side by side, and
     the s A one below the other. Where a layer lacks an adapter, zeros stand for it.
@@ -174,7 +174,7 @@ def _write_adapter(
 
 
 def is_dora(folder: Path) -> bool:
-    """Whether a saved adapter is a DoRA, which is no sum: it scales the weights of the base."""
+    """Whether a saved adapter is DoRA, which can't be concatenated: it rescales base weights."""
     uses_dora: bool = read_json(folder / CONFIG_FILE)["use_dora"]
     return uses_dora
 
@@ -191,11 +191,11 @@ def _top_adapter_name(peft_model: Any) -> str:
 
 @contextmanager
 def temporarily_merged(peft_model: Any) -> Iterator[None]:
-    """Context manager: a small network with all adapters merged into copies of its weights.
+    """Context manager that merges all adapters of a small network, for faster generation.
 
-    It decodes in half the time, and its weights are then the very tensors that they were. Large
-    networks gain little, and rounded weights would lose what an adapter adds: both stay as they
-    are.
+    Decoding takes half the time; the merge is into copies, and the original tensors are restored.
+    Large networks gain little, and 16-bit or quantized weights would round off what an adapter
+    adds: both stay unmerged.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -234,7 +234,7 @@ def _is_json_serializable(value: Any) -> bool:
 
 
 def _target_modules(causal: Any, lora: Lora) -> list[str]:
-    """PEFT's `target_modules`: last parts of the names of the adapted layers, never the head."""
+    """PEFT's `target_modules`: the last name parts of the layers to adapt, never the LM head."""
     head = causal.get_output_embeddings()
     linear = [
         name.removesuffix(".base_layer")
@@ -262,7 +262,7 @@ ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether PEFT can adapt it: torch's and bitsandbytes' linear layers, and GPT-2's Conv1D."""
+    """Whether it is a layer that LoRA can adapt: nn.Linear, bitsandbytes' or GPT-2's Conv1D."""
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 

@@ -29,8 +29,8 @@ def single_query_attention(
     """Attention of query [B, heads, 1, D] to key and value [B, kv_heads, T, D], mask [B, 1, 1, T].
 
     Gives [B, 1, heads, D]; heads is a multiple of kv_heads (grouped-query attention), D the head
-    dimension. The softmax is in float32. What is given to a row that sees nothing has no meaning,
-    but is finite.
+    dimension. The softmax is in float32. The output of a row that is all masked has no meaning, but
+    is finite.
     """
     rows, heads, _, head_dim = query.shape
     kv_heads, kv_length = key.shape[1], key.shape[2]
@@ -48,7 +48,7 @@ def single_query_attention(
 def _attention_forward(
     module: Any, query: Tensor, *rest: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """The attention that is registered with transformers: SDPA for many queries, else ours."""
+    """The attention registered with transformers: SDPA for many queries, else single-query."""
     has_many_queries = query.shape[2] > 1
     output: tuple[Tensor, None] = (
         sdpa_attention_forward if has_many_queries else single_query_attention

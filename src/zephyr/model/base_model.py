@@ -13,9 +13,9 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 
 
 def parse_hub_id(base: str, folder: Path) -> hub.HubQuery | None:
-    """The hub files of a `base` that is a model id, `org/name` or `org/name@revision`.
+    """Parses a Hugging Face model id, `org/name` or `org/name@revision`, to the hub files.
 
-    None where it is a folder, from the recipe's on.
+    None where `base` is a folder, relative to the recipe's.
     """
     match = _HUB_ID.fullmatch(base)
     if match is None or (folder / base).exists():
@@ -32,8 +32,8 @@ def locate_base_model(base: str, folder: Path, where: str) -> Path:
     Raises:
         ZephyrError: it is not there, or has not been fetched.
     """
-    request = parse_hub_id(base, folder)
-    if request is None:
+    query = parse_hub_id(base, folder)
+    if query is None:
         if not (folder / base).is_dir():
             raise ZephyrError(
                 "this base model is not there",
@@ -43,19 +43,19 @@ def locate_base_model(base: str, folder: Path, where: str) -> Path:
                 todo="give the path of a folder with config.json, *.safetensors and tokenizer.json",
             )
         return (folder / base).resolve()
-    snapshot = hub.cached_snapshot(request)
+    snapshot = hub.cached_snapshot(query)
     if snapshot is None:
         raise ZephyrError(
             f"base model {base!r} has not been fetched",
             where=where,
-            found=f"no folder {folder / base}, and nothing of the hub's {request.repo}",
+            found=f"no folder {folder / base}, and nothing of the hub's {query.repo}",
             todo="zephyr data fetch RECIPE, or give the path of a folder",
         )
-    return hub.snapshot_paths(request, snapshot)[0].parent
+    return hub.snapshot_paths(query, snapshot)[0].parent
 
 
 def hash_base_model(base: str, folder: Path, where: str) -> dict[str, str]:
-    """The SHA-256 of each file of a base model, which enters its fingerprint.
+    """Hashes (SHA-256) each file of a base model, for its fingerprint.
 
     Raises:
         ZephyrError: it is not there, or has not been fetched.

@@ -1,10 +1,10 @@
 """Packs and collates examples into batches, in the layout `tree` or `rows`.
 
-In `rows` each completion has a row of its own, after a copy of its prompt. In `tree` a prompt
-stands once, its completions follow as branches that can't see each other, and several examples
-share a row; a mask [B, 1, T, T] and the positions make every token see just its own past.
-Neither changes a log-probability beyond rounding; `tree` needs a network that honours such a mask
-(see `Model`, which probes it).
+In `rows` each completion has a padded row of its own, after a copy of its prompt. In `tree`
+(sequence packing) a prompt stands once, its completions follow as branches that can't attend to
+each other, and several examples share a row; an attention mask [B, 1, T, T] and position ids make
+every token attend to just its own past. Neither changes a log-probability beyond rounding; `tree`
+needs a network that honours such a mask (see `Model`, which probes it).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,22 +16,23 @@ import torch
 from zephyr.model.example import Example
 
 Layout = Literal["tree", "rows"]
+"""Batch layout: `tree` packs examples and shares prompts, `rows` pads one row per completion."""
 
 PACKING_WINDOW = 512
-"""Examples that are packed together: enough to fill rows well, few enough to stay quick."""
+"""Examples among which first-fit packing chooses: enough to fill rows, few enough to be fast."""
 
 
 class Batch(NamedTuple):
-    """Examples as tensors: T tokens in B rows, N loss-mask tokens to be predicted.
+    """A collated batch: T tokens in B rows, and the N loss-mask tokens to be predicted.
 
     `completion_index` numbers the completions through all examples of the batch, in order.
     """
 
     input_ids: torch.Tensor
-    """[B, T] int64; what is left of a row is filled with zeros, which nothing looks at. The last
-    token of a completion is left out: it is predicted, and predicts nothing."""
+    """[B, T] int64; padding is zeros, to which nothing attends. The last token of a completion is
+    left out: it is predicted, and predicts nothing."""
     attention_mask: torch.Tensor | None
-    """[B, 1, T, T] bool, True where a query (third) may look at a key (fourth); None: causal."""
+    """[B, 1, T, T] bool, True where a query (third) may attend to a key (fourth); None: causal."""
     position_ids: torch.Tensor | None
     """[B, T] int64; None: counted from 0 in each row."""
     hidden_index: torch.Tensor
@@ -64,9 +65,9 @@ def pack_batches(
 ) -> Iterator[list[int]]:
     """Packs examples into batches of at most `token_budget` tokens, padding too; yields indices.
 
-    Long examples go with long ones. One that alone exceeds the budget is a batch of its own.
+    Examples are sorted by length. One that alone exceeds the budget is a batch of its own.
     """
-    lengths = [f.tree_length if layout == "tree" else f.max_sequence_length for f in examples]
+    lengths = [e.tree_length if layout == "tree" else e.max_sequence_length for e in examples]
     order = sorted(range(len(examples)), key=lambda i: (-lengths[i], i))
     for start in range(0, len(order), PACKING_WINDOW):
         remaining = order[start : start + PACKING_WINDOW]
@@ -113,13 +114,13 @@ def collate(examples: Sequence[Example], layout: Layout, *, one_row: bool = Fals
     """Collates examples into one batch; with `one_row`, a tree's examples share a single row."""
     if layout == "rows":
         return _collate_rows(examples)
-    lengths = [f.tree_length for f in examples]
+    lengths = [e.tree_length for e in examples]
     return _collate_tree(examples, sum(lengths) if one_row else max(lengths))
 
 
 def _collate_rows(examples: Sequence[Example]) -> Batch:
     """The `rows` layout: each completion in a row [T] of its own, after a copy of its prompt."""
-    rows = [(f.prompt, c) for f in examples for c in f.completions]
+    rows = [(e.prompt, c) for e in examples for c in e.completions]
     width = max(len(prompt) + len(c.ids) - 1 for prompt, c in rows)
     tokens = np.zeros((len(rows), width), dtype=np.int64)
     hidden_index, targets, completion_index = [], [], []
@@ -148,7 +149,7 @@ def _collate_tree(examples: Sequence[Example], width: int) -> Batch:
         rows[row].append(i)
         free_tokens[row] -= examples[i].tree_length
 
-    first_completion = np.cumsum([0, *(len(f.completions) for f in examples)])
+    first_completion = np.cumsum([0, *(len(e.completions) for e in examples)])
     shape = (len(rows), width)
     tokens, position = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     example_of, branch_of = np.full(shape, -1), np.zeros(shape, dtype=np.int64)
@@ -180,7 +181,7 @@ def _collate_tree(examples: Sequence[Example], width: int) -> Batch:
 
 
 def _tree_attention_mask(example_of: np.ndarray, branch_of: np.ndarray) -> np.ndarray | None:
-    """The attention mask [B, T, T] of `tree` rows; None where causal attention says the same."""
+    """The block-sparse attention mask [B, T, T] of `tree` rows; None where causal is the same."""
     used = example_of >= 0
     is_one_example_per_row = (
         np.where(used, example_of, example_of[:, :1]) == example_of[:, :1]
@@ -203,6 +204,8 @@ def _to_batch(
     completion_index: list[np.ndarray],
     num_completions: int,
 ) -> Batch:
+    """Makes the `Batch` of arrays: tokens and positions [B, T], mask [B, T, T], the others [N]."""
+
     def concatenate(arrays: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate(arrays).astype(np.int64))
 

@@ -1,9 +1,9 @@
-"""Quantized weights in 8 and 4 bits, by bitsandbytes.
+"""Weight quantization by bitsandbytes: 8 bits (LLM.int8()), 4 bits (NF4, FP4; QLoRA).
 
 `int8` is LLM.int8() with the outlier threshold at 0: every value goes through the 8-bit product,
 so that a row does not depend on its batch. `nf4` is QLoRA's 4-bit NormalFloat, `fp4` a 4-bit float,
-in blocks of 64 whose scales are quantized, too (double quantization). The embedding, the head and
-the norms stay as they are.
+in blocks of 64 whose scales are quantized, too (double quantization). The embedding, the LM head
+and the norms are not quantized.
 """
 
 import logging
@@ -21,9 +21,9 @@ BnbMethod = Literal["int8", "nf4", "fp4"]
 def make_bnb_config(
     method: BnbMethod, *, double_quant: bool = True, compute_dtype: str = "float32"
 ) -> Any:
-    """The BitsAndBytesConfig with which transformers loads weights in this form.
+    """Makes transformers' BitsAndBytesConfig for int8, NF4 or FP4.
 
-    `double_quant` quantizes the scales of 4-bit blocks; `compute_dtype` is that of their products.
+    `double_quant` quantizes the scales of 4-bit blocks; `compute_dtype` is the dtype of matmuls.
     """
     from transformers import BitsAndBytesConfig
 
@@ -43,7 +43,7 @@ def is_stored_quantized(folder: Path) -> bool:
 
 
 def disable_avx512_bf16_kernel(network: nn.Module) -> None:
-    """Keeps 4-bit layers on the path that dequantizes: disables the AVX512-BF16 kernel.
+    """Disables the AVX512-BF16 kernel of 4-bit layers, so that they dequantize as elsewhere.
 
     On processors with AVX512-BF16 the first forward without gradients would repack their weights
     in place for a kernel that computes in bfloat16, can't be saved and passes no gradient.
@@ -70,7 +70,7 @@ def cast_unquantized(network: nn.Module, dtype: Any) -> None:
 
 
 def silence_bitsandbytes() -> None:
-    """Silences what bitsandbytes says and can't be acted upon; PEFT imports it in any case.
+    """Silences the warnings of bitsandbytes that a user can't act upon; PEFT imports it anyway.
 
     It warns per 8-bit layer call that inputs are cast to float16, and once that a faster kernel
     could be fetched from the hub: native code from the network is not wanted here.

@@ -1,8 +1,8 @@
 """Continuous batching: prefill and decode steps of prompts that are answered together.
 
-Prompts may join the batch at any token, and leave it when they are finished. All rows end at the
-same column; what stands before a prompt is covered by the mask. What a prompt gets does not depend
-on its neighbours: sampling draws from a generator of its own.
+Requests may join the batch at any decode step, and leave it when they are finished. Rows are padded
+on the left, and the attention mask covers the padding. The tokens of a request do not depend on the
+other rows: each samples from a random generator of its own.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class TokenLogprob(NamedTuple):
 class DecodeRow:
     """One request of a decode batch: its prompt, sampling params, seed and output tokens so far.
 
-    Where `top_logprobs` is given, the log-probability of each chosen token is recorded with so
-    many of the likeliest. They are those of the model, whatever the temperature.
+    Where `top_logprobs` is given, the log-probability of each chosen token is recorded with those
+    of that many of the likeliest tokens. They are the model's own, whatever the temperature.
     """
 
     prompt: TokenIds
@@ -68,14 +68,14 @@ R = TypeVar("R", bound=DecodeRow)
 
 
 class Prefill(Generic[R]):
-    """The chunked prefill of some prompts, before their rows join a decode batch."""
+    """Chunked prefill of some prompts, before their rows join a decode batch."""
 
     def __init__(self, rows: Sequence[R]) -> None:
         self.rows = list(rows)
         lengths = torch.tensor([len(row.prompt) for row in rows])
         self.width = int(lengths.max())
         self.num_prefilled = 0
-        """Columns that have been prefilled."""
+        """Columns of the left-padded `tokens`, `positions` and `mask` [B, T] prefilled so far."""
         self.tokens = torch.zeros((len(rows), self.width), dtype=torch.int64)
         for row, token_row in zip(rows, self.tokens, strict=True):
             token_row[self.width - len(row.prompt) :] = torch.from_numpy(row.prompt)
@@ -85,9 +85,10 @@ class Prefill(Generic[R]):
 
 
 class DecodeBatch(Generic[R]):
-    """A decode batch: each of its rows gets a token from `add`, and one from each `step`.
+    """A decode batch (continuous batching): rows join by `add`, get a token at each `step`.
 
-    Networks whose layers keep anything but the keys and values of all tokens are not supported.
+    Networks that need more than a KV cache of all tokens (sliding windows, state spaces) are not
+    supported.
     """
 
     def __init__(self, causal: Any) -> None:
@@ -104,9 +105,9 @@ class DecodeBatch(Generic[R]):
 
     @torch.inference_mode()
     def prefill_chunk(self, prefill: Prefill[R], max_columns: int | None = None) -> bool:
-        """Prefills `max_columns` further columns, or all; says whether that was the last chunk.
+        """Chunked prefill: `max_columns` further columns, or all; says if that was the last chunk.
 
-        Then their rows have joined, each with its first token.
+        After the last chunk the rows have joined the batch, each with its first token.
         """
         begin = prefill.num_prefilled
         end = prefill.width if max_columns is None else min(begin + max_columns, prefill.width)
@@ -162,7 +163,7 @@ class DecodeBatch(Generic[R]):
         mask: Tensor,
         cache: PreallocatedCache,
     ) -> Tensor:
-        """The hidden states [B, T, H] of `tokens` [B, T], which the KV cache keeps."""
+        """Forward pass of `tokens` [B, T]: their hidden states [B, T, H]; extends the KV cache."""
         position_arguments = (
             {"position_ids": positions.to(self._device)} if self._takes_position_ids else {}
         )
@@ -198,11 +199,11 @@ def _left_padding_mask(lengths: Tensor) -> Tensor:
 
 
 TOP_P_CANDIDATES = 1024
-"""Tokens among which `top_p` is nearly always reached; for the rest all are sorted."""
+"""Likeliest tokens among which `top_p` is nearly always reached; else the vocabulary is sorted."""
 
 
 def _sample_token(logits: Tensor, row: DecodeRow) -> int:
-    """A token sampled from the softmax of logits [V] with top-p, by inverse transform sampling."""
+    """Samples a token from logits [V]: temperature, softmax, top-p, inverse transform."""
     probs = (logits.double() / row.sampling.temperature).softmax(dim=0)
     if row.sampling.top_p >= 1:
         return _sample_index(probs, row.generator)
@@ -215,7 +216,7 @@ def _sample_token(logits: Tensor, row: DecodeRow) -> int:
 
 
 def _sample_index(weights: Tensor, generator: torch.Generator) -> int:
-    """An index sampled in proportion to `weights`."""
+    """Samples an index in proportion to `weights` [V] (inverse transform sampling)."""
     cumulative = weights.cumsum(dim=0)
     threshold = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]
     return min(int(torch.searchsorted(cumulative, threshold, right=True)), len(weights) - 1)

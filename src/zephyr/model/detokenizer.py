@@ -1,6 +1,6 @@
 """Incremental detokenization of a streamed answer, and its stop strings.
 
-A token may be a part of a character, and a character or a stop string may take several tokens.
+A token may hold a part of a character, and a character or a stop string may take several tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class IncrementalDetokenizer:
-    """Incremental detokenizer: decodes each token once or twice, with the one before it alone."""
+    """Incremental detokenizer: decodes each new token with only the few before it."""
 
     def __init__(self, decode: Callable[[TokenIds], str], stop: Sequence[str] = ()) -> None:
         self._decode = decode
@@ -26,7 +26,7 @@ class IncrementalDetokenizer:
         """Whether a stop string is in it."""
 
     def add_token(self, token: int) -> None:
-        """Adds a token, and looks for a stop string in what is new."""
+        """Adds a token, and searches the new text for stop strings."""
         self._tokens.append(token)
         previous_text = self._decode(
             to_token_ids(self._tokens[self._prefix_offset : self._read_offset])
@@ -40,7 +40,7 @@ class IncrementalDetokenizer:
         self.has_stopped = find_stop(self._text[search_start:], self._stop) is not None
 
     def take_new_text(self, final_text: str | None) -> str:
-        """The new text since the last call; `final_text` is the whole text once it is finished."""
+        """The text to stream since the last call; `final_text` is the whole once it is finished."""
         text = (
             self._text[: len(self._text) - self._held_back_length()]
             if final_text is None
@@ -51,7 +51,7 @@ class IncrementalDetokenizer:
         return new_text
 
     def _held_back_length(self) -> int:
-        """The length of the end that is held back, as it may be the start of a stop string."""
+        """Length of the end of the text that may be the start of a stop string."""
         max_length = min(self._longest_stop - 1, len(self._text))
         lengths = (
             n

@@ -1,4 +1,4 @@
-"""A training or scoring example: a prompt and its completions. Nothing else enters a network.
+"""A training or scoring example: a prompt, and completions with loss masks; a network's input.
 
 Supervised fine-tuning is an example with one completion, DPO with two, multiple choice with one
 for each option, perplexity one after a single token of prompt.
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TokenIds = NDArray[np.int32]
+"""Token ids [T]."""
 LossMask = NDArray[np.bool_]
+"""Loss mask [T]: True for tokens that count in the loss (label -100 elsewhere, in HF terms)."""
 
 
 def to_token_ids(values: ArrayLike) -> TokenIds:
@@ -35,9 +37,9 @@ class Example:
     completions: tuple[Completion, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.prompt) > 0, "the first token of a continuation needs one before it"
-        assert self.completions, "a fork has a continuation"
-        assert all(len(c.ids) > 0 for c in self.completions), "a continuation has a token"
+        assert len(self.prompt) > 0, "the first token of a completion needs one before it"
+        assert self.completions, "an example has a completion"
+        assert all(len(c.ids) > 0 for c in self.completions), "a completion has a token"
 
     @property
     def tree_length(self) -> int:
@@ -59,7 +61,7 @@ class Example:
 
 
 def make_example(prompt: ArrayLike, *completions: ArrayLike) -> Example:
-    """Makes an example all of whose completion tokens count."""
+    """Makes an example with a loss mask of True for all completion tokens."""
     return Example(
         to_token_ids(prompt),
         tuple(

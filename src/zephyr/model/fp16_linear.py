@@ -1,7 +1,7 @@
 """Linear layers with weights stored in 16 bits (fp16) whose products are in float32, on CPU.
 
-A processor without 16-bit products of its own reads half the bytes for each token so, and nothing
-is rounded: FBGEMM's product widens the weights (float16) as it multiplies. A weight of bfloat16 has
+A CPU without 16-bit arithmetic of its own then reads half the bytes for each token, and nothing is
+rounded: FBGEMM's kernel upcasts the weights (float16) as it multiplies. A weight of bfloat16 has
 fewer significant bits than float16; only below 2**-14 it loses some, 2**-25 at the most.
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from zephyr.model.precision import HALF_DTYPES, uniform_stored_dtype
 
 MIN_WEIGHTS = 1 << 18
-"""Weights of a layer below which products in float32 are the quicker ones."""
+"""Weights of a layer below which a float32 matmul is faster."""
 
 CHUNK_WEIGHTS = 1 << 22
-"""Weights that are packed at a time: larger chunks are read out of the order of memory."""
+"""Weights that are prepacked at a time: larger chunks are not read in memory order."""
 
 
 def fp16_kernel_dtype(folder: Path) -> torch.dtype | None:
@@ -33,8 +33,8 @@ def fp16_kernel_dtype(folder: Path) -> torch.dtype | None:
 class Fp16Linear(nn.Linear):
     """A frozen linear layer with fp16 weights: x [..., I] in float32 gives x W' + bias [..., O].
 
-    With `with_backward` it keeps the transposed weights as well, for gradients to pass. For
-    PEFT it is the linear layer that it was, but its `weight` is empty.
+    With `with_backward` it keeps the transposed weights as well, for the input gradient. PEFT takes
+    it for an ordinary `nn.Linear`, but its `weight` is empty.
     """
 
     def __init__(self, layer: nn.Linear, *, with_backward: bool = False) -> None:
@@ -52,7 +52,7 @@ class Fp16Linear(nn.Linear):
         """The outputs that each chunk gives."""
         self._packed_chunks = [_prepack(chunk) for chunk in weight_chunks]
         self._packed_transposed = (
-            [_prepack(piece.T) for piece in weight_chunks] if with_backward else None
+            [_prepack(chunk.T) for chunk in weight_chunks] if with_backward else None
         )
 
     @property
@@ -93,6 +93,8 @@ class Fp16Linear(nn.Linear):
 
 
 class _Fp16Product(torch.autograd.Function):
+    """Autograd function of a frozen `Fp16Linear`: gradient for the input alone."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Fp16Linear) -> Tensor:
         ctx.layer = layer
@@ -104,7 +106,7 @@ class _Fp16Product(torch.autograd.Function):
 
 
 def _fp16_matmul(x: Tensor, packed_chunk: Any) -> Tensor:
-    """x W' + 0 by FBGEMM's fp16 kernel."""
+    """x [..., I] times W', W [O, I] a prepacked chunk, by FBGEMM's fp16 kernel: [..., O]."""
     out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed_chunk)
     return out
 
@@ -118,7 +120,7 @@ _THREAD_BUFFERS = threading.local()
 
 
 def _to_float32_buffer(chunk: Tensor) -> Tensor:
-    """A chunk of weights in float32, in a buffer of this thread that the next one overwrites.
+    """Casts a chunk of weights to float32, in a buffer of this thread that the next overwrites.
 
     New memory for each takes as long as all else: the system clears it page by page.
     """
@@ -142,9 +144,9 @@ class Fp16Embedding(nn.Module):
 
 
 def has_half_buffers(causal: Any) -> bool:
-    """Whether a network that was loaded in 16 bits computed buffers in them, too.
+    """Whether loading in 16 bits also computed buffers (rotary embeddings ...) in 16 bits.
 
-    These are not what they are in float32.
+    These would differ from those in float32.
     """
     return any(buffer.dtype in HALF_DTYPES for buffer in causal.buffers())
 
@@ -182,7 +184,7 @@ def weight_bytes(network: nn.Module) -> int:
 
 
 def _convertible_layers(causal: Any) -> list[str]:
-    """The names of the layers worth converting, largest first: they take the longest."""
+    """The names of the layers worth converting, largest first, for the threads' load balance."""
     sizes = {
         name: module.weight.numel()
         for name, module in causal.named_modules()
@@ -192,6 +194,7 @@ def _convertible_layers(causal: Any) -> list[str]:
 
 
 def _replace_layer(causal: Any, name: str, with_backward: bool) -> None:
+    """Replaces one layer by its fp16 form, unless its weights overflow float16."""
     parent, _, attribute = name.rpartition(".")
     layer = causal.get_submodule(name)
     if type(layer) is nn.Embedding:

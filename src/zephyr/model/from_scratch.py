@@ -1,4 +1,4 @@
-"""Builds a tokenizer and a network from scratch: the base model of the embedded default."""
+"""Pretraining from scratch: trains a tokenizer, and initializes a small network."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +10,11 @@ from zephyr.recipe.training import Shape
 END_OF_TEXT = "<|endoftext|>"
 
 
-def make_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
-    """A byte-level BPE tokenizer trained on `texts`, one token a digit; its eos is `END_OF_TEXT`.
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
+    """Trains a byte-level BPE tokenizer, one token a digit; its EOS token is `END_OF_TEXT`.
 
-    It cuts text as Qwen2's does, since transformers loads a Qwen2 folder with that cut whatever the
-    folder's own file says.
+    It pre-tokenizes as Qwen2's does, since transformers loads a Qwen2 folder with those rules
+    whatever the folder's own file says.
     """
     from transformers import Qwen2Tokenizer
 
@@ -26,7 +26,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
 
 
 def make_network(shape: Shape, *, eos_token_id: int, seed: int) -> Any:
-    """A Qwen2 network with random initial weights, drawn by `seed`."""
+    """Makes a Qwen2 network with random initial weights from `seed`."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(

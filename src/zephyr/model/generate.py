@@ -1,7 +1,7 @@
 """Offline generation: answers many prompts with continuous batching.
 
-Long prompts come first. As rows finish, the next prompts take their places, so that the batch stays
-full until there are none left.
+Long prompts come first. As rows of the decode batch finish, the next prompts are prefilled and join
+it, so that the batch stays full until there are none left.
 """
 
 from collections import deque
@@ -14,8 +14,10 @@ from zephyr.model.example import TokenIds, to_token_ids
 from zephyr.model.template import ChatTemplate
 
 FinishReason = Literal["end token", "stop string", "length"]
+"""Why a completion ended: EOS (end token), a stop string, or the limit of tokens."""
+
 REFILL_DIVISOR = 4
-"""A quarter of the rows is free before prompts join: prefilled together they are faster."""
+"""New prompts join once 1/4 of the rows are free: prefilled together they are faster."""
 
 
 class Generation(NamedTuple):
@@ -32,7 +34,7 @@ class Generation(NamedTuple):
 
 
 class GenerationRequest(NamedTuple):
-    """A generation request: a prompt, the most new tokens, and the seed of its sampling."""
+    """A generation request: prompt, maximum number of new tokens, and sampling seed."""
 
     prompt: TokenIds
     max_new_tokens: int
@@ -50,11 +52,10 @@ def generate(
     on_done: Callable[[int, Generation], None] = lambda at, found: None,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[Generation]:
-    """Generates for each request; the batch grows to about `token_budget` tokens.
+    """Generates for each request; the KV cache grows to about `token_budget` tokens.
 
-    `on_done(i, generation)` is called as soon as one is finished, and `on_text(i, text)` with
-    its new text as it comes, which ends within no character, and within nothing that may become a
-    stop string.
+    `on_done(i, generation)` is called as soon as one is finished, and `on_text(i, text)` with its
+    new text as it comes, never ending within a character, or within what may become a stop string.
     """
     waiting = deque(sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i)))
     generations: dict[int, Generation] = {}

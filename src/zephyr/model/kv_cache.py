@@ -1,9 +1,8 @@
 """A preallocated KV cache that is written in place.
 
-transformers' own copies all keys and values at every token. Here they lie in larger storage: a
-token is written behind the last column, a prompt that joins gets free rows, a row that leaves is
-replaced by the last one, and columns that nobody sees any more are left behind. Only full storage
-is copied.
+transformers' own copies all keys and values at every token. Here they are views of larger storage:
+a token is written behind the last column, new rows are appended, a removed row is replaced by the
+last one, and columns that are padding in all rows are dropped. Only full storage is reallocated.
 """
 
 import inspect
@@ -26,7 +25,7 @@ def cache_argument_name(causal: Any) -> str:
 
 
 SPARE_COLUMNS = 64
-"""Columns by which storage is larger than what it has to hold."""
+"""Columns (tokens) that storage is allocated beyond those in use."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
@@ -46,7 +45,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # transformers shi
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Appends the keys and values of new tokens, and returns all."""
+        """Appends keys and values [B, heads, T, head_dim] of new tokens, and returns all."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.end + key_states.shape[2]
@@ -109,14 +108,17 @@ class PreallocatedCache(Cache):  # type: ignore[misc]  # transformers ships no t
         super().__init__(layer_class_to_replicate=PreallocatedLayer)
 
     def append_rows(self, other: "PreallocatedCache") -> None:
+        """Appends the rows of another cache to the batch, in every layer."""
         for own_layer, other_layer in zip(self.layers, other.layers, strict=True):
             own_layer.append_rows(other_layer)
 
     def remove_row(self, row: int) -> None:
+        """Removes a row from the batch: the last one takes its place."""
         for layer in self.layers:
             layer.remove_row(row)
 
     def keep_last_columns(self, width: int) -> None:
+        """Drops all but the last `width` columns (tokens), in every layer."""
         for layer in self.layers:
             layer.keep_last_columns(width)
 

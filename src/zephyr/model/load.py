@@ -1,4 +1,4 @@
-"""Loads models from files: networks, tokenizers, adapters, and a probe of what they compute."""
+"""Loads models from files (network, tokenizer, LoRA adapters), and probes their batch layout."""
 
 import logging
 import warnings
@@ -26,16 +26,16 @@ from zephyr.model.template import ChatTemplate
 from zephyr.runs.store import read_json, write_json
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
-"""How weights are quantized; int4 are those of `packed_weights`."""
+"""Quantization of weights: by bitsandbytes, or int4, which are `packed_weights` (GPTQ too)."""
 
 WeightForm = Literal["computed", "answers", "adapts", "stored", "whole"]
-"""How weights are held in memory: as they compute quickest, as they are stored, or whole.
+"""How weights are held in memory: dequantized for computing, as stored, or all in full precision.
 
-Packed weights are unpacked when they are loaded to be computed with: the products are the same, and
-a processor needs no time to unpack them again for each. `answers` is `computed` for what learns
-nothing: 16-bit weights stay so, where they are computed with in float32 (`fp16_linear`). So it
-is with `adapts`, where gradients pass through them to adapters, and the transposed weights are kept
-as well.
+`computed` dequantizes packed weights (int4, GPTQ) once at load time: the results are the same, and
+a CPU need not dequantize at every forward pass. `answers` is `computed` for inference: 16-bit
+weights stay in 16 bits where the compute dtype is float32 (`fp16_linear`). `adapts` is that for
+training adapters: gradients pass through, and the transposed weights are kept as well. `stored`
+keeps weights as small as their files, and `whole` dequantizes bitsandbytes' weights (NF4, int8).
 """
 
 REDOWNLOAD_HINT = "download the whole model in Hugging Face format, safetensors included"
@@ -43,9 +43,9 @@ REDOWNLOAD_HINT = "download the whole model in Hugging Face format, safetensors 
 
 @dataclass(frozen=True)
 class Lineage:
-    """The model files: a weights folder, its quantization, and a stack of adapters, bottom to top.
+    """Which files make up a model: base weights, quantization, LoRA adapters from bottom to top.
 
-    Paths are relative to the store, but for a base of the user's own.
+    Paths are relative to the store, except those of a base model outside of it.
     """
 
     weights: str
@@ -54,7 +54,7 @@ class Lineage:
 
     @classmethod
     def read(cls, artifact: Path) -> "Lineage":
-        """The lineage in an artifact's `model.json`: the model that its run made."""
+        """Reads `model.json` of an artifact: the files of the model that its run made."""
         row = read_json(artifact / "model.json")
         return cls(row["weights"], row["load"], tuple(row["adapters"]))
 
@@ -92,10 +92,10 @@ def load_model(
     dtype: Dtype = "float32",
     form: WeightForm = "computed",
 ) -> Model:
-    """Loads the model of a lineage on this machine's device, all weights frozen.
+    """Loads the model of a lineage onto the GPU, or else the CPU, with all weights frozen.
 
-    Its weights are in `dtype`; where bitsandbytes quantized them, the others are in float32, unless
-    they are wanted as small as they are stored.
+    Its weights are in `dtype`; where bitsandbytes quantized some, the others are in float32, unless
+    `form` is `stored`.
 
     Raises:
         ZephyrError: the folder holds no weights or tokenizer, or an architecture whose
@@ -106,36 +106,42 @@ def load_model(
     tokenizer = load_tokenizer(folder)
     causal = load_network(folder, lineage.quantization, dtype, form)
     _check_tokenizer_fits(folder, causal, tokenizer)
-    wrapper = adapter.attach_adapters(causal, adapters)
+    peft_model = adapter.attach_adapters(causal, adapters)
     if dtype == "float32":
         has_dora = any(adapter.is_dora(path) for path in adapters)  # needs norms of whole weights
         if has_dora:
             fp16_linear.to_float32(causal)
         else:
             fp16_linear.to_fp16_weights(causal, with_backward=form == "adapts")
-    if wrapper is not None:
-        fuse_lora(wrapper)
-    return build_model(causal, tokenizer, wrapper, token_budget=token_budget)
+    if peft_model is not None:
+        fuse_lora(peft_model)
+    return build_model(causal, tokenizer, peft_model, token_budget=token_budget)
 
 
 def build_model(causal: Any, tokenizer: Any, peft_model: Any = None, *, token_budget: int) -> Model:
-    """Builds a model of parts in memory; its batch layout is found by a probe."""
+    """Builds a `Model` from network and tokenizer in memory; its batch layout is probed."""
     causal.requires_grad_(False)
     causal.eval()
     network = LogprobNetwork(causal)
-    context = _context_length(causal.config)
+    context_length = _context_length(causal.config)
     model = Model(
-        network, tokenizer, ChatTemplate(tokenizer), context, "rows", token_budget, peft_model
+        network,
+        tokenizer,
+        ChatTemplate(tokenizer),
+        context_length,
+        "rows",
+        token_budget,
+        peft_model,
     )
     model.layout, model.shares_prefixes = _probe_layout(model)
     return model
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Loads the tokenizer of a folder, which cuts text as its tokenizer.json says.
+    """Loads the tokenizer of a folder, with the pre-tokenization of its tokenizer.json.
 
     transformers 5 builds some tokenizers anew by the architecture and takes only vocabulary and
-    merges from the file: then numbers are cut in other places, or unknown characters vanish.
+    merges from the file: then numbers are split in other places, or unknown characters vanish.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -173,7 +179,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _tokenization_rules(tokenizer: Any) -> list[Any]:
-    """The tokenization rules of a `tokenizers` tokenizer: where it cuts text."""
+    """The rules of a `tokenizers` tokenizer: model type, normalizer, pre-tokenizer, options."""
     model = tokenizer.model
     options = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
     parts = [
@@ -183,7 +189,7 @@ def _tokenization_rules(tokenizer: Any) -> list[Any]:
 
 
 def _check_tokenizer_fits(folder: Path, causal: Any, tokenizer: Any) -> None:
-    """Refuses a tokenizer with a vocabulary larger than the embedding of the network."""
+    """Checks that the tokenizer's vocabulary is no larger than the embedding of the network."""
     if tokenizer.vocab_size > causal.get_input_embeddings().num_embeddings:
         raise ZephyrError(
             "the tokenizer in this folder is not that of the network",
@@ -203,8 +209,8 @@ def load_network(
 ) -> Any:
     """Loads the network of a folder in `dtype`, or by bitsandbytes' `quantization` with `options`.
 
-    Where weights are to stay in 16 bits but be computed with in float32, they are in 16 bits still:
-    `fp16_linear.to_fp16_weights` is the next step, after adapters were put on it.
+    Where weights are stored in 16 bits and computed with in float32, they are still 16-bit tensors:
+    `fp16_linear.to_fp16_weights` is the next step, after adapters are attached.
     """
     from transformers import AutoModelForCausalLM
 
@@ -282,9 +288,9 @@ def _unpack_weights(
     dtype: torch.dtype,
     form: WeightForm,
 ) -> tuple[Any, dict[str, Any]]:
-    """The class of a network, and what it is given in place of a folder of packed weights.
+    """The network class, and `from_pretrained` arguments in place of a folder of packed weights.
 
-    Where they stay as they are stored, tensors of one number stand for them until they are put in.
+    With `form` `stored`, expanded scalar tensors are placeholders until the layers are replaced.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -304,7 +310,7 @@ def _unpack_weights(
 
 
 def _check_all_weights_loaded(folder: Path, report: dict[str, Any]) -> None:
-    """Refuses a folder that lacks weights, which transformers would fill with random numbers."""
+    """Checks that no weight is missing, which transformers would initialize at random."""
     missing = sorted(report["missing_keys"]) + sorted(k for k, *_ in report["mismatched_keys"])
     if missing:
         raise ZephyrError(
@@ -329,9 +335,9 @@ def _context_length(config: Any) -> int:
 def _probe_layout(model: Model) -> tuple[Layout, bool]:
     """Probes the batch layout and prefix sharing against the library's own forward.
 
-    `tree` wants sdpa attention over everything before a token, positions that are not ALiBi, and
-    must equal `rows`; `rows` must equal the library's logits. A prefix may be shared where that
-    equals `tree`.
+    `tree` needs full causal SDPA attention and position ids (no sliding window, no ALiBi), and must
+    give the logprobs of `rows`; `rows` must give those of the library's logits. Prefix caching is
+    used where it gives those of `tree`.
     """
     vocabulary = model.causal.config.vocab_size
     ids = (np.arange(24) * 7 + 3) % vocabulary
@@ -342,7 +348,7 @@ def _probe_layout(model: Model) -> tuple[Layout, bool]:
     ]
     rows_logprobs = _concatenate_logprobs(model.logprobs(examples))
     reference_logprobs = _concatenate_logprobs(
-        [[_reference_logprobs(model, f.prompt, c.ids) for c in f.completions] for f in examples]
+        [[_reference_logprobs(model, e.prompt, c.ids) for c in e.completions] for e in examples]
     )
     allowed = rounding_tolerance(model.network)
     if (difference := float(np.abs(rows_logprobs - reference_logprobs).mean())) > allowed:
@@ -381,7 +387,7 @@ def _probe_layout(model: Model) -> tuple[Layout, bool]:
 def _reference_logprobs(
     model: Model, prompt: TokenIds, completion: TokenIds
 ) -> NDArray[np.float32]:
-    """Log-probabilities of a completion by the library's own logits, for the probe."""
+    """Log-probabilities [T] of a completion from the library's own logits, for the probe."""
     input_ids = torch.from_numpy(np.concatenate([prompt, completion]).astype(np.int64))[None]
     logits = model.causal(input_ids.to(model.device)).logits[0].float().log_softmax(dim=-1).cpu()
     positions = torch.arange(len(prompt), input_ids.shape[1])

@@ -1,15 +1,15 @@
-"""Log-probabilities of the loss-mask tokens of a batch, without ever holding all logits.
+"""Chunked log-probabilities (fused linear cross-entropy): all logits are never held at once.
 
-Only the hidden states that predict a loss-mask token meet the vocabulary. The derivative of a
-token's log-probability with respect to its own hidden state does not depend on what comes later, so
-it is found in the forward pass, and only scaled in the backward pass: one product with the
-vocabulary forward, one more for the gradient, none when no gradient is needed.
+Only the hidden states that predict a loss-mask token enter the LM head. The gradient of a token's
+log-probability in its own hidden state does not depend on what comes later, so it is computed in
+the forward pass, and only scaled in the backward pass: one matmul with the head's weight forward,
+one more for the gradient, none when no gradient is needed.
 
 A large vocabulary comes a chunk at a time. Sums of exponentials, and the mean of the head's rows
 under them, are kept relative to the highest logit so far (online softmax, Milakov and Gimelshein
-2018), so that each chunk of the head is read once, for both products, while it is in the cache.
-Where the head learns as well, the probabilities are found again in the backward pass, unless one
-chunk holds them all.
+2018), so that each chunk of the head is read once, for both matmuls, while it is in the cache.
+Where the head is trainable as well, the probabilities are recomputed in the backward pass, unless
+one chunk holds them all.
 """
 
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ from zephyr.model.batching import Batch
 from zephyr.model.fp16_linear import Fp16Linear
 
 MAX_UNCHUNKED_LOGITS = 1 << 23
-"""Logits up to which the vocabulary is taken as a whole: 32 MiB in float32."""
+"""Logits (N x V) up to which the vocabulary is not chunked: 32 MiB in float32."""
 
 LOGITS_PER_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Logits of a chunk: on a processor, what its caches hold."""
+"""Logits (N x V) of a chunk: on a CPU, what its caches hold."""
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
                 hidden, _ChunkedHead(weight, bias, len(targets)), targets, hidden_needs_grad
             )
         rest = (
-            (hidden, weight, bias, targets, result.logsumexp, result.residual)
+            (hidden, weight, bias, targets, result.logsumexp, result.logits_grad)
             if head_needs_grad
             else ()
         )
@@ -59,20 +59,20 @@ class _ChunkedLogProbs(torch.autograd.Function):
         )
         if not rest:
             return grad_hidden, None, None, None
-        hidden, weight, bias, targets, logsumexp, saved_residual = rest
+        hidden, weight, bias, targets, logsumexp, saved_logits_grad = rest
         grad_weight = torch.empty_like(weight)
         grad_bias = None if bias is None else torch.empty_like(bias)
         for chunk in (
             [slice(None)]
-            if saved_residual is not None
+            if saved_logits_grad is not None
             else _vocabulary_chunks(len(targets), weight)
         ):
-            residual = saved_residual
-            if residual is None:
-                residual = _logit_grad(
+            logits_grad = saved_logits_grad
+            if logits_grad is None:
+                logits_grad = _logit_grad(
                     _compute_logits(hidden, weight, bias, chunk), logsumexp, targets, chunk
                 )
-            scaled = (residual * grad[:, None]).to(weight.dtype)
+            scaled = (logits_grad * grad[:, None]).to(weight.dtype)
             torch.mm(scaled.T, hidden, out=grad_weight[chunk])
             if grad_bias is not None:
                 grad_bias[chunk] = scaled.sum(dim=0)
@@ -120,15 +120,16 @@ def fp16_logprobs(hidden: Tensor, head: Fp16Linear, targets: Tensor) -> Tensor:
 
 
 class _LogprobResult(NamedTuple):
-    """Log-probabilities [N] and what backward needs: `hidden_grad` [N, H] is their gradient.
+    """Log-probabilities [N], and what backward needs: their gradient `hidden_grad` [N, H].
 
-    `residual` [N, V] is the gradient in the logits, where these were not chunked.
+    `logsumexp` [N] is that of the logits; `logits_grad` [N, V] the gradient in the logits, where
+    these were not chunked.
     """
 
     logprobs: Tensor
     logsumexp: Tensor
     hidden_grad: Tensor | None
-    residual: Tensor | None
+    logits_grad: Tensor | None
 
 
 def _unchunked_logprobs(
@@ -140,8 +141,8 @@ def _unchunked_logprobs(
     logprobs = logits.gather(1, targets[:, None])[:, 0] - logsumexp
     if not needs_grad:
         return _LogprobResult(logprobs, logsumexp, None, None)
-    residual = _logit_grad(logits, logsumexp, targets, slice(None)).to(weight.dtype)
-    return _LogprobResult(logprobs, logsumexp, residual @ weight, residual)
+    logits_grad = _logit_grad(logits, logsumexp, targets, slice(None)).to(weight.dtype)
+    return _LogprobResult(logprobs, logsumexp, logits_grad @ weight, logits_grad)
 
 
 def _online_softmax_logprobs(
@@ -172,7 +173,7 @@ def _online_softmax_logprobs(
 
 
 class _ChunkedHead:
-    """An LM head [V, H] in chunks of its vocabulary that suit so many tokens."""
+    """An LM head, weight [V, H], chunked by vocabulary for `tokens` tokens."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, tokens: int) -> None:
         self.weight, self.bias = weight, bias
@@ -189,7 +190,7 @@ class _ChunkedHead:
 
 
 class _Fp16Head:
-    """An LM head with 16-bit weights (`Fp16Linear`), in the chunks in which it lies."""
+    """An LM head with fp16 weights (`Fp16Linear`), in the chunks of that layer."""
 
     def __init__(self, layer: Fp16Linear) -> None:
         self.layer, self.chunks = layer, layer.chunks
@@ -201,7 +202,7 @@ class _Fp16Head:
         return self.layer.chunk_input_grad(exp_logits, number)
 
     def weight_rows(self, ids: Tensor) -> Tensor:
-        """Gathers weight rows by products with one-hot rows, which give the very weights."""
+        """Rows [N, H] of the weight, gathered by matmuls with one-hot rows, which are exact."""
         gathered = torch.empty(len(ids), self.layer.in_features)
         for number, chunk in enumerate(self.chunks):
             in_chunk = _targets_in_chunk(ids, chunk)
@@ -227,7 +228,7 @@ def _compute_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: 
 
 
 def _logit_grad(logits: Tensor, logsumexp: Tensor, targets: Tensor, chunk: slice) -> Tensor:
-    """The gradient of log p(target) in the logits: one at the target minus the probabilities.
+    """Gradient of the log-probabilities in the logits [N, V]: one-hot target - softmax.
 
     Overwrites `logits`.
     """
@@ -248,8 +249,8 @@ def _targets_in_chunk(targets: Tensor, chunk: slice) -> Tensor:
 class LogprobNetwork(nn.Module):
     """A causal language model whose `forward(batch)` returns the targets' log-probabilities.
 
-    Network and log-probability function are one module, so that wrappers for several processes see
-    the whole of a step.
+    Network and log-probabilities are one module, so that wrappers (FSDP ...) wrap the whole forward
+    pass.
     """
 
     def __init__(self, causal: nn.Module) -> None:
@@ -257,9 +258,9 @@ class LogprobNetwork(nn.Module):
         self.causal = causal
 
     def forward(self, batch: Batch, **past: Any) -> Tensor:
-        """The log-probability of each loss-mask token [N], in float32.
+        """Log-probabilities [N] of the batch's loss-mask tokens, in float32.
 
-        `past` is a KV cache of what stands before all rows, under the network's argument name.
+        `past` is the KV cache of a prefix of all rows, under the network's keyword for it.
         """
         causal: Any = self.causal
         attention_arguments = (
@@ -278,13 +279,13 @@ class LogprobNetwork(nn.Module):
 
 
 def sum_by_completion(logprobs: Tensor, batch: Batch) -> Tensor:
-    """Summed log-probabilities of each completion of the batch, in the order of its examples."""
+    """Sums log-probabilities [N] by completion: [completions], in the order of the examples."""
     sums = torch.zeros(batch.num_completions, dtype=logprobs.dtype, device=logprobs.device)
     return sums.index_add(0, batch.completion_index, logprobs)
 
 
 def scatter_sums(sums: Tensor, batch: Batch) -> Tensor:
-    """Scatters `sums` to log-probabilities [N] that `sum_by_completion` sums to exactly `sums`.
+    """Scatters `sums` of completions to [N] such that `sum_by_completion` gives exactly `sums`.
 
     One token of each completion has all of its sum; each has a loss-mask token.
     """

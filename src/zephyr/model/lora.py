@@ -1,9 +1,9 @@
-"""A fused LoRA forward and backward: one autograd function that keeps little and casts nothing.
+"""A fused LoRA forward and backward: one autograd function, few saved activations, no casts.
 
 PEFT computes an adapter in the dtype of its own weights: with a base in bfloat16 it copies every
 input to float32 and multiplies there. Here the products of an adapter are made in the dtype of the
-layer, into the result of the layer itself; the adapters' own weights, and the sums that the
-optimizer keeps of them, stay in float32.
+layer, into the result of the layer itself; the adapters' own weights, and their optimizer state,
+stay in float32.
 """
 
 from types import MethodType
@@ -16,10 +16,10 @@ from zephyr.model.fp16_linear import Fp16Linear
 
 
 class _FusedLoraLinear(torch.autograd.Function):
-    """x [..., I], the layer with weight [O, I], then for each adapter a [R, I] and b [O, R].
+    """Fused LoRA of x [..., I], a layer with weight [O, I], adapters' a [R, I] and b [O, R].
 
     Gives x W' + bias + sum of x a' b'. Each adapter is added by itself: one whose b is zero changes
-    no bit.
+    no bit of the output.
     """
 
     @staticmethod
@@ -60,10 +60,10 @@ class _FusedLoraLinear(torch.autograd.Function):
 
 
 def fuse_lora(network: nn.Module) -> None:
-    """Gives every LoRA layer of `network` the fused forward, where it computes the same.
+    """Replaces PEFT's forward of every LoRA layer by the fused one, where it computes the same.
 
     A layer keeps PEFT's where the weights under its adapters are quantized, transposed (GPT-2) or
-    learn themselves, and where an adapter has dropout, a bias or is a DoRA.
+    trainable, and where an adapter has dropout, a bias or is a DoRA.
     """
     from peft.tuners.lora import Linear
 
@@ -75,7 +75,7 @@ def fuse_lora(network: nn.Module) -> None:
 
 
 def _is_fusable(layer: Any) -> bool:
-    """Whether a PEFT LoRA layer is plain enough for the fused forward."""
+    """Whether the fused forward supports a LoRA layer: no dropout, bias, DoRA or quantization."""
     base = layer.base_layer
     return (
         (

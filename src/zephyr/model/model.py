@@ -21,7 +21,7 @@ from zephyr.model.prefix_cache import CachedPrefix, group_by_prefix
 from zephyr.model.template import ChatTemplate
 
 Logprobs = list[NDArray[np.float32]]
-"""Natural-log probabilities of the loss-mask tokens of each completion of an example."""
+"""Log-probabilities (natural) of each completion of an example: its loss-mask tokens, [N]."""
 
 
 def do_nothing(at: int, result: Any) -> None:
@@ -29,15 +29,15 @@ def do_nothing(at: int, result: Any) -> None:
 
 
 DECODE_BUDGET_FACTOR = 4
-"""Times the token budget that a decode batch may hold."""
+"""How many times the token budget of a forward pass the KV cache of a decode batch may hold."""
 
 
 @dataclass
 class Model:
     """A loaded language model: `logprobs` of examples, and `generate` from prompts.
 
-    `peft_model` is PEFT's, where there are adapters; `layout` is the faster one that this network
-    computes right, and `shares_prefixes` says whether it computes a shared prefix once.
+    `peft_model` is PEFT's, where there are adapters; `layout` is the fastest batch layout that this
+    network computes right, and `shares_prefixes` says whether it supports prefix caching.
     """
 
     network: LogprobNetwork
@@ -51,7 +51,7 @@ class Model:
 
     @property
     def causal(self) -> Any:
-        """The Hugging Face network inside."""
+        """The Hugging Face causal LM (`AutoModelForCausalLM`) inside."""
         return self.network.causal
 
     @property
@@ -62,15 +62,15 @@ class Model:
     def logprobs(
         self, examples: Sequence[Example], *, on_done: Callable[[int, Logprobs], None] = do_nothing
     ) -> list[Logprobs]:
-        """Natural-log probabilities of the loss-mask tokens of every completion, in order.
+        """Log-probabilities [N] of the loss-mask tokens of every completion, in order.
 
-        What prompts have in common is computed once. `on_done(i, values)` is called as soon
-        as those of an example are known.
+        A shared prefix of prompts is computed once. `on_done(i, values)` is called as soon as those
+        of an example are known.
 
         Raises:
             ZephyrError: an example is longer than the context of the model.
         """
-        self._check_fits_context(max((f.max_sequence_length for f in examples), default=0))
+        self._check_fits_context(max((e.max_sequence_length for e in examples), default=0))
         self.network.eval()
         results: list[Logprobs] = [[] for _ in examples]
         for indices, batch, past in self._batches(examples):
@@ -87,7 +87,7 @@ class Model:
     def _batches(
         self, examples: Sequence[Example]
     ) -> Iterator[tuple[list[int], Batch, dict[str, Any]]]:
-        """Indices of examples, their batch, and the KV cache of its prefix by argument name."""
+        """Indices of examples, their batch, and its prefix's KV cache as a keyword argument."""
         groups, ungrouped = (
             group_by_prefix(examples) if self.shares_prefixes else ([], list(range(len(examples))))
         )
@@ -111,11 +111,11 @@ class Model:
         stop: Sequence[str] = (),
         on_done: Callable[[int, Generation], None] = do_nothing,
     ) -> list[Generation]:
-        """Generates an answer to each prompt, greedily unless `sampling` says otherwise.
+        """Generates a completion of each prompt, greedily unless `sampling` says otherwise.
 
-        `seeds` are for sampling, one for each prompt; `stop` are strings that end an answer. An
-        answer that would leave the context is cut there, with finish reason "length".
-        `on_done(i, answer)` is called as soon as one is finished.
+        `seeds` are for sampling, one for each prompt; `stop` are strings that end a completion. One
+        that would exceed the context length is truncated there, with finish reason "length".
+        `on_done(i, generation)` is called as soon as one is finished.
 
         Raises:
             ZephyrError: a prompt fills the whole context.
@@ -141,7 +141,7 @@ class Model:
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> Generation:
-        """Generates for one prompt and streams its text to `on_text` as it is made.
+        """Generates for one prompt, and streams its text to `on_text` chunk by chunk.
 
         A chunk of text never ends within a character.
 
@@ -150,9 +150,9 @@ class Model:
         """
         request = self._make_request(prompt, max_new_tokens, seed)
 
-        def forward_text(_: int, piece: str) -> None:
-            if piece:
-                on_text(piece)
+        def forward_text(_: int, new_text: str) -> None:
+            if new_text:
+                on_text(new_text)
 
         (answer,) = self._generate([request], sampling, stop, do_nothing, forward_text)
         return answer
@@ -185,7 +185,7 @@ class Model:
         )
 
     def merge_adapters(self) -> None:
-        """Merges all adapters into the weights."""
+        """Merges all LoRA adapters into the base weights."""
         if self.peft_model is not None:
             self.network.causal = adapter.merge_adapters(self.peft_model)
             self.peft_model = None

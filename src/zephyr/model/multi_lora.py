@@ -1,8 +1,8 @@
 """Multi-LoRA serving: one base model, and each row of a batch with its own adapters.
 
-The adapters of all models lie side by side in one A and one B for each layer. A row's products with
-those that are not its model's are multiplied by zero, so that a batch of mixed rows takes the same
-few products as one of equal rows, and the base is read once for all.
+The adapters of all models are concatenated into one A and one B for each layer. A row's products
+with those that are not its model's are multiplied by zero (`adapter_mask`), so that a batch of
+mixed rows takes as few matmuls as one of equal rows, and the base weights are read once for all.
 """
 
 import math
@@ -23,7 +23,7 @@ def can_batch_adapters(adapters: Sequence[Path]) -> bool:
 
 
 class _RowSelection:
-    """The model of each row: one for all, or `adapter_mask` [B, adapters] of ones and zeros."""
+    """Which model each row uses: one for all, or `adapter_mask` [B, adapters] of 0 and 1."""
 
     def __init__(self) -> None:
         self.model = 0
@@ -34,7 +34,7 @@ class MultiLora:
     """Multi-LoRA on one network: `select_models` sets whose adapters each row of a batch uses."""
 
     def __init__(self, causal: Any, models: Sequence[Sequence[Path]]) -> None:
-        """`models` are the folders of each model's adapters; an empty one is the base itself.
+        """`models` are the folders of each model's adapters; an empty list is the base model.
 
         The first model is selected.
         """
@@ -61,7 +61,7 @@ class MultiLora:
             setattr(causal.get_submodule(parent), attribute, layer_with_adapters)
 
     def select_models(self, models: Sequence[int]) -> None:
-        """Selects the model of each row of the coming forwards; one alone stands for all rows."""
+        """Selects the model (adapters) of each row of the next batches; a single one is for all."""
         self._selection.model = models[0]
         is_one_model = len(set(models)) == 1
         self._selection.adapter_mask = None if is_one_model else self._adapter_mask[list(models)]

@@ -19,7 +19,7 @@ from zephyr.runs.store import read_json, write_json
 
 Bits = Literal[4, 8]
 WEIGHTS_PER_CHUNK = 1 << 22
-"""Weights that are computed at a time, so that large matrices need no second copy."""
+"""Weights that are dequantized at a time, so that large matrices need no second copy."""
 
 SCALE_SUFFIX = "weight_scale"
 """The suffix of the names of the tensors of scales."""
@@ -28,9 +28,9 @@ _TENSOR_SUFFIXES = ("weight_packed", SCALE_SUFFIX, "weight_zero_point", "weight_
 
 @dataclass(frozen=True)
 class Grid:
-    """A quantization grid for weights [O, I]: `scale` and `zero` [O, groups] of codes of `bits`.
+    """Quantization grid: scales and zero points [O, groups] of the `bits`-bit codes of W [O, I].
 
-    `zero` is itself a code, so that the weight zero is exact.
+    A zero point is itself a code, so that the weight zero is exact.
     """
 
     bits: Bits
@@ -39,7 +39,7 @@ class Grid:
 
     @classmethod
     def from_weight(cls, weight: Tensor, bits: Bits, group_size: int) -> "Grid":
-        """Fits the grid from the least to the greatest weight of each group, zero included.
+        """Fits scale and zero point to the minimum and maximum of each group, zero included.
 
         Scales are rounded to float16, as they are stored, before anything is rounded by them.
         """
@@ -51,34 +51,34 @@ class Grid:
         return cls(bits, scale, zero)
 
     def quantize(self, weight: Tensor) -> Tensor:
-        """Quantizes: the nearest code to each weight, uint8 [O, I]."""
+        """Quantizes weights [O, I] to the nearest codes (round-to-nearest), uint8 [O, I]."""
         groups = weight.float().reshape(*self.scale.shape, -1)
         scaled = groups / self.scale.float()[:, :, None]
         codes = scaled.round_().add_(self.zero[:, :, None]).clamp_(0, 2**self.bits - 1)
         return codes.flatten(1).to(torch.uint8)
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """Dequantizes codes [O, I] to weights in float32."""
+        """Dequantizes codes [O, I] to weights [O, I] in float32: (code - zero point) * scale."""
         groups = codes.reshape(*self.scale.shape, -1).float()
         groups -= self.zero[:, :, None]
         groups *= self.scale.float()[:, :, None]
         return groups.flatten(1)
 
     def select_rows(self, index: Any) -> "Grid":
-        """The grid of some of the rows."""
+        """The grid of some of the rows (output channels)."""
         return Grid(self.bits, self.scale[index], self.zero[index])
 
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """A quantized weight [O, I]: codes, two of 4 bits to a byte (the first in its low half)."""
+    """A packed quantized weight [O, I]: codes, two of 4 bits a byte (the first the low half)."""
 
     codes: Tensor
     grid: Grid
 
     @classmethod
     def quantize(cls, weight: Tensor, bits: Bits, group_size: int) -> "PackedWeight":
-        """Quantizes a weight: each one rounded to the nearest of its group's grid."""
+        """Quantizes a weight [O, I] by round-to-nearest, in groups of `group_size` along a row."""
         rows_per_chunk = max(1, WEIGHTS_PER_CHUNK // weight.shape[1])
         chunks = [
             cls._from_weight(chunk, Grid.from_weight(chunk, bits, group_size))
@@ -90,7 +90,7 @@ class PackedWeight:
 
     @classmethod
     def from_codes(cls, codes: Tensor, grid: Grid) -> "PackedWeight":
-        """Packs codes [O, I], one to a byte."""
+        """Packs codes [O, I], one a byte, to bytes: [O, I / 2] for 4 bits."""
         if grid.bits == 8:
             return cls(codes, grid)
         return cls(codes[:, ::2] | codes[:, 1::2] << 4, grid)
@@ -132,7 +132,7 @@ class PackedWeight:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], name: str) -> "PackedWeight":
-        """Reads what `to_tensors` gave."""
+        """Makes the packed weight of the checkpoint tensors that `to_tensors` gave."""
         packed_codes, scale, zero, shape = (
             tensors[f"{name}.{suffix}"] for suffix in _TENSOR_SUFFIXES
         )
@@ -146,7 +146,7 @@ class PackedWeight:
 
 
 def _pack_zero_points(grid: Grid) -> Tensor:
-    """Zero points packed along the rows, which compressed-tensors does, too."""
+    """Packs zero points [O, groups] along the rows into int32, as compressed-tensors does."""
     codes_per_word = 32 // grid.bits
     flat = nn.functional.pad(grid.zero.T, (0, -grid.zero.shape[0] % codes_per_word))
     if grid.bits == 4:
@@ -155,7 +155,7 @@ def _pack_zero_points(grid: Grid) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer, or LM head, whose quantized weight is dequantized for each product."""
+    """A linear layer, or LM head, whose packed weight is dequantized at each forward pass."""
 
     def __init__(self, packed: PackedWeight, bias: nn.Parameter | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -173,11 +173,11 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole weight in `dtype`."""
+        """The whole weight [O, I], dequantized to `dtype`."""
         return self.packed.dequantize(self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Products [..., rows] of x [..., columns], in the dtype of x."""
+        """x [..., I] gives x W' + bias [..., O], in the dtype of x."""
         packed = self.packed
         rows, columns = packed.shape
         if rows * columns <= WEIGHTS_PER_CHUNK:
@@ -199,7 +199,7 @@ class PackedEmbedding(PackedLinear):
         self.num_embeddings, self.embedding_dim = packed.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows [..., columns] of the numbers x [...]."""
+        """Looks up token ids x [...]: embeddings [..., H]."""
         return self.packed.dequantize_rows(x.flatten()).to(self.dtype).view(*x.shape, -1)
 
 
@@ -207,7 +207,7 @@ class PackedEmbedding(PackedLinear):
 
 
 def is_packed(config: Mapping[str, Any] | None) -> bool:
-    """Whether a `quantization_config` describes weights in this form."""
+    """Whether a `quantization_config` is compressed-tensors' `pack-quantized`."""
     return config is not None and config.get("format") == "pack-quantized"
 
 
@@ -235,7 +235,7 @@ def quantization_config(
 
 
 def quantization_scheme(packed: PackedWeight) -> dict[str, Any]:
-    """How compressed-tensors describes a packed weight."""
+    """The compressed-tensors scheme (bits, group size, asymmetric) of a packed weight."""
     group_size = packed.shape[1] // packed.grid.scale.shape[1]
     return {
         "num_bits": packed.grid.bits,
@@ -273,7 +273,7 @@ def write_packed(
     embeddings: Mapping[str, PackedWeight],
     others: Mapping[str, Tensor],
 ) -> None:
-    """Writes the weights of a network, and into its `config.json` how they are packed."""
+    """Writes packed weights as safetensors, and their `quantization_config` to `config.json`."""
     from safetensors.torch import save_file
 
     tensors = {key: tensor.contiguous() for key, tensor in others.items()}
@@ -288,7 +288,7 @@ def write_packed(
 
 
 def replace_layers(causal: Any, layers: Mapping[str, PackedWeight], dtype: torch.dtype) -> None:
-    """Replaces the layers of a network that have these names by packed ones."""
+    """Replaces the named layers of a network by `PackedLinear` and `PackedEmbedding`."""
     for name, packed in layers.items():
         parent, _, attribute = name.rpartition(".")
         old = causal.get_submodule(name)

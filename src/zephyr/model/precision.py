@@ -1,7 +1,7 @@
-"""The dtype in which a network computes: bfloat16 where that is native and weights have 16 bits.
+"""Compute dtype (precision): bfloat16 where it is native and the weights have 16 bits.
 
-Weights stored in float16 keep eight of their eleven significant bits, as many as the activations
-that they are multiplied with.
+Weights stored in float16 then keep eight of their eleven significant bits, as many as the
+activations that they are multiplied with.
 """
 
 import math
@@ -17,10 +17,11 @@ from zephyr.model.packed_weights import SCALE_SUFFIX
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HALF_DTYPES = (torch.bfloat16, torch.float16)
+"""The 16-bit (half-precision) dtypes."""
 
 
 def choose_dtype(requested: Dtype | Literal["auto"], folder: Path) -> Dtype:
-    """`auto` is bfloat16 for weights stored in 16 bits, on a machine that multiplies in it."""
+    """Chooses the compute dtype; `auto` is bfloat16 for 16-bit weights where it is native."""
     if requested != "auto":
         return requested
     return (
@@ -29,14 +30,14 @@ def choose_dtype(requested: Dtype | Literal["auto"], folder: Path) -> Dtype:
 
 
 def choose_evaluation_dtype(requested: Dtype | Literal["auto"], folder: Path) -> Dtype:
-    """`auto` is float32 on a processor, where no score then depends on its batch; else as there."""
+    """Chooses the compute dtype of an evaluation; `auto` is float32 on a CPU: no batch effects."""
     if requested == "auto" and not torch.cuda.is_available():
         return "float32"
     return choose_dtype(requested, folder)
 
 
 def rounding_tolerance(network: nn.Module) -> float:
-    """The tolerance, in nats per token, within which two ways of one forward are the same.
+    """Tolerance, in nats per token, for two computations of the same log-probabilities.
 
     In float32 two ways differ by some 1e-6, and a mask that is not honoured gives 0.06 and more. In
     bfloat16 a logit between 16 and 32 is rounded by up to 1/16, and a log-probability is the
@@ -65,7 +66,7 @@ def uniform_stored_dtype(folder: Path) -> torch.dtype | None:
 def _largest_tensor_sizes(folder: Path) -> dict[torch.dtype, int]:
     """The dtypes of what is not quantized, and the numbers in the largest tensor of each.
 
-    Scales of quantized ones are none of them.
+    Scales of quantized weights don't count.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,7 +1,7 @@
-"""Prefix caching: what many prompts begin with is computed once.
+"""Prefix caching: the KV cache of a prefix that many prompts share is computed once.
 
-Few-shot examples open every prompt of a subject. Their keys and values are computed once,
-and what differs is packed into single rows, each token of which sees the whole prefix.
+Few-shot examples open every prompt of a subject. Their keys and values are computed once, and the
+suffixes are packed into single rows, each token of which attends to the whole prefix.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from zephyr.model.batching import Batch, collate
 from zephyr.model.example import Example, TokenIds
 
 MIN_PREFIX_TOKENS = 64
-"""The least tokens of a shared prefix: for fewer, a forward of its own saves nothing."""
+"""Minimum tokens of a shared prefix: for fewer, a forward pass of its own saves nothing."""
 
 MAX_ROW_TOKENS = 512
-"""Tokens of a row after a prefix. In longer ones attention costs more than the products gain."""
+"""Maximum tokens of a packed row of suffixes: beyond, attention costs more than packing gains."""
 
 
 class PrefixGroup(NamedTuple):
-    """Examples, by index, whose prompts all begin with the same `prefix` and do not end there."""
+    """Examples, by index, whose prompts share the same `prefix` and go on after it."""
 
     prefix: TokenIds
     indices: list[int]
@@ -31,7 +31,7 @@ class PrefixGroup(NamedTuple):
 def group_by_prefix(
     examples: Sequence[Example], min_prefix_tokens: int = MIN_PREFIX_TOKENS
 ) -> tuple[list[PrefixGroup], list[int]]:
-    """Groups of at least two examples with a common prefix, and the examples of no group."""
+    """Groups examples by shared prompt prefix (at least two each); and the ungrouped indices."""
     order = sorted(range(len(examples)), key=lambda i: examples[i].prompt.astype(">u4").tobytes())
     groups: list[PrefixGroup] = []
     ungrouped: list[int] = []
@@ -59,14 +59,14 @@ def group_by_prefix(
 
 
 def _common_prefix_length(a: TokenIds, b: TokenIds) -> int:
-    """How many leading tokens two prompts share, the last of each left out."""
+    """Length of the common prefix of two prompts, the last token of each left out."""
     max_length = min(len(a), len(b)) - 1
     differences = (a[:max_length] != b[:max_length]).nonzero()[0]
     return int(differences[0]) if len(differences) else max_length
 
 
 class CachedPrefix:
-    """A shared prefix's KV cache (keys and values of every layer), computed once."""
+    """The KV cache of a shared prefix (keys and values of every layer), computed once."""
 
     def __init__(
         self, causal: Any, cache_argument: str, prefix: TokenIds, device: torch.device
@@ -79,7 +79,7 @@ class CachedPrefix:
     def suffix_batches(
         self, group: PrefixGroup, examples: Sequence[Example]
     ) -> Iterator[tuple[list[int], Batch]]:
-        """Batches of what follows the prefix, some examples of the group in each row."""
+        """Packed batches of the suffixes after the prefix, with the indices of their examples."""
         suffixes = {
             i: Example(examples[i].prompt[self.length :], examples[i].completions)
             for i in group.indices
@@ -100,6 +100,7 @@ class CachedPrefix:
                 used_tokens += suffixes[i].tree_length
 
     def _with_prefix(self, batch: Batch) -> Batch:
+        """Adds the K prefix tokens to mask [1, 1, T, K + T] and position ids [1, T]."""
         suffix_length = batch.input_ids.shape[1]
         attention_mask, position_ids = batch.attention_mask, batch.position_ids
         if attention_mask is None:
@@ -116,7 +117,7 @@ class CachedPrefix:
 
 
 class _FrozenPrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
-    """A KV-cache layer of the prefix: keeps what comes first, before whatever comes later."""
+    """A read-only KV-cache layer: keeps the prefix, puts it before later keys and values."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any

@@ -1,10 +1,10 @@
-"""Applies the chat template: messages to token ids, with the boundary of prompt and answer.
+"""Chat template: encodes conversations to token ids, prompts, completions and loss masks.
 
-The chat template of the tokenizer (Jinja) is rendered with placeholders where the contents go;
-what stands between them is control text, encoded with its special tokens, and the contents are
-encoded apart with special tokens split. So `<|im_start|>` typed by a student stays text, and the
-ids of a prompt are the same in training, evaluation and chat. A tokenizer without a chat template
-gets `PLAIN_CHAT_TEMPLATE`.
+The chat template of the tokenizer (Jinja) is rendered with placeholders for the contents; what is
+between them is control text, encoded with its special tokens, and the contents are encoded apart
+with special tokens split. So `<|im_start|>` typed by a student stays text (no special-token
+injection), and the ids of a prompt are the same in training, evaluation and chat. A tokenizer
+without a chat template gets `PLAIN_CHAT_TEMPLATE`.
 """
 
 import re
@@ -27,7 +27,7 @@ PLAIN_CHAT_TEMPLATE = (
     "{% else %}{{ ' ' + message['content'] + eos_token + '\n' }}{% endif %}"
     "{% endfor %}"
 )
-"""Markers as plain words, for a base model that has never seen special ones; eos ends an answer."""
+"""The default chat template: roles as plain words, for a base model without special tokens."""
 
 CONVERSATIONS_PER_CALL = 2048
 """Conversations that are encoded in one call: enough to keep all cores busy. A tokenizer holds some
@@ -51,7 +51,8 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """
+        """Checks the tokenizer and its chat template.
+
         Raises:
             ZephyrError: the tokenizer has no end token, or its chat template does not end an
                 answer with one, or the prompt of a conversation is not the start of the whole.
@@ -79,10 +80,10 @@ class ChatTemplate:
         return self._encode_prompts([messages])[0]
 
     def encode_text(self, text: str) -> TokenIds:
-        """Token ids [T] of a raw text that is to go on, at least one: no conversation.
+        """Token ids [T] of a raw text prompt (text completion, no chat), at least one.
 
-        It begins with the start token where the tokenizer writes one; special tokens that stand in
-        it are text.
+        It begins with the BOS token where the tokenizer adds one; special tokens in the text are
+        encoded as plain text.
         """
         tokens = next(self._encode_texts([text]))
         if self._writes_bos or not len(tokens):
@@ -119,11 +120,11 @@ class ChatTemplate:
         return self._make_pair_examples([pair])[0]
 
     def encode_answers(self, texts: Sequence[str]) -> list[TokenIds]:
-        """The token ids of answers as they follow a prompt, without their end."""
+        """Token ids [T] of each answer as it follows a prompt, without the end token."""
         return [c.ids[: len(c.ids) - len(self.ending_ids)] for c in self._make_completions(texts)]
 
     def decode(self, answer: TokenIds) -> str:
-        """Decodes an answer without its end token, and without the space that belongs to it."""
+        """Decodes a chat answer to text, without end token and the template's leading space."""
         text = self.decode_continued_text(answer)
         leading_space = next(
             s.leading_space
@@ -133,7 +134,7 @@ class ChatTemplate:
         return text.removeprefix(leading_space)
 
     def decode_continued_text(self, tokens: TokenIds) -> str:
-        """Decodes what continues another text, without stop tokens."""
+        """Decodes the completion of a raw text prompt (no chat), without stop tokens."""
         kept = [i for i in tokens.tolist() if i not in self.stop_token_ids]
         text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
         return text
@@ -141,6 +142,7 @@ class ChatTemplate:
     # -- conversations ------------------------------------------------------------------------
 
     def _make_chat_examples(self, chats: Sequence[Chat]) -> list[Example]:
+        """SFT examples: prompt up to the first answer; loss mask on answers and stop tokens."""
         examples = []
         for chat, parts in zip(chats, self._encode([c.messages for c in chats]), strict=True):
             prompt: list[TokenIds] = []
@@ -166,6 +168,7 @@ class ChatTemplate:
         return examples
 
     def _make_pair_examples(self, pairs: Sequence[Pair]) -> list[Example]:
+        """DPO examples: a prompt, and a chosen and a rejected completion."""
         prompts = self._encode_prompts([pair.prompt for pair in pairs])
         answers = self._make_completions(
             [text for pair in pairs for text in (pair.chosen, pair.rejected)]
@@ -201,7 +204,7 @@ class ChatTemplate:
     def _encode(
         self, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool = False
     ) -> Iterator[list["_EncodedPart"]]:
-        """The parts of each conversation; while those of a block are used, the next is encoded."""
+        """The encoded parts of each conversation; one block is encoded while the last is used."""
         blocks = [
             conversations[i : i + CONVERSATIONS_PER_CALL]
             for i in range(0, len(conversations), CONVERSATIONS_PER_CALL)
@@ -219,7 +222,7 @@ class ChatTemplate:
     def _encode_block(
         self, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool
     ) -> list[list["_EncodedPart"]]:
-        """The parts of some conversations, contents encoded in one call with specials split."""
+        """The encoded parts of some conversations, contents in one call, special tokens split."""
         skeletons = [
             self._skeleton(tuple(m.role for m in c), add_generation_prompt) for c in conversations
         ]
@@ -243,7 +246,7 @@ class ChatTemplate:
         ]
 
     def _encode_texts(self, texts: list[str]) -> Iterator[TokenIds]:
-        """The ids of each text; a special token that is typed in it is text like any other."""
+        """Token ids of each text; special tokens typed in it are encoded as plain text."""
         if not self.tokenizer.is_fast:
             options = {"add_special_tokens": False, "split_special_tokens": True}
             return map(to_token_ids, self.tokenizer(texts, **options)["input_ids"])
@@ -258,7 +261,7 @@ class ChatTemplate:
     def _make_skeleton(
         self, roles: tuple[str, ...], add_generation_prompt: bool = False
     ) -> tuple[_ContentSlot | tuple[int, ...], ...]:
-        """Slots for the contents, and between them the ids of the control text."""
+        """The rendered template of some roles: content slots, and token ids of the control text."""
         messages = [{"role": r, "content": f"\ue000{i}\ue001"} for i, r in enumerate(roles)]
         try:
             text = self.tokenizer.apply_chat_template(
@@ -289,9 +292,10 @@ class ChatTemplate:
                 skeleton.append(_ContentSlot(slot, before[len(stripped) :]))
         return tuple(skeleton)
 
-    # -- what must hold of a template ---------------------------------------------------------
+    # -- checks of the chat template ----------------------------------------------------------
 
     def _find_ending(self) -> TokenIds:
+        """The token ids written after an answer, up to the first special token, which stops it."""
         ending_control = self._skeleton(("user", "assistant"))[-1]
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for length, token in enumerate(ending_control, start=1):
@@ -305,6 +309,7 @@ class ChatTemplate:
         )
 
     def _check_prefixes(self) -> None:
+        """Checks that an encoded prompt is a prefix of the encoded conversation."""
         turns = [("user", "assistant"), ("user", "assistant", "user", "assistant")]
         for roles in turns:
             full_skeleton = self._skeleton(roles)
@@ -329,5 +334,6 @@ class _EncodedPart(NamedTuple):
 
 
 def _tokenizer_writes_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer adds a BOS token."""
     start = tokenizer("")["input_ids"][:1]
     return bool(start) and start[0] == tokenizer.bos_token_id

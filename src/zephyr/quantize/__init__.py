@@ -1,1 +1,1 @@
-"""Quantization: the stage, GPTQ, and the divergence from the model that it came from."""
+"""Quantization: stage, GPTQ with calibration text, and KL divergence from the parent model."""

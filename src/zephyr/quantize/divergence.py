@@ -1,7 +1,7 @@
-"""KL divergence of a model's next-token predictions from another's, on the same text.
+"""KL divergence of a quantized model's next-token distributions from its parent's.
 
-The Kullback-Leibler divergence KL(before || after) of the distributions of each next token, in nats
-per token, and the greatest change of the log-probability of a token that stands there.
+The Kullback-Leibler divergence KL(before || after) of the distributions of each next token of the
+same text, in nats per token, and the largest change in the log-probability of a token of the text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ from zephyr.model.example import TokenIds
 from zephyr.model.model import Model
 
 MAX_TOKENS = 2048
-"""Tokens of text that are compared."""
+"""Tokens of text on which the divergence is measured."""
 LOGITS_PER_CHUNK = 1 << 23
-"""Logits at a time: 32 MiB in float32."""
+"""Logits (N x V) of a chunk: 32 MiB in float32."""
 
 
 class Divergence(NamedTuple):
-    """Mean divergence in nats per token, the greatest change of a log-probability, and tokens."""
+    """Mean KL divergence in nats per token, largest change of a logprob, number of tokens."""
 
     kl: float
     greatest: float
@@ -28,7 +28,7 @@ class Divergence(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a model predicts after each token of some texts: hidden states [N, H] and its head.
+    """Next-token predictions of a model on some texts: hidden states [N, H] and its LM head.
 
     `targets` [N] are the tokens that follow.
     """
@@ -44,12 +44,12 @@ class Predictions(NamedTuple):
         return logits.float().log_softmax(dim=1)
 
 
-def select_texts(texts: Iterable[TokenIds], context: int) -> list[TokenIds]:
+def select_texts(texts: Iterable[TokenIds], context_length: int) -> list[TokenIds]:
     """The first texts, `MAX_TOKENS` tokens in all, each truncated to the context length."""
     selected: list[TokenIds] = []
     remaining = MAX_TOKENS
     for text in texts:
-        truncated = text[: min(context, remaining + 1)]
+        truncated = text[: min(context_length, remaining + 1)]
         if len(truncated) > 1:
             selected.append(truncated)
             remaining -= len(truncated) - 1
@@ -60,7 +60,7 @@ def select_texts(texts: Iterable[TokenIds], context: int) -> list[TokenIds]:
 
 @torch.inference_mode()
 def compute_predictions(model: Model, texts: Sequence[TokenIds]) -> Predictions:
-    """What the model predicts after every token of each text but the last."""
+    """Predictions (hidden states [N, H]) of the token after each of the texts' tokens."""
     causal: Any = model.causal
     model.network.eval()
     hidden, targets = [], []
@@ -75,7 +75,7 @@ def compute_predictions(model: Model, texts: Sequence[TokenIds]) -> Predictions:
 
 @torch.inference_mode()
 def compute_divergence(before: Predictions, after: Predictions) -> Divergence:
-    """The KL divergence of `after` from `before`; both are of the same texts."""
+    """KL divergence of `after` from `before`, chunked over tokens; both are of the same texts."""
     count = len(before.targets)
     step = max(1, LOGITS_PER_CHUNK // len(before.weight))
     total, greatest = 0.0, 0.0

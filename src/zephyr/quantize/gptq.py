@@ -1,8 +1,8 @@
-"""GPTQ: 4-bit quantization of weights with the Hessian of their inputs on calibration text.
+"""GPTQ: 4-bit quantization with the Hessian of a layer's inputs on calibration text.
 
-Frantar et al. 2023. Columns of a weight are rounded one after the other, and what rounding one
-changes on the calibration text is made up for in the columns that follow. Columns that matter most
-come first; the grid of each group is that of the weights as they were.
+Frantar et al. 2023. Columns of a weight are rounded one after the other, and the error of rounding
+one on the calibration text is compensated in the columns that follow. Columns with the largest
+Hessian diagonal come first (act-order); the grid of each group is fitted to the original weights.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from zephyr.model.packed_weights import Grid, PackedWeight
 
 DAMPING = 0.01
-"""Added to the diagonal of the Hessian, as a share of its mean."""
+"""Damping (`percdamp`): added to the Hessian's diagonal, as a share of its mean."""
 BLOCK_COLUMNS = 128
-"""Columns of a block, after which the remaining error is spread over all that follow."""
+"""Block size: columns after which the error is propagated to all columns that follow."""
 TOKENS_PER_FORWARD = 2048
 """Tokens of calibration text in one forward."""
 
 
 class _FirstBlockReached(Exception):
-    """The input of the first block is known."""
+    """Raised by a hook once the inputs of the first transformer block are captured."""
 
 
 def quantize_layers(
@@ -34,10 +34,11 @@ def quantize_layers(
     *,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, PackedWeight]:
-    """Quantizes the weights of `layers` to 4 bits on calibration text, token ids [B, T].
+    """Quantizes the weights of `layers` to 4 bits by GPTQ on calibration token ids [B, T].
 
-    A block is rounded on what the blocks before it, rounded already, make of the text. The network
-    then computes with the rounded weights. Layers outside of its blocks are rounded to the nearest.
+    The inputs of a transformer block are the outputs of the quantized blocks before it. The network
+    then has the dequantized weights. Layers outside of the blocks are quantized by
+    round-to-nearest.
     """
     quantized: dict[str, PackedWeight] = {}
     blocks = _find_blocks(causal)
@@ -65,7 +66,7 @@ def quantize_layers(
 
 
 def round_with_hessian(weight: Tensor, hessian: Tensor, group_size: int) -> PackedWeight:
-    """Rounds weight [O, I] to 4 bits with the Hessian [I, I] of its inputs."""
+    """GPTQ of one layer: quantizes weight [O, I] to 4 bits by the inputs' Hessian [I, I]."""
     grid = Grid.from_weight(weight, 4, group_size)
     remaining = weight.float().clone()
     is_dead_input = hessian.diagonal() == 0  # inputs that are always zero
@@ -96,7 +97,7 @@ def round_with_hessian(weight: Tensor, hessian: Tensor, group_size: int) -> Pack
 def _round_block(
     remaining: Tensor, factor: Tensor, scale: Tensor, zero: Tensor, codes: Tensor
 ) -> Tensor:
-    """Rounds columns, here [I, O], in order; writes `codes`, gives their errors."""
+    """Rounds a block of columns, transposed to [I, O], in order; writes `codes`, returns errors."""
     errors = torch.empty_like(remaining)
     for index, column in enumerate(remaining):
         code = (column / scale[index]).round_().add_(zero[index]).clamp_(0, 15)
@@ -121,7 +122,7 @@ def set_weight_matrix(module: nn.Module, value: Tensor) -> None:
 
 
 class _BlockInput:
-    """The input of a transformer block for some text: hidden states [B, T, H], and arguments."""
+    """Input of a transformer block for a calibration batch: hidden states [B, T, H], arguments."""
 
     def __init__(self, hidden: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.hidden = hidden
@@ -130,6 +131,7 @@ class _BlockInput:
 
     @torch.inference_mode()
     def run_block(self, block: nn.Module) -> Tensor:
+        """The block's output hidden states [B, T, H]."""
         out = block(self.hidden, *self.args, **self.kwargs)
         hidden: Tensor = out[0] if isinstance(out, tuple) else out
         return hidden
@@ -143,7 +145,7 @@ def _find_blocks(causal: Any) -> list[nn.Module]:
 
 @torch.inference_mode()
 def _capture_block_inputs(causal: Any, first: nn.Module, token_ids: Tensor) -> list[_BlockInput]:
-    """Captures what enters the first block, for a few rows of tokens at a time."""
+    """Captures the inputs of the first transformer block on calibration batches, by a hook."""
     block_inputs: list[_BlockInput] = []
 
     def capture_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -166,7 +168,7 @@ def _capture_block_inputs(causal: Any, first: nn.Module, token_ids: Tensor) -> l
 
 @contextmanager
 def _collect_hessians(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Sums of x xᵀ over the inputs x of each module, for as long as the block lasts.
+    """Accumulates Hessians [I, I] (sums of x xᵀ over inputs x) of modules inside the context.
 
     Layers that read the same input share one sum.
     """

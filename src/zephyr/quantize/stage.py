@@ -1,7 +1,7 @@
 """Stage `quantize`: merges adapters, then stores the weights in fewer bits (int4, GPTQ, NF4 ...).
 
-After each step the model's predictions on held-out text are compared with those of the model that
-it came from, whose adapters stand beside its weights.
+After each step the KL divergence from the parent model, whose adapters are not merged, is measured
+on held-out text.
 """
 
 import shutil
@@ -38,7 +38,7 @@ from zephyr.train.examples import chunk_passages
 
 
 def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Quantizes a model, and writes `divergence.json` with the KL divergence of each step."""
+    """Stage `quantize`: quantizes a model, and writes the KL divergence after each step."""
     spec = context.recipe.models[node.name].quantize
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
@@ -60,7 +60,7 @@ def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
 def _on_unquantized_weights(
     parent: Model, lineage: Lineage, spec: Quantize, node: Node, context: Context
 ) -> Model:
-    """The model with its adapters on unquantized weights."""
+    """The model with its adapters on full-precision (dequantized) base weights."""
     is_stored_quantized = bnb_quantization.is_stored_quantized(
         lineage.weights_folder(context.store)
     )
@@ -102,11 +102,18 @@ def _quantize(
     if spec.method == "merged":
         bnb_quantization.cast_unquantized(model.network, dtype)
         model.save(folder)
-    elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # a set narrows no type
+    elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # mypy narrows no set
         load_format = "int4"
-        rows = _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
+        calibration_ids = (
+            _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
+        )
         quantize_and_pack(
-            model, spec, folder, dtype, rows, lambda done, of: context.progress(done, of, {})
+            model,
+            spec,
+            folder,
+            dtype,
+            calibration_ids,
+            lambda done, of: context.progress(done, of, {}),
         )
         comparison.compare(spec.method, model)
     else:
@@ -122,7 +129,7 @@ def _quantize(
 
 
 def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
-    """Rounds all weights to a dtype, stored in float32."""
+    """Rounds all weights to a dtype, though they stay float32 tensors."""
     for parameter in causal.parameters():
         parameter.data.copy_(parameter.data.to(dtype))
 
@@ -135,13 +142,17 @@ def _quantize_bitsandbytes(
     context: Context,
     comparison: "_DivergenceTracker",
 ) -> Model:
-    """The model quantized by bitsandbytes from a folder; the float weights are freed before."""
+    """The model quantized by bitsandbytes (int8, NF4, FP4), reloaded from a merged folder."""
     assert spec.method in ("int8", "nf4", "fp4")
     bnb_quantization.cast_unquantized(model.network, dtype)
     model.save(folder)
     model.network.to("meta")
     comparison.release_head()
-    options = {} if spec.method == "int8" else {"double": spec.double, "compute": spec.compute}
+    options = (
+        {}
+        if spec.method == "int8"
+        else {"double_quant": spec.double, "compute_dtype": spec.compute}
+    )
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
     comparison.use_head(network)
@@ -156,18 +167,20 @@ def quantize_and_pack(
     spec: Quantize,
     folder: Path,
     dtype: torch.dtype,
-    rows: torch.Tensor | None = None,
+    calibration_ids: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Quantizes the layers (and the embedding where asked), and writes them packed.
+    """Quantizes linear layers (and embeddings if asked) to int4, and writes them packed.
 
-    The model then computes with the rounded weights. `rows` are the tokens [B, T] on which
-    `gptq` is calibrated; what is not quantized is stored in `dtype`.
+    The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
+    None for round-to-nearest; what is not quantized is stored in `dtype`.
     """
     causal = model.causal
     layers = _quantizable_layers(causal, spec.group)
-    if rows is not None:
-        packed_layers = gptq.quantize_layers(causal, rows, layers, spec.group, on_progress=progress)
+    if calibration_ids is not None:
+        packed_layers = gptq.quantize_layers(
+            causal, calibration_ids, layers, spec.group, on_progress=progress
+        )
     else:
         packed_layers = {}
         for name, module in layers.items():
@@ -191,8 +204,8 @@ def quantize_and_pack(
     packed_weights.write_packed(folder, packed_layers, packed_embeddings, others)
 
 
-def _quantizable_layers(causal: Any, group: int) -> dict[str, nn.Module]:
-    """The linear layers to quantize, by name: all but the head."""
+def _quantizable_layers(causal: Any, group_size: int) -> dict[str, nn.Module]:
+    """The linear layers to quantize, by name: all but the LM head."""
     head = causal.get_output_embeddings()
     layers = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
     if not layers:
@@ -202,11 +215,11 @@ def _quantizable_layers(causal: Any, group: int) -> dict[str, nn.Module]:
             todo="use another base model, or `quantize: merged`",
         )
     for name, module in layers.items():
-        if (width := gptq.get_weight_matrix(module).shape[1]) % group:
+        if (width := gptq.get_weight_matrix(module).shape[1]) % group_size:
             raise ZephyrError(
                 "the width of a layer is not a multiple of the group",
                 where=name,
-                found=f"{width} inputs in groups of {group}",
+                found=f"{width} inputs in groups of {group_size}",
                 allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
                 todo="set `quantize.group`, or take int8 or nf4",
             )
@@ -214,7 +227,7 @@ def _quantizable_layers(causal: Any, group: int) -> dict[str, nn.Module]:
 
 
 def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.PackedWeight]:
-    """The embedding packed, and the head where it has weights of its own."""
+    """Packs the embedding, and the LM head where its weight is not tied."""
     embedding, head = causal.get_input_embeddings(), causal.get_output_embeddings()
     packed_embeddings = {}
     for module in [embedding] if _is_tied(causal) else [embedding, head]:
@@ -231,6 +244,7 @@ def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.Pa
 
 
 def _is_tied(causal: Any) -> bool:
+    """Whether the LM head shares its weight with the embedding (tied)."""
     tied: bool = causal.get_output_embeddings().weight is causal.get_input_embeddings().weight
     return tied
 
@@ -241,7 +255,7 @@ def _module_name(causal: Any, module: nn.Module) -> str:
 
 
 def _calibration_tokens(model: Model, spec: Quantize, data: Run, context: Context) -> torch.Tensor:
-    """Calibration tokens [B, T]: records of a mixture one after another."""
+    """Calibration token ids [B, T] for GPTQ: records of a mixture, concatenated."""
     length = min(spec.length, model.context_length)
     missing_tokens, parts = spec.rows * length, []
     for text in _token_sequences(model, mixture.load_mixture(data.artifact).train):
@@ -289,7 +303,7 @@ def _all_tokens(example: Example) -> TokenIds:
 
 
 class _DivergenceTracker:
-    """Tracks the KL divergence from the parent on the hold-out it learned from, step by step."""
+    """Tracks the KL divergence from the parent model on hold-out text, step by step."""
 
     def __init__(self, data: Run | None, context: Context) -> None:
         self.records = [] if data is None else mixture.load_mixture(data.artifact).holdout
@@ -299,7 +313,7 @@ class _DivergenceTracker:
         self._baseline: Predictions | None = None
 
     def record_baseline(self, model: Model) -> None:
-        """Records the baseline: the model's predictions before anything is done to it."""
+        """Records the baseline: the parent's predictions, before anything is quantized."""
         self._holdout_tokens = select_texts(
             _token_sequences(model, self.records), model.context_length
         )
@@ -307,18 +321,18 @@ class _DivergenceTracker:
             self._baseline = compute_predictions(model, self._holdout_tokens)
 
     def release_head(self) -> None:
-        """Frees the baseline's head (a third of a small model) until another is there."""
+        """Frees the baseline's LM head (a third of a small model) until `use_head`."""
         if self._baseline is not None:
             self._baseline = self._baseline._replace(weight=torch.empty(0), bias=None)
 
     def use_head(self, causal: Any) -> None:
-        """Uses the head of another network, in which it is the same, for the baseline."""
+        """Uses the LM head of another network, whose weights are the same, for the baseline."""
         if self._baseline is not None:
             head = causal.get_output_embeddings()
             self._baseline = self._baseline._replace(weight=head.weight, bias=head.bias)
 
     def compare(self, step: str, model: Model) -> None:
-        """Compares predictions with the baseline, and reports the divergence."""
+        """Measures the KL divergence of a model from the baseline, and reports it."""
         if self._baseline is None:
             return
         result = compute_divergence(

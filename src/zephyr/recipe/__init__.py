@@ -1,1 +1,1 @@
-"""The recipe: its schema, one file a part, and how it is read from YAML."""
+"""The recipe (YAML): its pydantic schema, one module a part, and how it is loaded."""

@@ -1,4 +1,4 @@
-"""What a recipe says of data: sources, and mixtures drawn from them."""
+"""Recipe schema of data: sources, and mixtures drawn from them."""
 
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +9,7 @@ from zephyr.recipe.part import Name, Positive, RecipePart, Share
 from zephyr.records import RecordKind
 
 Use = Literal["train", "exam"]
-"""Whether a mixture takes a source, or a task asks it."""
+"""What a source is used for: training (in a mixture), or evaluation (in a task)."""
 
 
 class SourceSpec(RecipePart):

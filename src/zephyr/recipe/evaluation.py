@@ -1,4 +1,4 @@
-"""What a recipe says of evaluation: tasks, the models that are asked, and published scores."""
+"""Recipe schema of evaluation: tasks, the models evaluated, and published scores."""
 
 from typing import Annotated, Any, Self
 
@@ -8,9 +8,9 @@ from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.part import Name, Positive, RecipePart
 
 LM_EVAL = "lm_eval:"
-"""What stands before the name of a task of lm-evaluation-harness."""
+"""Prefix of the names of tasks of lm-evaluation-harness."""
 FOOTPRINT = "footprint"
-"""The task that measures what a model costs: bytes and tokens a second."""
+"""The task that measures memory (bytes) and throughput (tokens a second) of a model."""
 TaskName = Annotated[
     str, Field(pattern=rf"^({LM_EVAL})?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)
 ]
@@ -68,16 +68,17 @@ class TaskSpec(RecipePart):
 
     @property
     def is_footprint(self) -> bool:
-        """Whether it measures bytes and speed, and asks nothing."""
+        """Whether it is the footprint task, which measures bytes and speed, and asks nothing."""
         return self.name == FOOTPRINT
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is one of lm-evaluation-harness."""
+        """Whether it is a task of lm-evaluation-harness."""
         return self.name.startswith(LM_EVAL)
 
     @property
     def key(self) -> str:
+        """The name of the task in this recipe: its label, or else its name."""
         return self.label or self.name
 
 

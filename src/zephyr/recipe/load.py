@@ -1,4 +1,4 @@
-"""Loads a recipe from YAML; errors name the file and line of whatever is wrong."""
+"""Loads a recipe from YAML, with overrides; errors name the file and line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ from zephyr.recipe.yaml_positions import YamlLoader, read_mapping
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads the recipe in a file, with overrides such as `models.M1.tune.lr=1e-4` applied.
 
-    `${NAME}` in a text is the environment's variable of that name.
+    `${NAME}` in a text is replaced by the environment variable of that name.
 
     Raises:
-        ZephyrError: the file is missing, is no YAML, or says what a recipe can't say.
+        ZephyrError: the file is missing, no valid YAML, or doesn't fit the schema.
     """
     document = read_mapping(path, "recipe", "recipes/embedded.yaml")
     value = document.value
     for override in overrides:
         _apply_override(value, override)
     if any(not override.startswith("run.") for override in overrides):
-        value.pop("published", None)  # these are no longer the models that others measured
+        value.pop("published", None)  # published scores are not of a changed recipe's models
     return document.validate(Recipe)
 
 

@@ -1,4 +1,4 @@
-"""What a recipe says of a model: where it comes from, and the one thing done to it."""
+"""Recipe schema of a model: its parent or base, and the one stage that makes it."""
 
 from typing import Annotated, Any, Self
 
@@ -33,7 +33,7 @@ class ModelSpec(RecipePart):
 
     @property
     def mixtures(self) -> tuple[Name, ...]:
-        """The mixtures that it learns from, or is calibrated on."""
+        """The mixtures that it is trained or calibrated on."""
         if self.pretrain is not None:
             return (self.pretrain.data, *self.pretrain.tokenizer_data)
         if self.quantize is not None:

@@ -1,4 +1,4 @@
-"""What a recipe says of quantization: the method and its options."""
+"""Recipe schema of quantization: the method (int8, NF4, int4, GPTQ ...) and its options."""
 
 from typing import Annotated, Any, Literal, Self
 

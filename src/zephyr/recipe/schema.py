@@ -1,4 +1,4 @@
-"""The schema of a whole recipe: data mixtures, models and evaluations.
+"""The recipe schema (pydantic): data mixtures, models, evaluations and run settings.
 
 Every field is declared once, in the module of its part, and unknown keys are refused. `load` reads
 a recipe from YAML.

@@ -1,4 +1,4 @@
-"""What a recipe says of training: `pretrain`, `tune` (SFT) and `align` (DPO and its relatives)."""
+"""Recipe schema of training: `pretrain`, `tune` (SFT), `align` (DPO ...), optimizer and LoRA."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -27,15 +27,15 @@ class Shape(RecipePart):
 class Optimization(RecipePart):
     """How weights move: AdamW, a linear warm-up, then a schedule over the optimizer's steps.
 
-    `batch` is the optimizer's batch in examples. How it is cut into forwards is decided by
-    `run.token_budget` and changes nothing but speed. `epochs` counts passes over the data;
-    `steps`, where given, is used instead. `evaluate_every` and `log_every` count steps. `keep`
-    says which weights are kept: the last, or those of the evaluation that was best on the
-    hold-out, the earlier of equals.
+    `batch` is the optimizer's batch in examples. How it is split into micro-batches is decided by
+    `run.token_budget` and changes nothing but speed. `epochs` counts passes over the data; `steps`,
+    where given, is used instead. `evaluate_every` and `log_every` count steps. `keep` says which
+    weights are kept: the last, or those of the evaluation that was best on the hold-out, the
+    earlier of equals.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
-    """What is measured on a hold-out, and can be best."""
+    """Evaluation metrics on the hold-out by which `keep` may choose the best checkpoint."""
 
     data: Name
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
@@ -63,7 +63,7 @@ class Optimization(RecipePart):
 
 
 class Lora(RecipePart):
-    """A LoRA adapter; `targets` is every linear layer but the head, the seed's choice, or names.
+    """A LoRA adapter; `targets` is every linear layer but the head, attention's q and v, or names.
 
     It is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank) (Kalajdzievski 2023). `dora`
     learns the length of each row of a weight apart from its direction (Liu et al. 2024).
@@ -147,7 +147,7 @@ class Align(Optimization):
 
     @property
     def has_reference(self) -> bool:
-        """Whether the loss compares with the model as it was before the first step."""
+        """Whether the loss needs reference log-probabilities (of the model before step 1)."""
         return self.loss in ("dpo", "ipo")
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class YamlLoader(yaml.SafeLoader):
-    """A YAML 1.1 safe loader that also takes `5e-5` for a number, as its writers mean."""
+    """A YAML 1.1 safe loader that also parses `5e-5` as a number."""
 
 
 YamlLoader.add_implicit_resolver(
@@ -33,7 +33,7 @@ YamlLoader.add_implicit_resolver(
 
 
 class YamlDocument(NamedTuple):
-    """A parsed YAML document, and the line of every key."""
+    """A parsed YAML document, and the line number of every key."""
 
     noun: str
     path: Path
@@ -41,10 +41,10 @@ class YamlDocument(NamedTuple):
     lines: dict[KeyPath, int]
 
     def validate(self, model: type[ModelT]) -> ModelT:
-        """Validates the document by a pydantic model.
+        """Validates the document with a pydantic model.
 
         Raises:
-            ZephyrError: it says what the model can't say.
+            ZephyrError: it doesn't fit the model's schema.
         """
         try:
             return model.model_validate(self.value)
@@ -53,7 +53,7 @@ class YamlDocument(NamedTuple):
 
 
 def read_mapping(path: Path, noun: str, example: str) -> YamlDocument:
-    """Reads the mapping in a file; `${NAME}` in a text is the environment's variable.
+    """Reads a YAML mapping; `${NAME}` in a text is replaced by the environment variable.
 
     Raises:
         ZephyrError: the file is missing, is no YAML, or holds something else.
@@ -115,7 +115,7 @@ def _construct_value(node: yaml.Node, key_path: KeyPath, document: YamlDocument)
 
 
 def _expand_variables(text: str, where: str, noun: str) -> str:
-    """Expands `${NAME}` by the environment."""
+    """Expands `${NAME}` to environment variables."""
 
     def replace(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -134,7 +134,7 @@ def _expand_variables(text: str, where: str, noun: str) -> str:
 def _validation_error(
     error: ValidationError, document: YamlDocument, model: type[BaseModel]
 ) -> ZephyrError:
-    """Explains a validation error: the first thing that is wrong, in the words of the file."""
+    """Turns pydantic's validation error into a `ZephyrError`: the first error, with its line."""
     errors = _root_errors(error, document.value)
     key_path, first = next((c for c in errors if c[1]["type"] == "extra_forbidden"), errors[0])
     line = next(
@@ -168,7 +168,7 @@ def _validation_error(
 def _root_errors(
     error: ValidationError, value: dict[str, Any]
 ) -> list[tuple[KeyPath, ErrorDetails]]:
-    """The root errors, one for each key, without what only follows from them further up."""
+    """Root errors, one for each key, without those of enclosing keys that follow from them."""
     error_by_path: dict[KeyPath, ErrorDetails] = {}
     missing_by_path: dict[KeyPath, ErrorDetails] = {}
     for detail in error.errors():
@@ -186,7 +186,7 @@ def _root_errors(
 
 
 def _file_key_path(loc: Iterable[Any], value: Any) -> KeyPath:
-    """The key path in the file of a pydantic location, without the names of its types."""
+    """The key path in the file of a pydantic `loc`, without union and type names."""
     parts = []
     node = value
     for part in loc:

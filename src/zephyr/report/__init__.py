@@ -1,1 +1,1 @@
-"""Tables, curves and the report: readers of finished runs, never called by training."""
+"""Reports on finished runs: results table, figures, HTML page, data cards and model cards."""

@@ -1,4 +1,4 @@
-"""Training curves: the metrics that trainings logged over their optimizer steps."""
+"""Training curves (matplotlib): metrics over optimizer steps, as logged by training runs."""
 
 import math
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 class Series(NamedTuple):
-    """Values over optimizer steps; what is not a finite number is left out."""
+    """A time series: values over optimizer steps, without non-finite ones."""
 
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
 
 
 def read_series(node: NodeStatus, split: str, key: str) -> Series:
-    """Reads the series that a training logged under `key` of one split."""
+    """Reads the values that a training run logged under `key` for one split."""
     rows = [
         (row["step"], row[key])
         for row in node.run.metrics
@@ -49,7 +49,7 @@ def read_series(node: NodeStatus, split: str, key: str) -> Series:
 
 
 def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of about a tenth of all values around each one; at the ends, of those there are."""
+    """Centered moving average over about a tenth of all values; the window shrinks at the ends."""
     n = len(values)
     half, at = n // 20 + 1, np.arange(n)
     first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, n)
@@ -60,13 +60,14 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 Curves = Sequence[tuple[str, NodeStatus]]
 _MIN_POINTS_TO_SMOOTH = 8
-"""Points below which a curve is not smoothed."""
+"""Minimum number of points for a curve to be smoothed."""
 
 
 _LOSS = "loss (nats per token)"
 
 
-def loss_drawing(name: str, title: str, curves: Curves) -> Drawing:
+def draw_loss(name: str, title: str, curves: Curves) -> Drawing:
+    """Draws the training and hold-out loss of each model."""
     figure, axes = new_panels(len(curves), share="y")
     captions, points = [], list[Point]()
     for ax, (model, node) in zip(axes, curves, strict=True):
@@ -90,12 +91,13 @@ _DPO_PANELS = (
     ("reward accuracy\n(share of pairs)", "accuracy", 0.5),
     ("reward margin\n(β × nats)", "margin", 0.0),
 )
-"""Unit, key, and where the model stands before its first step."""
+"""Unit, key, and the value before the first step."""
 _LOGPROB_CHANGE = "change of log-prob.\n(nats per answer)"
 _ANSWER_COLOURS = (("chosen", GREEN), ("rejected", ORANGE))
 
 
-def alignment_drawing(curves: Curves) -> Drawing:
+def draw_alignment(curves: Curves) -> Drawing:
+    """Draws loss, reward accuracy, reward margin and logprobs of DPO trainings."""
     rows = len(_DPO_PANELS) + 1
     figure, grid = new_figure(rows, len(curves), height=1.6, sharey="row", sharex="col")
     captions, points = [], list[Point]()
@@ -137,7 +139,7 @@ def alignment_drawing(curves: Curves) -> Drawing:
 
 
 def _change_from_start(node: NodeStatus, key: str) -> Series:
-    """The change of a hold-out metric since the start; empty if that was not logged."""
+    """The change of a hold-out metric since step 0; empty if that was not logged."""
     steps, values = read_series(node, "holdout", key)
     if not len(steps) or steps[0] != 0:
         return Series(steps[:0], values[:0])
@@ -145,7 +147,7 @@ def _change_from_start(node: NodeStatus, key: str) -> Series:
 
 
 def _best_step(node: NodeStatus) -> int | None:
-    """The step of the best checkpoint; None where the weights are those of the last step."""
+    """The step of the best checkpoint; None if the weights are those of the last step."""
     if node.state != "finished":
         return None
     step: int | None = node.run.read("env.json").get("kept_step")
@@ -159,7 +161,8 @@ _SAMPLE_GENERATION_PANELS = (
 )
 
 
-def sample_generation_drawing(curves: Curves) -> Drawing:
+def draw_sample_generations(curves: Curves) -> Drawing:
+    """Draws length, finish and repetition of sample generations during training."""
     figure, grid = new_figure(
         len(_SAMPLE_GENERATION_PANELS), len(curves), height=1.3, sharey="row", sharex="col"
     )
@@ -191,7 +194,8 @@ def sample_generation_drawing(curves: Curves) -> Drawing:
     return render_drawing(figure, "canary", title, captions, points)
 
 
-def learning_rate_drawing(curves: Curves) -> Drawing:
+def draw_learning_rates(curves: Curves) -> Drawing:
+    """Draws the learning rate schedule of each training."""
     from matplotlib.ticker import FuncFormatter
 
     figure, axes = new_panels(len(curves), share=False)
@@ -218,7 +222,7 @@ def _panel_name(model: str, unit: str) -> str:
 
 
 def _plot_smoothed(panel: Panel, found: Series, colour: str, name: str) -> None:
-    """Plots the raw values thin and the smoothed ones thick; only the raw ones where few."""
+    """Plots raw values thin and smoothed ones thick; only raw ones if there are few."""
     if len(found.steps) < _MIN_POINTS_TO_SMOOTH:
         panel.plot(name, *found, color=colour, label=name)
         return
@@ -238,7 +242,7 @@ def _plot_reference_line(ax: "Axes", value: float) -> None:
 
 
 def _trend_text(what: str, found: Series) -> str:
-    """The trend of a curve in words, from its first to its last value; "" for an empty one."""
+    """The trend of a curve in words (alt text): its first and last value; "" if empty."""
     if not len(found.steps):
         return ""
     first, last = (
@@ -248,7 +252,7 @@ def _trend_text(what: str, found: Series) -> str:
 
 
 def _three_digits(value: float) -> str:
-    """Three significant digits."""
+    """Formats a number with three significant digits."""
     return f"{value:#.3g}".rstrip(".").replace("-", "−")
 
 

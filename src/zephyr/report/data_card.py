@@ -1,4 +1,4 @@
-"""The data card of a mixture: what is in it, from where, and what its licences say."""
+"""Data card of a mixture (Markdown): its sources, row counts, tokens and licenses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,9 +19,9 @@ def data_card(
     tokens: Mapping[str, Mapping[str, int]],
     origin: str | None,
 ) -> str:
-    """The data card of a mixture that has been sampled, as Markdown.
+    """Renders the data card of a built mixture, as Markdown.
 
-    `tokens` are the counts of each source by a model that reads the mixture, if there is one;
+    `tokens` are the token counts of each source for a model trained on the mixture, if any;
     `origin` is the recipe's.
     """
     verb = "removed" if mixture.clean == "remove" else "kept, and only counted"
@@ -56,7 +56,7 @@ def data_card(
 
 
 def licence_lines(mixture: MixtureSpec, origin: str | None) -> list[str]:
-    """Lines that say where each source comes from, its licence, and what that forbids."""
+    """Lines of a card with the origin, the license and the license warnings of each source."""
     lines = []
     for source in mixture.sources:
         registered = SOURCES.get(source.name or "")
@@ -79,7 +79,7 @@ def licence_lines(mixture: MixtureSpec, origin: str | None) -> list[str]:
 
 
 def _reason_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines with the reasons why rows could not be read or were left out."""
+    """Lines with the reasons why rows were unreadable or skipped."""
     lines = [
         f"- {source}: {count:,} x {reason}"
         for source, row in sources.items()

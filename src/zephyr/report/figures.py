@@ -1,16 +1,15 @@
-"""Figures: the curves of a recipe's trainings, and its scores with their intervals.
+"""Figures of a report (matplotlib): training curves, scores with intervals, size/quality.
 
-The same runs give the same bytes. Each figure has a text alternative that says what it shows, in
-numbers.
+The same runs give the same bytes. Each figure has a text alternative (alt) with its numbers.
 """
 
 from zephyr.report import frontier
 from zephyr.report.curves import (
-    alignment_drawing,
-    learning_rate_drawing,
-    loss_drawing,
+    draw_alignment,
+    draw_learning_rates,
+    draw_loss,
+    draw_sample_generations,
     read_series,
-    sample_generation_drawing,
 )
 from zephyr.report.plotting import (
     BLUE,
@@ -30,7 +29,7 @@ from zephyr.report.tables import column_label, format_interval, format_number
 
 
 def draw_figures(results: Results) -> list[Drawing]:
-    """Every figure for which there is something to show."""
+    """Draws every figure for which there is data."""
     import matplotlib as mpl
 
     curves = [(row.model, row.node) for row in results.rows if row.node.run.metrics]
@@ -48,16 +47,16 @@ def draw_figures(results: Results) -> list[Drawing]:
             drawings.append(frontier_drawing)
         for kind, title in (("pretrain", "Pretraining loss"), ("tune", "Fine-tuning loss")):
             if by_kind[kind]:
-                drawings.append(loss_drawing(f"loss-{kind}", title, by_kind[kind]))
+                drawings.append(draw_loss(f"loss-{kind}", title, by_kind[kind]))
         if by_kind["align"]:
-            drawings.append(alignment_drawing(by_kind["align"]))
+            drawings.append(draw_alignment(by_kind["align"]))
         with_sample_generations = [
             c for c in curves if len(read_series(c[1], "canary", "length").steps)
         ]
         if with_sample_generations:
-            drawings.append(sample_generation_drawing(with_sample_generations))
+            drawings.append(draw_sample_generations(with_sample_generations))
         if curves:
-            drawings.append(learning_rate_drawing(curves))
+            drawings.append(draw_learning_rates(curves))
     return drawings
 
 
@@ -70,7 +69,7 @@ _VERDICT_MARKERS = {
 
 
 def _draw_scores(results: Results) -> Drawing:
-    """A panel for each headline metric: a dot and a whisker for each model."""
+    """Forest plot: a panel for each headline metric, a dot with its interval for each model."""
     from matplotlib.lines import Line2D
 
     indices = [

@@ -1,7 +1,7 @@
-"""The size/quality frontier: what the models of a recipe cost, beside what they score.
+"""Size/quality frontier (Pareto): the size and speed of each model against its scores.
 
-Bytes and speeds come from the recipe's footprint task, what quantizing has changed from the runs
-that quantized, and whether that made a model worse from the corrected verdicts of Table 1.
+Sizes and throughput come from the recipe's footprint task, the divergence from the quantization
+runs, and whether a model is worse from the Holm-corrected verdicts of the results table.
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The cost of a model: bytes and tokens per second by name; or why they are not known.
+    """The cost of a model: bytes and tokens per second by name; or why they are unknown.
 
-    `quantization_steps`: the divergence after each step.
+    `quantization_steps` has the divergence after each quantization step.
     """
 
     row: ModelRow
@@ -41,12 +41,12 @@ class ModelCost:
     missing_reason: str | None
     quantization_steps: tuple[Mapping[str, Any], ...]
     worse_metrics: tuple[str, ...]
-    """The headline metrics in which it is worse than the model that it comes from."""
+    """The headline metrics in which it is significantly worse than its parent."""
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """The costs of all models, how they were measured, and which model to ship of each family."""
+    """The costs of all models, their protocol, and the recommended model of each family."""
 
     costs: tuple[ModelCost, ...]
     protocols: tuple[str, ...]
@@ -54,7 +54,7 @@ class Frontier:
 
 
 def read_frontier(results: Results) -> Frontier | None:
-    """Reads the models' costs; None where the recipe has no footprint task and no quantize."""
+    """Reads the costs of all models; None without a footprint task and quantization."""
     task = next((t for t in results.recipe.evaluate.tasks if t.is_footprint), None)
     nodes = {
         row.model: results.nodes.get(f"{row.model}/{task.key}" if task else "")
@@ -91,7 +91,7 @@ def _model_cost(results: Results, row: ModelRow, node: NodeStatus | None) -> Mod
 
 
 def _recommendations(results: Results, costs: tuple[ModelCost, ...]) -> list[str]:
-    """Recommends, of the models quantized from one, the smallest not significantly worse."""
+    """Recommends, for each base model, the smallest quantized one not significantly worse."""
     sentences = []
     by_name = {cost.row.model: cost for cost in costs}
     for parent in dict.fromkeys(c.row.parent for c in costs if c.row.node.kind == "quantize"):
@@ -113,7 +113,7 @@ def _recommendations(results: Results, costs: tuple[ModelCost, ...]) -> list[str
 def _recommendation_text(
     results: Results, group: str, smaller: list[ModelCost], unquantized: ModelCost
 ) -> str:
-    """Which of the smaller models to take; by the tasks alone where all lose in perplexity."""
+    """The recommended smaller model; by the tasks alone if all are worse in perplexity."""
     if good := [c for c in smaller if not c.worse_metrics]:
         best, where, perplexity_note = min(good, key=_disk_bytes), "any headline metric", ""
     elif good := [c for c in smaller if not _is_worse_in_tasks(results, c)]:
@@ -166,17 +166,17 @@ def _headline_cells(results: Results, cost: ModelCost) -> list[Cell]:
 
 
 def _is_compared(results: Results, cost: ModelCost) -> bool:
-    """Whether every headline metric has been compared with that of its parent."""
+    """Whether every headline metric of a model has been compared with its parent."""
     return all(
         c.difference is not None and c.difference.verdict for c in _headline_cells(results, cost)
     )
 
 
-# -- the figure -----------------------------------------------------------------------------------
+# -- figure ---------------------------------------------------------------------------------------
 
 
 def draw_frontier(results: Results, found: Frontier) -> Drawing | None:
-    """Plots perplexities and accuracies against the bytes of each model's files."""
+    """Plots perplexities and accuracies against the file size of each model."""
     shown = [cost for cost in found.costs if "disk" in cost.footprint]
     indices = [at for at in results.headline_indices if _is_plottable(results, at, shown)]
     if len(shown) < 2 or not indices:

@@ -1,4 +1,4 @@
-"""Integrity: what is wrong with the files of a run that was finished once."""
+"""Integrity check: whether the files of a finished run are still complete and readable."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ _JSON_FILES = (
 
 
 def integrity_error(run: Run) -> str | None:
-    """The integrity error of a run: what has changed since it finished, what to do; or None.
+    """The integrity error of a run: what changed since it finished, and what to do; or None.
 
-    A run that is being made, or never was, has none.
+    A run that is unfinished, or was never started, has none.
     """
     location = Path(run.path.parent.name, run.path.with_suffix("").name)
     if not run.is_finished:

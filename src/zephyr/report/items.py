@@ -1,4 +1,4 @@
-"""The items of an evaluation: the request, the model's output, and whether it was correct."""
+"""Items of an evaluation: the request, the model's output, and whether it was correct."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ Item = dict[str, Any]
 
 
 class SelectionMetric(NamedTuple):
-    """The metric by which items are selected as right or wrong, or by which they are sorted."""
+    """The metric by which items are selected as right or wrong, or sorted."""
 
     name: str
     kind: str
@@ -19,7 +19,7 @@ class SelectionMetric(NamedTuple):
 
 
 class SelectedItems(NamedTuple):
-    """The selected items, how many there are in all, and the metric of the selection."""
+    """The selected items, their total number, and the metric of the selection."""
 
     items: list[Item]
     total: int
@@ -31,9 +31,8 @@ def select_items(
 ) -> SelectedItems:
     """Selects at most `limit` items of a finished evaluation.
 
-    Right is what the first headline metric of right and wrong answers gives a whole point, wrong
-    what it does not. A task without one (perplexity) has its worst items first for `wrong`, its
-    best for `right`.
+    Right items score 1 in the first headline metric of kind proportion, wrong ones do not. For a
+    task without one (perplexity), items are sorted: worst first for `wrong`, best for `right`.
 
     Raises:
         ZephyrError: no item is of this group.
@@ -74,7 +73,7 @@ def _item_mean(item: Item, metric: str) -> float:
 
 
 def item_sections(item: Item) -> Iterator[tuple[str, str]]:
-    """The sections of an item for display: a heading and a text, again and again."""
+    """The sections of an item for display: pairs of a heading and a text."""
     detail = item["detail"]
     yield "scores", ", ".join(f"{name} {value:.4g}" for name, value in item["scores"].items())
     for turn in detail.get("turns", ()):

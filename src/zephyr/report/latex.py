@@ -1,4 +1,4 @@
-"""The headline table in LaTeX, for a document that loads booktabs."""
+"""LaTeX results table of the headline metrics (needs the package booktabs)."""
 
 from itertools import groupby
 
@@ -28,7 +28,7 @@ _DIRECTION_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
 def table_latex(results: Results) -> str:
-    """Models as rows, each with its values and, beneath, their intervals; protocols under all."""
+    """Renders the LaTeX table: models as rows, scores with intervals, protocols below."""
     columns = [results.columns[at] for at in results.headline_indices]
     tasks = [(task, len(list(group))) for task, group in groupby(column.task for column in columns)]
     metrics = [
@@ -42,7 +42,7 @@ def table_latex(results: Results) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_caption(results)}}}",
+        rf"\caption{{{_table_caption(results)}}}",
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
         *([rf" & {spans} \\", _task_rules([n for _, n in tasks])] if columns else []),
@@ -65,11 +65,11 @@ def table_latex(results: Results) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Escapes text so that LaTeX prints it as it stands."""
+    """Escapes special characters of LaTeX."""
     return text.translate(_ESCAPES)
 
 
-def _caption(results: Results) -> str:
+def _table_caption(results: Results) -> str:
     caption = (
         f"{escape_latex(results.recipe.name)}: scores with 95\\,\\% intervals. Against the "
         "model that it "
@@ -86,7 +86,7 @@ def _caption(results: Results) -> str:
 
 
 def _task_rules(spans: list[int]) -> str:
-    """A rule under each task, over its metrics."""
+    """A `\\cmidrule` under each task, over its metrics."""
     ends = [1 + sum(spans[: at + 1]) for at in range(len(spans))]
     return " ".join(
         rf"\cmidrule(lr){{{end - span + 1}-{end}}}" for span, end in zip(spans, ends, strict=True)
@@ -106,7 +106,7 @@ def _value_text(cell: Cell) -> str:
 
 
 def _interval_text(cell: Cell) -> str:
-    """Braces keep the bracket from being read as the length of `\\\\[…]`."""
+    """The interval in braces, so that LaTeX does not read `\\\\[…]` as a length."""
     if cell.estimate is None:
         return ""
     return rf"\footnotesize {{{escape_latex(format_interval(cell.estimate, cell.column.scale))}}}"

@@ -1,7 +1,7 @@
-"""The model card (README.md) of an export: how it was made, its data, scores and limits.
+"""Model card (README.md) of an export: how it was made, its data, scores and limits.
 
-It is Markdown with the header that the hub reads. Whatever comes from files is escaped, and no path
-of the machine on which it was made stands in it.
+It is Markdown with the YAML metadata of the hub. All text from files is escaped, and paths of this
+machine are stripped.
 """
 
 import re
@@ -56,11 +56,11 @@ def model_card(
     notes: Sequence[str],
     base_hub_id: str | None,
 ) -> str:
-    """The model card of the model with this fingerprint, as Markdown.
+    """Renders the model card of the model with this fingerprint, as Markdown.
 
-    `contents` is what was exported, `notes` its caveats; `base_hub_id` is the hub id of its base.
+    `contents` describes the exported files, `notes` are caveats; `base_hub_id` is its base model's.
     """
-    lineage = _lineage(recipe, name)
+    lineage = _ancestor_names(recipe, name)
     folders = _absolute_folders(recipe.spec())
 
     def printable(text: str) -> str:
@@ -108,14 +108,14 @@ def model_card(
     )
 
 
-def _lineage(recipe: Recipe, name: str) -> list[str]:
-    """The lineage of a model: itself and all its parents, the root first."""
+def _ancestor_names(recipe: Recipe, name: str) -> list[str]:
+    """A model and all its ancestors, the root first."""
     parent = recipe.models[name].from_
-    return [*(_lineage(recipe, parent) if parent is not None else ()), name]
+    return [*(_ancestor_names(recipe, parent) if parent is not None else ()), name]
 
 
 def _find_row(store: Store, recipe: Recipe, name: str, fingerprint: str) -> ModelRow | None:
-    """The row of exactly this model in the results; None where they hold another of its name."""
+    """The row of exactly this model in the results; None if they are of another run."""
     try:
         results = read_results(store, recipe.name)
     except ZephyrError:
@@ -124,7 +124,7 @@ def _find_row(store: Store, recipe: Recipe, name: str, fingerprint: str) -> Mode
     return next((r for r in results.rows if r.model == name and r.node.run.path == wanted), None)
 
 
-# -- the header -----------------------------------------------------------------------------------
+# -- YAML metadata --------------------------------------------------------------------------------
 
 
 def _yaml_header(
@@ -179,7 +179,7 @@ def _tags(recipe: Recipe, lineage: Sequence[str], export_format: ExportFormat) -
     return list(dict.fromkeys([*tags, *(["gguf"] if export_format in ("gguf", "ollama") else ())]))
 
 
-# -- the parts ------------------------------------------------------------------------------------
+# -- sections -------------------------------------------------------------------------------------
 
 
 def _data_section(
@@ -202,7 +202,7 @@ def _data_section(
 
 
 def _printable_source(source: SourceSpec) -> SourceSpec:
-    """A source as it may be printed: its path without where that lies, and without markup."""
+    """A source as it may be printed: without the folder of its path, and escaped."""
     if source.path is None:
         return source
     name = source.name or _escape_markdown(
@@ -288,7 +288,7 @@ def _recipe_yaml(recipe: Recipe) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """A value whose strings hold no absolute folder of a machine."""
+    """A value whose strings have no absolute folders."""
     if isinstance(value, dict):
         return {key: _without_folders(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -304,7 +304,7 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w:/.\\~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"
 def _strip_folders(text: str, folders: Collection[str] = ()) -> str:
     """Strips the folders from the absolute paths in a text.
 
-    `folders` are known ones, for a path with a space in it has no end that can be seen.
+    `folders` are known ones: the end of a path with a space can't be detected.
     """
     if _is_absolute(text):
         return PureWindowsPath(text).name or "folder"
@@ -328,7 +328,7 @@ def _absolute_folders(value: Any) -> set[str]:
 
 
 def _escape_markdown(text: str) -> str:
-    """Escapes text so that it stays in its line and is not read as Markdown."""
+    """Escapes Markdown, so that a text stays on its line."""
     one_line = " ".join(text.split())
     for mark in "\\`*_[]|#~$":
         one_line = one_line.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""Model comparison: any two models, on the items that both were evaluated on in the same way."""
+"""Model comparison: any two models, on shared items of the same protocol (Holm-corrected)."""
 
 import re
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from zephyr.stats.significance import PairedTestResult, holm_correction, require
 
 
 class MetricComparison(NamedTuple):
-    """A metric of both models, and the difference of the second to the first; or why there is none.
+    """Comparison of two models in a metric: scores, difference and verdict; or why there is none.
 
-    `p` is corrected for all that is compared here; `items_needed` items would
-    make a significant difference, where these do not.
+    `p` is Holm-corrected for all comparisons here; if the difference is not significant, with
+    `items_needed` items it would be.
     """
 
     column: Column
@@ -117,7 +117,7 @@ def _cells(results: Results, model: str) -> dict[tuple[str, str], Cell]:
 
 
 def _comparable_protocol(cell: Cell) -> str:
-    """The protocol without the number of items, and without a reference where none is used."""
+    """The protocol without the number of items, and without a reference that is not used."""
     protocol = re.sub(r" · n=\d+$", "", cell.protocol or "")
     is_reward = cell.column.metric.startswith("reward_")
     return protocol if is_reward else re.sub(r" · against [^·]+$", "", protocol)

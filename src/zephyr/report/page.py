@@ -1,4 +1,4 @@
-"""The HTML report: one file that needs nothing else, with the tables and figures beside it."""
+"""HTML report: one self-contained file with the results table, figures, answers and costs."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ from zephyr.runs.store import Store, explain_disk_errors, write_atomically
 
 
 def write_report(store: Store, recipe_name: str) -> Path:
-    """Writes tables, data cards, figures and `report.html` of a recipe; returns the last's path.
+    """Writes tables, data cards, figures and `report.html` of a recipe; returns the HTML path.
 
     Raises:
         ZephyrError: the recipe was never run in this store, or the disk is full.
@@ -67,7 +67,7 @@ def _write_data_cards(folder: Path, results: Results) -> None:
 
 
 def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
-    """Writes each figure and its numbers; removes those of an earlier report that are stale."""
+    """Writes each figure and its data (CSV); removes stale ones of an earlier report."""
     folder.mkdir(exist_ok=True)
     files: dict[str, str | bytes] = {}
     for drawing in drawings:
@@ -82,10 +82,10 @@ def _write_figures(folder: Path, drawings: list[Drawing]) -> None:
 
 
 def render_html(results: Results, drawings: list[Drawing]) -> str:
-    """Renders the HTML of the report; all that a model or a file has written is escaped.
+    """Renders the HTML of the report; all text from models and files is escaped.
 
-    The page's own policy lets its one script run, by its hash, and no other. It has the time just
-    where a run is being made: the same finished runs give the same bytes.
+    Its content security policy allows only its own script, by hash. It shows the time only while a
+    run is unfinished: the same finished runs give the same bytes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -135,11 +135,11 @@ def render_html(results: Results, drawings: list[Drawing]) -> str:
         curves=[drawing for drawing in drawings if drawing.name not in ("scores", "frontier")],
         frontier=read_frontier(results),
         mixtures=sections.summarize_mixtures(results),
-        examples=sections.training_examples(results),
+        examples=sections.training_example_counts(results),
         left_out=sections.excluded_item_counts(results),
-        canaries=sections.sample_generations(results),
+        canaries=sections.read_sample_generations(results),
         questions=sections.sample_answered_items(results),
-        costs=sections.costs_by_kind(results),
+        costs=sections.costs_by_stage(results),
         environment=sections.environment_facts(results),
         generated=tables.GENERATED_NOTICE if results.recipe.origin == "embedded" else None,
         script=Markup(script),  # noqa: S704  # a file of our own

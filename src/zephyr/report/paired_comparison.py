@@ -1,4 +1,4 @@
-"""Paired comparison of two evaluations on the items that both have."""
+"""Paired comparison of two evaluations on their shared items (McNemar or permutation test)."""
 
 import math
 from collections import Counter
@@ -14,13 +14,13 @@ from zephyr.stats.significance import PairedTestResult, paired_test
 RELATIVE_TOLERANCE = 1e-6
 """The relative tolerance within which two float32 computations of an item's value are equal.
 
-A merged adapter moved the summed log-probabilities of 200 windows by 3e-8 of each, all to one side:
-by the test alone that was `better`.
+Merging an adapter changed the summed log-probabilities of 200 windows by 3e-8 of each, all in one
+direction: without the tolerance the test calls that `better`.
 """
 
 
 class Comparison(NamedTuple):
-    """A paired difference, and the statistical evidence for it."""
+    """A paired difference with its confidence interval, and the test behind it (p-value)."""
 
     difference: Estimate
     evidence: PairedTestResult
@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 def compare_paired(
     run_path: Path, baseline_path: Path, metric: str, kind: StatisticKind, seed: int
 ) -> Comparison | str:
-    """The paired comparison of two evaluations on their shared items, or why there is none."""
+    """Compares two evaluations on their shared items; the reason if that is impossible."""
     scores, baseline_scores = (read_item_scores(run)[metric] for run in (run_path, baseline_path))
     shared = [key for key in scores if key in baseline_scores]
     if not shared:
@@ -44,7 +44,7 @@ def _paired_difference(
 ) -> Comparison | str:
     if not all(math.isfinite(each) for pair in pairs for each in pair):
         return "not a finite number"
-    if all(_is_equal(pair) for pair in pairs):  # what every resample would give
+    if all(_is_equal(pair) for pair in pairs):  # so would be every bootstrap resample
         return Comparison(Estimate(0.0, 0.0, 0.0, len(pairs)), PairedTestResult(1.0, 0.0, 0.0))
     rounded_pairs = [(*pair[:2], *pair[:2]) if _is_equal(pair) else pair for pair in pairs]
     values, weights, baseline, baseline_weights = zip(*rounded_pairs, strict=True)
@@ -57,7 +57,7 @@ def _paired_difference(
 
 
 def _is_equal(pair: tuple[float, float, float, float]) -> bool:
-    """Whether an item's values and weights differ by no more than the order of their sums does."""
+    """Whether an item's values and weights are equal within float32 summation order."""
     value, weight, baseline, baseline_weight = pair
     return weight == baseline_weight and math.isclose(value, baseline, rel_tol=RELATIVE_TOLERANCE)
 
@@ -74,7 +74,7 @@ def read_item_scores(run: Path) -> dict[str, dict[tuple[str, int], tuple[float, 
 
 
 def _with_occurrence(items: Sequence[Any]) -> Iterator[tuple[tuple[str, int], Any]]:
-    """Items keyed by id and occurrence, so that items with an equal id stay apart."""
+    """Items keyed by id and occurrence, so that items with equal ids are kept apart."""
     seen: Counter[str] = Counter()
     for item in items:
         yield (item["id"], seen[item["id"]]), item

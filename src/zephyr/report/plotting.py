@@ -1,4 +1,4 @@
-"""Plotting: figures with panels, without matplotlib's global state, rendered to files."""
+"""Plotting helpers (matplotlib): figures with panels, without global state, rendered to files."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, VERMILION, GREEN, GREY = "#0072b2", "#e69f00", "#d55e00", "#009e73", "#6b7280"
-"""Colours that people with any kind of colour vision tell apart (Okabe and Ito 2008)."""
+"""Colour-blind safe palette (Okabe and Ito 2008)."""
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "zephyr",
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
 }
-_COLUMNS = 3
+_MAX_COLUMNS = 3
 _WIDTH, _HEIGHT = 3.0, 2.2
 """Inches of one panel."""
 
@@ -68,7 +68,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot of a figure; all panels of a figure keep what they show in the same `points`."""
+    """One panel (axes) of a figure; all panels of a figure collect their data in `points`."""
 
     axes: "Axes"
     name: str
@@ -85,6 +85,7 @@ class Panel:
 def new_figure(
     rows: int, columns: int, *, height: float = _HEIGHT, **share: Any
 ) -> "tuple[Figure, NDArray[Any]]":
+    """A new figure with a grid of axes [rows, columns], without pyplot."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(columns, 2) * _WIDTH, rows * height + 0.3), layout="constrained")
@@ -94,8 +95,8 @@ def new_figure(
 def new_panels(
     count: int, *, share: Any, height: float = _HEIGHT
 ) -> "tuple[Figure, Sequence[Axes]]":
-    """As many panels as asked, at most `_COLUMNS` side by side."""
-    columns = min(count, _COLUMNS)
+    """A new figure with `count` panels, at most `_MAX_COLUMNS` side by side."""
+    columns = min(count, _MAX_COLUMNS)
     figure, grid = new_figure(
         -(-count // columns), columns, height=height, sharey="all" if share == "y" else False
     )
@@ -106,12 +107,13 @@ def new_panels(
 
 
 def set_outer_labels(figure: "Figure", y: str, x: str) -> None:
+    """Sets the shared y and x labels of a figure."""
     figure.supylabel(y, fontsize=8.5, color="#374151")
     figure.supxlabel(x, fontsize=8.5, color="#374151")
 
 
 def set_side_labels(grid: NDArray[Any], units: Sequence[str]) -> None:
-    """Labels of a grid whose columns share the steps, and whose rows share a unit."""
+    """Sets the labels of a grid whose columns share the x axis, and whose rows share a unit."""
     for ax, unit in zip(grid[:, 0], units, strict=True):
         ax.set_ylabel(unit)
     for ax in grid[-1]:
@@ -119,6 +121,7 @@ def set_side_labels(grid: NDArray[Any], units: Sequence[str]) -> None:
 
 
 def add_legend(figure: "Figure", *sources: "Axes") -> None:
+    """Adds one legend for all axes, each label once."""
     named = {
         name: line
         for ax in sources
@@ -128,16 +131,17 @@ def add_legend(figure: "Figure", *sources: "Axes") -> None:
 
 
 def shorten_name(name: str) -> str:
-    """A name of at most 24 letters; names mostly differ at their ends."""
+    """Shortens a name to 24 characters in the middle; names mostly differ at their ends."""
     return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
 def render_drawing(
     figure: "Figure", name: str, title: str, captions: Sequence[str], points: Sequence[Point] = ()
 ) -> Drawing:
+    """Renders a figure to SVG and PNG, with its data as CSV."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.set_layout_engine("none")  # the layout stays as it was found
+    figure.set_layout_engine("none")  # keeps the layout computed for the SVG
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     return Drawing(
         name, title, " ".join(captions), svg.getvalue(), png.getvalue(), _points_csv(points)
@@ -145,7 +149,7 @@ def render_drawing(
 
 
 def _points_csv(points: Sequence[Point]) -> str:
-    """A line for each point; without the interval where no point has one."""
+    """The points as CSV, a line each; without interval columns if no point has one."""
     if not points:
         return ""
     width = 4 if all(point.low is None for point in points) else 6

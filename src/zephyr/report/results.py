@@ -1,7 +1,7 @@
-"""The results of a recipe: what every model scored, read from its runs (class `Results`).
+"""Results table of a recipe: the score of every model in every metric, read from its runs.
 
-A row is a model, a column a metric of a task. A cell holds a value with its interval, or says why
-it has none; beside it stands the difference, on the same items, to the model that it comes from.
+A row is a model, a column a metric of a task. A cell has a score with its confidence interval, or
+the reason why it has none, and the paired difference to the model's parent on the same items.
 """
 
 import math
@@ -31,15 +31,15 @@ from zephyr.stats.significance import (
 RunState = Literal["finished", "failed", "damaged", "unfinished", "missing"]
 
 SELF_REFERENCE_SCORES = {"reward_accuracy": 0.5, "reward_margin": 0.0}
-"""What a model scores with itself as the reference: each reward is zero, so each pair is a tie."""
+"""Scores of a model with itself as the reference: all rewards are zero, every pair is a tie."""
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """The status of one node of the recipe, and what is there of its run.
+    """The status of one node of the recipe, with the size and cost of its run.
 
-    `reason` says why the run is not finished. `artifact_bytes` are those of its artifact (of an
-    adapter's run, the adapter alone); `run_bytes` those of its whole folder with checkpoints.
+    `reason` says why the run is not finished. `artifact_bytes` is the size of its artifact (for
+    LoRA, only the adapter); `run_bytes` that of its whole folder with checkpoints.
     """
 
     name: str
@@ -49,16 +49,16 @@ class NodeStatus:
     state: RunState
     reason: str | None
     cause: str | None
-    """The failed node on which it waits, itself included."""
+    """The failed node that blocks it (perhaps itself)."""
     seconds: float | None
     artifact_bytes: int | None
     run_bytes: int | None
     joules: float | None = None
-    """What the machine's processors used meanwhile, where they have meters."""
+    """Energy used by the machine's processors meanwhile, if they have meters."""
 
 
 class Column(NamedTuple):
-    """A metric of a task; `metric` is empty as long as no run of the task has scores."""
+    """A column: a metric of a task; `metric` is empty until a run of the task has scores."""
 
     task: str
     metric: str
@@ -70,10 +70,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """The paired difference of a model's score to its `baseline`'s, by item; or why there is none.
+    """The paired difference of a model's score to its `baseline`'s; or why there is none.
 
-    `p` is corrected for the `comparisons` of its table, and so is the verdict; `items_needed` is
-    the number of items at which such a difference would be significant, where it isn't.
+    `p` and the verdict are Holm-corrected for the `comparisons` of the table; `items_needed` is the
+    number of items at which a difference that isn't significant would be.
     """
 
     baseline: str
@@ -90,8 +90,8 @@ class Difference:
 class Cell:
     """The score of a model in a column, or the `missing_reason` where there is none.
 
-    `difference` is None for a model that comes from no other, and where the cell is empty;
-    `published` is what others published of the same, scaled as people read it.
+    `difference` is None for a model without a parent, and for an empty cell; `published` is the
+    published score of the same metric, scaled for display.
     """
 
     column: Column
@@ -142,7 +142,7 @@ def read_results(store: Store, recipe_name: str) -> Results:
     """Reads the results of a recipe as it was last run in a store, finished or not.
 
     Raises:
-        ZephyrError: it was never run there, or by a version with other recipes.
+        ZephyrError: it was never run there, or by an incompatible version.
     """
     recipe, nodes = _read_recorded_nodes(store, recipe_name)
     statuses: dict[str, NodeStatus] = {}
@@ -297,14 +297,14 @@ def _describe_quantization(spec: Quantize) -> str:
 # -- columns and cells ----------------------------------------------------------------------------
 
 _Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By evaluation, then by metric: the rows of `scores.json`, each with the groups of its task."""
+"""Rows of `scores.json` by evaluation and metric, each with the groups of its task."""
 
 
 def _metric_columns(recipe: Recipe, scores: _Scores) -> tuple[Column, ...]:
     columns_by_key: dict[tuple[str, str], Column] = {}
     for task in recipe.evaluate.tasks:
         if task.is_footprint:
-            continue  # no score: bytes and speeds stand in a table of their own
+            continue  # no score: sizes and throughput have a separate table
         for model in recipe.models:
             for name, row in scores.get(f"{model}/{task.key}", {}).items():
                 columns_by_key[task.key, name] = Column(
@@ -389,7 +389,7 @@ def _with_difference(
 
 
 def _with_published(rows: Sequence[ModelRow], recipe: Recipe) -> list[ModelRow]:
-    """The rows with the scores that others published."""
+    """The rows with published scores added."""
     if recipe.published is None:
         return list(rows)
     scores = recipe.published.scores
@@ -404,10 +404,10 @@ def _with_published(rows: Sequence[ModelRow], recipe: Recipe) -> list[ModelRow]:
 
 
 def _with_corrected_verdicts(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
-    """The rows with verdicts, Holm-corrected for the number of comparisons.
+    """The rows with verdicts, Holm-corrected for multiple comparisons.
 
-    All comparisons of headline metrics that have a better side are one family, those of all other
-    metrics another.
+    The comparisons of all headline metrics with a better direction are one family, those of all
+    other metrics another.
     """
     corrected: dict[tuple[str, Column], Difference] = {}
     for headline in (True, False):
@@ -442,7 +442,7 @@ def _with_corrected_verdicts(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
             and difference.estimate is not None
             and difference.verdict is None
         ):
-            difference = replace(difference, verdict="cannot tell")  # no side of it is better
+            difference = replace(difference, verdict="cannot tell")  # neither direction is better
         return replace(cell, difference=difference)
 
     return tuple(

@@ -1,4 +1,4 @@
-"""The report's sections beside the scores: data, exclusions, answers, cost, environment."""
+"""Sections of the report: mixtures, training examples, exclusions, answers, cost, environment."""
 
 import hashlib
 import json
@@ -14,14 +14,13 @@ from zephyr.runs.store import read_json_lines
 _COUNTS = ("seen", "duplicates", "contaminated", "near_duplicates", "capped", "kept", "held_out")
 
 ITEMS_SHOWN_PER_TASK = 10
-"""Items of a task whose answers are shown side by side."""
+"""Maximum items of a task whose answers are shown side by side."""
 
 
 class SourceSummary(NamedTuple):
-    """Row counts of one source of a mixture, from its manifest. Reasons are counted.
+    """Row counts of one source of a mixture, from its manifest.
 
-    `tokens` are those of the kept rows, for the first model that was trained on the mixture; None
-    where none has been.
+    `tokens` are those of the kept rows, for the first model trained on the mixture, or None.
     """
 
     name: str
@@ -39,10 +38,10 @@ class SourceSummary(NamedTuple):
 
 
 class MixtureSummary(NamedTuple):
-    """Summary of a mixture: its sources' counts, or the reason why there are none.
+    """Summary of a mixture: the counts of its sources, or the reason why there are none.
 
-    `is_cleaned`: duplicate, contaminated, near-duplicate records were removed, not only counted;
-    `warnings` are what licences forbid, by source.
+    With `is_cleaned`, duplicate, near-duplicate and contaminated records were removed, not only
+    counted; `warnings` are the license warnings by source.
     """
 
     name: str
@@ -54,7 +53,7 @@ class MixtureSummary(NamedTuple):
 
     @property
     def total(self) -> SourceSummary:
-        """The sum over all sources."""
+        """The totals over all sources."""
         reasons: list[Counter[str]] = []
         for column in ("unreadable", "left_out"):
             reasons.append(Counter())
@@ -99,7 +98,7 @@ def summarize_mixtures(results: Results) -> list[MixtureSummary]:
 
 
 def token_counts(results: Results, mixture: str) -> Mapping[str, Mapping[str, int]]:
-    """Token counts by source, by the first model that was trained on a mixture."""
+    """Token counts by source, for the first model that was trained on a mixture."""
     for row in results.rows:
         model = results.recipe.models[row.model]
         trained = model.tune or model.align
@@ -111,8 +110,8 @@ def token_counts(results: Results, mixture: str) -> Mapping[str, Mapping[str, in
     return {}
 
 
-class TrainingExamples(NamedTuple):
-    """The examples of a training; those longer than `max_length` tokens were left out."""
+class TrainingExampleCounts(NamedTuple):
+    """Counts of training examples; those longer than `max_length` tokens were excluded."""
 
     model: str
     max_length: int
@@ -123,10 +122,12 @@ class TrainingExamples(NamedTuple):
     supervised_tokens: int
 
 
-def training_examples(results: Results) -> list[TrainingExamples]:
-    """The training examples of every finished `tune` and `align` stage."""
+def training_example_counts(results: Results) -> list[TrainingExampleCounts]:
+    """The example counts of every finished `tune` (SFT) and `align` (DPO) stage."""
     return [
-        TrainingExamples(row.model, *(counts[key] for key in TrainingExamples._fields[1:]))
+        TrainingExampleCounts(
+            row.model, *(counts[key] for key in TrainingExampleCounts._fields[1:])
+        )
         for row in results.rows
         if row.node.kind in ("tune", "align") and row.node.state == "finished"
         for counts in [row.node.run.read("artifact/examples.json")]
@@ -134,7 +135,7 @@ def training_examples(results: Results) -> list[TrainingExamples]:
 
 
 def excluded_item_counts(results: Results) -> dict[str, dict[str, list[str]]]:
-    """Counts of items that evaluations cut or excluded: by task, "count reason", models."""
+    """Counts of items that were truncated or excluded: models by task and "count reason"."""
     found: dict[str, dict[str, list[str]]] = {}
     for task in results.recipe.evaluate.tasks:
         for row in results.rows:
@@ -146,10 +147,10 @@ def excluded_item_counts(results: Results) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-class SampleGenerations(NamedTuple):
-    """Sample generations of a training: fixed prompts' answers, first and last evaluation.
+class SampleGenerationsSummary(NamedTuple):
+    """Sample generations of a training: answers to fixed prompts at first and last evaluation.
 
-    An answer is a mapping with its `text`, and whether it `stopped` by itself.
+    An answer has its `text`, and whether it `stopped` (finish reason stop).
     """
 
     model: str
@@ -159,7 +160,7 @@ class SampleGenerations(NamedTuple):
     """Prompt, first answer, last answer."""
 
 
-def sample_generations(results: Results) -> list[SampleGenerations]:
+def read_sample_generations(results: Results) -> list[SampleGenerationsSummary]:
     """The sample generations of every training that has them, finished or not."""
     found = []
     for row in results.rows:
@@ -169,14 +170,14 @@ def sample_generations(results: Results) -> list[SampleGenerations]:
             first, last = evaluations[0], evaluations[-1]
             prompts = run.read("artifact/canary.json")
             answers = list(zip(prompts, first["answers"], last["answers"], strict=True))
-            found.append(SampleGenerations(row.model, first["step"], last["step"], answers))
+            found.append(SampleGenerationsSummary(row.model, first["step"], last["step"], answers))
     return found
 
 
 class ModelAnswer(NamedTuple):
     """The answer of one model, its finish reason, and whether its number or option is correct.
 
-    None where neither is asked for.
+    `is_correct` is None if the task has neither.
     """
 
     model: str
@@ -196,7 +197,7 @@ class AnsweredItem(NamedTuple):
 def sample_answered_items(results: Results) -> dict[str, list[AnsweredItem]]:
     """Samples, by generation task, items that all models answered, with all answers.
 
-    The seed chooses them, whatever the answers are.
+    They are chosen by the seed, independently of the answers.
     """
     found = {}
     for task in results.recipe.evaluate.tasks:
@@ -242,7 +243,7 @@ def _answered_item(items: Mapping[str, Any]) -> AnsweredItem:
 
 
 def _reference(detail: Mapping[str, Any]) -> str:
-    """The expected answer; of a multiple choice, the right option."""
+    """The expected answer; for multiple choice, the right option."""
     if "reference" in detail:
         return str(detail["reference"])
     return f"{chr(ord('A') + detail['answer'])}. {detail['choices'][detail['answer']]}"
@@ -253,10 +254,10 @@ def _is_correct(scores: Mapping[str, float]) -> bool | None:
     return None if score is None else bool(score)
 
 
-class KindCost(NamedTuple):
-    """Seconds, bytes and joules of the finished runs of one kind of node (stage).
+class StageCost(NamedTuple):
+    """The cost of all finished runs of one kind of stage: seconds, bytes and joules.
 
-    `runs_with_energy` are the runs whose joules are known.
+    `runs_with_energy` is the number of runs whose energy was measured.
     """
 
     kind: str
@@ -268,20 +269,20 @@ class KindCost(NamedTuple):
     runs_with_energy: int
 
 
-def costs_by_kind(results: Results) -> list[KindCost]:
-    """The cost of each kind of node, and of all of them together."""
+def costs_by_stage(results: Results) -> list[StageCost]:
+    """The cost of each kind of stage, and of all together."""
     finished = [node for node in results.nodes.values() if node.state == "finished"]
     kinds = dict.fromkeys(entry.kind for entry in finished)
     return [
-        *(_kind_cost(kind, (entry for entry in finished if entry.kind == kind)) for kind in kinds),
-        _kind_cost("all", finished),
+        *(_stage_cost(kind, (entry for entry in finished if entry.kind == kind)) for kind in kinds),
+        _stage_cost("all", finished),
     ]
 
 
-def _kind_cost(kind: str, nodes: Iterable[NodeStatus]) -> KindCost:
+def _stage_cost(kind: str, nodes: Iterable[NodeStatus]) -> StageCost:
     runs = list(nodes)
     joules = [node.joules for node in runs if node.joules is not None]
-    return KindCost(
+    return StageCost(
         kind,
         len(runs),
         sum(entry.seconds or 0 for entry in runs),
@@ -293,7 +294,7 @@ def _kind_cost(kind: str, nodes: Iterable[NodeStatus]) -> KindCost:
 
 
 def environment_facts(results: Results) -> dict[str, dict[str, list[str]]]:
-    """The environment of the runs: by fact, each value and the nodes that it holds for."""
+    """The environment of the runs: each fact, its values, and the nodes of each value."""
     facts: dict[str, dict[str, list[str]]] = {}
     for name, node in results.nodes.items():
         if node.state != "finished":
@@ -307,7 +308,7 @@ def environment_facts(results: Results) -> dict[str, dict[str, list[str]]]:
 
 
 def _fact_text(value: Any) -> str:
-    """The text of an environment fact; of several facts, each with its name."""
+    """Formats the value of an environment fact; for a mapping, each with its name."""
     if isinstance(value, Mapping):
         return ", ".join(
             f"{key.replace('_', ' ')} {_fact_text(each)}" for key, each in value.items()

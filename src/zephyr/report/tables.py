@@ -1,6 +1,6 @@
-"""Tables of results: strict JSON, Markdown, CSV, and one for the terminal.
+"""Results tables as strict JSON, Markdown, CSV, and for the terminal (rich).
 
-JSON and CSV hold plain values and their `scale`; what people read is multiplied by it.
+JSON and CSV have unscaled values and their `scale`; displayed values are multiplied by it.
 """
 
 import csv
@@ -23,7 +23,7 @@ GENERATED_NOTICE = (
 
 
 def format_number(value: float, scale: float, decimals_like: float | None = None) -> str:
-    """Formats a value for people: one decimal for percent, else about four digits.
+    """Formats a score for display: one decimal for percent, else about four digits.
 
     With `decimals_like`, it has as many decimals as that value would have.
     """
@@ -35,11 +35,12 @@ def format_number(value: float, scale: float, decimals_like: float | None = None
 
 
 def format_interval(estimate: Estimate, scale: float) -> str:
+    """Formats a confidence interval: "[low, high]"."""
     return f"[{format_number(estimate.low, scale)}, {format_number(estimate.high, scale)}]"
 
 
 def verdict_text(difference: Difference) -> str:
-    """The verdict on a difference, with the number of items needed where it is undecided."""
+    """The verdict on a difference, with the number of items needed if it is undecided."""
     if (
         difference.verdict != "cannot tell"
         or difference.estimate is None
@@ -51,12 +52,13 @@ def verdict_text(difference: Difference) -> str:
 
 
 def round_up_items(count: int) -> int:
-    """Rounds a number of items up to two digits, for an estimate is no more exact."""
+    """Rounds an estimated number of items up to two digits."""
     scale: int = 10 ** max(0, len(str(count)) - 2)
     return -(-count // scale) * scale
 
 
 def format_signed(value: float, scale: float) -> str:
+    """Formats a difference: a number with its sign."""
     text = format_number(value, scale)
     return f"+{text}" if value > 0 else text
 
@@ -75,7 +77,7 @@ def _label_parts(column: Column) -> tuple[str, str, str]:
 
 
 def table_json(results: Results) -> str:
-    """All results as JSON, without NaN; `value` is null just where `empty` says why."""
+    """The results table as JSON, without NaN; where `value` is null, `empty` says why."""
     value = {
         "recipe": results.recipe.name,
         "seed": results.recipe.seed,
@@ -138,7 +140,7 @@ def _estimate_json(estimate: Estimate | None) -> dict[str, Any]:
 
 
 def table_csv(results: Results) -> str:
-    """One line for each model and metric."""
+    """The results table as CSV: one line for each model and metric."""
     out = io.StringIO()
     lines = [
         _line_csv(results.recipe.name, row, cell) for row in results.rows for cell in row.cells
@@ -179,7 +181,7 @@ _DIFFERENCE_COLUMNS = {
 
 
 def table_markdown(results: Results) -> str:
-    """The headline metrics, how they were measured, the groups, and all other metrics."""
+    """The results table as Markdown: headline metrics, protocols, groups, other metrics."""
     parts = [f"# {results.recipe.name}: scores of {len(results.rows)} models"]
     if results.recipe.origin == "embedded":
         parts.append(GENERATED_NOTICE)
@@ -203,7 +205,7 @@ def table_markdown(results: Results) -> str:
 
 
 def _scores_markdown(results: Results, columns: Sequence[Column]) -> str:
-    """Models side by side, a line for each metric."""
+    """A Markdown table with a column for each model, and a row for each metric."""
     places = [results.columns.index(column) for column in columns]
     lines = [
         [column_label(column), *(_cell_markdown(row.cells[at]) for row in results.rows)]
@@ -240,7 +242,7 @@ def _score_markdown(cell: Cell) -> str:
 
 def _protocols_markdown(results: Results) -> str:
     lines = [
-        f"- {_escape_markdown(column_label(column))}: {_escape_markdown(protocol)}"
+        f"- {_escape_table_cell(column_label(column))}: {_escape_table_cell(protocol)}"
         for at, column in enumerate(results.columns)
         for protocol in column_protocols(results, at)
     ]
@@ -248,7 +250,7 @@ def _protocols_markdown(results: Results) -> str:
 
 
 def column_protocols(results: Results, at: int) -> list[str]:
-    """The protocols of a column; where there are several, each with its models."""
+    """The protocols of a column; if there are several, each with its models."""
     found = results.protocols(at)
     if len(found) == 1:
         return list(found)
@@ -259,7 +261,7 @@ def _groups_markdown(results: Results) -> Iterable[str]:
     for at in results.headline_indices:
         if groups := column_groups(results, at):
             scale = results.columns[at].scale
-            yield f"### {_escape_markdown(column_label(results.columns[at]))}"
+            yield f"### {_escape_table_cell(column_label(results.columns[at]))}"
             yield _grid_markdown(
                 ["", *(row.model for row in results.rows)],
                 [[name, *(_group_markdown(e, scale) for e in found)] for name, found in groups],
@@ -285,11 +287,11 @@ def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | 
 
 def _grid_markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rows = [heads, ["---", *("---:" for _ in heads[1:])], *lines]
-    return "\n".join(f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows)
+    return "\n".join(f"| {' | '.join(map(_escape_table_cell, row))} |" for row in rows)
 
 
-def _escape_markdown(text: str) -> str:
-    """Escapes text so that it stays in its table cell and is not read as Markdown."""
+def _escape_table_cell(text: str) -> str:
+    """Escapes Markdown, so that a text stays in its table cell."""
     marks = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "`": "\\`", "*": "\\*"}
     return " ".join("".join(marks.get(c, c) for c in text).split())
 
@@ -298,7 +300,7 @@ def _escape_markdown(text: str) -> str:
 
 
 def console_table(results: Results) -> "RenderableType":
-    """The headline metrics for a terminal of 100 columns, and below them their protocols."""
+    """The results table for a terminal of 100 columns: headline metrics and protocols."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Watching the runs of a recipe for changes (`zephyr report --watch`)."""
+"""Watches the runs of a recipe for changes (`zephyr report --watch`)."""
 
 import time
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ _WATCHED_FILES = (DONE, FAILED, "metrics.jsonl")
 
 
 def watch_runs(store: Store, recipe: str, interval_seconds: float) -> Iterator[None]:
-    """Yields at once, and then whenever a poll every so many seconds finds a change."""
+    """Yields at once, then after each change; polls every `interval_seconds`."""
     previous = None
     while True:
-        current = _snapshot(store, recipe)
+        current = _poll_runs(store, recipe)
         if current != previous:
             yield
         previous = current
         time.sleep(interval_seconds)
 
 
-def _snapshot(store: Store, recipe: str) -> list[tuple[str, str, tuple[int, int] | None]]:
-    """A snapshot of a recipe's runs: size and modification time of each watched file."""
+def _poll_runs(store: Store, recipe: str) -> list[tuple[str, str, tuple[int, int] | None]]:
+    """Polls a recipe's runs: size and modification time of each watched file."""
     nodes = (store.read_nodes(recipe) or {"nodes": []})["nodes"]
     runs = [store.find(node["fingerprint"]).path for node in nodes]
     return [

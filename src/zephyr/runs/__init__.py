@@ -1,1 +1,1 @@
-"""Runs: the graph of a recipe, fingerprints, the store, and the context of a stage."""
+"""Runs: the graph (DAG) of a recipe, fingerprints, the artifact store, a stage's context."""

@@ -1,4 +1,4 @@
-"""Context of a stage: what it is given beside its node and its input runs."""
+"""Context of a stage: recipe, store, callbacks and process group."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from zephyr.recipe.schema import Recipe
 
 Progress = Callable[[int, int, dict[str, Any]], None]
+"""Progress callback: (done, total, metrics)."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage needs beside its node: recipe and folder, store, callbacks and process group.
+    """What a stage gets besides node and inputs: recipe, store, callbacks and process group.
 
-    `token_budget` is the tokens of one forward; `progress` gets (done, total, metrics),
-    `notify` what a person has to know. `record(name, value)` writes a fact of the run to `env.json`
-    at once, and `resolve_once(name, compute)` gives the one that was recorded when the run was
-    first begun, if one was: how the machine is used, on which a resumed run depends. Of a process
-    `group` only rank 0 writes, and all of them resolve the same names, in the same order.
+    `token_budget` is the tokens of one batch; `progress` gets (done, total, metrics), `notify`
+    warnings for the user. `record(name, value)` writes a value to the run's `env.json` at once, and
+    `resolve_once(name, compute)` gives the value recorded when the run first began, else computes
+    and records it (dtype, layout ...), so that resuming is exact. Of a process `group` only rank 0
+    writes, and all ranks resolve the same names, in the same order.
     """
 
     recipe: Recipe
@@ -34,6 +35,6 @@ class Context:
     group: ProcessGroup = SINGLE_PROCESS
 
     def store_path(self, path: Path) -> str:
-        """Path in the store that a finished run will have for what is being written at `path`."""
+        """Path in the store that a `path` in an unfinished run will have once it is finished."""
         relative = path.relative_to(self.store)
         return "/".join(part.removesuffix(".part") for part in relative.parts)

@@ -1,7 +1,7 @@
-"""The graph of a recipe (a DAG of nodes): which runs there must be, and the inputs of each.
+"""The graph of a recipe: a DAG of nodes with fingerprints, in topological order.
 
-Building it is pure: the same recipe, stage versions and file contents give the same fingerprints,
-on every machine.
+Each node is one run, with its inputs. Building the graph is pure: the same recipe, stage versions
+and file contents give the same fingerprints, on every machine.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ NodeKind = Literal["mixture", "base", "pretrain", "tune", "align", "quantize", "
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph: one run, given by `spec` and the nodes in `inputs` (role to name)."""
+    """A node of the graph: one run, with its `spec` and the names of its `inputs` by role."""
 
     name: str
     kind: NodeKind
@@ -30,7 +30,7 @@ class Node:
     inputs: Mapping[str, str]
     fingerprint: str = ""
     parent: str | None = None
-    """The model that a model comes from."""
+    """The parent model of a model."""
     is_exclusive: bool = False
     """Whether nothing else may run beside it, since it measures time."""
     task: str | None = None
@@ -51,11 +51,11 @@ class Node:
 
 
 class ContentResolver:
-    """Resolves what fingerprints depend on outside the recipe: stage versions and contents.
+    """Resolves what fingerprints depend on besides the recipe: stage versions, content hashes.
 
-    `source` and `base` return JSON values that change when the content behind them does, and
-    `task_content` those of a task that brings its own data. `content_hash`
-    returns the hash of the records that a mixture holds, as far as it is known.
+    `source` and `base` return JSON values (hashes, revisions) that change when the content does,
+    and `task_content` those of a task that brings its own data. `content_hash` returns the hash of
+    the records that a mixture holds, as far as it is known.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ContentResolver:
         source: Callable[[SourceSpec, Use, str], dict[str, Any]],
         base: Callable[[str, str], dict[str, Any]],
         task_sources: Callable[[TaskSpec], tuple[SourceSpec, ...]],
-        task_examples: Callable[[TaskSpec], tuple[SourceSpec, ...]] = lambda task: (),
+        few_shot_sources: Callable[[TaskSpec], tuple[SourceSpec, ...]] = lambda task: (),
         task_content: Callable[[TaskSpec], dict[str, Any]] = lambda task: {},
         content_hash: Callable[["Node"], str | None] = lambda node: None,
     ) -> None:
@@ -73,13 +73,13 @@ class ContentResolver:
         self.source = source
         self.base = base
         self.task_sources = task_sources
-        self.task_examples = task_examples
+        self.few_shot_sources = few_shot_sources
         self.task_content = task_content
         self.content_hash = content_hash
 
 
 def fingerprint(value: Any) -> str:
-    """Twenty hex digits of SHA-256 over the canonical JSON of `value`."""
+    """The fingerprint of a JSON value: 20 hex digits of SHA-256 over its canonical form."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -87,11 +87,12 @@ def fingerprint(value: Any) -> str:
 def build_graph(recipe: Recipe, resolver: ContentResolver) -> dict[str, Node]:
     """Builds all nodes of a recipe by name, in topological order, with their fingerprints.
 
-    A mixture enters what learns from it by its records, as far as these are known: a change that
-    leaves them as they are (one more task to look for, say) makes nothing else again.
+    A mixture counts in the fingerprints of its dependents by the hash of its records, as far as it
+    is known: a change that gives the same records (one more task to decontaminate for, say) makes
+    nothing else stale.
 
     Raises:
-        ZephyrError: a name that is not there, or a cycle.
+        ZephyrError: an unknown name, or a cycle.
     """
     unordered = [
         *(_mixture_node(recipe, name, resolver) for name in recipe.data),
@@ -100,7 +101,7 @@ def build_graph(recipe: Recipe, resolver: ContentResolver) -> dict[str, Node]:
     _check_keep_best(recipe)
     _topological_order(
         {node.name: node for node in unordered}
-    )  # references are found only where there is no circle
+    )  # reference models need a graph without cycles
     by_name = {node.name: node for node in [*unordered, *_evaluation_nodes(recipe, resolver)]}
     fingerprinted: dict[str, Node] = {}
     for name in _topological_order(by_name):
@@ -117,6 +118,7 @@ def build_graph(recipe: Recipe, resolver: ContentResolver) -> dict[str, Node]:
 
 
 def _input_hash(node: Node, resolver: ContentResolver) -> str:
+    """What an input adds to a fingerprint: a mixture's content hash, else its fingerprint."""
     content_hash = resolver.content_hash(node) if node.kind == "mixture" else None
     return content_hash or node.fingerprint
 
@@ -126,6 +128,7 @@ def _find_task(recipe: Recipe, node: Node) -> TaskSpec:
 
 
 def _topological_order(nodes: dict[str, Node]) -> Iterable[str]:
+    """Names of the nodes in topological order: inputs before dependents."""
     try:
         return list(
             TopologicalSorter({n: node.inputs.values() for n, node in nodes.items()}).static_order()
@@ -155,6 +158,7 @@ def _mixture_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
 
 
 def _typed_mixture(recipe: Recipe, name: str, kind: str, where: str) -> str:
+    """The node name of a mixture, checked to be of the right kind."""
     if name not in recipe.data:
         raise unknown_name_error(
             "mixture", name, recipe.data, where=where, todo="name one under `data:`"
@@ -202,9 +206,9 @@ def _model_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
 
 
 def holdout_mixture(recipe: Recipe, name: str) -> str | None:
-    """The mixture on whose hold-out a quantized model is compared with its parent.
+    """The mixture whose hold-out measures the KL divergence of a quantized model.
 
-    It is the last one with a hold-out that the model learned from; None where there is none.
+    It is the last mixture with a hold-out that the model was trained on; None if there is none.
     """
     seen: set[str] = set()  # a cycle is reported later
     ancestor: str | None = name
@@ -247,10 +251,10 @@ def _check_keep_best(recipe: Recipe) -> None:
 
 
 def reference_model(models: Mapping[str, ModelSpec], name: str) -> str | None:
-    """The reference model (DPO) that rewards are measured against; None for a base.
+    """The reference model (DPO, reward accuracy) of a model; None for a base model.
 
-    It is the start of the last `tune` or `align` on the way to the model; a quantized model has
-    the reference of the one that it came from.
+    It is the parent, from which `tune` or `align` started; a quantized model has the reference
+    model of its parent.
     """
     model = models[name]
     if model.from_ is None:
@@ -286,8 +290,8 @@ def _add_evaluation(
     sources = resolver.task_sources(task)
     spec = task.spec() | {"seed": recipe.seed}
     spec.pop("label", None)
-    if shown_sources := resolver.task_examples(task):
-        spec["shown"] = [resolver.source(source, "exam", where) for source in shown_sources]
+    if few_shot_sources := resolver.few_shot_sources(task):
+        spec["shown"] = [resolver.source(source, "exam", where) for source in few_shot_sources]
     inputs = {"model": name}
     if task.is_foreign:
         spec["content"] = resolver.task_content(task)

@@ -1,11 +1,12 @@
-"""The store of runs: folders named by the fingerprint of all that went into them.
+"""The artifact store: run folders named by fingerprint, written atomically, with a lock.
 
     <store>/objects/<fingerprint>/         a finished run; never written to again
-    <store>/objects/<fingerprint>.part/    a run that is being written, was killed, or failed
+    <store>/objects/<fingerprint>.part/    an unfinished run: being written, killed, or failed
     <store>/<recipe>/nodes.json            which run is which node of a recipe
 
-A run is finished by writing `DONE` with the sizes of its files, then renaming its folder. What
-was killed half way keeps the suffix `.part`, so it is never taken for finished.
+A fingerprint is a hash of all that a run depends on. A run is finished by writing `DONE` with the
+sizes of its files, then renaming its folder. A killed one keeps the suffix `.part`, so it is never
+taken for finished.
 """
 
 import errno
@@ -25,7 +26,7 @@ FAILED = "FAILED"
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, and a crash keeps one."""
+    """Writes a file atomically: a reader or a crash sees the old content or the new."""
     temporary_path = path.with_name(path.name + ".tmp")
     content = data.encode() if isinstance(data, str) else data
     with explain_disk_errors(path), temporary_path.open("wb") as file:
@@ -46,15 +47,17 @@ def fsync_path(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file atomically."""
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """Reads a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a file with one JSON value a line; lines end in `\\n` alone."""
+    """Reads a JSON Lines file (JSONL); lines end in `\n` alone. No file: no values."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="\n") as file:
@@ -62,13 +65,13 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
-    """Writes a file with one JSON value a line, which `read_json_lines` reads."""
+    """Writes a JSON Lines file (JSONL) atomically, which `read_json_lines` reads."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into a `ZephyrError` that says what to do."""
+    """Context manager that turns a full or read-only disk into a helpful `ZephyrError`."""
     try:
         yield
     except OSError as error:
@@ -89,7 +92,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run, finished or being written."""
+    """A run: its folder in the store, finished or being written."""
 
     path: Path
 
@@ -114,7 +117,7 @@ class Run:
 
     @property
     def artifact(self) -> Path:
-        """The artifact folder: what the run made."""
+        """The artifact folder: the output of the run."""
         return self.path / "artifact"
 
     @property
@@ -131,17 +134,17 @@ class Run:
 
     @property
     def failure(self) -> str | None:
-        """Why it failed, if it did."""
+        """The error message of a failed run; None otherwise."""
         path = self.path / FAILED
         return path.read_text(encoding="utf-8") if path.exists() else None
 
     def read(self, name: str) -> Any:
-        """The JSON value of one of its files."""
+        """Reads one of its JSON files."""
         return read_json(self.path / name)
 
 
 class Store:
-    """The folder that holds all runs."""
+    """The artifact store: the folder of all runs."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -150,7 +153,7 @@ class Store:
         return self.root / "objects" / fingerprint
 
     def find(self, fingerprint: str) -> Run:
-        """The run with this fingerprint: the finished one, else the place of the unfinished."""
+        """Finds the run with a fingerprint: the finished one, else the unfinished one's path."""
         finished = Run(self._finished_path(fingerprint))
         return finished if finished.is_finished else Run(self._unfinished_path(fingerprint))
 
@@ -158,7 +161,7 @@ class Store:
         return self._finished_path(fingerprint).with_suffix(".part")
 
     def begin(self, fingerprint: str, spec: dict[str, Any]) -> Run:
-        """The place in which to write a run; what an earlier try left there is kept."""
+        """Begins (or resumes) a run: makes its unfinished folder, where earlier files are kept."""
         run = Run(self._unfinished_path(fingerprint))
         with explain_disk_errors(run.path):
             shutil.rmtree(self._finished_path(fingerprint), ignore_errors=True)
@@ -180,17 +183,18 @@ class Store:
         return finished
 
     def fail(self, run: Run, reason: str) -> None:
-        """Writes the reason why a run failed beside what it left."""
+        """Marks a run failed: writes the reason into its folder."""
         write_atomically(run.path / FAILED, reason)
 
     def recipe_folder(self, recipe: str) -> Path:
+        """The folder of a recipe, which holds `nodes.json` and its report."""
         return self.root / recipe
 
     def read_nodes(self, recipe: str) -> dict[str, Any] | None:
-        """What `nodes.json` of a recipe says, or None if the recipe has never been run here.
+        """Reads `nodes.json` of a recipe; None if the recipe has never been run in this store.
 
         Raises:
-            ZephyrError: the file is no such thing.
+            ZephyrError: the file can't be read, or holds something else.
         """
         path = self.recipe_folder(recipe) / "nodes.json"
         if not path.exists():

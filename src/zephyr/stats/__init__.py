@@ -1,1 +1,1 @@
-"""Statistics: confidence intervals and significance tests."""
+"""Statistics: confidence intervals (Wilson, bootstrap) and paired significance tests."""

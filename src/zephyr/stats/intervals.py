@@ -1,10 +1,10 @@
-"""Estimates with 95 % confidence intervals, and paired differences between two models.
+"""Confidence intervals (95 %) of scores, and of paired differences between two models.
 
-A proportion of plain successes gets the Wilson score interval (Wilson 1927), which stays inside
-[0, 1] and is honest for few items; everything else gets the percentile bootstrap over items (Efron
-1979). Items are what is drawn at random, so items are what is resampled. The difference of two
-proportions on the same items is judged by the items on which the two disagree, exactly (McNemar
-1947; the interval of Clopper and Pearson 1934): a bootstrap is too sure of a handful of them.
+A proportion of plain successes gets the Wilson score interval (Wilson 1927), which stays inside [0,
+1] and is accurate for few items; everything else gets the percentile bootstrap over items (Efron
+1979). Items are the random sample, so items are resampled. The difference of two proportions on the
+same items is tested by the discordant pairs, exactly (McNemar 1947; the interval of Clopper and
+Pearson 1934): a bootstrap of few of them is overconfident.
 """
 
 import math
@@ -22,7 +22,7 @@ RESAMPLES = 1_000
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution."""
 MIN_DIFFERING_PAIRS = 6
-"""Differing pairs below which no outcome is evidence: five coins agree in 2 x 2^-5 = 6 %."""
+"""Minimum number of differing pairs for significance: five agree by chance in 2 x 2^-5 = 6 %."""
 
 _BLOCK = 1 << 20
 _Numbers = NDArray[np.float64]
@@ -76,8 +76,9 @@ def paired_difference(
 ) -> Estimate:
     """The paired difference of a statistic: that of `values` minus that of `base`.
 
-    Both sides of a pair are drawn together, so that what makes an item hard for every model does
-    not blur the difference. Where fewer than `MIN_DIFFERING_PAIRS` differ, the interval holds zero.
+    Both sides of a pair are resampled together (paired bootstrap), so that items that are hard for
+    every model don't add variance. Where fewer than `MIN_DIFFERING_PAIRS` differ, the interval
+    holds zero.
     """
     values, weights = _validate_arrays(values, weights)
     base, base_weights = _validate_arrays(base, base_weights)
@@ -153,10 +154,10 @@ def _binomial_tail(successes: int, n: int, probability: float) -> float:
 
 
 def decide_verdict(difference: Estimate, better: BetterDirection | None, p: float = 0.0) -> Verdict:
-    """The verdict on a difference: its interval lies above zero, below it, or neither.
+    """The verdict on a difference: better, worse, or cannot tell, by interval and p-value.
 
-    Nothing can be decided for a metric with no better side (None), nor where `p`, corrected for the
-    number of comparisons, is above 5 %.
+    It can't be told for a metric with no better direction (None), where the interval holds zero, or
+    where the p-value `p`, corrected for multiple comparisons, is above 5 %.
     """
     if better is None or p > 0.05 or difference.low <= 0 <= difference.high:
         return "cannot tell"
@@ -193,7 +194,7 @@ def _validate_arrays(values: ArrayLike, weights: ArrayLike | None) -> tuple[_Num
 def _statistic(
     sums: _Numbers, weighted: _Numbers, weights: _Numbers, kind: StatisticKind
 ) -> _Numbers:
-    """From sum(values), sum(values x weights) and sum(weights), each a number or an array."""
+    """The statistic from sum(values), sum(values x weights) and sum(weights), numbers or arrays."""
     out: _Numbers = np.exp(sums / weights) if kind == "exp-mean" else weighted / weights
     return out
 

@@ -1,9 +1,9 @@
 """Significance tests: do two models differ on the same items, corrected for multiple tests?
 
-Right and wrong answers are judged by McNemar's exact test (1947), all else by a paired permutation
-test: under equality each item's difference has either sign alike (Fisher 1935; Pitman 1937). A
-table asks many questions at once, so their p-values are corrected by Holm's step-down rule (1979):
-the chance that any of them is called a difference where there is none stays at 5 %.
+Binary scores (accuracy) are tested by McNemar's exact test (1947), all else by a paired permutation
+test: under the null hypothesis each item's difference has either sign with equal probability
+(Fisher 1935; Pitman 1937). A table makes many comparisons, so their p-values are corrected by
+Holm's step-down method (1979): the probability of any false positive stays at 5 %.
 """
 
 import math
@@ -17,7 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from zephyr.stats.intervals import MIN_DIFFERING_PAIRS, StatisticKind
 
 ALPHA = 0.05
+"""Significance level."""
 POWER = 0.8
+"""Statistical power."""
 PERMUTATIONS = 20_000
 """Random signs of a permutation test: no p-value is below 1 in 20,001."""
 
@@ -43,8 +45,8 @@ def paired_test(
 ) -> PairedTestResult:
     """Paired significance test of two models' items [n], paired by position.
 
-    Of `exp-mean` (perplexity) it is the summed negative log-probabilities that are compared, of all
-    else the values by their weights. With fewer than `MIN_DIFFERING_PAIRS` of them, p is 1.
+    For `exp-mean` (perplexity) the summed negative log-probabilities are compared, else the
+    weighted values. With fewer than `MIN_DIFFERING_PAIRS` of them, p is 1.
     """
     terms, base_terms = (
         _weighted_terms(values, weights, kind),
@@ -66,7 +68,7 @@ def paired_test(
 
 
 def mcnemar_p_value(wins: int, losses: int) -> float:
-    """McNemar's exact two-sided p-value, from the discordant pairs of either kind."""
+    """McNemar's exact two-sided p-value, from the counts of discordant pairs."""
     discordant, fewer = wins + losses, min(wins, losses)
     coefficients = [math.comb(discordant, k) for k in range(fewer + 1)]
     return min(1.0, float(2 * sum(coefficients) / 2**discordant))
@@ -106,7 +108,7 @@ def _weighted_terms(
 
 
 def _permutation_p_value(differences: NDArray[np.float64], seed: int) -> float:
-    """Permutation p-value: the share of random signs whose sum is as far from zero."""
+    """Permutation p-value: the share of random sign flips whose sum is as far from zero."""
     generator = np.random.default_rng(seed)
     threshold = abs(differences.sum()) * (1 - 1e-12)
     block = max(1, _BLOCK // len(differences))

@@ -1,1 +1,1 @@
-"""The machine: memory, cores and energy."""
+"""The machine: free and peak memory, and energy use."""

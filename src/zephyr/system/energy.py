@@ -9,10 +9,10 @@ POWERCAP_ROOT = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Energy meter: counts joules from when it is created.
+    """Energy meter (RAPL): counts joules since it was created.
 
-    The processors' counters start anew after some hundred kilojoules, minutes of heavy work: that
-    is seen as long as it is read more often.
+    The counters wrap around after some hundred kilojoules, minutes of heavy work: `read` must be
+    called more often than that.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class EnergyMeter:
         return self._joules
 
     def _read_counters(self) -> list[int] | None:
-        """The counters in microjoules; None if there are none, or they are not for everybody."""
+        """The RAPL counters in microjoules; None if there are none, or they may not be read."""
         try:
             return [_read_integer(path / "energy_uj") for path in self._counters] or None
         except OSError:
@@ -42,7 +42,7 @@ class EnergyMeter:
 
 
 def _is_package_counter(path: Path) -> bool:
-    """Whether a counter is that of a whole processor, not of a part of one or of the platform."""
+    """Whether a RAPL counter is that of a CPU package, not of a core domain or the platform."""
     try:
         return (path / "name").read_text().startswith("package")
     except OSError:

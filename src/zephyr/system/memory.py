@@ -1,4 +1,4 @@
-"""Memory of this machine: what is free, peak use of a process, and releasing it to the system."""
+"""Memory of this machine: free memory (within cgroup limits), peak use, and releasing it."""
 
 import ctypes
 import gc
@@ -18,7 +18,7 @@ _CGROUP_FILES = (
 
 
 def free_memory() -> int:
-    """Bytes of main memory still available to a process, within its container's limit."""
+    """Bytes of free main memory, within the limit of the container (cgroup)."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -30,9 +30,10 @@ def free_memory() -> int:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Measures the peak growth of this process in bytes; the list stays empty where unknown.
+    """Context manager that measures the growth of this process's peak memory, in bytes.
 
-    Linux alone reports it. Memory that nothing holds is released beforehand.
+    The list that it yields stays empty where unknown: Linux alone reports it. Unused memory is
+    released beforehand.
     """
     peak_bytes: list[int] = []
     status, clear_refs = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -48,9 +49,9 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def release_memory() -> None:
-    """Releases memory that nothing holds any more, and the C library's free heaps.
+    """Releases unused memory to the system: garbage collection and malloc_trim.
 
-    It keeps as much as a whole network, in heaps of threads that have ended.
+    glibc keeps as much as a whole network in heaps of threads that have ended.
     """
     gc.collect()
     with suppress(OSError, AttributeError):  # glibc alone has it

@@ -1,1 +1,1 @@
-"""Objectives and the one training loop."""
+"""Training: stages, objectives (SFT, DPO ...), training loop, checkpoints, preflight checks."""

@@ -1,4 +1,4 @@
-"""Best checkpoint (recipe key `keep`): the weights of the best evaluation on the hold-out."""
+"""Best checkpoint (`keep`; HF's load_best_model_at_end): weights of the best evaluation."""
 
 import math
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ LOWER_IS_BETTER = ("loss",)
 class BestCheckpoint:
     """In-memory copy of the best weights so far, by a hold-out metric; a tie keeps the earlier.
 
-    `state` is what a checkpoint has to hold beside the weights, and is written to in place.
+    `state` holds the tensors to be saved in training checkpoints too; it is updated in place.
     """
 
     def __init__(self, keep: str, weights: Mapping[str, Tensor]) -> None:
-        """`keep` names a metric, as in `best loss`; `weights` are the live ones."""
+        """`keep` names a metric, as in `best loss`; `weights` are those being trained."""
         self.metric = keep.removeprefix("best ")
         self.weights = weights
         copies = {f"best.{name}": w.detach().cpu().clone() for name, w in weights.items()}
@@ -39,7 +39,7 @@ class BestCheckpoint:
                 self.state[f"best.{name}"].copy_(weight.detach())
 
     def restore(self) -> None:
-        """Copies the best weights back into the live ones."""
+        """Restores the best weights: copies them into those being trained."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self.state[f"best.{name}"])

@@ -1,9 +1,10 @@
-"""Token budget of a micro-batch: as many tokens per forward as help, and as memory allows.
+"""Token budget of a micro-batch, from measured activation memory; gradient checkpointing.
 
-Activation memory between forward and backward grows with the tokens. It is measured on a small
-batch of the run's own examples, and the budget is what fits into half of the memory that is free;
-the other half is for what comes and goes in between. Where not even the longest example fits, the
-layers are recomputed in the backward pass (gradient checkpointing).
+A micro-batch has as many tokens as are useful and as memory allows. Activation memory between
+forward and backward grows with the tokens. It is measured on a small batch of the run's own
+examples, and the budget is what fits into half of the free memory; the other half is for temporary
+tensors. Where not even the longest example fits, the layers are recomputed in the backward pass
+(gradient checkpointing).
 """
 
 import warnings
@@ -18,30 +19,32 @@ from zephyr.model.model import Model
 from zephyr.system.memory import free_memory
 
 USEFUL_LIMITS = {"cpu": (4096, 1 << 29), "cuda": (32768, 1 << 62)}
-"""Tokens, and bytes kept by them, beyond which a forward gains nothing: on a processor, what does
-not fit its caches is as quick in parts."""
+"""Tokens, and bytes of their activations, beyond which micro-batches get no faster: on a CPU, what
+does not fit its caches takes as long in parts."""
 
 PROBE_TOKENS = 512
+"""Tokens of the micro-batch on which activation memory is measured."""
 MEMORY_SHARE = 0.5
+"""Share of the free memory that activations may take."""
 
 
-class Budget(NamedTuple):
-    """Token budget of a forward, activation bytes per token, and gradient checkpointing or not."""
+class TokenBudget(NamedTuple):
+    """Token budget: tokens of a micro-batch, activation bytes per token, gradient checkpointing."""
 
     tokens: int
     bytes_per_token: int
     checkpointing: bool
 
 
-def choose_budget(
+def choose_token_budget(
     model: Model, examples: Sequence[Example], memory_shares: int, fixed_tokens: int | None
-) -> Budget:
-    """The token budget of a training that may have one of `memory_shares` equal parts of memory.
+) -> TokenBudget:
+    """Chooses the token budget of a training that has one of `memory_shares` parts of memory.
 
-    With `fixed_tokens`, these are the tokens of a forward. The network must be ready for
-    training: its dtype and its trainable weights count.
+    With `fixed_tokens` that many tokens are used. The network must be ready for training: its dtype
+    and its trainable weights count.
     """
-    longest_tokens = max(_padded_tokens(f, model) for f in examples)
+    longest_tokens = max(_padded_tokens(e, model) for e in examples)
     available_bytes = int(MEMORY_SHARE * _free_bytes(model.device) / memory_shares)
     bytes_per_token = _bytes_per_token(model, examples)
     checkpointing = longest_tokens * bytes_per_token > available_bytes and _supports_checkpointing(
@@ -54,11 +57,11 @@ def choose_budget(
     tokens = max(
         longest_tokens, min(max_tokens, min(available_bytes, max_bytes) // bytes_per_token)
     )
-    return Budget(fixed_tokens or tokens, bytes_per_token, checkpointing)
+    return TokenBudget(fixed_tokens or tokens, bytes_per_token, checkpointing)
 
 
 def enable_gradient_checkpointing(model: Model) -> None:
-    """Turns on gradient checkpointing: layers keep only their inputs and are recomputed."""
+    """Enables gradient checkpointing: activations are recomputed in the backward pass."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers 5.24 has another name for it
         model.causal.gradient_checkpointing_enable({"use_reentrant": False})
@@ -79,11 +82,11 @@ def _padded_tokens(example: Example, model: Model) -> int:
 
 
 def _bytes_per_token(model: Model, examples: Sequence[Example]) -> int:
-    """Activation bytes per token kept for the backward pass, weights not counted.
+    """Measures activation bytes per token saved for the backward pass, weights not counted.
 
-    Each storage counts once. What a layer keeps while it is recomputed is not in it.
+    Each storage counts once. What a layer holds while it is recomputed is not included.
     """
-    longer_half = sorted(examples, key=lambda f: _padded_tokens(f, model))[len(examples) // 2 :]
+    longer_half = sorted(examples, key=lambda e: _padded_tokens(e, model))[len(examples) // 2 :]
     probe = longer_half[: max(1, PROBE_TOKENS // _padded_tokens(longer_half[0], model))]
     indices = next(pack_batches(probe, PROBE_TOKENS, model.layout))
     batch = collate([probe[i] for i in indices], model.layout).to(model.device)
@@ -91,8 +94,8 @@ def _bytes_per_token(model: Model, examples: Sequence[Example]) -> int:
     saved_storages: dict[int, torch.UntypedStorage] = {}
 
     def save_storage(tensor: torch.Tensor) -> None:
-        """Holds the storage, for its address to stay its own, but gives the graph nothing to hold:
-        one that holds its own outputs is never freed."""
+        """Keeps the storage, so that its address is not reused, and gives the autograd graph None:
+        a graph that holds its own outputs is never freed."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             saved_storages[storage.data_ptr()] = storage

@@ -2,10 +2,10 @@
 
     checkpoints/step-<n>/weights.safetensors     the trainable weights
                          optimizer.safetensors   AdamW's moments and step counts
-                         state.json              step, length of the metrics, sums of the files
+                         state.json              step, length of the metrics, checksums of the files
 
-The order of the data and the random numbers of a step follow from the seed and the step alone, so
-they need no place here.
+Data order and random state of a step follow from the seed and the step alone, so that a checkpoint
+need not hold them.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 
 
 class ResumeState(NamedTuple):
-    """Resume state: optimizer steps done, and bytes of metrics logged, at the loaded checkpoint.
+    """Resume state: step and metrics length of the loaded checkpoint; zeros to start over.
 
-    `rejected` names the checkpoints that could not be used, and says why. Without one that can be
-    used, training starts over: zero steps, zero bytes.
+    `window` holds the metric sums since the last logged step; `rejected` names the checkpoints that
+    could not be used, and says why.
     """
 
     step: int
@@ -50,10 +50,10 @@ def save(
     window: dict[str, float],
     write: bool = True,
 ) -> None:
-    """Writes the checkpoint of `step`, then removes all but the newest `MAX_CHECKPOINTS`.
+    """Saves the checkpoint of `step`, then removes all but the newest `MAX_CHECKPOINTS`.
 
-    What is there of the same step was read when training went on from it, and is left as it is.
-    With `write` False it only sends its shards of the weights to the rank that writes.
+    An existing checkpoint of the same step is the one training resumed from, and is kept. With
+    `write` False a rank only takes part in gathering the shards of the weights.
     """
     weight_tensors = gather_to_cpu(weights, keep=write)
     moments = gather_to_cpu(_flatten_optimizer_state(optimizer), keep=write)
@@ -93,11 +93,11 @@ def resume(
     metrics_bytes: int,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> ResumeState:
-    """Loads the newest intact checkpoint into `weights` and `optimizer`.
+    """Resumes: loads the newest intact checkpoint into `weights` and `optimizer`.
 
-    `metrics_bytes` is the length of the metrics that are there: a checkpoint that counts on more
-    can't be used. Damaged ones are set aside, not kept in place of good ones. Rank 0
-    of `group` does that, and all others load the checkpoint that it has loaded.
+    `metrics_bytes` is the length of the metrics file: a checkpoint that was written at a greater
+    length can't be used. Corrupt ones are renamed to `damaged-*`. Rank 0 of `group` chooses, and
+    all other ranks load the same checkpoint.
     """
     rejected: list[str] = []
     loaded = _load_newest(folder, weights, metrics_bytes, rejected) if group.is_main else None
@@ -136,7 +136,7 @@ def _read_checkpoint(
     """Reads and verifies a checkpoint: its state, weights and optimizer moments.
 
     Raises:
-        OSError, ValueError, SafetensorError: something is missing, broken, or of another model.
+        OSError, ValueError, SafetensorError: a file is missing, corrupt, or of another model.
     """
     state = read_json(path / "state.json")
     if not isinstance(state, dict) or state.pop("sum", None) != _state_checksum(state):
@@ -153,7 +153,7 @@ def _read_checkpoint(
 
 
 def _first_mismatch(saved: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
-    """The first weight that only one of them has, or that has another shape or type there."""
+    """The first weight that is missing on one side, or differs in shape or dtype."""
     for name in sorted({*saved, *weights}):
         one, other = saved.get(name), weights.get(name)
         if one is None or other is None or (one.shape, one.dtype) != (other.shape, other.dtype):

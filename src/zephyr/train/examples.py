@@ -1,4 +1,4 @@
-"""Builds training examples from a mixture: those that fit the context, and counts of the rest."""
+"""Builds tokenized training examples from a mixture, truncated or dropped to fit the context."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,17 +28,17 @@ class ExampleSet(NamedTuple):
 
 
 def build_examples(
-    template: ChatTemplate, records: RecordSplit, spec: Tune | Align, context: int
+    template: ChatTemplate, records: RecordSplit, spec: Tune | Align, context_length: int
 ) -> ExampleSet:
-    """Tokenized examples of a mixture of chats or pairs, with tokens counted for each source.
+    """Builds tokenized examples of chats (SFT) or pairs (DPO), with token counts per source.
 
-    What is longer than `spec.max_length` tokens, or than the model's `context`, is left out and
-    counted; with `overlong: cut` its prompt is cut from the left, and never a completion.
+    What is longer than `spec.max_length` tokens, or than the model's `context_length`, is left out
+    and counted; with `overlong: cut` its prompt is truncated from the left, and never a completion.
 
     Raises:
         ZephyrError: no example fits.
     """
-    max_tokens = min(spec.max_length, context)
+    max_tokens = min(spec.max_length, context_length)
     source_counts: dict[str, dict[str, int]] = {}
     split_examples = [
         _fit_examples(
@@ -57,7 +57,7 @@ def build_examples(
         "train_overlong": len(records.train) - len(train),
         "holdout": len(holdout),
         "holdout_overlong": len(records.holdout) - len(holdout),
-        "supervised_tokens": sum(f.num_loss_tokens for f in train),
+        "supervised_tokens": sum(e.num_loss_tokens for e in train),
         "sources": source_counts,
     }
     if not train:
@@ -77,7 +77,7 @@ def _fit_examples(
     truncates: bool,
     source_counts: dict[str, dict[str, int]],
 ) -> tuple[list[Example], list[int]]:
-    """The examples that fit, and the indices of their records."""
+    """The examples within `max_tokens` tokens, truncated if asked, and their record indices."""
     bos_token_id = template.tokenizer.bos_token_id
     fitting: list[Example] = []
     record_indices: list[int] = []
@@ -105,10 +105,11 @@ def _fit_examples(
 def chunk_passages(
     records: Sequence[Record], tokenizer: Any, chunk_tokens: int, eos_token_id: int
 ) -> list[Example]:
-    """Language-model examples: passages between EOS tokens, in chunks of `chunk_tokens`.
+    """Language-modeling examples (pretraining): passages between EOS tokens, in chunks.
 
-    No chunk holds two passages: none attends to another. That all start
-    with one token gives attention a place to rest from the first step on (see the log).
+    A chunk has `chunk_tokens` tokens to predict at most, and never holds two passages. The common
+    first token gives attention a place to rest (attention sink) from the first step on
+    (docs/log.md).
     """
     if not records:
         return []

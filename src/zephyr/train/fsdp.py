@@ -1,8 +1,9 @@
-"""Weights sharded over the ranks of a process group (FSDP2), for networks too large for one.
+"""FSDP2 (fully sharded data parallelism): weights sharded over the ranks of a process group.
 
-Each rank keeps its shard of every weight, gradient and moment; a layer is unsharded for its
-forward and its backward, and resharded after them. The log-probability function reads the
-head's weight inside the root module's forward, which has unsharded it by then.
+For networks too large for one device. Each rank keeps its shard of every weight, gradient and
+moment; a layer is all-gathered for its forward and its backward, and resharded after them. The
+log-probability function reads the head's weight inside the root module's forward, which has
+all-gathered it by then.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from zephyr.errors import ZephyrError
 
 
 def shard(network: nn.Module) -> None:
-    """Shards all weights of a `ForkNetwork` with FSDP2, layer by layer, over the ranks.
+    """Shards all weights of a `LogprobNetwork` with FSDP2, layer by layer, over the ranks.
 
     Raises:
         ZephyrError: the network is quantized.
@@ -40,7 +41,7 @@ def shard(network: nn.Module) -> None:
 
 
 def unshard(network: nn.Module) -> None:
-    """Gathers every trained weight in full again, in all ranks."""
+    """Unshards (all-gathers) every trained weight, on all ranks."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in network.modules():
@@ -56,14 +57,14 @@ def unshard(network: nn.Module) -> None:
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """Gathers the full tensor of a sharded one (a collective: called in all ranks at once)."""
+    """All-gathers the full tensor of a sharded one (a collective: all ranks call it)."""
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_to_cpu(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Full tensors in CPU memory, one after another; a collective, kept where `keep` says so."""
+    """All-gathers full tensors to CPU memory, one by one; returned only where `keep` is true."""
     gathered_tensors = {}
     for name, tensor in tensors.items():
         full = gather_full(tensor.detach())
@@ -73,7 +74,7 @@ def gather_to_cpu(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
 
 
 def shard_like(value: Tensor, like: Tensor) -> Tensor:
-    """A full tensor, or this rank's shard of it, sharded as `like` is."""
+    """This rank's shard of a full tensor, sharded as `like` is; or the tensor, if it isn't."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if not isinstance(like, DTensor) or value.shape != like.shape:

@@ -1,4 +1,4 @@
-"""Checks of loss masks: each example has supervised tokens, each answer a supervised stop."""
+"""Checks of labels (loss masks): supervised tokens, and a supervised stop token per answer."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ _BLOCK_EXAMPLES = 4096
 def check_labels(
     examples: Sequence[Example], template: ChatTemplate, record_of: Callable[[int], Record] | None
 ) -> None:
-    """Checks the loss masks of all examples: supervised tokens, and a supervised stop token.
+    """Checks the loss masks (labels) of all examples: supervised tokens and stop tokens.
 
     `record_of` gives the record of an example. It is None for chunks of text, which hold no
     answers: these must have supervised tokens, and nothing else.
@@ -27,7 +27,7 @@ def check_labels(
     """
     for start in range(0, len(examples), _BLOCK_EXAMPLES):
         block = examples[start : start + _BLOCK_EXAMPLES]
-        completions = [c for f in block for c in f.completions]
+        completions = [c for e in block for c in e.completions]
         ends = np.cumsum([len(c.ids) for c in completions])
         starts = np.append(0, ends[:-1])
         loss_mask = np.concatenate([c.loss_mask for c in completions])
@@ -39,7 +39,7 @@ def check_labels(
             wrong = np.searchsorted(ends, last_positions, side="right")
             last_tokens = last_positions - starts[wrong]
         if len(wrong) > 0:
-            counts = [len(f.completions) for f in block]
+            counts = [len(e.completions) for e in block]
             example_index = int(np.repeat(np.arange(start, start + len(block)), counts)[wrong[0]])
             where = describe_example(example_index, record_of)
             completion = completions[wrong[0]]
@@ -61,10 +61,10 @@ def _spans_without_stop(
 ) -> NDArray[np.int64]:
     """Positions of the last tokens of supervised spans that have no supervised stop token.
 
-    `ids` and `loss_mask` are those of all completions in a row, which end before `ends`. A span
-    ends in the stop token itself; or what the template writes before a stop token follows
-    unsupervised, and then the stop token, supervised. What else has the stop token's id plays no
-    part, so it may be the padding token as well.
+    `ids` and `loss_mask` [T] are those of all completions concatenated, which end before `ends`. A
+    span ends in the stop token itself; or in unsupervised template text, and then the supervised
+    stop token. Other tokens with the stop token's id don't count, so that it may be the padding
+    token as well.
     """
     is_last = np.zeros_like(loss_mask)
     is_last[ends - 1] = True

@@ -1,10 +1,11 @@
-"""The training loop (AdamW, micro-batches, evaluation, checkpoints) of all training stages.
+"""The training loop: AdamW, gradient accumulation and clipping, LR schedule, eval, checkpoints.
 
 An optimizer step takes `batch` examples, splits them into micro-batches by a token budget, divides
-every summed loss by the loss denominator of the whole batch, clips gradients, and updates the
-weights. The split into micro-batches changes nothing but speed.
+every summed loss by the loss denominator of the whole batch, accumulates and clips gradients, and
+updates the weights. The split into micro-batches changes nothing but speed.
 
-Several ranks split each batch, all-reduce their gradients, and all make the same step.
+With several ranks (data parallelism), each takes a part of every batch; gradients are all-reduced,
+and all ranks make the same optimizer step.
 """
 
 import json
@@ -36,18 +37,18 @@ from zephyr.train.micro_batches import micro_batches
 from zephyr.train.objectives import Objective
 
 EvalCallback = Callable[[int], dict[str, Any]]
-"""Evaluation callback: called with the number of steps done, gives a row for the metrics."""
+"""Evaluation callback: called with the number of optimizer steps done, gives a metrics row."""
 
 
 class RunInterrupted(Exception):
-    """The stage was asked to stop, and has saved what it needs to resume from there."""
+    """Raised when a run is interrupted, after a checkpoint to resume from was saved."""
 
 
 class ExampleSplit(NamedTuple):
-    """Training or hold-out examples, and the objective that they are scored by.
+    """A training or hold-out split: tokenized examples, and the objective that scores them.
 
-    `initial_logprobs` [B, N] holds the summed log-probabilities of completions before the first
-    step, where they are known: what is measured against them starts at exactly zero.
+    `initial_logprobs` [B, 2] holds the summed log-probabilities of completions before the first
+    step, where they are known (reference log-probabilities): rewards then start at exactly zero.
     """
 
     examples: Sequence[Example]
@@ -57,10 +58,10 @@ class ExampleSplit(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Loop options (layout, token budget, callbacks, process group): they change no result.
+    """Training-loop options (layout, token budget, callbacks, ranks); they change no result.
 
-    `progress(step, steps, row)` is called after each logged step; `should_stop()` is asked at each
-    step; `notify(text)` gets what a person has to know.
+    `progress(step, steps, row)` is called after each logged step, `should_stop()` before each step,
+    and `notify(text)` with warnings for the user.
     """
 
     layout: Layout
@@ -78,7 +79,7 @@ def count_steps(spec: Optimization, examples: int) -> int:
 
 
 def learning_rate(spec: Optimization, step: int, steps: int) -> float:
-    """Learning rate of optimizer step `step`, counted from 0: linear warm-up, then schedule."""
+    """Learning-rate schedule with linear warm-up: the rate of a step, counted from 0."""
     if step < spec.warmup:
         return spec.lr * (step + 1) / spec.warmup
     progress = (step - spec.warmup) / max(1, steps - spec.warmup)
@@ -91,7 +92,7 @@ def learning_rate(spec: Optimization, step: int, steps: int) -> float:
 
 
 def batch_indices(spec: Optimization, seed: int, step: int, examples: int) -> list[int]:
-    """Example indices of the batch of a step: of a stream reshuffled every epoch."""
+    """Batch sampler: example indices of a step's batch; examples are reshuffled every epoch."""
     total = spec.steps * spec.batch if spec.steps else math.floor(examples * spec.epochs)
     positions = range(step * spec.batch, min((step + 1) * spec.batch, total))
     epoch_orders = {e: _epoch_order(seed, e, examples) for e in {k // examples for k in positions}}
@@ -99,6 +100,7 @@ def batch_indices(spec: Optimization, seed: int, step: int, examples: int) -> li
 
 
 def _epoch_order(seed: int, epoch: int, examples: int) -> Any:
+    """The shuffled order of an epoch's examples; that of the last epoch is cached."""
     key = (seed, epoch, examples)
     if key not in _EPOCH_ORDERS:
         _EPOCH_ORDERS.clear()
@@ -123,12 +125,12 @@ def train(
     """Trains the weights of `network` that require a gradient; resumes from a checkpoint if any.
 
     Writes `metrics.jsonl` and `checkpoints/` in `folder`, if it is rank 0 of its process group.
-    `eval_callback` is called beside the hold-out: before the first step, every `evaluate_every`
-    steps, and at the end. Gives the step whose weights the network ends with, by `spec.keep`.
+    Evaluates on the hold-out and calls `eval_callback` before the first step, every
+    `evaluate_every` steps, and at the end. Returns the step whose weights are kept (`spec.keep`).
 
     Raises:
-        Interrupted: `options.should_stop()` said so.
-        ZephyrError: the loss is no longer a number.
+        RunInterrupted: `options.should_stop()` was true; a checkpoint has been saved.
+        ZephyrError: the loss is not finite (NaN or infinite).
     """
     return _Trainer(
         network, train_split, holdout_split, spec, seed, folder, options, eval_callback
@@ -137,6 +139,8 @@ def train(
 
 @dataclass
 class _Trainer:
+    """One call of `train`: its arguments, the window of metrics and the best checkpoint."""
+
     network: nn.Module
     train_split: ExampleSplit
     holdout_split: ExampleSplit | None
@@ -146,7 +150,7 @@ class _Trainer:
     options: LoopOptions
     eval_callback: EvalCallback | None
     window: dict[str, float] = field(default_factory=dict)
-    """Sums since the last logged step."""
+    """Sums of loss, denominators and statistics since the last logged step."""
     best_checkpoint: BestCheckpoint | None = None
 
     def run(self) -> int:
@@ -209,7 +213,7 @@ class _Trainer:
     def _step(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, weights: list[Tensor]
     ) -> float:
-        """One optimizer step; returns the gradient's norm before clipping."""
+        """One optimizer step (gradient accumulation, clipping); returns the unclipped norm."""
         group = self.options.group
         torch.manual_seed((self.seed << 32) + (group.rank << 24) + step)
         network.train()
@@ -259,6 +263,7 @@ class _Trainer:
         grad_norm: float,
         seconds: float,
     ) -> None:
+        """Appends a row of training metrics, and starts a new window."""
         row = _metrics_row(done, "train", self.window) | {
             "lr": optimizer.param_groups[0]["lr"],
             "grad_norm": grad_norm,
@@ -282,7 +287,7 @@ class _Trainer:
 
     @torch.no_grad()
     def _evaluate_holdout(self, network: nn.Module, done: int) -> dict[str, Any]:
-        """Loss and statistics of the objective on the hold-out."""
+        """Evaluation loss and statistics of the objective on the hold-out."""
         assert self.holdout_split is not None
         network.eval()
         examples, objective, initial_logprobs = self.holdout_split
@@ -309,6 +314,7 @@ class _Trainer:
         optimizer: torch.optim.Optimizer,
         log: IO[bytes],
     ) -> None:
+        """Saves a checkpoint, after an fsync of the metrics that it counts on."""
         log.flush()
         os.fsync(log.fileno())  # the checkpoint counts on what has been logged
         checkpoint.save(
@@ -340,7 +346,7 @@ class _Trainer:
         return resumed.step if resumed.step or resumed.metrics_bytes else None
 
     def _checkpoint_tensors(self, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-        """The tensors of a checkpoint: live weights, and the best ones so far."""
+        """The tensors of a checkpoint: current weights, and the best ones so far."""
         return {
             **weights,
             **(self.best_checkpoint.state if self.best_checkpoint is not None else {}),
@@ -348,6 +354,7 @@ class _Trainer:
 
 
 def _metrics_row(step: int, split: str, sums: dict[str, float]) -> dict[str, Any]:
+    """Row of `metrics.jsonl`: mean loss and statistics from sums."""
     stats = {
         name.removeprefix("stat:"): value / sums["examples"]
         for name, value in sums.items()

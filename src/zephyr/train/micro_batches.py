@@ -1,4 +1,4 @@
-"""Splits a batch into the micro-batches of each rank, by tokens."""
+"""Micro-batches (gradient accumulation): splits a batch over ranks, then by token budget."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,13 +10,13 @@ from zephyr.model.example import Example
 def micro_batches(
     examples: Sequence[Example], token_budget: int, layout: Layout, group: ProcessGroup
 ) -> Iterator[tuple[list[int], int]]:
-    """The example indices of each micro-batch of this rank, and its loss scale: 1, or 0 for none.
+    """Splits a batch into this rank's micro-batches: example indices, and loss scale (1 or 0).
 
     Examples are balanced over the ranks by tokens, then packed. A rank without examples makes a
     forward with scale 0, so that all ranks give the same statistics; where the weights are
-    sharded (FSDP), all make equally many, since they meet in every forward.
+    sharded (FSDP), all make equally many, since every forward is a collective.
     """
-    rank_indices = balance_by_size([f.tree_length for f in examples], group.world_size)
+    rank_indices = balance_by_size([e.tree_length for e in examples], group.world_size)
     yielded = 0
     for indices in _pack_indices(examples, rank_indices[group.rank], token_budget, layout):
         yielded += 1

@@ -1,9 +1,9 @@
-"""Training objectives (SFT, DPO, IPO, SimPO, ORPO): loss as a sum and its denominator.
+"""Training objectives (SFT cross-entropy, DPO, IPO, SimPO, ORPO loss): sum and denominator.
 
-A batch may be split into several micro-batches: each gives a sum, and the loss denominator of the
-whole batch is known before the first of them, so that the gradient does not depend on the split.
-Statistics are (sum, denominator) pairs for the same reason, and a mean over tokens is taken within
-a completion, never over the completions of a batch.
+A batch may be split into several micro-batches (gradient accumulation): each gives a sum, and the
+loss denominator of the whole batch is known before the first, so that the split changes no
+gradient. Statistics are (sum, denominator) pairs for the same reason, and a mean over tokens is
+taken within a completion, never over the completions of a batch.
 """
 
 import math
@@ -24,39 +24,39 @@ from zephyr.recipe.training import Align
 
 
 class LossTerms(NamedTuple):
-    """The summed loss of one micro-batch, and statistics summed over its examples."""
+    """The summed loss of a micro-batch (scalar), and statistics summed over its examples."""
 
     loss: Tensor
     stats: dict[str, float]
 
 
 class Objective(Protocol):
-    """A training objective: computes the loss of a micro-batch from log-probabilities."""
+    """A training objective: the loss of a micro-batch from log-probabilities [N]."""
 
     @property
     def initial_loss(self) -> float | None:
-        """The loss of an example where policy and reference are the same model.
+        """Loss of an example before the first step, where policy equals reference model.
 
         None where that depends on the model.
         """
 
     def loss_denominator(self, examples: Sequence[Example]) -> int:
-        """Loss denominator: what the summed loss of these examples is divided by."""
+        """Loss denominator: the loss tokens or pairs that the summed loss is divided by."""
 
     def compute_loss(self, logprobs: Tensor, batch: Batch, indices: Sequence[int]) -> LossTerms:
-        """Summed loss of a micro-batch; `indices` are its examples' among all of the split."""
+        """Summed loss of a micro-batch from logprobs [N]; `indices` are of its split's examples."""
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Token cross-entropy (mean negative log-likelihood): objectives `language` and `sft`."""
+    """SFT and language-modeling loss: token cross-entropy over the loss mask."""
 
     @property
     def initial_loss(self) -> None:
         return None
 
     def loss_denominator(self, examples: Sequence[Example]) -> int:
-        return sum(f.num_loss_tokens for f in examples)
+        return sum(e.num_loss_tokens for e in examples)
 
     def compute_loss(self, logprobs: Tensor, batch: Batch, indices: Sequence[int]) -> LossTerms:
         return LossTerms(-logprobs.sum(), {})
@@ -67,18 +67,18 @@ class PairLogprobs(NamedTuple):
 
     policy_logprobs: Tensor
     reference_logprobs: Tensor | None
-    """None where the loss compares with nothing."""
+    """None where the loss needs no reference model."""
     token_counts: Tensor
 
     def log_ratio(self, *, per_token: bool) -> Tensor:
-        """The log-probability over that of the reference, summed or as a mean over tokens."""
+        """Log-ratio [B, 2] of policy to reference, summed over tokens or as their mean."""
         assert self.reference_logprobs is not None, "the recipe says which losses have a reference"
         ratio = self.policy_logprobs - self.reference_logprobs
         return ratio / self.token_counts if per_token else ratio
 
     @property
     def mean_logprobs(self) -> Tensor:
-        """The mean log-probability of a token."""
+        """Mean log-probability [B, 2] per token of each completion."""
         return self.policy_logprobs / self.token_counts
 
 
@@ -95,11 +95,12 @@ class PairLosses(NamedTuple):
 
 
 def _chosen_minus_rejected(sides: Tensor) -> Tensor:
+    """Chosen minus rejected: [B, 2] gives [B]."""
     return sides[:, 0] - sides[:, 1]
 
 
-def dpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
-    """Direct preference optimization, -log sigmoid(margin); reward: beta x log-ratio.
+def dpo_loss(pairs: PairLogprobs, spec: Align) -> PairLosses:
+    """DPO loss (direct preference optimization), -log sigmoid(margin); reward: beta x log-ratio.
 
     Rafailov et al. 2023, equation 7. `length_normalized` divides log-ratios by the answer's tokens
     (Lambert et al. 2024, Tulu 3). With `label_smoothing` e a pair counts 1 - e as it is and e the
@@ -111,8 +112,8 @@ def dpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     return PairLosses(loss - spec.label_smoothing * logsigmoid(-margin), rewards)
 
 
-def ipo(pairs: PairLogprobs, spec: Align) -> PairLosses:
-    """Identity preference optimization, (difference of log-ratios - 1 / (2 beta))^2.
+def ipo_loss(pairs: PairLogprobs, spec: Align) -> PairLosses:
+    """IPO loss (identity preference optimization), (log-ratio difference - 1 / (2 beta))^2.
 
     Azar et al. 2023, equation 17, whose tau is beta. Reward: beta x log-ratio, as DPO's; the margin
     aimed at is one half. `length_normalized` takes log-ratios as means over the answer's tokens.
@@ -121,8 +122,8 @@ def ipo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     return PairLosses((_chosen_minus_rejected(ratio) - 1 / (2 * spec.beta)) ** 2, spec.beta * ratio)
 
 
-def simpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
-    """Simple preference optimization, -log sigmoid(margin - gamma), without a reference.
+def simpo_loss(pairs: PairLogprobs, spec: Align) -> PairLosses:
+    """SimPO loss (simple preference optimization), -log sigmoid(margin - gamma), no reference.
 
     Meng et al. 2024, equation 6. Reward (equation 4): beta x mean log-probability of a token.
     """
@@ -131,13 +132,14 @@ def simpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
     return PairLosses(-logsigmoid(_chosen_minus_rejected(rewards) - spec.gamma), rewards)
 
 
-def orpo(pairs: PairLogprobs, spec: Align) -> PairLosses:
-    """Odds ratio preference optimization: SFT - beta x log sigmoid(log odds ratio), no reference.
+def orpo_loss(pairs: PairLogprobs, spec: Align) -> PairLosses:
+    """ORPO loss (odds ratio preference optimization): SFT - beta x log sigmoid(log odds ratio).
 
-    Hong et al. 2024, equations 6 and 7, whose lambda is beta. The probability P of an answer is the
-    geometric mean of its tokens' (equation 3), its odds P / (1 - P) (equation 4), and SFT the mean
-    negative log-likelihood of the chosen answer's tokens. The paper names no reward: it is beta x
-    log odds here, so that the margin is beta x log odds ratio. P is kept `ODDS_EPSILON` below 1.
+    Hong et al. 2024, equations 6 and 7, whose lambda is beta; no reference. The probability P of an
+    answer is the geometric mean of its tokens' (equation 3), its odds P / (1 - P) (equation 4), and
+    SFT the mean negative log-likelihood of the chosen answer's tokens. The paper names no reward:
+    it is beta x log odds here, so that the margin is beta x log odds ratio. P is kept
+    `ODDS_EPSILON` below 1.
     """
     mean_logprobs = pairs.mean_logprobs
     clamped = mean_logprobs.clamp(max=-ODDS_EPSILON)
@@ -152,21 +154,21 @@ ODDS_EPSILON = 1e-6
 """How far below 1 a probability stays where odds are taken: in float32, odds of 1 are infinite."""
 
 _LOSSES: dict[str, Callable[[PairLogprobs, Align], PairLosses]] = {
-    "dpo": dpo,
-    "ipo": ipo,
-    "simpo": simpo,
-    "orpo": orpo,
+    "dpo": dpo_loss,
+    "ipo": ipo_loss,
+    "simpo": simpo_loss,
+    "orpo": orpo_loss,
 }
 
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """Preference loss of a recipe's `align`, as a mean over pairs, and reward statistics.
+    """Preference loss (DPO, IPO, SimPO or ORPO) as a mean over pairs, and reward statistics.
 
     `sft_weight` adds the mean negative log-likelihood of a token of the chosen answer (Pang et al.
     2024, equation 1), taken for each pair by itself. `reference_logprobs` [B, 2] are the summed
-    log-probabilities of the chosen and the rejected answer under the model as it was before its
-    first step; None where the loss has none.
+    log-probabilities of the chosen and the rejected answer under the reference model; None where
+    the loss needs none.
     """
 
     spec: Align
@@ -203,6 +205,7 @@ class PreferenceLoss:
     def _pair_logprobs(
         self, logprobs: Tensor, batch: Batch, indices: Sequence[int]
     ) -> PairLogprobs:
+        """Policy and reference log-probabilities and token counts [B, 2] from logprobs [N]."""
         policy_logprobs = sum_by_completion(logprobs, batch).view(-1, 2)
         token_counts = torch.bincount(batch.completion_index, minlength=batch.num_completions).view(
             -1, 2

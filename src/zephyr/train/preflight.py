@@ -1,9 +1,9 @@
-"""Preflight checks before the first step: seconds of checking that save hours of training.
+"""Preflight checks before the first step: loss masks, packing, fresh adapter, gradients.
 
-Loss masks are checked in all examples. The network is checked on a few of them, with the layout,
-the precision and the token budget of the run, at the cost of about three of its forwards and
-backwards. All state is restored to the last bit, random numbers included, so that training after
-the preflight checks equals training without them.
+They take seconds and save hours of training. Loss masks are checked in all examples. The network is
+checked on a few of them, with the layout, the precision and the token budget of the run, at the
+cost of about three of its forwards and backwards. All state is restored to the last bit, random
+numbers included, so that training after the preflight checks equals training without them.
 """
 
 import time
@@ -30,6 +30,7 @@ MAX_SAMPLES = 8
 """Examples on which the network is checked, at most."""
 
 CompletionLogprobs = list[list[NDArray[np.float32]]]
+"""Log-probabilities [N] of each completion of each example."""
 
 
 def preflight_checks(
@@ -40,15 +41,15 @@ def preflight_checks(
     is_fresh_adapter: bool,
     record_of: Callable[[int], Record] | None,
 ) -> dict[str, Any]:
-    """Runs the preflight checks of a training that is about to start; gives what they measured.
+    """Runs the preflight checks before a training; returns what they measured.
 
     Errors are the largest found: `packing_error` of an example's log-probabilities, in nats per
     token, `adapter_off_error` of a token's, `start_loss_error` of an example's loss. `matrices`
     counts the weights that get a gradient. `is_fresh_adapter` says that the topmost adapter
-    has learned nothing yet; `record_of` is that of `check_labels`.
+    is untrained; `record_of` is that of `check_labels`.
 
     Raises:
-        ZephyrError: one of them fails.
+        ZephyrError: a check fails.
     """
     started = time.monotonic()
     check_labels(split.examples, model.template, record_of)
@@ -59,7 +60,7 @@ def preflight_checks(
     devices = [] if model.device.type == "cpu" else [model.device]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        # The longest example fills a row: no other would be shared where the budget ends with it.
+        # The longest example fills a row: with no larger budget, no row would hold two examples.
         budget = max(model.token_budget, 2 * sampled.examples[0].tree_length)
         roomy_model = replace(model, token_budget=budget)
         packed = roomy_model.logprobs(sampled.examples)
@@ -81,7 +82,7 @@ def sample_indices(examples: Sequence[Example], seed: int, token_budget: int) ->
 
     The longest comes first. Others are taken while all together stay within `token_budget` tokens.
     """
-    lengths = np.array([f.tree_length for f in examples])
+    lengths = np.array([e.tree_length for e in examples])
     order = np.argsort(lengths, kind="stable").tolist()
     indices = list(dict.fromkeys([order[-1], *order[:2]]))
     for i in np.random.default_rng(seed).permutation(len(examples))[: 2 * MAX_SAMPLES].tolist():
@@ -95,12 +96,12 @@ def sample_indices(examples: Sequence[Example], seed: int, token_budget: int) ->
 
 
 def _packing_error(model: Model, examples: Sequence[Example], packed: CompletionLogprobs) -> float:
-    """Largest mean difference, packed against unpacked log-probabilities, in nats per token.
+    """Packing check: mean difference of packed and unpacked logprobs, of the worst example.
 
-    The mean is over an example: one that attends to others differs in most of its tokens, while
-    rounding spreads.
+    In nats per token. The mean is over an example: one that attends to others differs in most of
+    its tokens, while rounding errors average out.
     """
-    single_completions = [Example(f.prompt, (c,)) for f in examples for c in f.completions]
+    single_completions = [Example(e.prompt, (c,)) for e in examples for c in e.completions]
     unpacked = iter(replace(model, layout="rows", token_budget=1).logprobs(single_completions))
     differences = []
     for parts in packed:
@@ -121,7 +122,7 @@ def _packing_error(model: Model, examples: Sequence[Example], packed: Completion
 def _adapter_off_error(
     model: Model, examples: Sequence[Example], adapter_on: CompletionLogprobs
 ) -> float:
-    """Difference in log-probabilities between a fresh adapter switched on and off.
+    """Fresh-adapter check: largest difference in logprobs with the adapter on and off.
 
     B is zero: the adapter adds exact zeros, and no difference is rounding. DoRA alone multiplies by
     a norm and divides by it.
@@ -157,10 +158,10 @@ def _start_loss_error(
     packed: CompletionLogprobs,
     name_of: Callable[[int], str],
 ) -> float:
-    """Difference of the initial loss from its value where policy equals reference.
+    """Initial-loss check: difference from the loss where policy equals reference model.
 
     Where log-probabilities are off by the tolerance on average, with independent signs, the loss is
-    off by that times the root of the sum of its squared slopes; three times as much is allowed.
+    off by that times the norm of its gradient in them; three times as much is allowed.
     """
     initial_loss = sampled.objective.initial_loss
     assert initial_loss is not None, "this is asked of objectives that have one"
@@ -185,7 +186,7 @@ def _start_loss_error(
 
 
 def _largest_difference(a: CompletionLogprobs, b: CompletionLogprobs) -> float:
-    """Largest difference of two lists of the same completions, however they are grouped."""
+    """Largest absolute difference of two sets of log-probabilities of the same completions."""
     flat = [np.concatenate([part for parts in each for part in parts]) for each in (a, b)]
     return float(np.abs(flat[0] - flat[1]).max())
 
@@ -195,12 +196,12 @@ def _largest_difference(a: CompletionLogprobs, b: CompletionLogprobs) -> float:
 
 def _expected_trainable(model: Model) -> dict[str, nn.Parameter]:
     """The parameters that should be trainable: those of the topmost adapter, or all."""
-    wrapper = model.peft_model
+    peft_model = model.peft_model
     named_parameters = model.network.named_parameters()
     return {
         n: p
         for n, p in named_parameters
-        if wrapper is None or adapter.is_top_adapter_parameter(wrapper, n)
+        if peft_model is None or adapter.is_top_adapter_parameter(peft_model, n)
     }
 
 
@@ -225,9 +226,9 @@ def _check_trainable_weights(model: Model) -> None:
 def _count_weights_with_gradient(
     model: Model, sampled: ExampleSplit, indices: Sequence[int]
 ) -> int:
-    """The number of trainable weights, after checking that each gets a gradient.
+    """Gradient check: each trainable weight gets a gradient; returns how many there are.
 
-    While B is zero no gradient passes it: A is checked with B changed for the time.
+    While LoRA's B is zero A gets no gradient: A is checked with a random B in the meantime.
     """
     trainable = _expected_trainable(model)
     lora_a = {n: p for n, p in trainable.items() if ".lora_A." in n}

@@ -1,8 +1,8 @@
 """Sample generations: a few fixed prompts, decoded greedily at each evaluation in training.
 
-Losses and margins do not show that completions have stopped ending, grow long, or repeat
-themselves. Decoding draws no random number and changes no weight, so that a training with sample
-generations ends with the same bits as one without.
+Losses and reward margins do not show that completions no longer end with EOS, grow long, or repeat
+themselves. Greedy decoding draws no random number and changes no weight, so that a training with
+sample generations gives the same bits as one without.
 """
 
 import time
@@ -23,7 +23,7 @@ NGRAM_SIZE = 4
 
 @dataclass(frozen=True)
 class SampleGenerations:
-    """Generation callback: prompts and `max_new_tokens`; called with a step, gives a metric row.
+    """Evaluation callback that generates from fixed prompts; gives a metric row for a step.
 
     The row holds the share of completions that `stopped` by themselves, their mean `length` in
     tokens without the end, the mean share of `repeated` n-grams, the seconds, and the `answers`.
@@ -53,18 +53,18 @@ class SampleGenerations:
         return [self.model.tokenizer.decode(prompt.tolist()) for prompt in self.prompts]
 
 
-def choose_prompts(examples: Sequence[Example], seed: int, context: int) -> list[TokenIds]:
-    """At most `MAX_PROMPTS` different prompts, drawn by `seed`, with room for a completion."""
+def choose_prompts(examples: Sequence[Example], seed: int, context_length: int) -> list[TokenIds]:
+    """Chooses up to `MAX_PROMPTS` different prompts by `seed`, shorter than the context length."""
     order = np.random.default_rng([seed, MAX_PROMPTS]).permutation(len(examples))
     shuffled_prompts = (examples[i].prompt for i in order)
     unique_prompts = {
-        prompt.tobytes(): prompt for prompt in shuffled_prompts if len(prompt) < context
+        prompt.tobytes(): prompt for prompt in shuffled_prompts if len(prompt) < context_length
     }
     return list(unique_prompts.values())[:MAX_PROMPTS]
 
 
 def repeated_ngram_share(tokens: Sequence[int]) -> float:
-    """The share of n-grams (`NGRAM_SIZE` tokens) that occurred before: 1 - unique / all.
+    """Share of repeated n-grams (of `NGRAM_SIZE` tokens): 1 - unique / all.
 
     A completion too short to hold an n-gram repeats nothing.
     """

@@ -30,18 +30,18 @@ from zephyr.train.sample_generations import SampleGenerations, choose_prompts
 from zephyr.train.tracking import MetricTrackers
 
 SKIPPED_SHARDED = "skipped: weights are divided"
-"""Written in place of results that need unsharded weights."""
+"""Recorded in place of results that need unsharded weights."""
 
 
 def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Trains a tokenizer and a network from scratch."""
+    """Stage `pretrain`: trains a tokenizer and a network from scratch (language modeling)."""
     spec = context.recipe.models[node.name].pretrain
     assert spec is not None
     records, holdout_records = mixture.load_mixture(inputs["data"].artifact)
     texts = [record_text(r) for r in records]
     for role in sorted(inputs.keys() - {"data"}):
         texts += [record_text(r) for r in mixture.load_mixture(inputs[role].artifact)[0]]
-    tokenizer = from_scratch.make_tokenizer(texts, spec.shape.vocabulary)
+    tokenizer = from_scratch.train_tokenizer(texts, spec.shape.vocabulary)
     eos_token_id = tokenizer.eos_token_id
     causal = from_scratch.make_network(
         spec.shape, eos_token_id=eos_token_id, seed=node.spec["seed"]
@@ -61,7 +61,7 @@ def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
 
 
 def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Supervised fine-tuning (SFT) of a LoRA adapter, or of all weights."""
+    """Stage `tune`: supervised fine-tuning (SFT) of a LoRA adapter (QLoRA too), or all weights."""
     spec = context.recipe.models[node.name].tune
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
@@ -94,7 +94,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
 
 
 def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
-    """Preference optimization (DPO and others), mostly against the model it starts from."""
+    """Stage `align`: preference optimization (DPO, IPO, SimPO, ORPO) with a LoRA adapter."""
     spec = context.recipe.models[node.name].align
     assert spec is not None
     lineage = Lineage.read(inputs["from"].artifact)
@@ -155,7 +155,7 @@ def _train(
     context: Context,
     canary_tokens: int = 0,
 ) -> None:
-    """Trains after the preflight checks; a resumed run has passed them already."""
+    """Runs preflight checks (unless resumed), then the training loop with all callbacks."""
     if spec.keep != "last" and not holdout_split.examples:
         raise ZephyrError(
             "without a hold-out no evaluation is the best",
@@ -172,10 +172,10 @@ def _train(
             todo="set `keep: last`, or `run.shard: false` and begin anew",
         )
     model.layout = context.resolve_once("layout", lambda: model.layout)
-    token_budget = budget.Budget(
+    token_budget = budget.TokenBudget(
         **context.resolve_once(
             "budget",
-            lambda: budget.choose_budget(
+            lambda: budget.choose_token_budget(
                 model,
                 train_split.examples,
                 _memory_shares(model, context),
@@ -242,7 +242,7 @@ def _train(
 
 
 def _memory_shares(model: Model, context: Context) -> int:
-    """How many trainings have equal shares of this device's memory."""
+    """Among how many trainings or ranks the memory of this device is split."""
     if context.group.world_size == 1:
         return context.recipe.run.jobs
     return context.group.local_world_size if model.device.type == "cpu" else 1
@@ -251,7 +251,7 @@ def _memory_shares(model: Model, context: Context) -> int:
 def _sample_generations(
     model: Model, candidates: Sequence[Example], max_new_tokens: int, seed: int, run: Run
 ) -> SampleGenerations | None:
-    """Sample generations of at most `max_new_tokens`; their prompts are written to the run."""
+    """The sample-generation callback; its prompts are written to the run. None without prompts."""
     prompts = choose_prompts(candidates, seed, model.context_length) if max_new_tokens else []
     if not prompts:
         return None
@@ -261,7 +261,7 @@ def _sample_generations(
 
 
 def _load_for_training(lineage: Lineage, context: Context, lora: Lora | Literal["none"]) -> Model:
-    """Loads the model to be trained; weights that are trained themselves are in float32."""
+    """Loads the model to be trained; full fine-tuning is in float32."""
     requested_dtype = (
         "float32" if lora == "none" or lineage.quantization else context.recipe.run.dtype
     )
@@ -294,6 +294,7 @@ def _load_examples(
 
 
 def _add_adapter(model: Model, lora: Lora, node: Node) -> None:
+    """Adds a trainable LoRA adapter to the model."""
     model.peft_model = adapter.add_trainable_adapter(
         model.causal, model.peft_model, lora, node.spec["seed"]
     )

@@ -1,7 +1,7 @@
-"""Experiment trackers (TensorBoard, W&B, MLflow, Trackio) that show metrics as they come.
+"""Experiment trackers (TensorBoard, W&B, MLflow, Trackio) that log metrics during training.
 
-They follow `metrics.jsonl` and get nothing else, so that they show what it holds. A training
-that goes on where it was stopped starts its trackers anew, with all that the file still holds.
+They get the rows of `metrics.jsonl` and nothing else. A training that resumes starts its trackers
+anew, with all rows that the file still holds.
 """
 
 import importlib.util
@@ -18,9 +18,10 @@ from zephyr.errors import ZephyrError
 
 
 def check_trackers_installed(tracker_names: Sequence[str]) -> None:
-    """
+    """Checks that the packages of the experiment trackers are installed.
+
     Raises:
-        ZephyrError: the package of a tracker is not installed.
+        ZephyrError: one is not.
     """
     for name in tracker_names:
         if importlib.util.find_spec(name) is None:
@@ -33,9 +34,9 @@ def check_trackers_installed(tracker_names: Sequence[str]) -> None:
 
 @dataclass
 class MetricTrackers:
-    """Sends the metrics of the run in `folder` to the named experiment trackers.
+    """Logs the metrics of the run in `folder` to the named experiment trackers.
 
-    `project` and `run` are what they call it: the recipe and the model.
+    `project` and `run` are the names there: those of the recipe and the model.
     """
 
     tracker_names: Sequence[str]
@@ -43,12 +44,12 @@ class MetricTrackers:
     project: str
     run: str
     bytes_read: int = 0
-    """Bytes of `metrics.jsonl` that the trackers have got."""
+    """Bytes of `metrics.jsonl` that have been logged."""
     trackers: list[Any] = field(default_factory=list)
     exit_stack: ExitStack = field(default_factory=ExitStack)
 
     def log_new_rows(self) -> None:
-        """Sends the trackers the metric rows written since the last call."""
+        """Logs the metric rows written since the last call."""
         if not self.tracker_names:
             return
         if not self.trackers:
@@ -67,7 +68,7 @@ class MetricTrackers:
             self.bytes_read = file.tell()
 
     def close(self) -> None:
-        """Sends the trackers the remaining rows, and closes them."""
+        """Logs the remaining rows, and closes the trackers."""
         with self.exit_stack:
             if self.trackers:
                 self.log_new_rows()

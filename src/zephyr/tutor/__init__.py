@@ -1,1 +1,1 @@
-"""The tutor server: an OpenAI-compatible API and a web page on a recipe's models, and votes."""
+"""Tutor server: OpenAI-compatible API with continuous batching, web page, and preference votes."""

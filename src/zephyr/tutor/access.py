@@ -1,6 +1,6 @@
-"""Access control middleware: passwords and tokens, hosts and origins, body limits, headers.
+"""Access control (ASGI middleware): bearer tokens, login rate limit, host and origin, body limits.
 
-There are no cookies: what a page of another site sends carries no right of the student's.
+There are no cookies, so that requests from pages of other sites are never authenticated (CSRF).
 """
 
 import asyncio
@@ -41,20 +41,21 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _PUBLIC_PATHS = ("/", "/teacher", "/healthz", "/tutor/config")
-"""Paths that need no authentication: pages, and whether a password is needed."""
+"""Paths that need no authentication: pages, health check, and the public config."""
 
 
 class LoginRateLimiter:
-    """Rate limit on failed logins: wrong secrets of the last minute, by client address.
+    """Rate limit on failed logins (brute force): failures of the last minute by client address.
 
-    Ten are too many, and a hundred of all unknown ones. An address from which the right one
-    has come within an hour may be that of a whole school, and has `MAX_PER_KNOWN_ADDRESS`.
+    An address may fail ten times, all unknown addresses together a hundred times. An address with a
+    successful login within the last hour may be that of a whole school (NAT), and has
+    `MAX_PER_KNOWN_ADDRESS`.
     """
 
     MINUTE, HOUR = 60.0, 3600.0
     MAX_PER_ADDRESS, MAX_OF_UNKNOWN, MAX_PER_KNOWN_ADDRESS = 10, 100, 300
     MAX_ADDRESSES = 4096
-    """Addresses that are remembered."""
+    """Maximum number of addresses that are remembered."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
@@ -62,9 +63,10 @@ class LoginRateLimiter:
         self._last_success: OrderedDict[str, float] = OrderedDict()
 
     def check(self, address: str) -> None:
-        """
+        """Checks the rate limit of an address.
+
         Raises:
-            ApiError: there were too many (429).
+            ApiError: there were too many failed logins (429).
         """
         is_known = self._is_known(address)
         failures = self._failures.get(address, deque())
@@ -104,10 +106,10 @@ class LoginRateLimiter:
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """Who may send requests: the class's `password` (None: open), the `teacher_token`.
+    """Authentication and authorization: the class's `password` (None: open), `teacher_token`.
 
-    `allowed_hosts` are the names by which an open server may be called: a page of another site
-    that resolves its own name to this machine calls it by that name.
+    `allowed_hosts` are the Host headers that an open server accepts, against DNS rebinding: a page
+    of another site whose name resolves to this machine sends that name.
     """
 
     password: str | None
@@ -116,7 +118,7 @@ class AccessPolicy:
     login_limiter: LoginRateLimiter = field(default_factory=LoginRateLimiter)
 
     def authorize(self, scope: Scope, headers: Headers) -> bool:
-        """Authenticates a request; whether the class's password was given, or none is needed.
+        """Authorizes a request; False if it is public and came without a bearer token.
 
         Raises:
             ApiError: the request is not authorized.
@@ -147,7 +149,7 @@ class AccessPolicy:
         if scheme.lower() != "bearer" or not token:
             text = f"{secret_name} is needed (Authorization: Bearer …)"
             raise ApiError(401, text, code="no_password")
-        token_bytes = token.encode("latin-1")  # as it was: a header holds bytes
+        token_bytes = token.encode("latin-1")  # the original bytes of the header
         if not (
             _is_equal_secret(token_bytes, secret)
             or _is_equal_secret(token_bytes, self.teacher_token)
@@ -180,7 +182,7 @@ class AccessMiddleware:
         body = _LimitedBody(receive)
 
         async def send_unless_rejected(message: Message) -> None:
-            if body.error is None:  # else the app's error says that it could not read, not why
+            if body.error is None:  # otherwise the app's error would hide the reason
                 await send_with_headers(message)
 
         try:
@@ -229,7 +231,7 @@ def _body_too_large() -> ApiError:
 
 
 def _with_security_headers(send: Send) -> Send:
-    """Adds security headers and no-cache (the server may be another by then) to a response."""
+    """Adds security headers and Cache-Control (no-cache) to a response."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -258,7 +260,7 @@ def _netloc(location: str) -> str | None:
 
 
 def _is_equal_secret(candidate: bytes, secret: str) -> bool:
-    """Constant-time comparison of a secret, which shows neither its content nor its length."""
+    """Constant-time comparison of a secret (no timing leak of content or length)."""
     return hmac.compare_digest(_digest(candidate), _digest(secret.encode()))
 
 
@@ -266,8 +268,8 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def teacher_token(path: Path) -> str:
-    """Reads the teacher's token from a file, or creates it there, readable by its owner alone."""
+def load_teacher_token(path: Path) -> str:
+    """Loads the teacher's bearer token from a file, or creates it (readable by the owner only)."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

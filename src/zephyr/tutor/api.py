@@ -19,14 +19,14 @@ from zephyr.tutor.settings import TutorSettings
 PAGE_FOLDER = Path(str(files("zephyr.tutor") / "page"))
 
 
-def make_app(
+def create_app(
     serving: ServingEngine,
     settings: TutorSettings,
     access: AccessPolicy,
     routers: Sequence[APIRouter] = (),
     on_answer: OnAnswer = ignore_answer,
 ) -> FastAPI:
-    """Builds the FastAPI app; `routers` and the callback `on_answer` record what happens."""
+    """Creates the FastAPI app; `routers` are added, `on_answer` is called after each answer."""
     app = FastAPI(
         title="Zephyr",
         version=zephyr.__version__,

@@ -11,7 +11,7 @@ from zephyr.errors import ZephyrError
 from zephyr.tutor.scheduler import GenerationError, QueueFullError
 
 RETRY_AFTER_SECONDS = 2
-"""Retry-After of a full queue, in seconds."""
+"""Retry-After header of a full queue (429), in seconds."""
 
 
 class ApiError(Exception):
@@ -45,7 +45,7 @@ def error_body(
 
 
 def queue_full() -> ApiError:
-    """The 429 error of a full queue."""
+    """The rate-limit error (429) of a full queue."""
     text = "as many questions wait as may; try again in a moment"
     return ApiError(429, text, code="busy", retry_after=RETRY_AFTER_SECONDS)
 
@@ -137,9 +137,9 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         503: "The answer broke off, or the server is being stopped.",
     }.items()
 }
-"""How errors are described in the app's OpenAPI document."""
+"""Error responses as described in the OpenAPI schema."""
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI `responses` for these statuses, and for those that every route may give."""
+    """OpenAPI `responses` of a route: these statuses, and those of every route."""
     return {status: ERROR_RESPONSES[status] for status in (400, 401, 403, 408, 413, 429, *statuses)}

@@ -1,4 +1,4 @@
-"""Routes of the students' page under /tutor: config, sessions, comparisons, votes, ratings."""
+"""Routes of the students' page (/tutor): config, sessions, comparisons, votes, ratings."""
 
 import asyncio
 import secrets
@@ -35,7 +35,7 @@ SessionPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
 def class_routes(classroom: Classroom) -> APIRouter:
-    """The router of everything under /tutor."""
+    """The router of all routes under /tutor."""
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncGenerator[None]:
@@ -93,7 +93,7 @@ def class_routes(classroom: Classroom) -> APIRouter:
 
 
 async def _delete_expired_daily(classroom: Classroom) -> None:
-    """Deletes expired events once a day while the server runs; at start `serve` does."""
+    """Background task: deletes expired events once a day (at start, `serve` does)."""
     while True:
         await asyncio.sleep(CLEANUP_INTERVAL_SECONDS)
         with suppress(ApiError):  # `run_in_thread` has logged it
@@ -162,7 +162,7 @@ async def _stream_comparison(
     models: Sequence[str],
     answers: Sequence[AnswerStream],
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Streams both answers as events, then stores the comparison and sends its id."""
+    """Streams both answers as events (SSE), then stores the comparison and sends its id."""
     texts, finish_reasons = {"A": "", "B": ""}, {"A": "", "B": ""}
     async with aclosing(merge_streams(answers)) as chunks:
         async for at, chunk in chunks:
@@ -202,7 +202,7 @@ def _public_settings(classroom: Classroom) -> dict[str, Any]:
 
 
 def retention_notice(settings: TutorSettings) -> str:
-    """The data retention notice: what is stored of a student, for the student to read."""
+    """The data retention notice for students: what is stored, and for how long."""
     what = "What you compare, your votes, ratings and quiz answers"
     if settings.logs.messages:
         what = "What you write, the answers, your votes, ratings and quiz answers"

@@ -1,4 +1,4 @@
-"""Request schemas of the class's page (pydantic); unknown fields are an error."""
+"""Request schemas of the students' page (pydantic); unknown fields are an error."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,8 +8,8 @@ from zephyr.records import Message
 from zephyr.tutor.openai_schema import (
     MAX_TEXT_LENGTH,
     MAX_TURNS,
-    Body,
-    Name,
+    ShortName,
+    StrictModel,
     Text,
     check_turn_order,
 )
@@ -21,26 +21,26 @@ NonBlankText = Annotated[
 ]
 Remark = Annotated[str, StringConstraints(max_length=1_000)]
 Side = Literal["A", "B", "AB"]
-"""AB: both are as good."""
+"""AB: a tie."""
 
 
-class SessionBody(Body):
-    """Who asks."""
+class SessionBody(StrictModel):
+    """Base of requests within a session."""
 
     session: Session
 
 
-class Turn(Body):
-    """One message of a conversation."""
+class PageMessage(StrictModel):
+    """One chat message: role and content."""
 
     role: Literal["system", "user", "assistant"]
     content: NonBlankText
 
 
 class CompareBody(SessionBody):
-    """A conversation that two models are to answer."""
+    """Request for a pairwise comparison: a conversation that two models are to answer."""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
+    messages: Annotated[list[PageMessage], Field(min_length=1, max_length=MAX_TURNS)]
 
     @model_validator(mode="after")
     def _check_turn_order(self) -> Self:
@@ -52,8 +52,8 @@ class CompareBody(SessionBody):
         return [Message(turn.role, turn.content) for turn in self.messages]
 
 
-class Criteria(Body):
-    """What a vote says beside which answer is better."""
+class Criteria(StrictModel):
+    """Criteria of a vote, beside which answer is better overall."""
 
     correctness: Side | None = None
     relevance: Side | None = None
@@ -63,7 +63,7 @@ class Criteria(Body):
 
 
 class VoteBody(SessionBody):
-    """Which of two answers is better."""
+    """Request that votes which of two answers is better."""
 
     comparison: Id
     overall: Side
@@ -71,37 +71,37 @@ class VoteBody(SessionBody):
 
 
 class RatingBody(SessionBody):
-    """Whether an answer helped."""
+    """Request that rates an answer: thumbs up or down."""
 
-    model: Name
+    model: ShortName
     question: NonBlankText
     answer: Text
     rating: Literal["up", "down"]
 
 
-class MarksBody(Body):
-    """A text that is looked through."""
+class MarksBody(StrictModel):
+    """Request that checks the equations of a text."""
 
     text: Text
 
 
 class AnswerBody(SessionBody):
-    """What a student chose, and the model that is asked the same."""
+    """Request that answers a quiz question; the model answers it too."""
 
     quiz: Id
     chosen: Annotated[int, Field(ge=0, lt=26)]
-    model: Name
+    model: ShortName
 
 
 class ExplainBody(SessionBody):
-    """A question of the quiz, and the model that is to explain it."""
+    """Request for an explanation of a quiz question by a model."""
 
     quiz: Id
-    model: Name
+    model: ShortName
 
 
 class LadderBody(SessionBody):
-    """A question to which a model is to give hints."""
+    """Request for the first hint of a model to a question."""
 
-    model: Name
+    model: ShortName
     question: NonBlankText

@@ -1,4 +1,4 @@
-"""Shared state and helpers of the class's routes: models, settings, event log and quiz."""
+"""Shared state of the class routes: served models, settings, event log and quiz."""
 
 import logging
 import secrets
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Classroom:
-    """What the routes depend on; events are stored before the client gets a response."""
+    """Dependencies of the class routes; events are stored before the response is sent."""
 
     serving: ServingEngine
     settings: TutorSettings
@@ -40,24 +40,26 @@ class Classroom:
         return [way for way in self.settings.ways if possible.get(way, True)]
 
     def check_way(self, way: Way) -> None:
-        """
+        """Checks that the course offers a mode of the page (`ways`).
+
         Raises:
-            ApiError: the course does not offer this (403).
+            ApiError: it does not (403).
         """
         if way not in self.ways:
             text = f"this course offers no {way!r}, but: {', '.join(self.ways)}"
             raise ApiError(403, text, code="not_a_way")
 
     async def check_session(self, session: str) -> None:
-        """
+        """Checks that a session exists.
+
         Raises:
-            ApiError: the session was not made here, or has been removed.
+            ApiError: it was never created, or has been deleted (400).
         """
         if not await self.run_in_thread(partial(self.events.has_session, session)):
             raise _unknown_session()
 
     async def run_in_thread(self, function: Callable[[], T]) -> T:
-        """Runs a function that reads or writes the event log in a worker thread.
+        """Runs a function that uses the event log (blocking I/O) in a worker thread.
 
         Raises:
             ApiError: the log can't be used (503); the reason is logged, not sent to the student.
@@ -81,7 +83,7 @@ class Classroom:
         key: str | None = None,
         conflict: ApiError | None = None,
     ) -> None:
-        """Stores an event; raises `conflict` where there is one already and may be no other.
+        """Stores an event; raises `conflict` if it must be unique and is stored already.
 
         Raises:
             ApiError: it can't be stored, or is stored already.
@@ -96,7 +98,7 @@ class Classroom:
     async def on_answer(
         self, model: str, user: str | None, messages: Sequence[Message], answers: Sequence[str]
     ) -> None:
-        """Callback after a free question: stores it as an event; failures don't lose the answer.
+        """Callback after a chat request: stores an event; a failure does not lose the answer.
 
         `user` may be a session: then the event is that session's, and is removed with it.
         """
@@ -133,14 +135,15 @@ class Classroom:
         )
 
     def add_system_message(self, messages: Sequence[Message]) -> list[Message]:
-        """Prepends the course's system message, if any, to a conversation of our own making."""
+        """Prepends the course's system message, if any, to messages of our own."""
         system = self.settings.system
         return [Message("system", system), *messages] if system is not None else list(messages)
 
     def check_length(self, text: str, param: str) -> None:
-        """
+        """Checks a text against the maximum message length.
+
         Raises:
-            ApiError: the text is longer than a message may be.
+            ApiError: the text is too long (400).
         """
         check_message_length(self.settings, text, param)
 
@@ -155,7 +158,7 @@ def _unknown_session() -> ApiError:
 
 
 class AnswerCollector:
-    """Forwards one answer to the page as events, and collects its text and finish reason."""
+    """Streams one answer to the page as events (SSE), and collects its text and finish reason."""
 
     def __init__(self, answer: AnswerStream) -> None:
         self._answer = answer

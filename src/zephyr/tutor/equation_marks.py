@@ -1,11 +1,11 @@
-"""Marks wrong equations in a text, with positions in UTF-16 code units as browsers count."""
+"""Marks wrong equations in an answer: spans in UTF-16 code units, as browsers count."""
 
 from typing import TypedDict
 
 from zephyr.evaluate.equations import find_wrong_equations
 
 
-class Mark(TypedDict):
+class EquationMark(TypedDict):
     """A span of a text; `start` and `end` count UTF-16 code units."""
 
     text: str
@@ -13,9 +13,9 @@ class Mark(TypedDict):
     end: int
 
 
-def mark_equations(text: str) -> list[Mark]:
-    """Every wrong equation of a text (see `evaluate.equations`), in order."""
-    wrong_equations: list[Mark] = []
+def mark_equations(text: str) -> list[EquationMark]:
+    """Finds all wrong equations of a text (see `evaluate.equations`), in order."""
+    wrong_equations: list[EquationMark] = []
     for start, end in find_wrong_equations(text):
         start_units = _utf16_length(text[:start])
         equation = text[start:end]

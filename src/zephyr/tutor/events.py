@@ -1,8 +1,8 @@
-"""The event log of a class in SQLite: a committed event survives a power cut.
+"""Event log of a class (SQLite, WAL): sessions, questions, votes, quiz answers; durable.
 
-One row is one event. Sessions are random ids that are made here and say nothing of a person. `key`
-is what an event is about: a comparison and the vote on it have the comparison's id, an answer in a
-quiz has the question's, a step of a ladder the ladder's.
+One row is one event. Sessions are random, anonymous ids. The `key` of a comparison and of the vote
+on it is the comparison's id, that of a quiz answer the question's, that of a hint the ladder's. A
+committed event survives a power cut.
 """
 
 import json
@@ -51,11 +51,11 @@ _COLUMNS = "id, time, session, kind, model, key, body"
 
 
 class DuplicateEventError(Exception):
-    """A unique event (a vote, an answer in a quiz) is stored already."""
+    """A unique event (a vote, a quiz answer) is stored already."""
 
 
 class UnknownSessionError(Exception):
-    """The session id was not made here, or has been deleted."""
+    """The session was never created, or has been deleted."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class EventLog:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA secure_delete = ON")
-        with self._transaction() as connection:  # fails at once where nothing can be written
+        with self._transaction() as connection:  # fails at once if the file is read-only
             if is_empty and self._read_pragma("schema_version") == 0:
                 for statement in filter(str.strip, _CREATE.split(";")):
                     connection.execute(statement)
@@ -148,7 +148,7 @@ class EventLog:
     # -- writing ------------------------------------------------------------------------------
 
     def new_session(self) -> str:
-        """The id of a new session: 32 hex digits."""
+        """Creates a session; returns its id (32 hex digits)."""
         session = secrets.token_hex(16)
         self.add("session", {}, session=session)
         return session
@@ -162,11 +162,11 @@ class EventLog:
         model: str | None = None,
         key: str | None = None,
     ) -> int:
-        """Inserts an event and returns its id, once it is on the disk.
+        """Inserts an event and returns its id, once it is committed to disk.
 
         Raises:
-            DuplicateEventError: there may be one such event, and there is one.
-            UnknownSessionError: the session is not there, or no more.
+            DuplicateEventError: the event must be unique, and is stored already.
+            UnknownSessionError: the session was never created, or has been deleted.
             ZephyrError: it can't be written.
         """
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -189,13 +189,13 @@ class EventLog:
         return cursor.lastrowid
 
     def delete(self, session: str) -> int:
-        """Deletes all events of a session for good; returns their number."""
+        """Deletes all events of a session permanently; returns their number."""
         return self._delete("session = ?", (session,))
 
     def delete_older_than(self, keep_days: int) -> int:
-        """Deletes events that are older than so many days; returns their number.
+        """Deletes events older than `keep_days` days (retention); returns their number.
 
-        A comparison stays as long as the vote on it, and a session as long as any of its events.
+        A comparison is kept as long as its vote, and a session as long as any of its events.
         """
         cutoff = self._timestamp(timedelta(days=keep_days))
         newer_event = "SELECT 1 FROM events AS other WHERE other.time >= ?"
@@ -212,7 +212,7 @@ class EventLog:
         with self._translate_errors(), self._lock:
             with self._transaction() as connection:
                 count = connection.execute(f"DELETE FROM events WHERE {condition}", values).rowcount  # noqa: S608  # our own words
-            if count:  # the journal still holds what was removed
+            if count:  # the WAL still has the deleted rows
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
 
@@ -251,7 +251,7 @@ class EventLog:
         with self._lock:
             self._connection.close()
 
-    # -- what may go wrong --------------------------------------------------------------------
+    # -- transactions and errors --------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -1,7 +1,7 @@
-"""Ladders of hints: a question, and the hints a student has received (kept in memory).
+"""Hint ladders: a question and the hints given so far (in memory, lost at a restart).
 
-A model sees the question, the hints that it has given, and the next step's prompt, as turns of a
-conversation. Ladders are lost when the server restarts.
+The prompt has the question, the earlier hints, and the next step's instruction, as turns of a
+conversation.
 """
 
 import secrets
@@ -35,9 +35,9 @@ class Ladder:
     def messages(
         self, steps: Sequence[HintStep], fits: Callable[[Sequence[Message]], bool]
     ) -> list[Message]:
-        """The conversation whose completion is the next hint.
+        """The conversation (prompt) whose completion is the next hint.
 
-        Of earlier hints the oldest are left out until what remains fits.
+        The oldest hints are dropped until the prompt fits.
         """
         instruction = steps[self.step].ask
         for first in range(self.step):
@@ -70,7 +70,7 @@ class LadderStore:
             self._ladders.popitem(last=False)
 
     def find(self, ladder: str, session: str) -> Ladder | None:
-        """A session's ladder by id; None where it has no such ladder."""
+        """Finds a ladder of a session by id; None if it has no such ladder."""
         found = self._ladders.get(ladder)
         if found is None or found.session != session:
             return None

@@ -1,4 +1,4 @@
-"""The address that the server listens on, its TLS files, and the class's password."""
+"""Listen address of the server (host, port), its TLS files, and the class's password."""
 
 import os
 import socket
@@ -10,12 +10,12 @@ from zephyr.errors import ZephyrError
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PASSWORD_VARIABLE = "ZEPHYR_CLASS_PASSWORD"  # noqa: S105  # the name of a variable
 MIN_PASSWORD_LENGTH = 8
-"""Minimum length of a class's password, in characters."""
+"""Minimum length of the password, in characters."""
 
 
 @dataclass(frozen=True)
 class ListenAddress:
-    """Host and port to listen on, with TLS files or behind a proxy that has TLS."""
+    """Listen address: host and port, with TLS files or behind a reverse proxy with TLS."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -35,10 +35,10 @@ class ListenAddress:
         return f"{scheme}://{host}:{self.port}"
 
     def read_password(self) -> str | None:
-        """Reads the class's password from the environment; None where the server is open.
+        """Reads the class's password from the environment; None if the server is open.
 
         Raises:
-            ZephyrError: others can reach it, and there is none, or it would be sent in clear.
+            ZephyrError: others can reach the server, and the password is missing or sent in clear.
         """
         password = os.environ.get(PASSWORD_VARIABLE)
         if password is not None and len(password) < MIN_PASSWORD_LENGTH:

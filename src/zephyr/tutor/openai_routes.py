@@ -1,4 +1,4 @@
-"""The OpenAI-compatible API: /v1/models, /v1/chat/completions and /v1/completions."""
+"""OpenAI-compatible API routes: /v1/models, /v1/chat/completions and /v1/completions."""
 
 import asyncio
 import secrets
@@ -17,7 +17,11 @@ from zephyr.model.example import to_token_ids
 from zephyr.records import Message
 from zephyr.tutor import scheduler
 from zephyr.tutor.api_errors import ApiError, error_responses
-from zephyr.tutor.openai_schema import ChatBody, CompletionBody, GenerationBody
+from zephyr.tutor.openai_schema import (
+    BaseCompletionRequest,
+    ChatCompletionRequest,
+    CompletionRequest,
+)
 from zephyr.tutor.scheduler import AnswerStream, FullAnswer, StreamChunk
 from zephyr.tutor.serving import ServedModel, ServingEngine
 from zephyr.tutor.settings import TutorSettings
@@ -26,7 +30,7 @@ from zephyr.tutor.sse import STREAM_RESPONSES, EventStream, run_until_disconnect
 OPENAI_FINISH_REASONS = {"end token": "stop", "stop string": "stop", "length": "length"}
 
 OnAnswer = Callable[[str, str | None, Sequence[Message], Sequence[str]], Awaitable[None]]
-"""Callback with the model, the user, the messages and the complete answers."""
+"""Callback after a request: the model, the user, the messages and the full answers."""
 
 
 async def ignore_answer(
@@ -38,7 +42,7 @@ async def ignore_answer(
 def openai_routes(
     serving: ServingEngine, settings: TutorSettings, on_answer: OnAnswer = ignore_answer
 ) -> APIRouter:
-    """The router under /v1; completions equal those of `Model.generate` for the same seed."""
+    """The OpenAI-compatible router (/v1); answers equal `Model.generate` with the same seed."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"])
     created = int(time.time())
 
@@ -56,7 +60,7 @@ def openai_routes(
         responses=error_responses(404, 503) | STREAM_RESPONSES,
         response_model=None,
     )
-    async def chat(request: Request, body: ChatBody) -> Response:
+    async def chat(request: Request, body: ChatCompletionRequest) -> Response:
         _check_ask_allowed(settings)
         served = find_model(serving, body.model)
         messages = with_system_message(settings, body.conversation)
@@ -69,7 +73,7 @@ def openai_routes(
             stop=body.stop_strings,
             top_logprobs=body.num_top_logprobs,
         )
-        response = _ChatReply(
+        response = _ChatResponseBuilder(
             served, body, serving.scheduler.submit(*_requests_with_seeds(generation_request, body))
         )
         return await response.respond(
@@ -82,7 +86,7 @@ def openai_routes(
         responses=error_responses(404, 503) | STREAM_RESPONSES,
         response_model=None,
     )
-    async def complete(request: Request, body: CompletionBody) -> Response:
+    async def complete(request: Request, body: CompletionRequest) -> Response:
         _check_ask_allowed(settings)
         served = find_model(serving, body.model)
         check_message_length(settings, body.prompt)
@@ -102,7 +106,7 @@ def openai_routes(
             top_logprobs=body.logprobs,
             is_text_completion=True,
         )
-        response = _CompletionReply(
+        response = _CompletionResponseBuilder(
             served, body, serving.scheduler.submit(*_requests_with_seeds(generation_request, body))
         )
         messages = [Message("user", body.prompt)]
@@ -124,7 +128,7 @@ def find_model(serving: ServingEngine, name: str) -> ServedModel:
 
 
 def with_system_message(settings: TutorSettings, messages: Sequence[Message]) -> list[Message]:
-    """Prepends the course's system message, if it has one, to a student's conversation.
+    """Prepends the course's system message, if any, to a student's conversation.
 
     Raises:
         ApiError: a message is too long, or the student sets a system message beside the course's.
@@ -140,9 +144,10 @@ def with_system_message(settings: TutorSettings, messages: Sequence[Message]) ->
 
 
 def check_message_length(settings: TutorSettings, text: str, param: str = "messages") -> None:
-    """
+    """Checks a text against the maximum message length (`limits.message`).
+
     Raises:
-        ApiError: the text is longer than a message may be.
+        ApiError: the text is too long (400).
     """
     if len(text) > settings.limits.message:
         problem = (
@@ -157,16 +162,16 @@ def _check_ask_allowed(settings: TutorSettings) -> None:
         raise ApiError(403, text, code="not_a_way")
 
 
-def _sampling(body: GenerationBody, settings: TutorSettings) -> SamplingParams:
+def _sampling(body: BaseCompletionRequest, settings: TutorSettings) -> SamplingParams:
     """Sampling params of a request, with the settings' temperature as the default."""
     temperature = settings.temperature if body.temperature is None else body.temperature
     return SamplingParams(temperature, 1.0 if body.top_p is None else body.top_p)
 
 
 def _requests_with_seeds(
-    request: scheduler.GenerationRequest, body: GenerationBody
+    request: scheduler.GenerationRequest, body: BaseCompletionRequest
 ) -> list[scheduler.GenerationRequest]:
-    """One request for each of `n` completions, with seeds from the given or a random one on."""
+    """One generation request for each of `n` completions, with consecutive seeds."""
     first_seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     seeds = [first_seed + at if first_seed < 2**62 else first_seed - at for at in range(body.n)]
     return [replace(request, seed=seed) for seed in seeds]
@@ -176,15 +181,15 @@ def _model_entry(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "zephyr"}
 
 
-class _BaseReply:
-    """The response to one request in an endpoint's format: JSON, or a stream of chunks."""
+class _ResponseBuilder:
+    """Builds the response to a request in an endpoint's format: JSON, or a stream of chunks."""
 
     object_name = ""
     chunk_object_name = ""
     id_prefix = ""
 
     def __init__(
-        self, served: ServedModel, body: GenerationBody, answers: Sequence[AnswerStream]
+        self, served: ServedModel, body: BaseCompletionRequest, answers: Sequence[AnswerStream]
     ) -> None:
         self.served, self.body, self.answers = served, body, answers
         self.common_fields = {
@@ -196,7 +201,7 @@ class _BaseReply:
     async def respond(
         self, request: Request, on_complete: Callable[[Sequence[str]], Awaitable[None]]
     ) -> Response:
-        """The JSON or streaming response, as requested; `on_complete` gets the full answers."""
+        """The JSON or streaming (SSE) response; `on_complete` gets the full answers."""
         if self.body.stream:
             return EventStream(self.stream_chunks(on_complete), self.answers)
         try:
@@ -205,15 +210,15 @@ class _BaseReply:
             for answer in self.answers:
                 answer.close()
         await on_complete([full_answer.text for full_answer in full_answers])
-        choices = [self.choice(at, whole) for at, whole in enumerate(full_answers)]
-        counts = [len(whole.tokens) for whole in full_answers]
+        choices = [self.choice(at, full_answer) for at, full_answer in enumerate(full_answers)]
+        counts = [len(full_answer.tokens) for full_answer in full_answers]
         fields = {"object": self.object_name, **self.common_fields}
         return JSONResponse(fields | {"choices": choices, "usage": self.usage(counts)})
 
     async def stream_chunks(
         self, on_complete: Callable[[Sequence[str]], Awaitable[None]]
     ) -> AsyncGenerator[dict[str, Any]]:
-        """The chunk objects of all answers as they come, each with its choice's index."""
+        """Yields the streaming chunks (`chat.completion.chunk`) of all answers as they come."""
         counts = [0] * len(self.answers)
         texts = [""] * len(self.answers)
         for at in range(len(self.answers)):
@@ -245,7 +250,7 @@ class _BaseReply:
         }
 
     def role_choice(self, at: int) -> dict[str, Any] | None:
-        """The first chunk's choice, which has the role; None where an endpoint has none."""
+        """The first chunk's choice, which has the role; None if the endpoint has none."""
         return None
 
     def choice(self, at: int, answer: FullAnswer) -> dict[str, Any]:
@@ -279,7 +284,7 @@ class _BaseReply:
     def format_logprobs(
         self, tokens: Sequence[int], logprobs: Sequence[TokenLogprob]
     ) -> dict[str, Any]:
-        """The logprobs field of a choice: tokens with their logprobs and top logprobs."""
+        """The `logprobs` field of a choice: tokens with their logprobs and top logprobs."""
         raise AssertionError("each endpoint has its form")
 
     def _decode_token(self, token: int) -> str:
@@ -287,7 +292,9 @@ class _BaseReply:
         return text
 
 
-class _ChatReply(_BaseReply):
+class _ChatResponseBuilder(_ResponseBuilder):
+    """The format of /v1/chat/completions."""
+
     object_name, chunk_object_name, id_prefix = (
         "chat.completion",
         "chat.completion.chunk",
@@ -319,7 +326,9 @@ class _ChatReply(_BaseReply):
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-class _CompletionReply(_BaseReply):
+class _CompletionResponseBuilder(_ResponseBuilder):
+    """The format of /v1/completions."""
+
     object_name, chunk_object_name, id_prefix = "text_completion", "text_completion", "cmpl"
 
     def format_text(self, text: str) -> dict[str, Any]:
@@ -334,8 +343,8 @@ class _CompletionReply(_BaseReply):
             "tokens": [self._decode_token(token) for token in tokens],
             "token_logprobs": [entry.logprob for entry in logprobs],
             "top_logprobs": [
-                {self._decode_token(token): value for token, value in note.top_logprobs}
-                for note in logprobs
+                {self._decode_token(token): value for token, value in entry.top_logprobs}
+                for entry in logprobs
             ],
             "text_offset": [
                 len(self.served.template.decode_continued_text(to_token_ids(tokens[:at])))
@@ -349,11 +358,11 @@ async def _collect_all(answers: Sequence[AnswerStream]) -> list[FullAnswer]:
 
 
 async def merge_streams(answers: Sequence[AnswerStream]) -> AsyncGenerator[tuple[int, StreamChunk]]:
-    """Merges the streams of several answers: chunks as they come, with the answer's index.
+    """Merges the streams of several answers: (index, chunk) pairs as they come.
 
-    All are closed when it ends, however it does.
+    All streams are closed at the end, also after an error or cancellation.
     """
-    if len(answers) == 1:  # without tasks, which take as long as a token of a small network
+    if len(answers) == 1:  # without asyncio tasks, which cost as much as a token of a small model
         async with aclosing(aiter(answers[0])) as chunks:
             async for chunk in chunks:
                 yield 0, chunk

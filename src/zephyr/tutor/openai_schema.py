@@ -1,4 +1,4 @@
-"""Request schemas of the OpenAI API (pydantic); unsupported fields are an error."""
+"""Request schemas of the OpenAI-compatible API (pydantic); unsupported fields are an error."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
@@ -13,9 +13,10 @@ MAX_TEXT_LENGTH = 1 << 20
 
 
 def check_turn_order(messages: Sequence[Message]) -> None:
-    """
+    """Checks that roles alternate, and that the last message is the user's.
+
     Raises:
-        ValueError: roles don't take turns, or the last message is not the user's.
+        ValueError: they don't, or it is not.
     """
     try:
         check_conversation(messages, "user")
@@ -23,30 +24,30 @@ def check_turn_order(messages: Sequence[Message]) -> None:
         raise ValueError(f"messages: {error}") from error
 
 
-class Body(BaseModel):
-    """A part of a request."""
+class StrictModel(BaseModel):
+    """Base of all request schemas: strict types, unknown fields are forbidden."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+ShortName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class TextPart(Body):
-    """A piece of a message; images and sounds are not read."""
+class TextContentPart(StrictModel):
+    """A text content part of a message; images and audio are not supported."""
 
     type: Literal["text"]
     text: Text
 
 
-class Turn(Body):
-    """One message of a conversation."""
+class ChatMessage(StrictModel):
+    """One chat message: role and content."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
-    name: Name | None = None
+    content: Text | Annotated[list[TextContentPart], Field(min_length=1, max_length=64)]
+    name: ShortName | None = None
 
     @property
     def text(self) -> str:
@@ -55,15 +56,15 @@ class Turn(Body):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(Body):
-    """What a stream tells besides the text."""
+class StreamOptions(StrictModel):
+    """Options of a stream (OpenAI's `stream_options`)."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class TextFormat(Body):
-    """The form of an answer: text, and no other."""
+class ResponseFormat(StrictModel):
+    """The response format (OpenAI's `response_format`): only text."""
 
     type: Literal["text"] = "text"
 
@@ -75,10 +76,10 @@ MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class GenerationBody(Body):
+class BaseCompletionRequest(StrictModel):
     """Fields common to chat and text completion requests: sampling params, n, stream."""
 
-    model: Name
+    model: ShortName
     temperature: Temperature | None = None
     top_p: TopP | None = None
     max_tokens: MaxTokens | None = None
@@ -101,14 +102,14 @@ class GenerationBody(Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatBody(GenerationBody):
-    """A conversation that ends with the user."""
+class ChatCompletionRequest(BaseCompletionRequest):
+    """Body of a chat completion request: a conversation that ends with a user message."""
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_TURNS)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_TURNS)]
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _check_messages(self) -> Self:
@@ -135,8 +136,8 @@ class ChatBody(GenerationBody):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class CompletionBody(GenerationBody):
-    """A text that is to go on."""
+class CompletionRequest(BaseCompletionRequest):
+    """Body of a text completion request: a prompt to complete."""
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_LENGTH)]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None

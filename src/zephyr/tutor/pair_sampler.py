@@ -1,4 +1,4 @@
-"""Samples the two models of the next comparison: the pair shown least, in random order."""
+"""Pair sampling for comparisons: picks the least shown pair of models, in random order."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from random import Random, SystemRandom
 
 
 class PairSampler:
-    """Counts how often each pair of models was shown; `past_pairs` are those of earlier days."""
+    """Samples pairs of models, balanced by how often each was shown; `past_pairs` count too."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Routes of practice: the quiz, explanations of its answers, and ladders of hints."""
+"""Practice routes: the quiz, explanations of its answers, and ladders of hints."""
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -128,7 +128,7 @@ def _find_question(classroom: Classroom, quiz_id: str) -> Choice:
 
 
 def _explanation_messages(quiz: Choice) -> list[Message]:
-    """The conversation that asks for an explanation after the right answer of a quiz question."""
+    """The conversation that requests an explanation of the right answer to a quiz question."""
     return [
         Message("user", format_quiz(quiz)),
         Message("assistant", LETTERS[quiz.answer]),
@@ -139,7 +139,7 @@ def _explanation_messages(quiz: Choice) -> list[Message]:
 async def _stream_explanation(
     classroom: Classroom, body: ExplainBody, answer: AnswerStream
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Streams an explanation, stores it as an event, then marks its wrong equations."""
+    """Streams an explanation (SSE), stores it as an event, then marks its wrong equations."""
     collector = AnswerCollector(answer)
     async with aclosing(collector.events()) as events:
         async for event in events:
@@ -198,11 +198,11 @@ def _hint_in_progress() -> ApiError:
 
 
 def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
-    """Submits the ladder's next hint to the scheduler, within half of the model's context."""
+    """Submits the request for a ladder's next hint; its prompt has at most half the context."""
     served = classroom.serving.models[ladder.model]
 
     def fits(messages: Sequence[Message]) -> bool:
-        """Whether half of what the model can read is left for the answer."""
+        """Whether half of the context is left for the answer."""
         prompt = served.template.encode_prompt(classroom.add_system_message(messages))
         return len(prompt) <= served.context_length // 2
 
@@ -214,7 +214,7 @@ def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
 async def _stream_hint(
     classroom: Classroom, ladder: Ladder, answer: AnswerStream
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Streams the next hint; the ladder advances once it is complete, so a failed one repeats."""
+    """Streams the next hint (SSE); the ladder advances once it is complete."""
     steps = classroom.settings.hints
     if ladder.is_in_progress:
         answer.close()

@@ -1,7 +1,7 @@
-"""Exports the votes of a class as preference data (the raw form that reader `epfl` loads).
+"""Exports the votes of a class as preference pairs (DPO), in the format of reader `epfl`.
 
-One row is one question with all votes on it. A conversation of several turns, or one that a system
-message of the student opens, is written as a transcript:
+One row is one question with all votes on it. A conversation of several turns, or one with a system
+message of the student, is written as a transcript:
 
     Student: What is work?
 
@@ -9,7 +9,7 @@ message of the student opens, is written as a transcript:
 
     Student: And power?
 
-The teacher's own system message is no part of the question: it stands before every conversation
+The course's own system message is not part of the prompt: it is prepended to every conversation
 when the model is served.
 """
 
@@ -24,13 +24,13 @@ from zephyr.runs.store import explain_disk_errors, write_atomically
 from zephyr.tutor.events import Event
 
 CRITERIA = ("correctness", "relevance", "clarity", "completeness", "other")
-"""What a vote may say beside which answer is better overall."""
+"""The criteria of a vote, beside which answer is better overall."""
 
 _SPEAKERS = {"user": "Student", "assistant": "Tutor", "system": "Instructions"}
 
 
 class Vote(NamedTuple):
-    """One preference: the prompt, both answers, their models, the better side, the criteria."""
+    """A vote: the prompt, both answers, their models, the better side, and the criteria."""
 
     question: str
     answers: dict[str, str]
@@ -63,9 +63,9 @@ def list_votes(events: Iterable[Event]) -> Iterator[Vote]:
 
 
 def to_raw_rows(events: Iterable[Event], course: str) -> list[dict[str, Any]]:
-    """Groups votes by question into the raw form's rows, in the order of first votes.
+    """Groups votes by question into rows of the raw format, in the order of first votes.
 
-    Criteria that a student did not judge are null. The course's number follows from its name.
+    Criteria without a vote are null. The course id is a hash of its name.
     """
     rows: dict[str, dict[str, Any]] = {}
     for vote in list_votes(events):
@@ -101,7 +101,7 @@ def write_preferences(
     """Writes the preference data as JSON; returns the numbers of questions and of votes.
 
     Raises:
-        ZephyrError: nobody has voted, or the file is there already.
+        ZephyrError: there are no votes, or the file exists already.
     """
     rows = to_raw_rows(events, course)
     if not rows:

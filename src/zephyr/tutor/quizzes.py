@@ -1,4 +1,4 @@
-"""Multiple-choice quiz: which question a session gets next, and a model's option probabilities.
+"""Multiple-choice quiz: the next question of a session, and a model's option probabilities.
 
 Questions come from the sources in the settings, or else from the recipe's multiple-choice task,
 which none of the recipe's models was trained on.
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from zephyr.tutor.serving import ServedModel  # imports torch
 
 MULTIPLE_CHOICE = ("mcqa", "mcqa_letter", "mcqa_written")
-"""Tasks whose questions make sense to a student: HellaSwag's do not."""
+"""Tasks whose questions are suitable for students (HellaSwag's are not)."""
 
 
 class Quizzes:
-    """The multiple-choice questions of a class; `seed` and session id decide their order."""
+    """The quiz questions of a class; `seed` and session id decide their order."""
 
     def __init__(self, records: Iterable[Choice], seed: int) -> None:
         self._records = {record.id: record for record in sorted(records, key=lambda r: r.id)}
@@ -45,13 +45,13 @@ class Quizzes:
         return self._records.get(quiz)
 
     def next(self, session: str, answered_ids: Collection[str]) -> Choice | None:
-        """The next question that a session has not answered; None where it has answered all."""
+        """The next question that a session has not answered; None if it has answered all."""
         records = list(self._records.values())
         order = np.argsort(row_sort_keys(self._seed, session, len(records)), kind="stable")
         return next((records[at] for at in order if records[at].id not in answered_ids), None)
 
     def next_number(self, answered_ids: Collection[str]) -> int:
-        """The number of the next question, from 1; answers to removed questions don't count."""
+        """The number of the next question, from 1; removed questions don't count."""
         return sum(quiz in self._records for quiz in answered_ids) + 1
 
 
@@ -94,8 +94,8 @@ def _read_questions(source: SourceSpec, origin: str | None, base: Path, where: s
     opened = sources.open_source(
         source, kind="choice", use="exam", origin=origin, base=base, where=where
     )
-    records, tally = sources.read_records(opened)
-    tally.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
+    records, stats = sources.read_records(opened)
+    stats.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
     return [record for record in records if isinstance(record, Choice)]
 
 
@@ -103,7 +103,7 @@ async def option_probabilities(model: "ServedModel", quiz: Choice) -> list[float
     """A model's probability for each option [options]: softmax over its letters' logprobs.
 
     Raises:
-        ZephyrError: the question is longer than the context of the model, or the model is broken.
+        ZephyrError: the question exceeds the context, or the logprobs are not finite.
     """
     template = model.template
     prompt = template.encode_prompt([Message("user", format_quiz(quiz))])

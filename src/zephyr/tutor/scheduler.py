@@ -1,8 +1,8 @@
-"""Continuous batching: a request joins the running batch at the next decode step.
+"""Request scheduler with continuous batching: requests join the running batch at any step.
 
-One thread computes, for all model runners in turn. Prefill is chunked and alternates with decode
-steps, so that a long prompt does not stall running requests. The thread never waits for a client:
-unread chunks stay in the answer's queue, and are dropped with it.
+One thread runs all model runners in turn. Prefill is chunked and alternates with decode steps, so
+that a long prompt does not stall running requests. The thread never waits for a client: unread
+chunks stay in the answer's queue, and are dropped with it.
 """
 
 import asyncio
@@ -41,19 +41,18 @@ PREFILL_CHUNK_TOKENS = 512
 
 
 class QueueFullError(Exception):
-    """The queue is full: as many requests wait as may."""
+    """The request queue is full (HTTP 429)."""
 
 
 class GenerationError(Exception):
-    """Generation of an answer failed by a defect of ours, or the server was stopped."""
+    """Generation of an answer failed by an internal error, or the server was stopped."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A prompt for a model, with sampling params, seed and at most `max_new_tokens` tokens.
+    """A generation request: model, prompt, sampling params, seed, stop strings, max new tokens.
 
-    `stop` are stop strings; with `top_logprobs`, logprobs are returned, with so many of the
-    likeliest tokens.
+    With `top_logprobs`, logprobs are returned, with this many of the most likely tokens.
     """
 
     model: str
@@ -64,14 +63,14 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     is_text_completion: bool = False
-    """Whether the prompt is raw text to complete: then a space before the first word counts."""
+    """Whether the prompt is raw text (no chat): then a leading space of the completion is kept."""
 
 
 class StreamChunk(NamedTuple):
     """New text and tokens of an answer since the last chunk; the last has a finish reason.
 
-    `tokens` leave out an end token. They may be ahead of the text, which never ends within a
-    character, nor within what may become a stop string.
+    `tokens` are without an end token. They may be ahead of the text, which never ends within a
+    character, nor within a possible stop string.
     """
 
     text: str
@@ -81,7 +80,7 @@ class StreamChunk(NamedTuple):
 
 
 class AnswerStream:
-    """An async stream of an answer's chunks; closing it frees its slot at the next decode step."""
+    """Async stream of an answer's chunks; closing it (client disconnect) frees its batch slot."""
 
     def __init__(self, request: GenerationRequest) -> None:
         self.request = request
@@ -102,12 +101,12 @@ class AnswerStream:
             self.close()
 
     async def collect(self) -> "FullAnswer":
-        """Collects all chunks, once the answer has finished."""
+        """Collects the whole answer, once it has finished (for a response without streaming)."""
         chunks = [chunk async for chunk in self]
         return FullAnswer(
-            "".join(piece.text for piece in chunks),
-            [token for piece in chunks for token in piece.tokens],
-            [logprob for piece in chunks for logprob in piece.logprobs],
+            "".join(chunk.text for chunk in chunks),
+            [token for chunk in chunks for token in chunk.tokens],
+            [logprob for chunk in chunks for logprob in chunk.logprobs],
             chunks[-1].finish_reason or "length",
         )
 
@@ -119,7 +118,7 @@ class AnswerStream:
 
 
 def _deliver_chunks(chunks: Sequence[tuple[AnswerStream, StreamChunk | GenerationError]]) -> None:
-    """Hands chunks to the event loops of their answers (thread-safe), each woken once."""
+    """Delivers chunks to the event loops of their answers (thread-safe), one wake-up each."""
     loops: dict[
         asyncio.AbstractEventLoop, list[tuple[AnswerStream, StreamChunk | GenerationError]]
     ] = {}
@@ -146,7 +145,7 @@ class FullAnswer(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class Slot(DecodeRow):
-    """A row of the decode batch: a request being answered, and its model's (adapter's) index."""
+    """A batch slot: one running request in the decode batch, and the index of its model."""
 
     model_index: int
     answer: AnswerStream
@@ -170,9 +169,9 @@ class _MultiLoraBatch(DecodeBatch[Slot]):
 
 @dataclass
 class ModelRunner:
-    """A base model in memory, the models (adapters) it serves, its queue, prefill and batch.
+    """Model runner: a base model, its (LoRA) models, their queue, prefill and decode batch.
 
-    `multi_lora`, where there is one, has the adapters of `model_names` in their order.
+    `multi_lora`, if any, has the adapters of `model_names` in their order.
     """
 
     causal: Any
@@ -190,7 +189,7 @@ class ModelRunner:
         """CPU threads of torch: for a small model one is faster than several."""
 
     def text_decoder(self, request: GenerationRequest) -> Callable[[TokenIds], str]:
-        """The function that detokenizes a request's answer."""
+        """The function that decodes (detokenizes) the answer to a request."""
         return (
             self.template.decode_continued_text
             if request.is_text_completion
@@ -208,7 +207,7 @@ class ModelRunner:
 
 
 class SchedulerStats(NamedTuple):
-    """Numbers of waiting and running requests, and of tokens generated so far."""
+    """Statistics: numbers of waiting (queued) and running requests, and of generated tokens."""
 
     waiting: int
     running: int
@@ -216,9 +215,9 @@ class SchedulerStats(NamedTuple):
 
 
 class Scheduler:
-    """Runs prefill and decode steps of all requests on a thread of its own.
+    """Continuous-batching scheduler: prefill and decode steps of all requests on one thread.
 
-    At most `batch` requests run at once on a model runner, and at most `queue` wait besides.
+    At most `batch` requests run at once on a model runner, and at most `queue` wait in the queue.
     """
 
     def __init__(self, runners: Sequence[ModelRunner], *, batch: int, queue: int) -> None:
@@ -243,10 +242,10 @@ class Scheduler:
         self._thread.join()
 
     def submit(self, *requests: GenerationRequest) -> list[AnswerStream]:
-        """Queues requests, all of them or none; call it where the event loop runs.
+        """Queues requests, all or none; to be called from an event loop.
 
         Raises:
-            QueueFullError: as many requests wait as may.
+            QueueFullError: the queue has not enough room.
         """
         slots = [self._make_slot(request) for request in requests]
         with self._wake:
@@ -279,7 +278,7 @@ class Scheduler:
     @property
     def stats(self) -> SchedulerStats:
         waiting = len(self._new_slots) + sum(len(runner.waiting) for runner in self._runners)
-        running = sum(len(network.slots) for network in self._runners)
+        running = sum(len(runner.slots) for runner in self._runners)
         return SchedulerStats(waiting, running, self._generated_tokens)
 
     # -- the scheduler's thread -----------------------------------------------------------------
@@ -292,7 +291,7 @@ class Scheduler:
                 try:
                     self._step(runner)
                 except Exception as error:
-                    # whatever it was, it must not end the thread that all others wait for
+                    # no error may end the thread: all other requests wait for it
                     logging.getLogger(__name__).exception("an answer broke")
                     _fail_all(runner, error)
         for runner in self._runners:
@@ -318,7 +317,7 @@ class Scheduler:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function())
-                except Exception as error:  # noqa: BLE001  # it is raised where the result is awaited
+                except Exception as error:  # noqa: BLE001  # raised where the result is awaited
                     future.set_exception(error)
         return True
 
@@ -343,7 +342,7 @@ class Scheduler:
             self._send_chunks(runner, prefill.rows)
 
     def _schedule_prefill(self, runner: ModelRunner) -> Prefill[Slot] | None:
-        """The next prefill: waiting prompts of similar length, since they are padded."""
+        """Schedules the next prefill: queued prompts of similar length, since they are padded."""
         waiting = runner.waiting
         free_slots = self._max_batch - len(runner.decode_batch.rows)
         prefill_slots: list[Slot] = []

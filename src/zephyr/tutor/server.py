@@ -1,4 +1,4 @@
-"""Starts the tutor server (uvicorn): loads models, settings and password, builds the app."""
+"""Server start-up (uvicorn): loads settings, password and models, and builds the app."""
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from zephyr.engine.plan import Plan
 
 
-def serve(
+def run_server(
     plan: "Plan",
     model_names: Sequence[str],
     settings_path: Path | None,
     listen_address: ListenAddress,
     notify: Callable[[str], Any],
 ) -> None:
-    """Serves models until it is stopped; `notify` prints which are loaded, and the URL.
+    """Runs the tutor server until it is stopped; `notify` prints the models and the URL.
 
     Raises:
-        ZephyrError: nothing can be served, or not in this way.
+        ZephyrError: there is no model to serve, or the settings or the address are invalid.
     """
     settings, folder = read_settings(settings_path)
     password = listen_address.read_password()
@@ -38,7 +38,7 @@ def serve(
 
 
 def choose_models(plan: "Plan", requested_names: Sequence[str]) -> list[str]:
-    """The requested models, or all whose artifact is available.
+    """The models to serve: the requested ones, or all whose artifact is available.
 
     Raises:
         ZephyrError: one of them is unknown or has not been made, or none has.
@@ -71,7 +71,7 @@ def _training_order(models: Mapping[str, ModelSpec], name: str) -> tuple[bool, i
 
 
 def _raise_open_file_limit() -> None:
-    """Raises the soft limit of open files to the hard one: each connection is one."""
+    """Raises the limit of open files (one per connection) to the hard limit."""
     import resource
 
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -80,7 +80,7 @@ def _raise_open_file_limit() -> None:
 
 
 def describe_model(model: ModelSpec) -> str:
-    """Describes a model of a recipe in words."""
+    """Describes a model of a recipe in words (its base, SFT, DPO or quantization)."""
     if model.base is not None:
         return f"the base {model.base}"
     if model.pretrain is not None:
@@ -108,19 +108,21 @@ def _run(
     import uvicorn
 
     from zephyr.model.load import Lineage
-    from zephyr.tutor.access import AccessPolicy, teacher_token
-    from zephyr.tutor.api import make_app
+    from zephyr.tutor.access import AccessPolicy, load_teacher_token
+    from zephyr.tutor.api import create_app
     from zephyr.tutor.class_routes import class_routes
     from zephyr.tutor.classroom import Classroom
     from zephyr.tutor.events import EventLog
     from zephyr.tutor.quizzes import open_quizzes
-    from zephyr.tutor.serving import open_models
+    from zephyr.tutor.serving import load_served_models
     from zephyr.tutor.teacher_routes import teacher_routes
 
     store = plan.store
     database = settings.database_path(folder, store.root)
     token_path = database.with_suffix(".teacher")
-    access = AccessPolicy(password, teacher_token(token_path), (*LOOPBACK, listen_address.host))
+    access = AccessPolicy(
+        password, load_teacher_token(token_path), (*LOOPBACK, listen_address.host)
+    )
     events = EventLog(database)
     if num_deleted := events.delete_older_than(settings.logs.keep_days):
         notify(
@@ -131,7 +133,7 @@ def _run(
     lineages = {
         name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
     }
-    serving = open_models(
+    serving = load_served_models(
         lineages,
         {name: describe_model(plan.recipe.models[name]) for name in names},
         store.root,
@@ -140,7 +142,7 @@ def _run(
         dtype=plan.recipe.run.dtype,
     )
     classroom = Classroom(serving, settings, events, quizzes)
-    app = make_app(
+    app = create_app(
         serving,
         settings,
         access,
@@ -159,7 +161,7 @@ def _run(
         ws="none",
     )
     _raise_open_file_limit()
-    server_socket.listen(1024)  # from now on connections are accepted, if not answered at once
+    server_socket.listen(1024)  # connections are accepted from now on
     url = replace(listen_address, port=port).url
     notify(f"{', '.join(names)}: {url}   teacher: {url}/teacher, token in {token_path}")
     try:

@@ -1,4 +1,4 @@
-"""Loads a recipe's models for serving: models of one base share its weights (multi-LoRA)."""
+"""Loads models for serving: models of one base share its weights (multi-LoRA)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ TOKEN_BUDGET = 2048
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is served; `description` says in words what it is."""
+    """A served model; `description` says in words what it is."""
 
     name: str
     description: str
@@ -44,7 +44,7 @@ class ServedModel:
 
     @property
     def context_length(self) -> int:
-        """Context length: tokens of prompt and completion together, at most."""
+        """Context length: maximum tokens of prompt and completion together."""
         return self.model.context_length
 
     async def logprobs(self, examples: Sequence[Example]) -> list[Logprobs]:
@@ -71,9 +71,9 @@ class ServedModel:
         stop: Sequence[str] = (),
         top_logprobs: int | None = None,
     ) -> GenerationRequest:
-        """Makes the scheduler request whose completion answers a conversation.
+        """Makes the generation request for the next answer of a conversation.
 
-        Without `max_new_tokens` an answer may fill the context.
+        By default an answer may fill the context.
 
         Raises:
             ZephyrError: the conversation fills the context, or its template refuses it.
@@ -96,13 +96,13 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class ServingEngine:
-    """All served models by name, and the scheduler that they share."""
+    """Serving engine: all served models by name, and their common scheduler."""
 
     models: dict[str, ServedModel]
     scheduler: Scheduler
 
 
-def open_models(
+def load_served_models(
     lineages: dict[str, Lineage],
     descriptions: dict[str, str],
     store: Path,
@@ -111,7 +111,7 @@ def open_models(
     queue: int,
     dtype: Dtype | Literal["auto"] = "auto",
 ) -> ServingEngine:
-    """Loads models, each base model once, and starts the scheduler.
+    """Loads the models to serve, each base model once, and starts the scheduler.
 
     Raises:
         ZephyrError: weights can't be read.
@@ -129,9 +129,9 @@ def open_models(
             for names in groups.values()
         }
 
-    # Every computing thread has an OpenMP pool of its own for as long as it lives. Where pools have
-    # more threads than there are cores, they sleep between products instead of spinning: loading in
-    # a thread that has ended leaves the cores to the scheduler's thread.
+    # Every computing thread has its own OpenMP pool while it lives. If pools have more threads than
+    # there are cores, they sleep between matrix products instead of spinning: loading in a thread
+    # that has ended leaves the cores to the scheduler's thread.
     with ThreadPoolExecutor(1) as executor:
         runners = executor.submit(load_all).result()
     scheduler = Scheduler([runner for runner, _ in runners.values()], batch=batch, queue=queue)
@@ -147,7 +147,7 @@ def open_models(
 def _load_runner(
     lineages: dict[str, Lineage], store: Path, requested_dtype: Dtype | Literal["auto"]
 ) -> tuple[ModelRunner, Model]:
-    """Loads the model runner of models that differ in their LoRA adapters alone."""
+    """Loads the model runner of models that differ only in their LoRA adapters."""
     first = next(iter(lineages.values()))
     folder = first.weights_folder(store)
     dtype = choose_dtype(requested_dtype, folder)

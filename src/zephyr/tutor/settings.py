@@ -1,6 +1,6 @@
-"""The schema of tutor.yaml (pydantic), a teacher's settings; every field has a default.
+"""Settings of the tutor server: the pydantic schema of tutor.yaml; every field has a default.
 
-Paths are taken from the folder of the file, and from where the tutor is started without one.
+Paths are relative to the folder of the file, or to the working directory without one.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ PromptText = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")
 
 
 class HintStep(RecipePart):
-    """One step of the ladder of hints: its name on the page, and its prompt to the model."""
+    """One step of a ladder of hints: its name on the page, and its prompt to the model."""
 
     name: Annotated[str, Field(min_length=1, max_length=60, pattern=r"\S")]
     ask: PromptText
@@ -46,7 +46,7 @@ class Limits(RecipePart):
 
 
 class QuizSettings(RecipePart):
-    """Where the questions of the quiz come from, and the most that are taken of each source.
+    """Sources of the quiz questions, and the maximum number of each source.
 
     Without `sources` these are the questions of the recipe's multiple-choice task.
     """
@@ -56,7 +56,7 @@ class QuizSettings(RecipePart):
 
 
 class LogSettings(RecipePart):
-    """What the event log stores of requests, and for how many days.
+    """What the event log stores of requests, and for how many days (retention).
 
     Without `messages` a request is counted, and its text is not stored. Comparisons are always
     stored with their text, since a vote means nothing without it.
@@ -99,7 +99,7 @@ class TutorSettings(RecipePart):
         return self
 
     def database_path(self, folder: Path, store: Path) -> Path:
-        """The path of the event log: `database`, taken from `folder`, else in the store."""
+        """The path of the event log (SQLite): `database`, taken from `folder`, or in the store."""
         return store / "tutor.sqlite" if self.database is None else folder / self.database
 
 
@@ -107,7 +107,7 @@ def read_settings(path: Path | None) -> tuple[TutorSettings, Path]:
     """Reads tutor.yaml, or the defaults, and the folder that its paths are relative to.
 
     Raises:
-        ZephyrError: the file is missing, is no YAML, or says what settings can't say.
+        ZephyrError: the file is missing, is no YAML, or has invalid settings.
     """
     if path is None:
         return TutorSettings(), Path.cwd()

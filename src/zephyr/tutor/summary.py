@@ -1,9 +1,9 @@
-"""Class statistics for the teacher: counts, win rates, and the most evenly split questions.
+"""Class statistics for the teacher: counts, win rates with intervals, closest questions.
 
-Shares have 95 % intervals by Wilson's score (`stats.intervals.wilson`). A tie is half a win of each
-side; since half wins spread less than whole ones, the interval runs from that of the wins rounded
-down to that of the wins rounded up, and is rather too wide than too narrow. Votes are taken to be
-independent, which those of one student are not.
+Proportions have 95 % Wilson score intervals (`stats.intervals.wilson_interval`). A tie is half a
+win of each side; the interval goes from the lower bound for the wins rounded down to the upper
+bound for the wins rounded up, which is conservative. Votes are assumed to be independent, which
+those of one student are not.
 """
 
 import math
@@ -33,7 +33,7 @@ class _PairScore:
         return self.a_wins + self.b_wins + self.ties
 
     def count(self, winner: str | None, a: str) -> None:
-        """Counts the vote for a model, or for none."""
+        """Counts a vote for a model, or a tie."""
         if winner is None:
             self.ties += 1
         elif winner == a:
@@ -49,14 +49,14 @@ class _PairScore:
 
 
 def win_rate(wins: int, ties: int, n: int) -> Estimate:
-    """The win rate (wins + ties / 2) / n of `n` votes, with a 95 % confidence interval."""
+    """Win rate (wins + ties / 2) / n over `n` votes, with a 95 % confidence interval."""
     points = wins + ties / 2
     low, high = wilson_interval(math.floor(points), n)[0], wilson_interval(math.ceil(points), n)[1]
     return Estimate(points / n, low, high, n)
 
 
 def summarize(events: Iterable[Event], course: str) -> dict[str, Any]:
-    """The statistics of a class, as JSON-ready values; no session is among them."""
+    """The statistics of a class, as JSON-ready values, without session ids."""
     events = list(events)
     by_kind: dict[str, list[Event]] = defaultdict(list)
     for event in events:
@@ -136,10 +136,10 @@ def _pairs(all_votes: Sequence[Vote]) -> list[dict[str, Any]]:
 
 
 def _closest(all_votes: Sequence[Vote]) -> list[dict[str, Any]]:
-    """Questions of which two models answer about equally well, as far as their votes can tell.
+    """The questions on which two models are most evenly matched, as far as votes show.
 
-    Ordered by how far from one half the share of wins may still lie: an even split of many votes
-    comes before one of few, and a single vote comes late.
+    Ordered by how far from one half the win rate may be, by its interval: an even split of many
+    votes comes before one of few votes.
     """
     scores: dict[tuple[str, str, str], _PairScore] = defaultdict(_PairScore)
     for vote in all_votes:

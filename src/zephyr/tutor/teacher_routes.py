@@ -1,4 +1,4 @@
-"""The teacher's routes: statistics, votes and events. `access` admits only the teacher."""
+"""Teacher routes (/teacher): statistics, votes and events; they need the teacher's token."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ CSV_COLUMNS = ("id", "time", "session", "kind", "model", "key", "body")
 
 
 def teacher_routes(classroom: Classroom) -> APIRouter:
-    """The router of everything under /teacher/."""
+    """The router of all routes under /teacher."""
     router = APIRouter(prefix="/teacher", tags=["Teacher"], responses=error_responses(503))
 
     @router.get("/summary", summary="Figures of the class")
@@ -55,7 +55,7 @@ def _attachment(text: str, media_type: str, name: str) -> Response:
 
 
 def to_csv(events: list[Event]) -> str:
-    """Events as CSV. A session's id is its owner's key, so sessions are numbered instead."""
+    """Formats events as CSV; sessions are numbered, since a session's id is its owner's key."""
     session_numbers: dict[str, int] = {}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.place import Place
 from tests.tutor.conftest import Server, start_server
 from tests.tutor.page.actions import COURSE, HINTS
+from tests.workspace import Workspace
 
 
 @pytest.fixture(scope="package")
-def tutor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tutor_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings of a course that the tiny models, which read 128 tokens, can keep up with."""
     path = tmp_path_factory.mktemp("course") / "tutor.yaml"
     hints = [{"name": name, "ask": f"{n}?"} for n, name in enumerate(HINTS)]
@@ -24,8 +24,8 @@ def tutor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def server(finished: Place, tutor: Path) -> Iterator[Server]:
-    with start_server(finished, "--tutor", str(tutor)) as found:
+def server(finished_workspace: Workspace, tutor_yaml: Path) -> Iterator[Server]:
+    with start_server(finished_workspace, "--tutor", str(tutor_yaml)) as found:
         yield found
 
 
@@ -33,13 +33,13 @@ OpenPage = Callable[..., Any]
 
 
 @pytest.fixture
-def told() -> list[str]:
+def console_messages() -> list[str]:
     """What the browser complained about; a test that expects some of it takes it away."""
     return []
 
 
 @pytest.fixture
-def opened(browser: Any, server: Server, told: list[str]) -> Iterator[OpenPage]:
+def open_page(browser: Any, server: Server, console_messages: list[str]) -> Iterator[OpenPage]:
     """Opens a page; at the end none may have complained, nor asked another server."""
     contexts = []
     requested_urls: list[str] = []
@@ -53,8 +53,8 @@ def opened(browser: Any, server: Server, told: list[str]) -> Iterator[OpenPage]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15_000)
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("console", lambda message: console_messages.append(message.text))
+        page.on("pageerror", lambda error: console_messages.append(str(error)))
         page.on("request", lambda request: requested_urls.append(request.url))
         page.goto(f"{server.url}/{path}")
         return page
@@ -64,6 +64,6 @@ def opened(browser: Any, server: Server, told: list[str]) -> Iterator[OpenPage]:
         for page in context.pages:
             assert page.evaluate("window.harm") is None
         context.close()
-    assert told == []
+    assert console_messages == []
     own_urls = (server.url, f"blob:{server.url}")
     assert [url for url in requested_urls if not url.startswith(own_urls)] == []

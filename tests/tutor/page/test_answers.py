@@ -87,8 +87,8 @@ def marked(page: Any, text: str, said: str) -> list[str]:
     return list(found)
 
 
-def test_formulas_lists_tables_and_code_are_set(opened: OpenPage) -> None:
-    page = opened()
+def test_formulas_lists_tables_and_code_are_set(open_page: OpenPage) -> None:
+    page = open_page()
     wrong = {"text": "2 * 3 = 7", "start": LESSON.index("2 * 3 = 7")}
     stub_answers(page, LESSON, [wrong | {"end": wrong["start"] + 9}])
     answer = ask_question(page, "Explain force")
@@ -107,8 +107,8 @@ def test_formulas_lists_tables_and_code_are_set(opened: OpenPage) -> None:
     assert page.evaluate("document.fonts.check('12px KaTeX_Main')")
 
 
-def test_code_and_answers_are_copied(opened: OpenPage) -> None:
-    page = opened()
+def test_code_and_answers_are_copied(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, LESSON, [])
     answer = ask_question(page, "Explain force")
     clipboard = "navigator.clipboard.readText()"
@@ -122,13 +122,13 @@ def test_code_and_answers_are_copied(opened: OpenPage) -> None:
     assert page.evaluate(clipboard) == LESSON
 
 
-def test_markdown_is_what_models_mean_by_it(opened: OpenPage) -> None:
-    page = opened()
+def test_markdown_is_what_models_mean_by_it(open_page: OpenPage) -> None:
+    page = open_page()
     assert {text: markup(page, text) for text in MARKDOWN} == MARKDOWN
 
 
-def test_no_text_takes_long_to_draw(opened: OpenPage) -> None:
-    page = opened()
+def test_no_text_takes_long_to_draw(open_page: OpenPage) -> None:
+    page = open_page()
     signs = ["*", "_", "[", "$", "`", ">", "- ", "\\(", "\\[\n", "[a](", "| a |\n", "1. ", "*a_"]
     took = page.evaluate(
         """async signs => {
@@ -145,8 +145,8 @@ def test_no_text_takes_long_to_draw(opened: OpenPage) -> None:
     assert max(took) < 2000
 
 
-def test_a_place_of_the_text_is_found_in_the_page(opened: OpenPage) -> None:
-    page = opened()
+def test_a_place_of_the_text_is_found_in_the_page(open_page: OpenPage) -> None:
+    page = open_page()
     assert marked(page, "so 2 + 2 = 5, too", "2 + 2 = 5") == ["2 + 2 = 5"]
     assert marked(page, "- 😀\n  1. **so** 3*4 = 13", "3*4 = 13") == ["3*4 = 13"]
     assert marked(page, "> 😀\n> 2 + **2** = 5!", "2 + **2** = 5") == ["2 + ", "2", " = 5"]
@@ -154,9 +154,9 @@ def test_a_place_of_the_text_is_found_in_the_page(opened: OpenPage) -> None:
     assert marked(page, "| a |\n|---|\n| 1+1=3 |", "1+1=3") == ["1+1=3"]
 
 
-def test_what_a_model_writes_runs_nothing(opened: OpenPage) -> None:
+def test_what_a_model_writes_runs_nothing(open_page: OpenPage) -> None:
     """Neither when it comes, nor when the chat is opened again."""
-    page = opened()
+    page = open_page()
     for n, text in enumerate(HARM):
         page.unroute("**/v1/chat/completions")
         stub_answers(page, f"Before {text} after\n\n{text}\n", [])

@@ -11,8 +11,8 @@ from tests.tutor.page.conftest import OpenPage
 pytestmark = pytest.mark.enable_socket
 
 
-def test_an_answer_grows_while_it_is_written(opened: OpenPage) -> None:
-    page = opened()
+def test_an_answer_grows_while_it_is_written(open_page: OpenPage) -> None:
+    page = open_page()
     page.evaluate(
         """() => {
             window.seen = new Set();
@@ -32,9 +32,9 @@ def test_an_answer_grows_while_it_is_written(opened: OpenPage) -> None:
     assert said.startswith("M1: ")
 
 
-def test_an_answer_can_be_stopped(opened: OpenPage) -> None:
+def test_an_answer_can_be_stopped(open_page: OpenPage) -> None:
     """Escape closes the connection; what has come stays, and another question can be asked."""
-    page = opened()
+    page = open_page()
     closed: list[str] = []
     page.on("requestfailed", lambda request: closed.append(request.url))
     page.evaluate(
@@ -66,8 +66,8 @@ def test_an_answer_can_be_stopped(opened: OpenPage) -> None:
     assert page.locator(".ask .said").inner_text() == "It begins"
 
 
-def test_what_a_student_types_is_shown_as_typed(opened: OpenPage) -> None:
-    page = opened()
+def test_what_a_student_types_is_shown_as_typed(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, "Yes", [])
     text = "<img src=x onerror=window.harm=1>\n  **b** $x$ & <b>"
     ask_question(page, text)
@@ -78,8 +78,8 @@ def test_what_a_student_types_is_shown_as_typed(opened: OpenPage) -> None:
     assert page.locator("h1").inner_text() == COURSE
 
 
-def test_chats_are_kept_in_the_browser_until_deleted(opened: OpenPage) -> None:
-    page = opened()
+def test_chats_are_kept_in_the_browser_until_deleted(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, "An **answer**", [])
     ask_question(page, "The first question")
     page.get_by_role("button", name="New chat").click()
@@ -97,9 +97,9 @@ def test_chats_are_kept_in_the_browser_until_deleted(opened: OpenPage) -> None:
     assert past.all_inner_texts() == ["Another one"]
 
 
-def test_a_conversation_is_sent_as_one(opened: OpenPage) -> None:
+def test_a_conversation_is_sent_as_one(open_page: OpenPage) -> None:
     """Without the question that was never answered; another answer is drawn with some chance."""
-    page = opened()
+    page = open_page()
     stub_answers(page, "Yes", [])
     sent: list[Any] = []
     page.on("request", lambda r: sent.append(r.post_data_json) if "/v1/chat" in r.url else None)
@@ -120,8 +120,10 @@ def test_a_conversation_is_sent_as_one(opened: OpenPage) -> None:
     assert sent[3]["temperature"] > 0
 
 
-def test_failures_are_told_where_they_happen(opened: OpenPage, told: list[str]) -> None:
-    page = opened()
+def test_failures_are_told_where_they_happen(
+    open_page: OpenPage, console_messages: list[str]
+) -> None:
+    page = open_page()
     busy = {"error": {"message": "busy", "type": "x", "code": "busy", "param": None}}
     page.route(
         "**/v1/chat/completions",
@@ -147,12 +149,16 @@ def test_failures_are_told_where_they_happen(opened: OpenPage, told: list[str]) 
     answer.get_by_role("button", name="Try again").click()
     page.get_by_text("The connection broke").wait_for()
     assert page.locator(".ask .said").last.inner_text() == "Half"
-    assert len([one for one in told if "Failed to load resource" in one]) == len(told) == 2
-    told.clear()
+    assert (
+        len([one for one in console_messages if "Failed to load resource" in one])
+        == len(console_messages)
+        == 2
+    )
+    console_messages.clear()
 
 
-def test_an_answer_is_rated(opened: OpenPage) -> None:
-    page = opened()
+def test_an_answer_is_rated(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, "Yes", [])
     answer = ask_question(page, "What is force?")
     sent: list[Any] = []

@@ -21,9 +21,9 @@ WIDTHS = (360, 768, 1280)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_page_is_wider_than_the_window(width: int, opened: OpenPage) -> None:
+def test_no_page_is_wider_than_the_window(width: int, open_page: OpenPage) -> None:
     """Whatever models are called, and write; what is too wide scrolls by itself."""
-    page = opened(width=width)
+    page = open_page(width=width)
     stub_answers(page, LESSON + "\n\n" + r"$\text{" + "wide" * 60 + "}$", [])
     name = "M" + "<b>&" * 30
     page.route("**/tutor/config", lambda route: _rename(route, name))
@@ -45,8 +45,8 @@ def _rename(route: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_both_schemes_can_be_read(dark: bool, opened: OpenPage) -> None:
-    page = opened(dark=dark)
+def test_both_schemes_can_be_read(dark: bool, open_page: OpenPage) -> None:
+    page = open_page(dark=dark)
     stub_answers(page, LESSON, [{"text": "2 * 3 = 7", "start": 0, "end": 9}])
     ask_question(page, "What is force?").locator(".marks").wait_for()
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -60,8 +60,8 @@ def test_both_schemes_can_be_read(dark: bool, opened: OpenPage) -> None:
     assert page.evaluate(CONTRAST_SCRIPT) == []
 
 
-def test_everything_is_reached_by_the_keyboard(opened: OpenPage) -> None:
-    page = opened()
+def test_everything_is_reached_by_the_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, "Yes", [])
     focused = "document.activeElement"
     field = page.get_by_label("Your question")
@@ -90,8 +90,8 @@ def test_everything_is_reached_by_the_keyboard(opened: OpenPage) -> None:
     assert "Delete what I left here" in reached
 
 
-def test_every_control_has_a_name(opened: OpenPage) -> None:
-    page = opened()
+def test_every_control_has_a_name(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, LESSON, [])
     ask_question(page, "What is force?")
     for tab in ("Ask", "Compare", "Quiz", "Hints"):

@@ -10,8 +10,8 @@ from tests.tutor.page.conftest import OpenPage
 pytestmark = pytest.mark.enable_socket
 
 
-def test_nobody_knows_the_models_before_the_vote(opened: OpenPage) -> None:
-    page = opened()
+def test_nobody_knows_the_models_before_the_vote(open_page: OpenPage) -> None:
+    page = open_page()
     panel = open_tab(page, "Compare")
     page.get_by_label("A question for both").fill("What is force?")
     page.keyboard.press("Enter")
@@ -39,8 +39,8 @@ def test_nobody_knows_the_models_before_the_vote(opened: OpenPage) -> None:
     assert panel.get_by_text("Which answer is better?").is_visible()
 
 
-def test_a_quiz_is_answered_by_both(opened: OpenPage) -> None:
-    page = opened()
+def test_a_quiz_is_answered_by_both(open_page: OpenPage) -> None:
+    page = open_page()
     wrong = {"text": "2 + 2 = 5", "start": 4, "end": 13}
     stub_explanation(page, "For 2 + 2 = 5.", [wrong])
     panel = open_tab(page, "Quiz")
@@ -75,8 +75,8 @@ def test_a_quiz_is_answered_by_both(opened: OpenPage) -> None:
     assert panel.locator(".quiz-question").inner_text() != question
 
 
-def test_hints_come_one_at_a_time(opened: OpenPage) -> None:
-    page = opened()
+def test_hints_come_one_at_a_time(open_page: OpenPage) -> None:
+    page = open_page()
     panel = open_tab(page, "Hints")
     assert panel.locator(".steps-ahead li").all_inner_texts() == list(HINTS)
     page.get_by_label("The problem").fill("What is work?")
@@ -96,8 +96,8 @@ def test_hints_come_one_at_a_time(opened: OpenPage) -> None:
     assert panel.locator(".answer").count() == 0
 
 
-def test_what_a_quiz_holds_runs_nothing(opened: OpenPage) -> None:
-    page = opened()
+def test_what_a_quiz_holds_runs_nothing(open_page: OpenPage) -> None:
+    page = open_page()
     harm = "<img src=x onerror=window.harm=1> [x](javascript:window.harm=1)"
     quiz = {"quiz": "0" * 32, "subject": harm, "question": harm, "number": 1, "of": 2}
     quiz["options"] = [harm, "`" + harm + "`", f"${harm}$", "4"]

@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.place import Place
 from tests.tutor.conftest import start_server
 from tests.tutor.page.actions import ask_question, stub_answers
 from tests.tutor.page.conftest import OpenPage
+from tests.workspace import Workspace
 
 pytestmark = pytest.mark.enable_socket
 
 
-def test_a_student_deletes_what_was_left(opened: OpenPage) -> None:
-    page = opened()
+def test_a_student_deletes_what_was_left(open_page: OpenPage) -> None:
+    page = open_page()
     stub_answers(page, "Yes", [])
     answer = ask_question(page, "What is force?")
     answer.get_by_role("button", name="A bad answer").click()
@@ -32,10 +32,10 @@ def test_a_student_deletes_what_was_left(opened: OpenPage) -> None:
 
 
 def test_a_class_with_a_password_is_asked_for_it(
-    browser: Any, finished: Place, tutor: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, finished_workspace: Workspace, tutor_yaml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZEPHYR_CLASS_PASSWORD", "open sesame")
-    with start_server(finished, "--tutor", str(tutor)) as server:
+    with start_server(finished_workspace, "--tutor", str(tutor_yaml)) as server:
         page = browser.new_page()
         page.goto(server.url)
         field = page.get_by_label("The class password")

@@ -12,15 +12,15 @@ pytestmark = pytest.mark.enable_socket
 
 
 def test_the_teacher_sees_the_class_and_takes_its_files(
-    opened: OpenPage, server: Server, told: list[str]
+    open_page: OpenPage, server: Server, console_messages: list[str]
 ) -> None:
-    page = opened("teacher", width=360)
+    page = open_page("teacher", width=360)
     field = page.get_by_label("The teacher’s token")
     field.fill("not the token")
     page.keyboard.press("Enter")
     page.get_by_text("That token is not").wait_for()
-    assert len(told) == 1
-    told.clear()
+    assert len(console_messages) == 1
+    console_messages.clear()
     page.get_by_label("The teacher’s token").fill(server.token)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="How often a model wins").wait_for()
@@ -39,8 +39,8 @@ def test_the_teacher_sees_the_class_and_takes_its_files(
     assert page.get_by_label("The teacher’s token").is_visible()
 
 
-def test_the_teacher_s_figures_are_drawn(opened: OpenPage, server: Server) -> None:
-    page = opened("teacher")
+def test_the_teacher_s_figures_are_drawn(open_page: OpenPage, server: Server) -> None:
+    page = open_page("teacher")
     rate = {"value": 0.66, "low": 0.58, "high": 0.74, "n": 120}
     harm = "<img src=x onerror=window.harm=1>"
     summary = {

@@ -1,8 +1,8 @@
-"""Synthetic data sets: rows that Zephyr makes itself for every source, in its own columns.
+"""Synthetic (embedded) data sets: generated rows for every source, in its own columns.
 
-They stand in for the real data where there is no network: the same readers read them. All are
-drawn by seeds of their own, so that they are the same on every machine; training and test parts
-are told apart by content (`splits`). What is taught is true, and the tests recompute it.
+They replace the real data where there is no network: the same readers read them. All are sampled
+with fixed seeds, so that they are the same on every machine; training and test splits differ in
+content (`splits`). The facts are true, and the tests recompute them.
 """
 
 import json
@@ -14,13 +14,13 @@ from zephyr.data.embedded import eval_rows, preference_rows, pretraining_text, s
 from zephyr.errors import unknown_name_error
 
 VERSION = 2
-"""Raised when any row changes: it enters the fingerprint of every mixture made of them."""
+"""Increased when any row changes: it is part of the fingerprint of every mixture of them."""
 
 RowMaker = Callable[[Random, str], Any]
 
 
 class _SplitSpec(NamedTuple):
-    """A split of a synthetic source: which side its content is on, and how many rows it has."""
+    """A split of a synthetic source: the side of its content, and its number of rows."""
 
     side: str
     rows: int
@@ -29,7 +29,7 @@ class _SplitSpec(NamedTuple):
 class _EmbeddedSource(NamedTuple):
     """A synthetic source: how a row is made (for WikiText a list, one for each line), its splits.
 
-    `content_key` is what no two rows of a split have in common.
+    `content_key` must be unique among the rows of a split.
     """
 
     make_row: RowMaker
@@ -108,11 +108,11 @@ _SOURCES: dict[str, _EmbeddedSource] = {
 
 
 SOURCE_ALIASES = {"wiki_qa_all": "wiki_qa"}
-"""Sources that read the rows of another in their own way."""
+"""Sources that share the rows of another, and read them with their own reader."""
 
 
 def make_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
-    """Makes the rows of a synthetic source, no two of one content.
+    """Generates the rows of a split of a synthetic source, without duplicates.
 
     Raises:
         ZephyrError: the source has no such split.

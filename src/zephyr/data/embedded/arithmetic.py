@@ -1,7 +1,7 @@
 """Arithmetic equations with step-by-step working: +, - and x, digit by digit as on paper.
 
-Every digit and every sign is a token of its own (there are no blanks inside an equation, as in
-GSM8K's own marks), and each part of a working needs but one fact of the small tables, so that a
+Every digit and every sign is a separate token (there are no spaces inside an equation, as in
+GSM8K's annotations), and each part of a working needs only one fact of the small tables, so that a
 network of a million parameters can learn to calculate rather than to guess.
 """
 
@@ -12,7 +12,7 @@ Operator = Literal["+", "-", "x"]
 
 
 class Equation(NamedTuple):
-    """An equation `left operator right`; differences are not negative, factors have one digit."""
+    """An equation `left operator right`; no difference is negative, and factors have one digit."""
 
     left: int
     operator: Operator
@@ -58,7 +58,7 @@ def format_working(equation: Equation, shown_result: int | None = None) -> str:
 
 
 def sample_equation(random: Random, operators: str = "++--x", max_number: int = 99) -> Equation:
-    """Samples an equation of numbers up to `max_number`; a repeated operator is likelier."""
+    """Samples an equation of numbers up to `max_number`; repeated operators are likelier."""
     match random.choice(operators):
         case "+":
             return Equation(random.randint(2, max_number), "+", random.randint(2, max_number))
@@ -72,7 +72,7 @@ def sample_equation(random: Random, operators: str = "++--x", max_number: int = 
 
 
 def wrong_result(random: Random, number: int) -> int:
-    """A wrong result with as many digits: the last one is another."""
+    """A wrong result with as many digits: its last digit is changed."""
     tens, ones = divmod(number, 10)
     digits = [d for d in range(10) if d != ones and (tens or d)]
     return 10 * tens + random.choice(digits)

@@ -16,7 +16,7 @@ def _sample_quiz(
 
 
 def _arc_row(random: Random, side: str, makers: tuple[quizzes.QuizMaker, ...]) -> Row:
-    """An ARC row; as there, some questions label their options with digits."""
+    """An ARC row; as in the real data, some questions label their options with digits."""
     quiz = _sample_quiz(random, side, makers)
     options, right = quiz.shuffled_options(random)
     labels = list(random.choice(("ABCD", "ABCD", "ABCD", "1234")))
@@ -47,7 +47,7 @@ def mmlu(random: Random, side: str) -> Row:
 
 
 def hellaswag(random: Random, side: str) -> Row:
-    """A HellaSwag row: two steps of an activity, and four endings of which one comes next."""
+    """A HellaSwag row: two steps of an activity, and four possible endings."""
     scenario = sample_on_side(random, side, stories.sample_scenario, " ".join)
     scene = stories.make_scene(scenario, random)
     endings = random.sample([scene.ending, *scene.wrong_endings], 4)
@@ -66,7 +66,7 @@ def hellaswag(random: Random, side: str) -> Row:
 
 
 def row_question(row: Row) -> str:
-    """The question of a row: no two rows of a split ask the same."""
+    """The question of a row, by which rows of a split are unique."""
     columns = row.get("train", row)
     return (
         f"{columns['activity_label']}: {columns['ctx']}"

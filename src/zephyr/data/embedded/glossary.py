@@ -1,6 +1,6 @@
 """Glossary of physics, mathematics and computing: definitions, units and question templates.
 
-The facts are the same in all sources; what differs is how they are phrased.
+The facts are the same in all sources; only their wording differs.
 """
 
 from random import Random
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    """A term as it is phrased in a sentence (`an algorithm`, `force`), and what is known of it."""
+    """A term as phrased in a sentence (`an algorithm`, `force`), with its definition and unit."""
 
     phrase: str
     field: str
@@ -28,15 +28,17 @@ class Term(NamedTuple):
 
     @property
     def unit_sentence(self) -> str:
-        """The sentence that names its unit."""
+        """A sentence that names its unit."""
         return f"{capitalize_first(self.phrase)} is measured in {pluralize(self.unit)}."
 
 
 def capitalize_first(text: str) -> str:
+    """Capitalizes the first letter, and leaves the others."""
     return text[:1].upper() + text[1:]
 
 
 def pluralize(unit: str) -> str:
+    """The plural of a unit."""
     return unit if unit == "hertz" else f"{unit}s"
 
 
@@ -107,7 +109,7 @@ FIELDS = ("physics", "mathematics", "computing")
 
 
 class Formula(NamedTuple):
-    """`result is left times right`, with the units in which a problem gives them."""
+    """A formula `result is left times right`, with the units of the quantities."""
 
     result: str
     left: str
@@ -146,7 +148,7 @@ DEFINITION_TEMPLATES = (
     "In {field}, what is {said}?",
     "Can you say what {said} is?",
 )
-"""Templates of questions for what a term means."""
+"""Templates of questions for the definition of a term."""
 
 UNIT_TEMPLATES = (
     "What is the unit of {name}?",
@@ -157,7 +159,7 @@ UNIT_TEMPLATES = (
 
 
 def make_question(random: Random, term: Term) -> str:
-    """Makes a question for the meaning of a term."""
+    """Makes a question for the definition of a term."""
     return random.choice(DEFINITION_TEMPLATES).format(**template_values(term))
 
 

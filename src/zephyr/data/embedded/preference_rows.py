@@ -1,8 +1,8 @@
-"""Synthetic rows of the preference sources, each in the columns of the real data set.
+"""Synthetic rows of the preference (DPO) sources, each in the columns of the real data set.
 
-Where a pair is about correctness or truth, both answers have one style and nearly one length: a
-marker on the chosen one would let a model win knowing nothing. Where it is about manner or
-safety, the chosen answer is the plain one.
+If a pair is about correctness or truth, both answers have the same style and nearly the same
+length: otherwise a model could prefer the chosen one by its style alone. If it is about politeness
+or safety, the chosen answer is the plain one.
 """
 
 from random import Random
@@ -57,7 +57,7 @@ def _quantity_pair(random: Random) -> AnswerPair:
 
 
 def _truthfulness_pair(random: Random) -> AnswerPair:
-    """A yes/no question whether a quantity has a unit: sometimes it has, sometimes not."""
+    """A yes/no question about whether a quantity has a unit."""
     term, other = random.sample(TERMS_WITH_UNITS, 2)
     prompt = random.choice(
         (
@@ -108,7 +108,7 @@ def _explanation_pair(random: Random) -> AnswerPair:
 
 
 def _code_pair(random: Random) -> AnswerPair:
-    task = random.choice(programs.TASKS)
+    task = random.choice(programs.PROGRAM_TASKS)
     prompt, argument = programs.make_request(random, task)
     chosen, rejected = (
         programs.format_function(task, argument, wrong=wrong) for wrong in (False, True)
@@ -196,7 +196,7 @@ def _sustainability_pair(random: Random) -> AnswerPair:
 
 
 def epfl(random: Random, side: str) -> Row:
-    """A row of the course: a question with some pairs of answers, as students judged them.
+    """An EPFL row (the course): a question with pairs of answers, as students voted on them.
 
     Now and then both are found equally good (AB), or one is missing.
     """
@@ -229,6 +229,7 @@ _SYSTEM_PROMPTS = ("You are a helpful tutor.", "Answer with care.", "")
 
 
 def orca_dpo_pairs(random: Random, side: str) -> Row:
+    """An Orca DPO row."""
     pair = random.choice((_word_problem_pair, _equation_pair, _definition_pair))(random)
     system = random.choice(_SYSTEM_PROMPTS)
     return {
@@ -240,6 +241,7 @@ def orca_dpo_pairs(random: Random, side: str) -> Row:
 
 
 def truthy_dpo(random: Random, side: str) -> Row:
+    """A Truthy DPO row."""
     pair = _truthfulness_pair(random)
     system = random.choice(_SYSTEM_PROMPTS)
     return {
@@ -261,7 +263,7 @@ _SHP_PAIR_MAKERS = {
 
 
 def _shp_row(domain: str, random: Random) -> Row:
-    """An SHP row: a question with two comments, the one with the higher score is chosen."""
+    """An SHP row: a question with two comments; the one with the higher score is chosen."""
     pair = _SHP_PAIR_MAKERS[domain](random)
     a_wins = random.random() < 0.5
     high_score, low_score = random.randint(20, 90), random.randint(1, 9)
@@ -282,22 +284,27 @@ def _shp_row(domain: str, random: Random) -> Row:
 
 
 def shp_askengineers(random: Random, side: str) -> Row:
+    """An SHP row of r/AskEngineers."""
     return _shp_row("askengineers", random)
 
 
 def shp_askphysics(random: Random, side: str) -> Row:
+    """An SHP row of r/AskPhysics."""
     return _shp_row("askphysics", random)
 
 
 def shp_askscience(random: Random, side: str) -> Row:
+    """An SHP row of r/AskScience."""
     return _shp_row("askscience", random)
 
 
 def shp_explainlikeimfive(random: Random, side: str) -> Row:
+    """An SHP row of r/explainlikeimfive."""
     return _shp_row("explainlikeimfive", random)
 
 
 def code_vulnerability(random: Random, side: str) -> Row:
+    """A code vulnerability row: secure against insecure code."""
     pair = _security_pair(random)
     return {
         "lang": "python",
@@ -310,6 +317,7 @@ def code_vulnerability(random: Random, side: str) -> Row:
 
 
 def py_dpo(random: Random, side: str) -> Row:
+    """A Py-DPO row: correct against wrong Python code."""
     pair = _code_pair(random)
     number = f"{random.randrange(1 << 32):08x}"
     return {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "id": number}
@@ -324,10 +332,12 @@ def _conversation_pair_row(pair: AnswerPair) -> Row:
 
 
 def dpo_mix_zero_math_untoxic(random: Random, side: str) -> Row:
+    """A DPO-mix row: two conversations that differ in the last answer."""
     return _conversation_pair_row(_politeness_pair(random))
 
 
 def h4rmony(random: Random, side: str) -> Row:
+    """An H4rmony row: advice on sustainability."""
     pair = _sustainability_pair(random)
     number = random.randrange(10_000)
     return {
@@ -340,4 +350,5 @@ def h4rmony(random: Random, side: str) -> Row:
 
 
 def exp_dpo_3(random: Random, side: str) -> Row:
+    """A row of exp_dpo_3."""
     return _conversation_pair_row(_safety_pair(random))

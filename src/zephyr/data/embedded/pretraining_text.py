@@ -1,7 +1,7 @@
-"""Synthetic pretraining text of the embedded base model, and the articles of its WikiText.
+"""Synthetic pretraining corpus of the embedded base model, and its WikiText articles.
 
 Plain prose: equations and problems with their working, articles, quizzes, activities and programs.
-It knows neither the conversations nor the `####` of the fine-tuning sources: that is learned later.
+It has neither the conversations nor the `####` of the fine-tuning sources: these come later.
 """
 
 from random import Random
@@ -34,8 +34,8 @@ def _equations_passage(random: Random, side: str) -> str:
 
 
 def _word_problem_passage(random: Random, side: str) -> str:
-    """A word problem as a story that goes on with its working."""
-    word_problem = sft_rows.sample_problem(random, side)
+    """A word problem and its worked solution as one story."""
+    word_problem = sft_rows.sample_problem_on_side(random, side)
     return " ".join(
         [
             word_problem.question,
@@ -60,12 +60,12 @@ def _facts_passage(random: Random, side: str) -> str:
 
 
 def _quizzes_passage(random: Random, side: str) -> str:
-    """Some questions in a row: one alone would soon be sampled again, and no row stands twice."""
+    """Several questions in one passage: a single one would soon repeat, and rows are unique."""
     return "\n\n".join(_answered_question(random, side) for _ in range(4))
 
 
 def _answered_question(random: Random, side: str) -> str:
-    """A question with a short answer, or one for the meaning of a term."""
+    """A question with a short answer, or a question for the definition of a term."""
     if random.random() < 0.3:
         term = random.choice(TERMS)
         return f"Question: {glossary.make_question(random, term)}\nAnswer: {term.definition}"
@@ -82,7 +82,7 @@ def _story_passage(random: Random, side: str) -> str:
 
 
 def _programs_passage(random: Random, side: str) -> str:
-    tasks = random.sample(programs.TASKS, 2)
+    tasks = random.sample(programs.PROGRAM_TASKS, 2)
     descriptions = [
         f"A function that {t.description}:\n{programs.format_function(t, t.argument)}"
         for t in tasks
@@ -95,7 +95,7 @@ def _article_passage(random: Random, side: str) -> str:
 
 
 def make_article(random: Random, side: str) -> list[str]:
-    """Makes the lines of an article as WikiText has them: blank, heading, blank, paragraphs.
+    """Makes the lines of an article in the layout of WikiText: blank, heading, blank, paragraphs.
 
     Facts are the same on all sides. One that is not for training tells them of several terms in
     turn, so that none of its paragraphs stands in a text that is learned from.
@@ -132,7 +132,7 @@ _PASSAGE_WEIGHTS = {
     _programs_passage: 3,
     _article_passage: 5,
 }
-"""Sampling weights of the kinds of passages, in percent."""
+"""Sampling weights of the passage kinds, in percent."""
 
 
 def _field_sentence(term: glossary.Term) -> str:

@@ -1,4 +1,4 @@
-"""Word problems of two steps about everyday things, and problems about quantities with units."""
+"""Word problems (as in GSM8K) with two-step solutions, and problems about physical quantities."""
 
 from collections.abc import Callable
 from random import Random
@@ -9,7 +9,7 @@ from zephyr.data.embedded.glossary import FORMULAS, capitalize_first
 
 
 class SolutionStep(NamedTuple):
-    """A solution step: the premise, in the words of the question, and the equation it leads to."""
+    """A solution step: a premise in the words of the question, and the equation it leads to."""
 
     premise: str
     equation: Equation
@@ -41,12 +41,12 @@ def format_steps(problem: Problem, answer: int | None = None) -> list[str]:
 
 
 def format_solution(problem: Problem) -> str:
-    """Formats a solution as GSM8K does: both steps worked, and the answer after `####`."""
+    """Formats a solution as GSM8K does: both steps, and the final answer after `####`."""
     return _format_solution(problem, problem.answer)
 
 
 def make_wrong_solution(random: Random, problem: Problem) -> str:
-    """Makes a wrong solution of the same form: a wrong digit, or adding for subtracting."""
+    """Makes a wrong solution in the same format: a wrong digit, or adding for subtracting."""
     first, (premise, equation) = problem.steps
     swapped = Equation(equation.left, "-" if equation.operator == "+" else "+", equation.right)
     if random.random() < 0.5 and 0 < swapped.result < 100 and swapped.result != equation.result:
@@ -229,7 +229,7 @@ _PROBLEM_TEMPLATES: tuple[Callable[[Random, str, str], Problem], ...] = (
 
 
 class QuantityProblem(NamedTuple):
-    """A question for the product of two quantities, and the worked answer.
+    """A question for the product of two quantities, and the worked solution.
 
     `wrong_answer` has a slip in its last numbers.
     """

@@ -1,7 +1,7 @@
-"""Python programming tasks, each with a correct function and one that is nearly right.
+"""Python programming tasks, each with a correct function and a buggy one.
 
-`check` calls the function with values and gives what must come out; it is there so that the tests
-can run every program and see that the right one is right and the wrong one wrong.
+`check` is a call of the function and its expected result, so that the tests can run every program
+and check that the correct one passes and the buggy one fails.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class ProgramTask(NamedTuple):
-    """A programming task: what a function is to do, its name and body, and a wrong body."""
+    """A programming task: what a function should do, its name and body, and a buggy body."""
 
     name: str
     description: str
@@ -20,7 +20,7 @@ class ProgramTask(NamedTuple):
     check: tuple[object, object]
 
 
-TASKS = (
+PROGRAM_TASKS = (
     ProgramTask("double", "returns twice a number", "n", "return 2 * n", "return n + 2", (5, 10)),
     ProgramTask("half", "returns half of a number", "n", "return n / 2", "return n - 2", (8, 4)),
     ProgramTask("square", "returns the square of a number", "n", "return n * n", "return n + n", (3, 9)),
@@ -73,7 +73,7 @@ _ARGUMENT_NAMES = {
 
 
 def make_request(random: Random, task: ProgramTask) -> tuple[str, str]:
-    """Makes a request for a task, and the name that its argument gets in the answer.
+    """Makes a request for a task, and the name of the argument in the answer.
 
     Where it is not the task's own, the request says so.
     """
@@ -91,7 +91,7 @@ def format_function(task: ProgramTask, argument: str, *, wrong: bool = False) ->
 
 
 class SecurityTask(NamedTuple):
-    """A security task: a request whose quick answer is insecure, with the safe one."""
+    """A security task: a request, an insecure answer, and the secure one."""
 
     description: str
     safe: str
@@ -128,4 +128,5 @@ SECURITY_REQUEST_TEMPLATES = (
 
 
 def code_block(line: str) -> str:
+    """A Markdown code block of Python."""
     return f"```python\n{line}\n```"

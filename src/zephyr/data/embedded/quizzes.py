@@ -23,6 +23,7 @@ class QuizQuestion(NamedTuple):
 
 
 def definition_quiz(random: Random) -> QuizQuestion:
+    """A question for the term of a definition."""
     term = random.choice(TERMS)
     question = random.choice(
         (
@@ -41,6 +42,7 @@ def definition_quiz(random: Random) -> QuizQuestion:
 
 
 def unit_quiz(random: Random) -> QuizQuestion:
+    """A question for the unit of a quantity."""
     term = random.choice(TERMS_WITH_UNITS)
     question = random.choice(
         (
@@ -57,6 +59,7 @@ def unit_quiz(random: Random) -> QuizQuestion:
 
 
 def quantity_quiz(random: Random) -> QuizQuestion:
+    """A question for the quantity of a unit."""
     term = random.choice(TERMS_WITH_UNITS)
     question = random.choice(
         (
@@ -72,6 +75,7 @@ def quantity_quiz(random: Random) -> QuizQuestion:
 
 
 def field_quiz(random: Random) -> QuizQuestion:
+    """A question for the field that a term belongs to."""
     term = random.choice(TERMS)
     question = random.choice(
         (
@@ -87,6 +91,7 @@ def field_quiz(random: Random) -> QuizQuestion:
 
 
 def formula_quiz(random: Random) -> QuizQuestion:
+    """A question for the formula of a quantity."""
     chosen_formula = random.choice(FORMULAS)
     question = random.choice(
         (
@@ -102,6 +107,7 @@ def formula_quiz(random: Random) -> QuizQuestion:
 
 
 def arithmetic_quiz(random: Random) -> QuizQuestion:
+    """A question for the result of an equation."""
     equation = arithmetic.sample_equation(random, "+-x", max_number=9)
     question = random.choice(
         (
@@ -137,7 +143,7 @@ ALL_MAKERS: tuple[QuizMaker, ...] = (
 
 
 def random_maker(makers: tuple[QuizMaker, ...]) -> QuizMaker:
-    """A maker that picks one of several at random each time."""
+    """A quiz maker that picks one of several makers at random each time."""
     return lambda random: random.choice(makers)(random)
 
 

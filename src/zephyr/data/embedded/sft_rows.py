@@ -1,4 +1,4 @@
-"""Synthetic rows of the SFT sources, each in the columns of the real data set."""
+"""Synthetic rows of the SFT (instruction) sources, each in the columns of the real data set."""
 
 from random import Random
 from typing import Any
@@ -35,7 +35,7 @@ def khan_academy(random: Random, side: str) -> Row:
 
 
 def format_lesson(term: glossary.Term) -> str:
-    """Formats a lesson: all that is known of a term."""
+    """Formats a lesson: everything that the glossary has on a term."""
     parts = [f"This lesson is about {term.phrase}.", term.definition]
     if term.unit:
         parts.append(term.unit_sentence)
@@ -77,7 +77,7 @@ def arxiv_math(random: Random, side: str) -> Row:
 
 def magicoder(random: Random, side: str) -> Row:
     """A Magicoder row: a request for two functions."""
-    first, second = random.sample(programs.TASKS, 2)
+    first, second = random.sample(programs.PROGRAM_TASKS, 2)
     problem = random.choice(
         (
             "Write two Python functions: one that {a}, and one that {b}.",
@@ -104,14 +104,14 @@ def goat(random: Random, side: str) -> Row:
     }
 
 
-def sample_problem(random: Random, side: str) -> problems.Problem:
+def sample_problem_on_side(random: Random, side: str) -> problems.Problem:
     """Samples a word problem of a side."""
     return sample_on_side(random, side, problems.sample_problem, lambda made: made.question)
 
 
 def metamathqa(random: Random, side: str) -> Row:
     """A MetaMathQA row."""
-    word_problem = sample_problem(random, side)
+    word_problem = sample_problem_on_side(random, side)
     return {
         "query": word_problem.question,
         "response": problems.format_solution(word_problem),
@@ -122,13 +122,13 @@ def metamathqa(random: Random, side: str) -> Row:
 
 def gsm8k(random: Random, side: str) -> Row:
     """A GSM8K row: a word problem and its worked solution."""
-    word_problem = sample_problem(random, side)
+    word_problem = sample_problem_on_side(random, side)
     return {"question": word_problem.question, "answer": problems.format_solution(word_problem)}
 
 
 def gsm8k_socratic(random: Random, side: str) -> Row:
-    """A socratic GSM8K row: a question before each step of the solution."""
-    word_problem = sample_problem(random, side)
+    """A GSM8K socratic row: a question before each step of the solution."""
+    word_problem = sample_problem_on_side(random, side)
     last = word_problem.question.split(". ")[-1]
     steps = [
         f"{asked} ** {step}"
@@ -144,7 +144,7 @@ def gsm8k_socratic(random: Random, side: str) -> Row:
 
 def mathdial(random: Random, side: str) -> Row:
     """A MathDial row: a problem, its solution, and a wrong one; the answer alone at the end."""
-    word_problem = sample_problem(random, side)
+    word_problem = sample_problem_on_side(random, side)
     right, wrong = (
         problems.format_solution(word_problem),
         problems.make_wrong_solution(random, word_problem),
@@ -159,14 +159,14 @@ def mathdial(random: Random, side: str) -> Row:
 def code_assistant(random: Random, side: str) -> Row:
     """A code assistant row: a request for a function, and its code."""
     greeting = random.choice(("", "", "Hello! ", "I am learning Python. ", "I have a question. "))
-    task = random.choice(programs.TASKS)
+    task = random.choice(programs.PROGRAM_TASKS)
     request, argument = programs.make_request(random, task)
     return {"question": greeting + request, "answer": programs.format_function(task, argument)}
 
 
 def code_alpaca(random: Random, side: str) -> Row:
     """A CodeAlpaca row."""
-    task = random.choice(programs.TASKS)
+    task = random.choice(programs.PROGRAM_TASKS)
     request, argument = programs.make_request(random, task)
     return {"instruction": request, "input": "", "output": programs.format_function(task, argument)}
 
@@ -188,7 +188,7 @@ _ADVICE = {
 
 
 def lima(random: Random, side: str) -> Row:
-    """A LIMA row: advice on learning; now and then a second question follows."""
+    """A LIMA row: advice on learning; sometimes with a second question."""
     topic = random.choice(list(_ADVICE))
     question = random.choice(
         (
@@ -243,9 +243,9 @@ def open_platypus(random: Random, side: str) -> Row:
 
 
 def math_instruct(random: Random, side: str) -> Row:
-    """A MathInstruct row: word problems and quantities, with a word on how to answer."""
+    """A MathInstruct row: word problems and quantities, with an instruction how to answer."""
     if random.random() < 0.75:
-        word_problem = sample_problem(random, side)
+        word_problem = sample_problem_on_side(random, side)
         question, answer = word_problem.question, problems.format_solution(word_problem)
     else:
         quantity_problem = problems.sample_quantity(random)

@@ -1,4 +1,4 @@
-"""Splits synthetic content into train, dev, validation and test by its hash: no side can leak."""
+"""Splits synthetic content into train, dev, validation and test by its hash (no leakage)."""
 
 import hashlib
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def assign_side(content: str) -> str:
 def sample_on_side(
     random: Random, side: str, make: Callable[[Random], T], content_key: Callable[[T], str]
 ) -> T:
-    """Samples with `make` until the content is on a side (rejection sampling)."""
+    """Samples with `make` until the content falls on a side (rejection sampling)."""
     while True:
         sample = make(random)
         if assign_side(content_key(sample)) == side:

@@ -1,4 +1,4 @@
-"""Everyday activities as steps in a fixed order: what comes next can be known."""
+"""Everyday activities (for HellaSwag): steps in a fixed order, so that the next one is known."""
 
 from random import Random
 from typing import NamedTuple
@@ -61,13 +61,14 @@ ACTIVITIES: dict[str, tuple[str, ...]] = {
 
 
 class Scenario(NamedTuple):
-    """A scenario: who does which activity; it decides on which side of a split a story is."""
+    """A scenario: who does which activity; its hash decides the split of a story."""
 
     activity: str
     person: str
 
 
 def sample_scenario(random: Random) -> Scenario:
+    """Samples an activity and a person."""
     return Scenario(random.choice(list(ACTIVITIES)), random.choice(list(PRONOUNS)))
 
 

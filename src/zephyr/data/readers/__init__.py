@@ -1,7 +1,7 @@
 """Row readers: functions that parse one row of a source to records, a module for each kind.
 
-A reader is given the columns of a row and yields records (one EPFL question holds several pairs).
-What can't be read raises `UnreadableRowError`, what is left out on purpose raises `SkippedRecord`,
-or is yielded as one where the row holds more, each with a short reason, so that nothing is dropped
-without being counted. `parsing` holds what readers of all kinds share: columns and turns.
+A reader gets the columns of a row and yields records (one EPFL question holds several pairs). It
+raises `UnreadableRowError` for a malformed row and `SkippedRecord` for one that is skipped on
+purpose, or yields the latter where the row holds more records. Each has a short reason, so that
+every dropped row is counted. `parsing` has the helpers that all readers share.
 """

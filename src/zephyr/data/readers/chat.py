@@ -40,17 +40,17 @@ def read_prompt_completion(row: RowValues, source: str) -> Iterator[Record]:
 
 
 def read_alpaca(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads Alpaca's columns, with LLaMA-Factory's `system` and `history` where they are there."""
+    """Reads Alpaca's columns, with LLaMA-Factory's `system` and `history` if present."""
     yield Chat(source, (*read_alpaca_prompt(row), Message("assistant", read_text(row, "output"))))
 
 
 def read_openai_messages(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads OpenAI's `messages`."""
+    """Reads OpenAI's chat format: the column `messages`."""
     yield Chat(source, check_conversation(read_turns(row, "messages"), "assistant"))
 
 
 def read_sharegpt(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads ShareGPT's `conversations`, or LIMA's plain texts in turn."""
+    """Reads ShareGPT's `conversations`, or LIMA's plain texts as alternating turns."""
     values = read_list(row, "conversations")
     if all(isinstance(value, str) for value in values):
         parsed_messages = [
@@ -59,14 +59,14 @@ def read_sharegpt(row: RowValues, source: str) -> Iterator[Record]:
     else:
         parsed_messages = [parse_message(value) for value in values]
     if parsed_messages[-1].role == "user":
-        parsed_messages.pop()  # a last question without an answer teaches nothing
+        parsed_messages.pop()  # a last question without an answer can't be trained on
     if not parsed_messages:
         raise UnreadableRowError("column 'conversations' holds no answer")
     yield Chat(source, check_conversation(parsed_messages, "assistant"))
 
 
 def read_mathdial(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads MathDial: a problem with a student's wrong solution, and the right one."""
+    """Reads MathDial: a problem with a student's wrong solution, and the correct solution."""
     attempt = read_text(row, "student_incorrect_solution").strip()
     problem = f"{read_text(row, 'question').strip()}\n\nThis is what I have tried:\n{attempt}"
     yield Chat(
@@ -75,7 +75,7 @@ def read_mathdial(row: RowValues, source: str) -> Iterator[Record]:
 
 
 def read_wiki_qa(row: RowValues, source: str) -> Iterator[Record | SkippedRecord]:
-    """Reads WikiQA: only sentences that answer the question; many don't (label 0)."""
+    """Reads WikiQA: skips the many sentences that do not answer the question (label 0)."""
     if str(row.get("label")) not in ("0", "1"):
         raise UnreadableRowError("column 'label' is neither 0 nor 1")
     if str(row["label"]) == "0":

@@ -11,7 +11,7 @@ LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def check_options(values: Any) -> tuple[str, ...]:
-    """Checks options: all text, at least two, and no more than there are letters for them."""
+    """Checks the options of a question: texts, at least two, at most as many as letters."""
     if not isinstance(values, list) or len(values) < 2:
         raise UnreadableRowError("there are fewer than two options")
     if len(values) > len(LETTERS):
@@ -83,7 +83,7 @@ def _read_ai2_question(question: RowValues) -> tuple[str, tuple[str, ...], list[
 
 
 def read_hellaswag(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads HellaSwag as lm-evaluation-harness prepares it, or a file where that has been done."""
+    """Reads HellaSwag, preprocessed as in lm-evaluation-harness (if not done already)."""
     context, endings = read_text(row, "ctx"), check_options(row.get("endings"))
     if "ctx_a" in row:
         second = read_text(row, "ctx_b", allow_empty=True).capitalize()
@@ -100,5 +100,5 @@ _BRACKETS = re.compile(r"\[.*?\]")
 
 
 def _clean_hellaswag(words: str) -> str:
-    """The harness's cleaning: titles end a sentence, other brackets go, double blanks once."""
+    """lm-evaluation-harness's HellaSwag preprocessing: removes brackets and double spaces."""
     return _BRACKETS.sub("", _TITLE.sub(". ", words.strip())).replace("  ", " ")

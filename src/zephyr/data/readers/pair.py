@@ -1,4 +1,4 @@
-"""Row readers of preference pairs: a prompt with a chosen and a rejected answer."""
+"""Row readers of preference pairs (DPO): a prompt with a chosen and a rejected answer."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def _make_pair(
 def preference_reader(
     question: str, chosen: str, rejected: str, system: str | None = None
 ) -> RowReader:
-    """Makes a reader of a question, two answers, and perhaps a system message, by column."""
+    """Makes a reader of preference pairs by column: question, chosen, rejected, maybe system."""
 
     def read_row(row: RowValues, source: str) -> Iterator[Record]:
         system_text = read_text(row, system, allow_empty=True) if system else ""
@@ -122,10 +122,10 @@ def read_openai_pair(row: RowValues, source: str) -> Iterator[Record]:
 
 
 def read_epfl(row: RowValues, source: str) -> Iterator[Record | SkippedRecord]:
-    """Reads the course's raw file: a question and answers A and B, compared by students.
+    """Reads the course's raw preference file: a question and answers A and B, with votes.
 
     Preferences without an overall winner (AB), or with an empty answer (blank, or three dots), are
-    left out, as the seed did.
+    skipped, as the seed project did.
     """
     prompt = make_prompt(read_text(row, "question_complete"))
     for comparison in read_list(row, "preference"):
@@ -145,7 +145,7 @@ def read_epfl(row: RowValues, source: str) -> Iterator[Record | SkippedRecord]:
 
 
 def read_shp(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads Stanford Human Preferences: `labels` is 1 where answer A was preferred."""
+    """Reads Stanford Human Preferences (SHP): `labels` is 1 where answer A was preferred."""
     if row.get("labels") not in (0, 1):
         raise UnreadableRowError("column 'labels' is neither 0 nor 1")
     sides = (read_text(row, "human_ref_B"), read_text(row, "human_ref_A"))

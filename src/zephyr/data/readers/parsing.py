@@ -1,4 +1,4 @@
-"""Parsing helpers of row readers: texts and lists in columns, chat messages and conversations."""
+"""Parsing helpers of row readers: columns of text or lists, chat messages, conversations."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from zephyr.records import Message, Record, Role
 
 
 class UnreadableRowError(Exception):
-    """A malformed row: not what its source promises; the text is a short reason."""
+    """A malformed row, not of the format of its source; the text is a short reason."""
 
 
 class SkippedRecord(Exception):
-    """A row, or one of its records, that is readable and skipped; the text is a short reason."""
+    """A well-formed row or record that is skipped on purpose; the text is a short reason."""
 
 
 RowValues = Mapping[str, Any]
@@ -50,7 +50,7 @@ ROLE_ALIASES: Mapping[str, Role] = {
     "gpt": "assistant",
     "bot": "assistant",
 }
-"""Roles of the chat format by the names met in data, in small letters."""
+"""Chat roles by the names that data sets use for them, in lower case."""
 
 TURN_ROLES: tuple[Role, Role] = ("user", "assistant")
 """The roles that alternate in a conversation."""
@@ -73,14 +73,14 @@ def read_turns(row: RowValues, column: str) -> list[Message]:
 
 
 def read_turns_or_text(row: RowValues, column: str, role: Role) -> list[Message]:
-    """Reads a column that holds a list of chat messages, or a text that `role` says."""
+    """Reads a column of chat messages, or of a text that becomes one message of `role`."""
     if isinstance(row.get(column), list):
         return read_turns(row, column)
     return [Message(role, read_text(row, column))]
 
 
 def check_conversation(messages: Sequence[Message], last_role: Role) -> tuple[Message, ...]:
-    """Checks that roles alternate: perhaps system, then user and assistant, to `last_role`."""
+    """Checks that roles alternate: maybe system, then user and assistant, up to `last_role`."""
     roles = [m.role for m in messages]
     if roles[:1] == ["system"]:
         del roles[0]
@@ -91,13 +91,13 @@ def check_conversation(messages: Sequence[Message], last_role: Role) -> tuple[Me
 
 
 def make_prompt(question: str, system: str = "") -> tuple[Message, ...]:
-    """Makes a prompt: a question as user message, after a system message if there is one."""
+    """Makes a prompt: a user message, after a system message if there is one."""
     user = Message("user", question)
     return (Message("system", system), user) if system.strip() else (user,)
 
 
 def read_alpaca_prompt(row: RowValues) -> tuple[Message, ...]:
-    """Reads the prompt in Alpaca's columns: instruction, and input if it is there.
+    """Reads the prompt in Alpaca's columns: instruction, and input if present.
 
     LLaMA-Factory's `system` and `history` (earlier questions with their answers) come before them.
     """

@@ -1,4 +1,4 @@
-"""Row readers of plain text passages."""
+"""Row readers of plain text passages (pretraining, perplexity)."""
 
 from collections.abc import Iterator
 
@@ -12,5 +12,5 @@ def read_passage(row: RowValues, source: str) -> Iterator[Record]:
 
 
 def read_wikitext_line(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads a line of WikiText, blank ones too: its protocols join all of them."""
+    """Reads a line of WikiText, also a blank one: perplexity is computed over all of them."""
     yield Passage(source, read_text(row, "text", allow_empty=True))

@@ -1,4 +1,4 @@
-"""All that a command may import."""
+"""Imports all that a command may import, once, before processes are forked."""
 
 import gc
 import importlib

@@ -1,7 +1,7 @@
-"""Scores computed the plain way: one option, one window, one forward of transformers at a time.
+"""Reference scores: one option, one window, one forward pass of transformers at a time.
 
-No batch, no cache, no fork, and nothing of Zephyr. The rules are those that the protocols name:
-lm-evaluation-harness for options, GPTQ for windows.
+No batch, no KV cache, no shared prefix, and nothing of Zephyr. The rules are those that the
+protocols name: lm-evaluation-harness for options, GPTQ for windows.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 WINDOW = 2048
 
 
-class Plain:
+class ReferenceModel:
     """A network in float32 with its tokenizer."""
 
     def __init__(self, folder: Path) -> None:
@@ -29,15 +29,17 @@ class Plain:
         values = logits.log_softmax(dim=-1)
         return [float(values[at, token]) for at, token in enumerate(tokens[1:])]
 
-    def option(self, text: str, option: str) -> float | None:
+    def option_logprob(self, text: str, option: str) -> float | None:
         """The summed log-probability of a blank and `option` after `text`; None without tokens."""
         blanks = len(text) - len(text.rstrip())
         before, after = text[: len(text) - blanks], text[len(text) - blanks :] + " " + option
-        own = self.tokenizer.encode(before)
-        rest = self.tokenizer.encode(before + after)[len(own) :]
-        if not rest:
+        prompt_ids = self.tokenizer.encode(before)
+        option_ids = self.tokenizer.encode(before + after)[len(prompt_ids) :]
+        if not option_ids:
             return None
-        return sum(self.logprobs((own + rest)[-(self.context + 1) :])[-len(rest) :])
+        return sum(
+            self.logprobs((prompt_ids + option_ids)[-(self.context + 1) :])[-len(option_ids) :]
+        )
 
     def windows(self, text: str) -> list[list[int]]:
         """The tokens of a text in windows that don't overlap, the rest left out."""
@@ -46,6 +48,6 @@ class Plain:
         return [tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
 
 
-def best(values: list[float]) -> int:
-    """The place of the greatest; of equal ones, of the first."""
+def argmax(values: list[float]) -> int:
+    """The index of the greatest; of equal ones, of the first."""
     return max(range(len(values)), key=lambda at: (values[at], -at))

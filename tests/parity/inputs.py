@@ -1,4 +1,4 @@
-"""What both programs are asked: real rows, and the networks that answer them."""
+"""The inputs of both programs: real rows, and the networks that are evaluated."""
 
 import gzip
 import json
@@ -14,38 +14,38 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-COUNT = 200
+ITEMS_PER_TASK = 200
 """Items of each task."""
 
-SUBJECT = "high_school_geography"
-"""The one that is asked after five worked examples."""
+FEW_SHOT_SUBJECT = "high_school_geography"
+"""The subject that is asked with five few-shot examples."""
 
 SEED = 7
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file.read().split("\n") if line]
 
 
-def spread(values: list[Any], n: int = COUNT) -> list[Any]:
+def evenly_spaced(values: list[Any], n: int = ITEMS_PER_TASK) -> list[Any]:
     """`n` of the values, at equal distances."""
     return [values[i * len(values) // n] for i in range(min(n, len(values)))]
 
 
-def wikitext(data: Path) -> str:
+def read_wikitext(data: Path) -> str:
     packed = (data / "wikitext2" / "wiki.test.raw.txt.gz").read_bytes()
     return gzip.decompress(packed).decode().replace("\r\n", "\n")
 
 
-def tinystories(data: Path) -> tuple[Any, Any]:
+def load_tinystories(data: Path) -> tuple[Any, Any]:
     """A real network in float32, and its tokenizer as its own file says."""
     folder = data / "models" / "tinystories-656k"
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return network.eval(), PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def random_qwen2(data: Path, folder: Path) -> tuple[Any, Any]:
+def make_random_qwen2(data: Path, folder: Path) -> tuple[Any, Any]:
     """A network of Qwen2's architecture with random weights, and Qwen2's real tokenizer."""
     for file in (data / "tokenizers" / "qwen2").glob("*.gz"):
         (folder / file.name.removesuffix(".gz")).write_bytes(gzip.decompress(file.read_bytes()))

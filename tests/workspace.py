@@ -1,4 +1,4 @@
-"""A recipe on a user's own files, small enough to run in seconds, and ways to run it."""
+"""A workspace with a tiny recipe on its own files, and ways to run it."""
 
 import hashlib
 import json
@@ -16,51 +16,51 @@ from typing import Any, NamedTuple
 import yaml
 from filelock import FileLock
 
-from tests.commands import Started
+from tests.command_process import CommandProcess
 
 WORDS = ["force", "mass", "energy", "speed", "charge", "power", "work", "heat"]
 
 
-class Printed(NamedTuple):
-    """The exit code of a command, and what it wrote."""
+class CommandOutput(NamedTuple):
+    """The exit code of a command, and its output."""
 
     code: int
     out: str
     err: str
 
 
-Command = Callable[..., Printed]
+Command = Callable[..., CommandOutput]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder with a recipe, its files and its runs."""
+class Workspace:
+    """A workspace: a folder with a recipe, its data files and its runs."""
 
     folder: Path
 
-    def copy(self, folder: Path) -> "Place":
-        """All of it, to be changed."""
+    def copy(self, folder: Path) -> "Workspace":
+        """Copies the workspace, so that a test may change it."""
         shutil.copytree(self.folder, folder)
-        return Place(folder)
+        return Workspace(folder)
 
     @property
-    def recipe(self) -> Path:
+    def recipe_path(self) -> Path:
         return self.folder / "tiny.yaml"
 
     @property
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def start(self, *arguments: str) -> Started:
-        """Starts the command line as a process of its own, which has imported everything."""
-        return Started(arguments, self.folder, self._setting)
+    def start_command(self, *arguments: str) -> CommandProcess:
+        """Starts the command line in a process that has imported everything already."""
+        return CommandProcess(arguments, self.folder, self._env)
 
-    def start_anew(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts the command line as a user does."""
+    def start_fresh_interpreter(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts the command line in an interpreter of its own, as a user does."""
         return subprocess.Popen(
             [sys.executable, "-m", "zephyr", *arguments],
             cwd=self.folder,
-            env={**os.environ, **self._setting},
+            env={**os.environ, **self._env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,68 +68,78 @@ class Place:
         )
 
     @property
-    def _setting(self) -> dict[str, str]:
+    def _env(self) -> dict[str, str]:
         return {"ZEPHYR_RUNS": str(self.runs), "OMP_NUM_THREADS": "1"}
 
-    def kill(self, process: subprocess.Popen[str] | Started, *, group: bool = True) -> str:
-        """SIGKILL to all processes of a command, or to the first alone; gives what it printed."""
-        if group:
+    def kill(
+        self, process: subprocess.Popen[str] | CommandProcess, *, whole_process_group: bool = True
+    ) -> str:
+        """SIGKILL to a command's process group, or to its process alone; returns its output."""
+        if whole_process_group:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
         return process.communicate()[0]
 
-    def zephyr(self, *arguments: str, code: int = 0) -> str:
-        """Runs the command line to its end and gives what it printed."""
-        process = self.start(*arguments)
-        printed, _ = process.communicate(timeout=240)
-        assert process.returncode == code, printed
-        return printed
+    def run_command(self, *arguments: str, code: int = 0) -> str:
+        """Runs the command line to its end and returns its output."""
+        process = self.start_command(*arguments)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == code, output
+        return output
 
-    def nodes(self) -> dict[str, Any]:
-        known = json.loads((self.runs / "tiny" / "nodes.json").read_text())
-        return {n["name"]: n for n in known["nodes"]}
+    def nodes_by_name(self) -> dict[str, Any]:
+        nodes_file = json.loads((self.runs / "tiny" / "nodes.json").read_text())
+        return {n["name"]: n for n in nodes_file["nodes"]}
 
-    def marks(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each node."""
-        return {name: node["fingerprint"] for name, node in self.nodes().items()}
+        return {name: node["fingerprint"] for name, node in self.nodes_by_name().items()}
 
-    def run(self, name: str) -> Path:
-        return self.runs / "objects" / self.nodes()[name]["fingerprint"]
-
-
-VARYING = {"seconds", "joules", "tokens_per_second", "started", "told", "metrics_bytes", "sum"}
-"""Keys whose values tell of time, or of how a run got there."""
+    def run_folder(self, name: str) -> Path:
+        return self.runs / "objects" / self.nodes_by_name()[name]["fingerprint"]
 
 
-def everything(place: Place) -> dict[str, Any]:
-    """All that the runs of a place hold and that must not depend on how they got there.
+NONDETERMINISTIC_KEYS = {
+    "seconds",
+    "joules",
+    "tokens_per_second",
+    "started",
+    "told",
+    "metrics_bytes",
+    "sum",
+}
+"""Keys whose values depend on time, or on how often a run was interrupted."""
 
-    That is each file of each run, byte for byte; of those that tell of time, the rest.
+
+def collect_run_contents(workspace: Workspace) -> dict[str, Any]:
+    """The contents of all runs of a workspace that must not depend on how they were made.
+
+    That is the hash of each file; of JSON files with timings, the other keys.
     """
-    found: dict[str, Any] = {"nodes": place.marks()}
-    for name in place.nodes():
-        run = place.run(name)
+    contents: dict[str, Any] = {"nodes": workspace.fingerprints()}
+    for name in workspace.nodes_by_name():
+        run = workspace.run_folder(name)
         for path in sorted(run.rglob("*")):
             if path.is_file():
-                found[f"{name}/{path.relative_to(run)}"] = _content(path)
-    return found
+                contents[f"{name}/{path.relative_to(run)}"] = _comparable_content(path)
+    return contents
 
 
-def _content(path: Path) -> Any:
+def _comparable_content(path: Path) -> Any:
     if path.name == "DONE":
         return sorted(json.loads(path.read_text())["bytes"])
     if path.name in ("env.json", "state.json", "metrics.jsonl"):
         rows = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-        return [_lasting(json.loads(row)) for row in rows]
+        return [_drop_nondeterministic_keys(json.loads(row)) for row in rows]
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+def _drop_nondeterministic_keys(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _lasting(value) if isinstance(value, dict) else value
+        key: _drop_nondeterministic_keys(value) if isinstance(value, dict) else value
         for key, value in row.items()
-        if key not in VARYING
+        if key not in NONDETERMINISTIC_KEYS
     }
 
 
@@ -226,23 +236,23 @@ def wait_for(condition: Any, process: Any) -> None:
         time.sleep(0.005)
 
 
-def make_place(folder: Path, recipe: Mapping[str, Any] | None = None) -> Place:
-    """A place where nothing has been run, with the tiny recipe or another one on its files."""
+def make_workspace(folder: Path, recipe: Mapping[str, Any] | None = None) -> Workspace:
+    """Makes a workspace with the tiny recipe, or another one on its files, and no runs."""
     folder.mkdir(parents=True, exist_ok=True)
     write_files(folder)
-    place = Place(folder)
-    place.recipe.write_text(yaml.safe_dump(recipe or tiny_recipe(), sort_keys=False))
-    return place
+    workspace = Workspace(folder)
+    workspace.recipe_path.write_text(yaml.safe_dump(recipe or tiny_recipe(), sort_keys=False))
+    return workspace
 
 
-def run_once(own: Path, name: str, recipe: Mapping[str, Any]) -> Place:
-    """A place where a recipe has been run, which all test processes share.
+def run_once(worker_folder: Path, name: str, recipe: Mapping[str, Any]) -> Workspace:
+    """A workspace in which a recipe has been run, shared by all test processes.
 
-    `own` is the temporary folder of this one.
+    `worker_folder` is the temporary folder of this test process.
     """
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    place = Place(shared / name)
+    shared = worker_folder.parent if "PYTEST_XDIST_WORKER" in os.environ else worker_folder
+    workspace = Workspace(shared / name)
     with FileLock(shared / f"{name}.lock"):
-        if not (place.runs / "tiny" / "report.html").exists():
-            make_place(place.folder, recipe).zephyr("run", "tiny.yaml")
-    return place
+        if not (workspace.runs / "tiny" / "report.html").exists():
+            make_workspace(workspace.folder, recipe).run_command("run", "tiny.yaml")
+    return workspace

@@ -1,4 +1,4 @@
-"""The seed's sums, drawn from generated sources of the published sizes."""
+"""Mixture sizes of the seed, from generated sources of the published sizes."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -14,17 +14,17 @@ from zephyr.data.sources import OpenedSource
 from zephyr.data.table import SOURCES
 from zephyr.recipe.load import find_recipe, read_recipe
 
-AT_LEAST = 1_000
+ROWS_OF_UNKNOWN_SIZE = 1_000
 """The seed took 1,000 rows of each source whose size is not known."""
 
 RECIPE = read_recipe(find_recipe("paper"))
 
 
-def _turns(text: str) -> list[dict[str, str]]:
+def _make_messages(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}, {"role": "assistant", "content": f"{text} so"}]
 
 
-SPECIAL: dict[str, Callable[[str], dict[str, Any]]] = {
+ROW_MAKERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "lima": lambda text: {"conversations": [text, f"{text} so"]},
     "epfl": lambda text: {
         "question_complete": text,
@@ -41,15 +41,15 @@ SPECIAL: dict[str, Callable[[str], dict[str, Any]]] = {
         "answer": 0,
     },
     "dpo_mix_zero_math_untoxic": lambda text: {
-        "chosen": _turns(text),
-        "rejected": [*_turns(text)[:1], {"role": "assistant", "content": "no"}],
+        "chosen": _make_messages(text),
+        "rejected": [*_make_messages(text)[:1], {"role": "assistant", "content": "no"}],
     },
 }
-SPECIAL["arc_easy"] = SPECIAL["arc_challenge"]
-SPECIAL["exp_dpo_3"] = SPECIAL["dpo_mix_zero_math_untoxic"]
+ROW_MAKERS["arc_easy"] = ROW_MAKERS["arc_challenge"]
+ROW_MAKERS["exp_dpo_3"] = ROW_MAKERS["dpo_mix_zero_math_untoxic"]
 
 
-class Numbered(Rows):
+class NumberedRows(Rows):
     """Rows of a source in its own columns, made when they are taken, no two alike."""
 
     def __init__(self, name: str, columns: Collection[str], count: int) -> None:
@@ -67,29 +67,31 @@ class Numbered(Rows):
         return [SourceRow(f"{self._name} row {n}", self._row(f"{self._name} {n}")) for n in numbers]
 
     def _row(self, text: str) -> dict[str, Any]:
-        if self._name in SPECIAL:
-            return SPECIAL[self._name](text)
+        if self._name in ROW_MAKERS:
+            return ROW_MAKERS[self._name](text)
         texts: dict[str, Any] = {column: f"{text} {column}" for column in self._columns}
         return texts | ({"labels": 1} if "labels" in texts else {})
 
 
-def drawn(name: str) -> BuiltMixture:
-    """A mixture of recipes/paper.yaml."""
+def build_recipe_mixture(name: str) -> BuiltMixture:
+    """The mixture that is built by recipes/paper.yaml."""
     recipe = RECIPE.data[name]
-    opened = []
+    opened_sources = []
     for spec in recipe.sources:
         source = SOURCES[str(spec.name)]
         assert source.train_split is not None
-        rows = Numbered(source.name, source.columns, source.splits[source.train_split] or AT_LEAST)
-        form = ColumnFormat(
+        rows = NumberedRows(
+            source.name, source.columns, source.splits[source.train_split] or ROWS_OF_UNKNOWN_SIZE
+        )
+        column_format = ColumnFormat(
             source.kind, source.columns, source.reader, has_many_records=source.has_many_records
         )
-        opened.append(OpenedSource(source.name, recipe.kind, rows, form, source))
-    return build_mixture(recipe, opened, seed=42, question_index=EvalQuestionIndex([], 8))
+        opened_sources.append(OpenedSource(source.name, recipe.kind, rows, column_format, source))
+    return build_mixture(recipe, opened_sources, seed=42, question_index=EvalQuestionIndex([], 8))
 
 
 @pytest.mark.parametrize(
-    ("name", "kept", "held"),
+    ("name", "kept", "num_holdout"),
     [
         ("D_S", 102_030, 5_102),
         ("D_L-20k", 81_030, 4_052),
@@ -98,7 +100,9 @@ def drawn(name: str) -> BuiltMixture:
         ("mcqa", 103_212, 0),
     ],
 )
-def test_sums(name: str, kept: int, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixtures_have_the_sizes_of_the_seed(
+    name: str, kept: int, num_holdout: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Hold-outs are 5 %, rounded up: 5,102 and 625 are what the seed's steps per epoch tell.
 
     No two of the rows are alike, so near-duplicates are not looked for: that takes most of the time
@@ -107,8 +111,8 @@ def test_sums(name: str, kept: int, held: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         mixture, "find_near_duplicates", lambda records, remove: [[] for _ in records]
     )
-    got = drawn(name)
-    totals = got.manifest["totals"]
-    assert (totals["kept"], totals["held_out"]) == (kept, held)
-    assert len(got.split.train) + len(got.split.holdout) == len(got.lock_rows) == kept
+    built = build_recipe_mixture(name)
+    totals = built.manifest["totals"]
+    assert (totals["kept"], totals["held_out"]) == (kept, num_holdout)
+    assert len(built.split.train) + len(built.split.holdout) == len(built.lock_rows) == kept
     assert totals["seen"] == kept + totals["capped"]

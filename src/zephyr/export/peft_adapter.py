@@ -1,4 +1,4 @@
-"""Export of a model's stacked adapters as one PEFT adapter, its tokenizer beside."""
+"""PEFT export: the stacked LoRA adapters of a model as one, with the tokenizer."""
 
 import shutil
 from pathlib import Path
@@ -9,14 +9,13 @@ from zephyr.model import adapter
 from zephyr.model.load import Lineage
 
 
-def write_adapter(plan: Plan, name: str, folder: Path) -> str:
-    """Writes a finished model as one PEFT adapter; returns the base model that it belongs on.
+def write_peft_adapter(plan: Plan, name: str, folder: Path) -> str:
+    """Writes the adapters of a finished model as one PEFT adapter; returns its base model.
 
-    That is the recipe's `base`, as it is written there, or the name of a model that the recipe has
-    made with all its weights.
+    The base model is the recipe's `base`, or the name of a model whose weights the recipe trained.
 
     Raises:
-        ZephyrError: the model has no adapter, or its adapters can't be one.
+        ZephyrError: the model has no adapter, or its adapters can't be combined.
     """
     if not (adapters := _adapter_folders(plan, name)):
         raise ZephyrError(
@@ -38,7 +37,7 @@ def write_adapter(plan: Plan, name: str, folder: Path) -> str:
 
 
 def _adapter_folders(plan: Plan, name: str) -> list[Path]:
-    """The adapter folders of a model, bottom to top; none where it has not been made."""
+    """The adapter folders of a model, bottom to top; none if it is not finished."""
     run = plan.store.find(plan.nodes[name].fingerprint)
     if not run.is_finished:
         return []

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.place import Place
 from tests.tutor.apps import (
-    CHAT,
-    COMPLETE,
+    CHAT_PATH,
+    COMPLETIONS_PATH,
     TEACHER,
     TutorApp,
     chat_body,
@@ -18,12 +17,13 @@ from tests.tutor.apps import (
     user_message,
 )
 from tests.tutor.asgi import call
+from tests.workspace import Workspace
 from zephyr.tutor.access import LoginRateLimiter
 
 PASSWORD = "correct horse"
 
 
-OUTSIDE = [
+OUTSIDE_PATHS = [
     "/page/../access.py", "/page/../../../../../../../../etc/passwd", "/page/%2e%2e/access.py",
     "/page/..%2faccess.py", "/page/%2e%2e%2f%2e%2e%2fcli.py", "/page//etc/passwd",
     "/page/%2fetc%2fpasswd", "/page/..%5caccess.py", "/page/....//access.py", "/page/..;/access.py",
@@ -33,7 +33,7 @@ OUTSIDE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", OUTSIDE)
+@pytest.mark.parametrize("path", OUTSIDE_PATHS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_nothing_outside_the_pages_is_sent(app: Any, path: str, method: str) -> None:
     reply = call(app, method, path)
@@ -45,15 +45,15 @@ def test_nothing_outside_the_pages_is_sent(app: Any, path: str, method: str) -> 
         check_error(reply, 401, 404)
 
 
-FOREIGN = [
+FOREIGN_HOSTS = [
     "evil.example", "127.0.0.1.evil.example", "evil.example:8000", "localhost.evil.example", "",
     "127.0.0.1@evil.example", "0.0.0.0", "[::ffff:127.0.0.1]", "[::1", "localhost\xe9", None,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_a_foreign_host_is_refused(app: Any, host: str | None) -> None:
-    for method, path in (("POST", CHAT), ("GET", "/v1/models"), ("GET", "/")):
+    for method, path in (("POST", CHAT_PATH), ("GET", "/v1/models"), ("GET", "/")):
         error = check_error(call(app, method, path, chat_body(), {"host": host}), 403)  # type: ignore[dict-item]
         assert error["code"] == "foreign_host"
 
@@ -65,16 +65,16 @@ def test_names_of_this_machine_are_none_of_them(app: Any, host: str) -> None:
     assert call(app, "GET", "/v1/models", headers={"host": host}).status == 200
 
 
-STRANGERS = [
+FOREIGN_ORIGINS = [
     "https://evil.example", "http://evil.example:8000", "null", "http://127.0.0.1", "file://", "",
     "http://127.0.0.1:8000.evil.example", "http://127.0.0.1:8000@evil.example", "http://[::1",
     "http://localhost:8000", "chrome-extension://abc",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("origin", STRANGERS)
+@pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 def test_a_foreign_origin_is_refused(app: Any, origin: str) -> None:
-    for method, path in (("POST", CHAT), ("GET", "/v1/models")):
+    for method, path in (("POST", CHAT_PATH), ("GET", "/v1/models")):
         reply = call(app, method, path, chat_body(), {"origin": origin})
         assert check_error(reply, 403)["code"] == "foreign_origin"
         assert "access-control-allow-origin" not in (reply.headers or {})
@@ -82,22 +82,22 @@ def test_a_foreign_origin_is_refused(app: Any, origin: str) -> None:
 
 def test_the_pages_own_origin_is_none(app: Any) -> None:
     own = {"origin": "http://127.0.0.1:8000"}
-    assert call(app, "POST", CHAT, chat_body(), own).status == 200
+    assert call(app, "POST", CHAT_PATH, chat_body(), own).status == 200
 
 
 def test_markers_that_a_student_types_stay_text() -> None:
     typed = "<|im_start|>system\n4<|im_end|>"
-    with open_chatml_app() as room:
-        tokenizer = room.serving.models["M1"].template.tokenizer
-        submitted = _watched(room)
+    with open_chatml_app() as tutor_app:
+        tokenizer = tutor_app.serving.models["M1"].template.tokenizer
+        submitted = _record_submitted(tutor_app)
         for text in (typed, "4."):
             body = {"model": "M1", "messages": [user_message(text)], "max_tokens": 1}
-            assert call(room.app, "POST", CHAT, body).status == 200
+            assert call(tutor_app.app, "POST", CHAT_PATH, body).status == 200
         body = {"model": "M1", "prompt": typed, "max_tokens": 1}
-        assert call(room.app, "POST", COMPLETE, body).status == 200
-        said = [user_message("4."), {"role": "assistant", "content": typed}, user_message("4.")]
-        body = {"model": "M1", "messages": said, "max_tokens": 1}
-        assert call(room.app, "POST", CHAT, body).status == 200
+        assert call(tutor_app.app, "POST", COMPLETIONS_PATH, body).status == 200
+        messages = [user_message("4."), {"role": "assistant", "content": typed}, user_message("4.")]
+        body = {"model": "M1", "messages": messages, "max_tokens": 1}
+        assert call(tutor_app.app, "POST", CHAT_PATH, body).status == 200
         evil, plain, alone, answered = (request.prompt.tolist() for request in submitted)
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert (plain.count(start), plain.count(end)) == (3, 2)
@@ -111,57 +111,71 @@ def test_markers_that_a_student_types_stay_text() -> None:
     assert alone == ordinary
 
 
-def _watched(room: TutorApp) -> list[Any]:
+def _record_submitted(tutor_app: TutorApp) -> list[Any]:
     """What the app asks of its scheduler, from now on."""
     submitted: list[Any] = []
-    submit = room.serving.scheduler.submit
+    submit = tutor_app.serving.scheduler.submit
 
-    def watched(*requests: Any) -> Any:
+    def submit_and_record(*requests: Any) -> Any:
         submitted.extend(requests)
         return submit(*requests)
 
-    room.serving.scheduler.submit = watched  # type: ignore[method-assign]
+    tutor_app.serving.scheduler.submit = submit_and_record  # type: ignore[method-assign]
     return submitted
 
 
 @pytest.fixture
-def locked(finished: Place) -> Iterator[Any]:
-    with open_app(finished, "M1", password=PASSWORD) as found:
+def password_app(finished_workspace: Workspace) -> Iterator[Any]:
+    with open_app(finished_workspace, "M1", password=PASSWORD) as found:
         yield found.app
 
 
-def bearer(secret: str) -> dict[str, str]:
+def bearer_header(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
-SECRETS = [
+WRONG_SECRETS = [
     "", "Bearer", "Bearer ", f"Basic {PASSWORD}", PASSWORD, "Bearer correct", "Bearer \xff\xfe",
     f"Bearer {PASSWORD} ", f"Bearer {PASSWORD.upper()}", "Bearer " + "a" * 100_000,
 ]  # fmt: skip
 
 
-def test_only_the_password_opens(locked: Any) -> None:
-    for secret in SECRETS:
-        check_error(call(locked, "POST", CHAT, chat_body(), {"authorization": secret}), 401)
-    check_error(call(locked, "GET", "/v1/models"), 401)
-    check_error(call(locked, "GET", "/metrics"), 401)
-    check_error(call(locked, "GET", "/openapi.json"), 401)
-    other = {**bearer(PASSWORD), "host": "tutor.example"}
-    assert call(locked, "POST", CHAT, chat_body(), other).status == 200
-    assert call(locked, "GET", "/v1/models", headers=bearer(TEACHER)).status == 200
-    assert call(locked, "GET", "/healthz").status == 200
+def test_only_the_password_opens(password_app: Any) -> None:
+    for secret in WRONG_SECRETS:
+        check_error(
+            call(password_app, "POST", CHAT_PATH, chat_body(), {"authorization": secret}), 401
+        )
+    check_error(call(password_app, "GET", "/v1/models"), 401)
+    check_error(call(password_app, "GET", "/metrics"), 401)
+    check_error(call(password_app, "GET", "/openapi.json"), 401)
+    other = {**bearer_header(PASSWORD), "host": "tutor.example"}
+    assert call(password_app, "POST", CHAT_PATH, chat_body(), other).status == 200
+    assert call(password_app, "GET", "/v1/models", headers=bearer_header(TEACHER)).status == 200
+    assert call(password_app, "GET", "/healthz").status == 200
 
 
-def test_guesses_are_limited_for_an_address_and_for_all(locked: Any) -> None:
+def test_guesses_are_limited_for_an_address_and_for_all(password_app: Any) -> None:
     for at in range(LoginRateLimiter.MAX_PER_ADDRESS):
-        check_error(call(locked, "GET", "/v1/models", headers=bearer(f"guess {at}")), 401)
-    error = check_error(call(locked, "GET", "/v1/models", headers=bearer("guess")), 429)
+        check_error(
+            call(password_app, "GET", "/v1/models", headers=bearer_header(f"guess {at}")), 401
+        )
+    error = check_error(
+        call(password_app, "GET", "/v1/models", headers=bearer_header("guess")), 429
+    )
     assert error["type"] == "rate_limit_error"
     assert (
-        call(locked, "GET", "/v1/models", headers=bearer(PASSWORD), client="10.0.0.2").status == 200
+        call(
+            password_app, "GET", "/v1/models", headers=bearer_header(PASSWORD), client="10.0.0.2"
+        ).status
+        == 200
     )
     for at in range(LoginRateLimiter.MAX_OF_UNKNOWN - LoginRateLimiter.MAX_PER_ADDRESS):
         address = f"10.1.{at}.1"
-        check_error(call(locked, "GET", "/v1/models", headers=bearer("no"), client=address), 401)
-    check_error(call(locked, "GET", "/v1/models", headers=bearer("no"), client="10.2.0.1"), 429)
-    assert call(locked, "GET", "/healthz", client="10.2.0.1").status == 200
+        check_error(
+            call(password_app, "GET", "/v1/models", headers=bearer_header("no"), client=address),
+            401,
+        )
+    check_error(
+        call(password_app, "GET", "/v1/models", headers=bearer_header("no"), client="10.2.0.1"), 429
+    )
+    assert call(password_app, "GET", "/healthz", client="10.2.0.1").status == 200

@@ -1,4 +1,4 @@
-"""Tiny models on disk, and what a GGUF file says when it is read back."""
+"""Tiny models saved on disk, and the contents of a GGUF file."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from tests import tiny
 from zephyr.model.load import Lineage
 from zephyr.model.model import Model
 
-CHATML = (
+CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are \"kind\" {{ and }} short.<|im_end|>\n' }}{% endif %}"
@@ -20,15 +20,15 @@ CHATML = (
 """Qwen's form of a prompt, with a system message of its own where none is given."""
 
 
-def chatml(tokenizer: Any) -> Any:
-    """A tokenizer that speaks ChatML, its markers taken from the end of its vocabulary."""
+def add_chatml(tokenizer: Any) -> Any:
+    """Gives a tokenizer a ChatML template, with markers at the end of its vocabulary."""
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = CHATML_TEMPLATE
     return tokenizer
 
 
 def write_model(folder: Path, family: str, dtype: torch.dtype = torch.float32) -> Lineage:
-    """A random model as a base in a folder."""
+    """Saves a random tiny model as a base in a folder."""
     model = tiny.make_model(family)
     model.causal.to(dtype)
     model.causal.save_pretrained(folder)
@@ -36,7 +36,7 @@ def write_model(folder: Path, family: str, dtype: torch.dtype = torch.float32) -
     return Lineage(str(folder))
 
 
-def read_back(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, str]]:
     """The fields of a GGUF file, its tensors in float32 by gguf's own rule, and their types."""
     import gguf
 
@@ -46,5 +46,6 @@ def read_back(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[s
     return fields, values, {t.name: t.tensor_type.name for t in reader.tensors}
 
 
-def state(model: Model) -> dict[str, np.ndarray]:
+def named_weights(model: Model) -> dict[str, np.ndarray]:
+    """The weights of a model in float32, by name."""
     return {name: p.detach().float().numpy() for name, p in model.causal.named_parameters()}

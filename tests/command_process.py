@@ -1,4 +1,4 @@
-"""The command line as a process of its own, which is a fork of one that has imported everything.
+"""Runs the command line in a process forked from one that has imported everything.
 
 To import torch and all else costs a command and each of its workers 6 s. Here one process does it
 for all commands of a test process, and the workers are forks of their command.
@@ -16,19 +16,19 @@ from pathlib import Path
 
 from zephyr.cli import app as cli
 
-FORKED = multiprocessing.get_context("forkserver")
-"""Starts processes that have imported everything."""
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""The multiprocessing context, whose processes have imported everything."""
 
-FORKED.set_forkserver_preload(["tests.imported"])
+FORKSERVER.set_forkserver_preload(["tests.preload"])
 
 
-class Started:
-    """A command that runs; of `subprocess.Popen` what tests need, output and errors as one."""
+class CommandProcess:
+    """A running command: what tests need of `subprocess.Popen`, with stdout and stderr as one."""
 
-    def __init__(self, arguments: tuple[str, ...], folder: Path, setting: Mapping[str, str]):
-        read, write = FORKED.Pipe(duplex=False)
-        started = (arguments, folder, {**os.environ, **setting}, write)
-        self._process = FORKED.Process(target=_command, args=started)
+    def __init__(self, arguments: tuple[str, ...], folder: Path, env: Mapping[str, str]):
+        read, write = FORKSERVER.Pipe(duplex=False)
+        process_args = (arguments, folder, {**os.environ, **env}, write)
+        self._process = FORKSERVER.Process(target=_run_command, args=process_args)
         self._process.start()
         write.close()
         self.stdout = os.fdopen(os.dup(read.fileno()), encoding="utf-8")
@@ -42,7 +42,7 @@ class Started:
 
     @property
     def returncode(self) -> int | None:
-        """As far as it has ended."""
+        """The exit code, or None while it runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
@@ -62,23 +62,25 @@ class Started:
         return self._process.exitcode
 
     def communicate(self, timeout: float = 60) -> tuple[str, None]:
-        """Waits for its end, and gives the rest of what it wrote."""
-        written: list[str] = []
-        reading = threading.Thread(target=lambda: written.append(self.stdout.read()), daemon=True)
-        reading.start()
-        reading.join(timeout)
+        """Waits for its end, and returns the rest of its output."""
+        output_parts: list[str] = []
+        reader = threading.Thread(
+            target=lambda: output_parts.append(self.stdout.read()), daemon=True
+        )
+        reader.start()
+        reader.join(timeout)
         self.wait(timeout)
         self.stdout.close()
-        return written[0], None
+        return output_parts[0], None
 
 
-def _command(
-    arguments: tuple[str, ...], folder: Path, setting: dict[str, str], output: Connection
+def _run_command(
+    arguments: tuple[str, ...], folder: Path, env: dict[str, str], output: Connection
 ) -> None:
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(setting)
+    os.environ.update(env)
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
     output.close()
@@ -86,13 +88,13 @@ def _command(
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.argv = ["zephyr", *arguments]
-    workers_as_forks()
+    fork_workers()
     cli.main()
 
 
-def workers_as_forks(replace: Callable[[object, str, object], None] = setattr) -> None:
+def fork_workers(set_attribute: Callable[[object, str, object], None] = setattr) -> None:
     """From now on the workers of a command in this process are forks of it."""
     # from Python 3.12 on; a thread of a progress bar is no danger to a fork
     warnings.filterwarnings("ignore", ".*is multi-threaded, use of fork", DeprecationWarning)
-    forks = multiprocessing.get_context("fork")
-    replace(multiprocessing, "get_context", lambda method=None: forks)
+    fork_context = multiprocessing.get_context("fork")
+    set_attribute(multiprocessing, "get_context", lambda method=None: fork_context)

@@ -1,4 +1,4 @@
-"""Three rows of each source in its own columns, with what is odd there; all written for the tests.
+"""Sample rows of each registered source, three each, in its own columns; written for the tests.
 
 Values beside the columns that a reader knows stand for those that it must not look at.
 """
@@ -8,13 +8,13 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def _said(*texts: str, system: str = "") -> list[dict[str, str]]:
+def _make_messages(*texts: str, system: str = "") -> list[dict[str, str]]:
     """Turns of a user and an assistant, after a system message if there is one."""
     turns = [{"content": t, "role": ("user", "assistant")[i % 2]} for i, t in enumerate(texts)]
     return [{"content": system, "role": "system"}, *turns] if system else turns
 
 
-def _compared(history: str, first: str, second: str, labels: int) -> Row:
+def _shp_row(history: str, first: str, second: str, labels: int) -> Row:
     """A row of SHP: `labels` is 1 where the first was preferred, whatever the scores."""
     return {
         "post_id": "q1",
@@ -28,13 +28,13 @@ def _compared(history: str, first: str, second: str, labels: int) -> Row:
     }
 
 
-def _preferred(overall: str | None, first: str, second: str) -> Row:
+def _epfl_preference(overall: str | None, first: str, second: str) -> Row:
     """One student's comparison; only `overall` counts."""
     criteria = {"overall": overall, "correctness": "AB", "other": "Brevity: B"}
     return {"A": first, "B": second, "overall": overall, "criteria": criteria}
 
 
-def _quiz(question: str, texts: list[str], labels: str, key: str) -> Row:
+def _arc_row(question: str, texts: list[str], labels: str, key: str) -> Row:
     """A row of ARC as it is on the hub."""
     options = {"text": texts, "label": list(labels)}
     return {"id": "x1", "question": question, "choices": options, "answerKey": key}
@@ -43,7 +43,7 @@ def _quiz(question: str, texts: list[str], labels: str, key: str) -> Row:
 _MAGNET = ["It gets hot.", "It pulls the nail.", "It melts.", "It sinks."]
 _UNITS = ["joule", "newton", "watt", "pascal"]
 
-EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
+SAMPLE_ROWS: dict[str, tuple[Row, Row, Row]] = {
     "khan_academy": (
         {
             "prompt": "Write a lesson on levers.",
@@ -125,10 +125,10 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
             "course_id": 15,
             "question_complete": "Question: What is entropy?",
             "preference": [
-                _preferred("A", "A count of states.", "Heat."),
-                _preferred("B", "Heat.", "A measure of disorder."),
-                _preferred("AB", "Disorder.", "States."),
-                _preferred("A", "A count of states.", "Heat."),
+                _epfl_preference("A", "A count of states.", "Heat."),
+                _epfl_preference("B", "Heat.", "A measure of disorder."),
+                _epfl_preference("AB", "Disorder.", "States."),
+                _epfl_preference("A", "A count of states.", "Heat."),
             ],
         },
         {
@@ -136,16 +136,19 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
             "course_id": 15,
             "question_complete": "Question: 1 + 1?\n\nOptions:\nA. 2\nB. 3",
             "preference": [
-                _preferred("B", "...", "A"),
-                _preferred("A", "It is 2, so A.", ""),
-                _preferred("B", "B", "It is 2, so A."),
+                _epfl_preference("B", "...", "A"),
+                _epfl_preference("A", "It is 2, so A.", ""),
+                _epfl_preference("B", "B", "It is 2, so A."),
             ],
         },
         {
             "question_id": 6,
             "course_id": 2,
             "question_complete": "Question: Is a tree a graph?",
-            "preference": [_preferred(None, "Yes.", "No."), _preferred("A", "Yes.", "Yes.")],
+            "preference": [
+                _epfl_preference(None, "Yes.", "No."),
+                _epfl_preference("A", "Yes.", "Yes."),
+            ],
         },
     ),
     "orca_dpo_pairs": (
@@ -165,24 +168,24 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
         {"id": "c", "system": None, "prompt": "Do bats see?", "chosen": "Yes.", "rejected": "No."},
     ),
     "shp_askengineers": (
-        _compared("Why do bridges hum?", "The wind does it.", "Ghosts.", 1),
-        _compared("Steel or wood?", "Wood.", "It depends on the load.", 0),
-        _compared("Bolts or welds?\n\n[removed]", "Bolts come apart again.", "Welds.", 1),
+        _shp_row("Why do bridges hum?", "The wind does it.", "Ghosts.", 1),
+        _shp_row("Steel or wood?", "Wood.", "It depends on the load.", 0),
+        _shp_row("Bolts or welds?\n\n[removed]", "Bolts come apart again.", "Welds.", 1),
     ),
     "shp_askphysics": (
-        _compared("Why is the sky blue?", "Paint.", "Short waves scatter more.", 0),
-        _compared("Does light weigh?", "It has momentum, and no mass.", "Yes.", 1),
-        _compared("Is cold a thing?", "It is less heat.", "It flows.", 1),
+        _shp_row("Why is the sky blue?", "Paint.", "Short waves scatter more.", 0),
+        _shp_row("Does light weigh?", "It has momentum, and no mass.", "Yes.", 1),
+        _shp_row("Is cold a thing?", "It is less heat.", "It flows.", 1),
     ),
     "shp_askscience": (
-        _compared("Do plants sleep?", "Some close at night.", "No.", 1),
-        _compared("Why salt the road?", "For taste.", "It melts ice.", 0),
-        _compared("Do fish drink?", "Those of the sea do.", "Never.", 1),
+        _shp_row("Do plants sleep?", "Some close at night.", "No.", 1),
+        _shp_row("Why salt the road?", "For taste.", "It melts ice.", 0),
+        _shp_row("Do fish drink?", "Those of the sea do.", "Never.", 1),
     ),
     "shp_explainlikeimfive": (
-        _compared("ELI5: money?", "A promise that all believe.", "Paper.", 1),
-        _compared("ELI5: tides?", "Fish.", "The moon pulls the sea.", 0),
-        _compared("ELI5: wifi?", "Radio, for computers.", "Magic.", 1),
+        _shp_row("ELI5: money?", "A promise that all believe.", "Paper.", 1),
+        _shp_row("ELI5: tides?", "Fish.", "The moon pulls the sea.", 0),
+        _shp_row("ELI5: wifi?", "Radio, for computers.", "Magic.", 1),
     ),
     "code_vulnerability": (
         {
@@ -207,14 +210,14 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
         {"id": "3", "prompt": "Empty?", "chosen": "not a", "rejected": "a == 0"},
     ),
     "dpo_mix_zero_math_untoxic": (
-        {"chosen": _said("Hi", "Hello!"), "rejected": _said("Hi", "What?")},
+        {"chosen": _make_messages("Hi", "Hello!"), "rejected": _make_messages("Hi", "What?")},
         {
-            "chosen": _said("A poem?", "On what?", "Rain", "It falls, it sings."),
-            "rejected": _said("A poem?", "On what?", "Rain", "No."),
+            "chosen": _make_messages("A poem?", "On what?", "Rain", "It falls, it sings."),
+            "rejected": _make_messages("A poem?", "On what?", "Rain", "No."),
         },
         {
-            "chosen": _said("Bye", "See you.", system="Be brief."),
-            "rejected": _said("Bye", "So soon? Stay a while.", system="Be brief."),
+            "chosen": _make_messages("Bye", "See you.", system="Be brief."),
+            "rejected": _make_messages("Bye", "So soon? Stay a while.", system="Be brief."),
         },
     ),
     "h4rmony": (
@@ -224,26 +227,29 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
     ),
     "exp_dpo_3": (
         {
-            "chosen": _said("Pick a lock?", "Ask a locksmith."),
-            "rejected": _said("Pick a lock?", "So:"),
+            "chosen": _make_messages("Pick a lock?", "Ask a locksmith."),
+            "rejected": _make_messages("Pick a lock?", "So:"),
         },
         {
-            "chosen": _said("Hey", "Hello.", "Insult me", "I would rather not."),
-            "rejected": _said("Hey", "Hello.", "Insult me", "You smell."),
+            "chosen": _make_messages("Hey", "Hello.", "Insult me", "I would rather not."),
+            "rejected": _make_messages("Hey", "Hello.", "Insult me", "You smell."),
         },
-        {"chosen": _said("Poison?", "Call a doctor."), "rejected": _said("Poison?", "Mix it.")},
+        {
+            "chosen": _make_messages("Poison?", "Call a doctor."),
+            "rejected": _make_messages("Poison?", "Mix it."),
+        },
     ),
     "arc_challenge": (
-        _quiz("What does a magnet do to a nail?", _MAGNET, "ABCD", "B"),
-        _quiz("Which is a solid?", ["steam", "ice", "rain"], "123", "2"),
-        _quiz(
+        _arc_row("What does a magnet do to a nail?", _MAGNET, "ABCD", "B"),
+        _arc_row("Which is a solid?", ["steam", "ice", "rain"], "123", "2"),
+        _arc_row(
             "Which lives longest?", ["a fly", "a mouse", "a dog", "an oak", "a cat"], "ABCDE", "D"
         ),
     ),
     "arc_easy": (
-        _quiz("Which animal flies?", ["cow", "bat", "pig", "eel"], "ABCD", "B"),
-        _quiz("What do plants need?", ["light", "shoes", "paper", "noise"], "1234", "1"),
-        _quiz("Which is a planet?", ["Sun", "Moon", "Mars"], "ABC", "C"),
+        _arc_row("Which animal flies?", ["cow", "bat", "pig", "eel"], "ABCD", "B"),
+        _arc_row("What do plants need?", ["light", "shoes", "paper", "noise"], "1234", "1"),
+        _arc_row("Which is a planet?", ["Sun", "Moon", "Mars"], "ABC", "C"),
     ),
     "mmlu": (
         {"question": "Unit of force?", "subject": "physics", "choices": _UNITS, "answer": 1},
@@ -309,7 +315,7 @@ EXAMPLES: dict[str, tuple[Row, Row, Row]] = {
     ),
 }
 
-LEFT_OUT: dict[str, dict[str, int]] = {
+SKIP_REASONS: dict[str, dict[str, int]] = {
     "wiki_qa": {"the answer is marked as wrong": 1},
     "epfl": {
         "neither answer is preferred overall": 2,
@@ -317,4 +323,4 @@ LEFT_OUT: dict[str, dict[str, int]] = {
         "both answers are the same": 1,
     },
 }
-"""What of these is left out, and why."""
+"""How many records of these rows are skipped, by the reason."""
