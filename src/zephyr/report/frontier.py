@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zephyr.report.node_status import NodeStatus
 from zephyr.report.plotting import (
     BLUE,
     GREY,
@@ -21,7 +22,7 @@ from zephyr.report.plotting import (
     set_outer_labels,
     shorten_name,
 )
-from zephyr.report.results import Cell, ModelRow, NodeStatus, Results
+from zephyr.report.results import Cell, ModelRow, Results
 from zephyr.report.tables import column_label, format_number
 from zephyr.stats.intervals import Estimate
 

@@ -18,7 +18,8 @@ from zephyr.errors import ZephyrError
 from zephyr.recipe.data import MixtureSpec, SourceSpec
 from zephyr.recipe.schema import Recipe
 from zephyr.report.data_card import licence_lines
-from zephyr.report.results import Cell, ModelRow, describe_derivation, read_results
+from zephyr.report.derivation import describe_derivation
+from zephyr.report.results import Cell, ModelRow, read_results
 from zephyr.report.tables import (
     GENERATED_NOTICE,
     column_label,

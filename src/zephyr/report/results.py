@@ -7,19 +7,16 @@ the reason why it has none, and the paired difference to the model's parent on t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from zephyr.errors import ZephyrError
-from zephyr.recipe.models import ModelSpec
-from zephyr.recipe.quantization import Quantize
 from zephyr.recipe.schema import Recipe
-from zephyr.recipe.training import Lora
-from zephyr.report.integrity import integrity_error
+from zephyr.report.derivation import describe_derivation
+from zephyr.report.node_status import NodeStatus, read_node_status
 from zephyr.report.paired_comparison import Comparison, compare_paired, read_item_scores
-from zephyr.runs.store import Run, Store
+from zephyr.runs.store import Store
 from zephyr.stats.intervals import BetterDirection, Estimate, StatisticKind, Verdict, decide_verdict
 from zephyr.stats.significance import (
     PairedTestResult,
@@ -28,33 +25,8 @@ from zephyr.stats.significance import (
     required_sample_size,
 )
 
-RunState = Literal["finished", "failed", "damaged", "unfinished", "missing"]
-
 SELF_REFERENCE_SCORES = {"reward_accuracy": 0.5, "reward_margin": 0.0}
 """Scores of a model with itself as the reference: all rewards are zero, every pair is a tie."""
-
-
-@dataclass(frozen=True)
-class NodeStatus:
-    """The status of one node of the recipe, with the size and cost of its run.
-
-    `reason` says why the run is not finished. `artifact_bytes` is the size of its artifact (for
-    LoRA, only the adapter); `run_bytes` that of its whole folder with checkpoints.
-    """
-
-    name: str
-    kind: str
-    inputs: Mapping[str, str]
-    run: Run
-    state: RunState
-    reason: str | None
-    cause: str | None
-    """The failed node that blocks it (perhaps itself)."""
-    seconds: float | None
-    artifact_bytes: int | None
-    run_bytes: int | None
-    joules: float | None = None
-    """Energy used by the machine's processors meanwhile, if they have meters."""
 
 
 class Column(NamedTuple):
@@ -147,7 +119,7 @@ def read_results(store: Store, recipe_name: str) -> Results:
     recipe, nodes = _read_recorded_nodes(store, recipe_name)
     statuses: dict[str, NodeStatus] = {}
     for node in nodes:  # every node comes after its inputs
-        statuses[node["name"]] = _node_status(node, statuses, store.find(node["fingerprint"]))
+        statuses[node["name"]] = read_node_status(node, statuses, store.find(node["fingerprint"]))
     scores = {
         name: {metric["name"]: metric | {"groups": found["groups"]} for metric in found["metrics"]}
         for name, status in statuses.items()
@@ -210,88 +182,6 @@ def _read_recorded_nodes(store: Store, name: str) -> tuple[Recipe, list[dict[str
             todo=f"zephyr run {name}",
         )
     return recipe, nodes
-
-
-def _node_status(
-    node: Mapping[str, Any], statuses: Mapping[str, NodeStatus], run: Run
-) -> NodeStatus:
-    name, kind, inputs = node["name"], node["kind"], node["inputs"]
-    if error := integrity_error(run):
-        return NodeStatus(name, kind, inputs, run, "damaged", error, None, None, None, None)
-    if run.is_finished:
-        sizes: dict[str, int] = run.read("DONE")["bytes"]
-        artifact_bytes = sum(size for path, size in sizes.items() if path.startswith("artifact/"))
-        run_bytes, env = sum(sizes.values()), run.read("env.json")
-        seconds, joules = env["seconds"], env.get("joules")
-        return NodeStatus(
-            name,
-            kind,
-            inputs,
-            run,
-            "finished",
-            None,
-            None,
-            seconds,
-            artifact_bytes,
-            run_bytes,
-            joules,
-        )
-    state: RunState
-    if run.failure is not None:
-        state, cause, reason = "failed", name, f"failed: {_error_line(run.failure)}"
-    else:
-        state = "unfinished" if run.path.exists() else "missing"
-        cause = next((c for used in inputs.values() if (c := statuses[used].cause)), None)
-        reason = f"not made: {cause} failed" if cause else _PENDING_REASONS[state]
-    return NodeStatus(name, kind, inputs, run, state, reason, cause, None, None, None)
-
-
-_PENDING_REASONS = {"unfinished": "unfinished", "missing": "not made yet"}
-
-
-def _error_line(failure: str) -> str:
-    """The line of a failure that names the error: the last of a traceback, else the first."""
-    lines = failure.strip().splitlines() or ["no reason was kept"]
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
-
-
-def describe_derivation(model: ModelSpec) -> str:
-    """Describes how a model was derived (base, SFT, DPO, quantization, …) in a few words."""
-    if model.base is not None:
-        return f"base {Path(model.base).name if Path(model.base).is_absolute() else model.base}"
-    if model.pretrain is not None:
-        return f"pretrained on {model.pretrain.data}"
-    if model.tune is not None:
-        how = "all weights"
-        if isinstance(model.tune.lora, Lora):
-            kind = f"QLoRA {model.tune.load}" if model.tune.load else "LoRA"
-            how = f"{kind} r{model.tune.lora.rank}"
-        return f"SFT ({how}) on {model.tune.data}"
-    if model.align is not None:
-        fresh = model.align.adapter == "fresh"
-        how = f"LoRA r{model.align.lora.rank}" if fresh else "its adapter"
-        loss = {"simpo": "SimPO"}.get(model.align.loss, model.align.loss.upper())
-        return f"{loss} β {model.align.beta:g} ({how}) on {model.align.data}"
-    assert model.quantize is not None, "a recipe's model has an origin or an act"
-    return _describe_quantization(model.quantize)
-
-
-def _describe_quantization(spec: Quantize) -> str:
-    """Describes how weights were quantized, in a few words."""
-    if spec.method == "whole":
-        return "its adapters on whole weights"
-    if spec.method == "merged":
-        return "merged"
-    description = (
-        spec.method if spec.method not in ("int4", "gptq") else f"{spec.method} g{spec.group}"
-    )
-    if spec.method in ("nf4", "fp4") and not spec.double:
-        description += ", scales not quantized"
-    if spec.compute != "float32":
-        description += f", computed in {spec.compute}"
-    if spec.embeddings:
-        description += f", embeddings {spec.embeddings}"
-    return description
 
 
 # -- columns and cells ----------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zephyr.report.results import Cell, Column, Difference, ModelRow, NodeStatus, Results
+from zephyr.report.node_status import NodeStatus
+from zephyr.report.results import Cell, Column, Difference, ModelRow, Results
 from zephyr.stats.intervals import Estimate
 
 if TYPE_CHECKING:
