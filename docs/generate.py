@@ -1,9 +1,11 @@
-"""Writes the reference pages from the code they describe; with --check, says what is stale.
+"""Writes the reference pages and the design page's tree from the code; --check says what is stale.
 
 python docs/generate.py [--check]
 """
 
+import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,9 @@ from zephyr.records import RECORD_KINDS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
+SOURCE = HERE.parent / "src" / "zephyr"
+TREE_START = "<!-- tree, made by docs/generate.py from the first line of each file -->"
+TREE_END = "<!-- end of tree -->"
 
 
 def cli() -> str:
@@ -199,11 +204,52 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return line(head) + "|" + " --- |" * len(head) + "\n" + "".join(map(line, rows)) + "\n"
 
 
+def design() -> str:
+    """The design page with its tree: the first line of every file of the package.
+
+    Raises:
+        FileNotFoundError: the page names a file that is not there.
+    """
+    page = (HERE / "design.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|js))`", page):
+        if not (SOURCE / path).exists():
+            raise FileNotFoundError(f"docs/design.md names {path}")
+    head, _, rest = page.partition(TREE_START)
+    return f"{head}{TREE_START}\n\n{_tree()}\n{TREE_END}{rest.partition(TREE_END)[2]}"
+
+
+def _tree() -> str:
+    lines = []
+    for folder in sorted({path.parent for path in SOURCE.rglob("*.py")} | {SOURCE / "tutor/page"}):
+        name = folder.relative_to(SOURCE).as_posix()
+        files = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".py", ".js") and (folder == SOURCE or path.stem != "__init__")
+        ]
+        about = f"**{name}/** {_first_line(folder / '__init__.py')}".rstrip()
+        lines += ["" if lines else None, "**zephyr/**" if name == "." else about, ""]
+        lines += [f"- `{file.name}` {line}" for file in files if (line := _first_line(file))]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+def _first_line(file: Path) -> str:
+    """The first line of a file's docstring, or of its first comment in JavaScript."""
+    if not file.exists():
+        return ""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".js":
+        start = re.match(r"/\*\*\s*(?:\* )?(.*?)(?: \*/)?$", text, re.MULTILINE)
+        return start[1].strip() if start else ""
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "cli.md": cli,
-    "recipes.md": recipes,
-    "sources.md": sources,
-    "tasks.md": tasks,
+    "cli.md": lambda: NOTE + cli(),
+    "design.md": design,
+    "recipes.md": lambda: NOTE + recipes(),
+    "sources.md": lambda: NOTE + sources(),
+    "tasks.md": lambda: NOTE + tasks(),
 }
 
 
@@ -212,7 +258,7 @@ def main() -> int:
     check = sys.argv[1:] == ["--check"]
     stale = 0
     for name, make in PAGES.items():
-        path, text = HERE / name, NOTE + make().rstrip() + "\n"
+        path, text = HERE / name, make().rstrip() + "\n"
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
