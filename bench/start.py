@@ -125,10 +125,10 @@ def tune(store: Store, *, steps: int, batch: int, every: int) -> list[dict[str, 
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()
 
-    def progress(done: int, of: int, row: dict[str, Any]) -> None:
+    def progress(phase: str, done: int, of: int, row: dict[str, Any]) -> None:
         seconds = round(time.perf_counter() - start, 2)
         rows.append({"step": done, "seconds": seconds, "MB": resident(), "peak MB": peak()})
-        if done == of:
+        if phase == "training" and done == of:
             raise KeyboardInterrupt  # the hold-out need not be looked at
 
     node = Node("M1", "tune", {"seed": 1}, {"from": "M0", "data": "data.sft"})

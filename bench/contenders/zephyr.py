@@ -70,7 +70,7 @@ def one_pass(job: Job, path: str) -> Pass:
             began.append(now(job.device))
         return False
 
-    def progress(step: int, steps: int, row: dict[str, Any]) -> None:
+    def progress(phase: str, step: int, steps: int, row: dict[str, Any]) -> None:
         kept.seconds = now(job.device) - began[0]
         kept.steps = step
         kept.loss.append(row["loss"])

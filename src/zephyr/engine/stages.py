@@ -65,6 +65,7 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     base = context.recipe.models[node.name].base
     assert base is not None
     lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
+    context.progress("loading the model", 0, 0, {})
     load_model(lineage, context.store, token_budget=context.token_budget)
     lineage.write(run.artifact)
 
@@ -92,10 +93,11 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
     if dtype != "float32":
         split_label += f" · {dtype}"
     examples = _read_task_records(resolve_few_shot_sources(settings), settings, context)[0]
+    context.progress("loading the model", 0, 0, {})
     model = _load_cached(lineage, context.store, context.token_budget, dtype)
 
     def progress(done: int, total: int) -> None:
-        context.progress(done, total, {})
+        context.progress("evaluating", done, total, {})
         if context.should_stop():
             raise RunInterrupted
 
@@ -120,6 +122,7 @@ def _measure_footprint(settings: TaskSpec, model: Run, run: Run, context: Contex
     requested_dtype, folder = context.recipe.run.dtype, lineage.weights_folder(context.store)
     dtype = context.resolve_once("dtype", lambda: choose_dtype(requested_dtype, folder))
     _load_cached.cache_clear()  # the cached model would count in peak memory
+    context.progress("measuring throughput", 0, 0, {})
     footprint: Any = FootprintBenchmark(lineage, context.store, dtype)
     seed = context.recipe.seed
     _write_result(run_task(settings, [], footprint, split_label="random tokens", seed=seed), run)

@@ -113,7 +113,7 @@ def _quantize(
             folder,
             dtype,
             calibration_ids,
-            lambda done, of: context.progress(done, of, {}),
+            lambda done, total: context.progress(spec.method, done, total, {}),
         )
         comparison.compare(spec.method, model)
     else:
