@@ -62,10 +62,13 @@ def _open_source(
 
 def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     """Stage `base`: loads a base model once, to check that it is supported."""
-    base = context.recipe.models[node.name].base
-    assert base is not None
-    lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
-    load_model(lineage, context.store, token_budget=context.token_budget)
+    spec = context.recipe.models[node.name]
+    assert spec.base is not None
+    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    lineage = Lineage(str(folder), thinking=spec.thinking)
+    model = load_model(lineage, context.store, token_budget=context.token_budget)
+    for setting in model.template.settings:
+        context.notify(setting)
     lineage.write(run.artifact)
 
 
