@@ -58,8 +58,9 @@ def run_plan(
 ) -> tuple[Outcome, Plan]:
     """Runs a plan: makes the wanted nodes (None: all) that are not fresh; lock the store first.
 
-    Mixtures are made first, for it depends on their records what else is fresh: returns the updated
-    plan. `listener` gets every start, progress and end. When a node fails only its dependents are
+    Bases are checked first, so that one that is refused is so before data are read; then mixtures
+    are made, for it depends on their records what else is fresh: returns the updated plan.
+    `listener` gets every start, progress and end. When a node fails only its dependents are
     skipped. On KeyboardInterrupt trainings write a checkpoint; a second one does not wait for it.
     """
     outcome = Outcome()
@@ -69,7 +70,8 @@ def run_plan(
     if pending or launched_world_size() > 1:  # rank workers that wait for messages must exit
         with _start_workers(initial_plan, initial_plan.recipe.run.jobs) as pool:
             mixtures = [name for name in pending if initial_plan.nodes[name].kind == "mixture"]
-            _Scheduler(initial_plan, pool, list(mixtures), listener, outcome).run()
+            bases = [name for name in pending if initial_plan.nodes[name].kind == "base"]
+            _Scheduler(initial_plan, pool, [*bases, *mixtures], listener, outcome).run()
             if mixtures:
                 current_plan = make_plan(
                     initial_plan.recipe, initial_plan.folder, initial_plan.store
@@ -81,7 +83,7 @@ def run_plan(
             rest = [name for name in pending_nodes(current_plan, wanted) if name not in attempted]
             schedule = _Scheduler(current_plan, pool, rest, listener, outcome)
             if not outcome.stopped:
-                for name in mixtures:
+                for name in (*bases, *mixtures):
                     if name not in outcome.made:
                         schedule.skip_dependents(name)
                 schedule.run()

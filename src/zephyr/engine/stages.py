@@ -62,11 +62,14 @@ def _open_source(
 
 def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     """Stage `base`: loads a base model once, to check that it is supported."""
-    base = context.recipe.models[node.name].base
-    assert base is not None
-    lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
+    spec = context.recipe.models[node.name]
+    assert spec.base is not None
+    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    lineage = Lineage(str(folder), thinking=spec.thinking)
     context.progress("loading the model", 0, 0, {})
-    load_model(lineage, context.store, token_budget=context.token_budget)
+    model = load_model(lineage, context.store, token_budget=context.token_budget)
+    for setting in model.template.settings:
+        context.notify(setting)
     lineage.write(run.artifact)
 
 

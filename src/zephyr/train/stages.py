@@ -73,7 +73,7 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
                 found=spec.load,
                 allowed=lineage.quantization,
             )
-        lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
+        lineage = replace(lineage, quantization=spec.load)
     model = _load_for_training(lineage, context, spec.lora)
     train_examples, holdout_examples, record_of = _load_examples(
         model, inputs["data"], spec, run, context
