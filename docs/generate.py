@@ -89,9 +89,44 @@ _SOURCES = (
 )
 
 
+_ROWS = """## How rows are read
+
+- **Columns beside a conversation or a pair.** `system` (or `system_prompt`) is the system
+  message, `history` (pairs of texts, or messages) what was said before. A row with a `weight`
+  of 0, or that `kto_tag` or the `label` of a `prompt` and `completion` marks as wrong, is left
+  out; one with `tools`, `functions`, `images`, `videos` or `audios` can't be read, and is
+  counted. A column is hidden by giving it another name: `columns: {unused: tools}`. All columns
+  (and keys of turns) that were not used are listed by `zephyr data build` and in the data card,
+  with the number of rows that have a value there; columns of a Parquet file that nobody reads
+  are named without a number.
+- **Turns.** Roles: system or developer; user, human or prompter; assistant, gpt, bot or model.
+  Content is text, or a list of parts of text, which are joined as they stand; a picture or
+  another part makes the row unreadable. A blank system turn means none. User and assistant take
+  turns, from a first user to a last assistant: turns of tools, two turns of one role in a row,
+  a greeting before the first question and empty turns are not mended, for what is between two
+  turns is not known, and a greeting would be learned as an answer to nothing; such rows are
+  counted. A last question without an answer in `conversations` is left out, and counted; the
+  turns before it are read.
+- **Flags of turns** (`weight`, `train`, `training`, `trainable`, `loss`). All answers of a
+  conversation are learned and nothing else is: a row whose flags say otherwise can't be read.
+- **Whole conversations as `chosen` and `rejected`.** Both must be the same up to their last
+  answers; that is the prompt. With a `prompt` beside them (as in UltraFeedback), both begin
+  with it.
+- **Cells.** Null and NaN are nothing; a column that may be empty is so where it holds the word
+  nan, and as a question or an answer in a column of its own that word is a missing value. A
+  whole number is its digits (25.0 is 25). Truth values and infinite numbers are no text.
+- **Registered sources** are read by their own columns, below, and no others.
+
+Rows that can't be read are counted by reason, each with its first place; where they are more
+than the mixture's `unreadable`, it is refused. `zephyr data show MIXTURE --left-out` lists
+every row that was read and left out, with its place and reason.
+
+"""
+
+
 def sources() -> str:
     """Every registered source, by kind."""
-    parts = ["# Sources\n\n", *_SOURCES]
+    parts = ["# Sources\n\n", *_SOURCES, _ROWS]
     head = ("name", "on the hub", "revision", "columns", "splits and rows", "licence", "uncertain")
     for kind in RECORD_KINDS:
         rows = [_source(source) for source in SOURCES.values() if source.kind == kind]
