@@ -217,7 +217,7 @@ def measure() -> dict[str, Any]:
     means = []
     for name in MEANS:
         for n in MEAN_SIZES:
-            samples = 1_000 if n <= 100 else 200
+            samples = 1_000 if n <= 300 else 600
             covered = mean_coverage(name, n, samples)
             means.append({"what": name, "n": n, "samples": samples, "covered": covered})
     return {"claimed": 0.95, "proportions": proportions, "means": means}

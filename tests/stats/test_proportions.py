@@ -61,7 +61,7 @@ def test_a_difference_is_within_its_interval_and_turns_round(case: tuple[int, in
 
 
 def test_tangos_interval_of_a_published_table_lies_within_ours() -> None:
-    """21 children of whom 1 and 7 changed (Bentur 2009): -0.517 to -0.026 (Fagerland et al. 2014)."""
+    """1 and 7 of 21 children changed (Bentur 2009): -0.517 to -0.026 (Fagerland et al. 2014)."""
     [low], [high] = tango_interval(np.array([1.0]), np.array([7.0]), 21)
     assert (low, high) == pytest.approx((-0.517, -0.026), abs=5e-4)
     ours = paired_difference_interval(1, 7, 21)

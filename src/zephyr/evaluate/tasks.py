@@ -22,8 +22,8 @@ _GENERATION_SETTINGS = ("max_new_tokens", "temperature", "top_p")
 _FEW_SHOT_SETTINGS = ("shots", "examples", "chat")
 
 
-def _chance_metric(metric: str) -> Metric:
-    return Metric("chance", "mean", None, "one option at random", chance_of=metric)
+def _chance_metric(*metrics: str) -> Metric:
+    return Metric("chance", "mean", None, "one option at random", chance_of=metrics)
 
 
 _RANKING_METRICS = (
@@ -31,7 +31,7 @@ _RANKING_METRICS = (
         "acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True, primary=True
     ),
     Metric("acc", "proportion", "higher", "acc"),
-    _chance_metric("acc_norm"),
+    _chance_metric("acc_norm", "acc"),
 )
 _MULTIPLE_CHOICE_SOURCES = (("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test"))
 _MULTIPLE_CHOICE_FEW_SHOT = (
