@@ -64,8 +64,8 @@ def test_perplexity_is_gptqs_mean_of_window_means(fake_model: Any) -> None:
     result = evaluate(model, "abcdefgh")
     [metric] = result.scores["metrics"]
     assert metric["value"] == pytest.approx(math.exp((1 + 3) / 2))
-    assert metric["low"] == pytest.approx(math.e)
-    assert metric["high"] == pytest.approx(math.e**3)
+    assert metric["low"] < math.e  # two windows tell little: the interval holds both
+    assert metric["high"] > math.e**3
     assert [i["scores"]["perplexity"] for i in result.items] == [3, 9]
 
 
