@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zephyr.data.quiz_format import format_quiz, quiz_to_chat
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.evaluate.few_shot import FewShotPool, shots_label
 from zephyr.evaluate.generation import generate_answers, sampling_label
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
