@@ -659,7 +659,7 @@ Not tried: M1/mcqa
 data.sft failed: too many rows of source 'quiz' can't be read
   where:   quiz.jsonl:1
   found:   1 of 1 rows: 1 x there are fewer than two options
-  allowed: a share of 0.05 (`unreadable`)
+  allowed: a share of 0.1 (`unreadable`)
   to do:   mend the rows, map their names with `columns`, or raise `unreadable`
 Not tried: M1, M1/mcqa
 """,
@@ -692,6 +692,32 @@ def test_when_it_is_mended_the_same_command_goes_on(workspace: RecipeWorkspace) 
     path.write_bytes(content)
     assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
     assert workspace.finished_nodes == {"data.sft", "M0", "M1", "M1/mcqa"}
+
+
+def test_one_bad_question_is_left_out_and_named(workspace: RecipeWorkspace) -> None:
+    rows = [{"question": f"Q{n}?", "choices": ["x", "y"], "answer": "A"} for n in range(5)]
+    rows[2]["answer"] = "A,B"
+    workspace.write_file("quiz.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert workspace.zephyr("eval", "M0", "mcqa", "-r", "small.yaml") == (0, "")
+    nodes = json.loads((workspace.folder / "runs/small/nodes.json").read_text())["nodes"]
+    [fingerprint] = [node["fingerprint"] for node in nodes if node["name"] == "M0/mcqa"]
+    run = workspace.folder / "runs/objects" / fingerprint
+    scores = json.loads((run / "artifact/scores.json").read_text())
+    assert scores["counts"] == {"can't be read": 1}
+    assert {metric["n"] for metric in scores["metrics"]} == {4}
+    notices = json.loads((run / "env.json").read_text())["told"]
+    assert notices == [
+        "the keys of source 'quiz' are read: 4 as a letter",
+        (
+            "1 of 5 rows of source 'quiz' left out: the answer names more than one option (at "
+            f"{workspace.folder}/quiz.jsonl:3)"
+        ),
+    ]
+    task = {"name": "mcqa", "sources": [{"path": "quiz.jsonl"}], "unreadable": 0}
+    change_task(**task)(workspace)
+    code, errors = workspace.zephyr("eval", "M0", "mcqa", "-r", "small.yaml")
+    assert code == 2
+    assert "1 of 5 rows" in errors
 
 
 # -- a full disk ----------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """Recipes: what is wrong is said with its file, line and the nearest key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.conftest import ROOT
 from zephyr.errors import ZephyrError
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.load import find_recipe, read_recipe
 from zephyr.recipe.schema import Recipe
 
@@ -188,3 +191,12 @@ def test_recipes_are_found_by_name() -> None:
     assert find_recipe("embedded").resolve() == EMBEDDED_RECIPE
     with pytest.raises(ZephyrError, match="nearest: embedded"):
         find_recipe("embeded")
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "preferences", "data": "votes"}, {"name": "lm_eval:arc_easy"}]
+)
+def test_a_task_without_sources_has_no_unreadable_rows(task: dict[str, Any]) -> None:
+    assert TaskSpec.model_validate(task).unreadable == 0.1
+    with pytest.raises(ValidationError, match="`unreadable` belongs to tasks that read `sources`"):
+        TaskSpec.model_validate(task | {"unreadable": 0.1})

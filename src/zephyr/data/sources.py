@@ -9,12 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zephyr.data import files, hub, quiz_format
 from zephyr.data.cache import content_sha256
 from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
+from zephyr.data.readers.choice import QuizReader
 from zephyr.data.readers.parsing import SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
@@ -215,6 +217,7 @@ def open_source(
     form = detect_format(
         header.columns, expected_kind, registered_source, f"{where}, {header.location}"
     )
+    form = _resolve_answer_key(form, source, rows, where)
     [first] = rows.take([0], form.all_columns)
     loaded_columns = header.columns if first.value is None else first.value.keys()
     return OpenedSource(
@@ -225,6 +228,35 @@ def open_source(
         registered_source,
         header.columns - loaded_columns,
     )
+
+
+def _resolve_answer_key(
+    form: ColumnFormat, source: SourceSpec, rows: Rows, where: str
+) -> ColumnFormat:
+    """The format of a quiz of one's own, whose reader knows how its keys are read.
+
+    Raises:
+        ZephyrError: the keys can be read in several ways, or `answer_key` is set of another source.
+    """
+    if not isinstance(form.reader, QuizReader):
+        if source.answer_key is not None:
+            raise ZephyrError(
+                f"source {source_label(source)!r} has no keys that `answer_key` could say",
+                where=where,
+                found=f"columns {', '.join(form.columns)}",
+                todo="leave `answer_key` out",
+            )
+        return form
+    if source.name in SOURCES and source.answer_key is None:
+        return form  # a registered source's keys are known
+    columns = form.all_columns
+    blocks = (
+        rows.take(range(n, min(n + 8192, len(rows))), columns) for n in range(0, len(rows), 8192)
+    )
+    reader = form.reader.resolve(
+        chain.from_iterable(blocks), source.answer_key, source_label(source), where
+    )
+    return replace(form, reader=reader)
 
 
 def source_fingerprint(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.evaluate.few_shot import FewShotPool, render_examples, shots_label
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
 from zephyr.model.example import Example, make_example

@@ -130,6 +130,8 @@ def _run(
             f"{database}"
         )
     quizzes = open_quizzes(settings, folder, plan.recipe, plan.folder)
+    for note in quizzes.notes:
+        notify(f"quiz: {note}")
     lineages = {
         name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
     }

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from zephyr.recipe.data import SourceSpec
-from zephyr.recipe.part import Name, Positive, RecipePart
+from zephyr.recipe.evaluation import UNREADABLE
+from zephyr.recipe.part import Name, Positive, RecipePart, Share
 from zephyr.recipe.yaml_positions import read_mapping
 
 Way = Literal["ask", "compare", "quiz", "hint"]
@@ -48,11 +49,13 @@ class Limits(RecipePart):
 class QuizSettings(RecipePart):
     """Sources of the quiz questions, and the maximum number of each source.
 
-    Without `sources` these are the questions of the recipe's multiple-choice task.
+    Without `sources` these are the questions of the recipe's multiple-choice task. `unreadable` is
+    the share of each source's rows that may be left out; one row always may, unless it is 0.
     """
 
     sources: Annotated[tuple[SourceSpec, ...], Field(min_length=1)] | None = None
     cap: Positive | None = None
+    unreadable: Share = UNREADABLE
 
 
 class LogSettings(RecipePart):
