@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.data.in_memory_sources import read_source
+from zephyr.data.read_stats import ReadStats
 from zephyr.data.readers.answer_key import split_labels
 from zephyr.data.readers.choice import QuizReader, parse_option_list
 from zephyr.data.readers.option_columns import find_quiz_columns
 from zephyr.data.readers.parsing import UnreadableRowError
-from zephyr.data.sources import OpenedSource, ReadStats, open_source, read_records
+from zephyr.data.sources import OpenedSource, open_source, read_records
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
 from zephyr.records import Choice
