@@ -1,5 +1,6 @@
 """Packed weights: grids worked out by hand, the files of compressed-tensors, and their networks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zephyr.model.example import make_example
 from zephyr.model.fp16_linear import weight_bytes
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.packed_weights import Grid, PackedLinear, PackedWeight
+from zephyr.quantize import gptq
 from zephyr.quantize.stage import quantize_and_pack
 from zephyr.recipe.quantization import Quantize
 
@@ -71,6 +73,46 @@ def test_files_are_those_of_compressed_tensors(bits: packed_weights.Bits, rows: 
     )
     again = PackedWeight.from_tensors(stored, "layer")
     assert torch.equal(again.dequantize(torch.float32), found.dequantize(torch.float32))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("columns", [32, 64])
+def test_layers_of_any_number_of_outputs_come_back_from_files(
+    bits: packed_weights.Bits, columns: int, tmp_path: Path
+) -> None:
+    """Zero points lie eight (or four) in a word: few outputs fill less than one."""
+    from safetensors.torch import save_file
+
+    x = torch.randn(60, columns, generator=torch.Generator().manual_seed(1))
+    for rows in range(1, 18):
+        weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
+        packed = [PackedWeight.quantize(weight, bits, 32)]
+        if bits == 4:
+            packed.append(gptq.round_with_hessian(weight, x.T @ x, 32))
+        for found in packed:
+            save_file(found.to_tensors("layer"), tmp_path / "layer.safetensors")
+            stored = load_file(tmp_path / "layer.safetensors")
+            again = PackedWeight.from_tensors(stored, "layer").dequantize(torch.float32)
+            assert torch.equal(again, found.dequantize(torch.float32)), rows
+
+
+def test_layers_with_few_outputs_stay_whole_and_others_read_the_folder(tmp_path: Path) -> None:
+    """compressed-tensors can't read zero points that fill less than one word and a bit."""
+    from compressed_tensors.quantization import QuantizationConfig
+
+    model = tiny.make_model("llama")
+    for outputs, block in zip((8, 9), model.causal.model.layers, strict=True):
+        block.mlp.gate = torch.nn.Linear(32, outputs, bias=False)
+    spec = Quantize(method="int4", group=32)
+    narrow = quantize_and_pack(model, spec, tmp_path, torch.float32)
+    assert narrow == ["model.layers.0.mlp.gate"]
+    stored = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(
+        stored["model.layers.0.mlp.gate.weight"], model.causal.model.layers[0].mlp.gate.weight
+    )
+    assert stored["model.layers.1.mlp.gate.weight_zero_point"].shape == (2, 1)
+    config = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    assert QuantizationConfig.model_validate(config).ignore == ["lm_head", *narrow]
 
 
 def test_a_layer_and_its_parts_equal_the_whole_product(monkeypatch: pytest.MonkeyPatch) -> None:

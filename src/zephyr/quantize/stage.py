@@ -107,7 +107,7 @@ def _quantize(
         calibration_ids = (
             _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
         )
-        quantize_and_pack(
+        narrow = quantize_and_pack(
             model,
             spec,
             folder,
@@ -115,6 +115,11 @@ def _quantize(
             calibration_ids,
             lambda done, of: context.progress(done, of, {}),
         )
+        if narrow:
+            context.notify(
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs stay whole, "
+                f"such as {narrow[0]}"
+            )
         comparison.compare(spec.method, model)
     else:
         assert spec.method != "whole", "that one makes no weights"
@@ -169,14 +174,15 @@ def quantize_and_pack(
     dtype: torch.dtype,
     calibration_ids: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> None:
+) -> list[str]:
     """Quantizes linear layers (and embeddings if asked) to int4, and writes them packed.
 
     The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
-    None for round-to-nearest; what is not quantized is stored in `dtype`.
+    None for round-to-nearest; what is not quantized is stored in `dtype`. Returns the names of the
+    layers that have too few outputs, and stay whole.
     """
     causal = model.causal
-    layers = _quantizable_layers(causal, spec.group)
+    layers, narrow = _quantizable_layers(causal, spec.group)
     if calibration_ids is not None:
         packed_layers = gptq.quantize_layers(
             causal, calibration_ids, layers, spec.group, on_progress=progress
@@ -201,13 +207,28 @@ def quantize_and_pack(
     causal.config.save_pretrained(folder)
     causal.generation_config.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    packed_weights.write_packed(folder, packed_layers, packed_embeddings, others)
+    packed_weights.write_packed(folder, packed_layers, packed_embeddings, others, whole=narrow)
+    return narrow
 
 
-def _quantizable_layers(causal: Any, group_size: int) -> dict[str, nn.Module]:
-    """The linear layers to quantize, by name: all but the LM head."""
+ZERO_POINTS_PER_WORD = 8
+"""Zero points of 4 bits in an int32. compressed-tensors can't read those that fill one word only;
+a layer with so few outputs (a router, a gate) has too few weights for them to matter."""
+
+
+def _quantizable_layers(causal: Any, group_size: int) -> tuple[dict[str, nn.Module], list[str]]:
+    """The linear layers to quantize, by name, and the names of those with too few outputs.
+
+    The LM head is in neither.
+    """
     head = causal.get_output_embeddings()
-    layers = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+    linear = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+    narrow = [
+        name
+        for name, module in linear.items()
+        if len(gptq.get_weight_matrix(module)) <= ZERO_POINTS_PER_WORD
+    ]
+    layers = {name: module for name, module in linear.items() if name not in narrow}
     if not layers:
         raise ZephyrError(
             "this network has no linear layer that could be quantized",
@@ -223,7 +244,7 @@ def _quantizable_layers(causal: Any, group_size: int) -> dict[str, nn.Module]:
                 allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
                 todo="set `quantize.group`, or take int8 or nf4",
             )
-    return layers
+    return layers, narrow
 
 
 def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.PackedWeight]:
