@@ -33,7 +33,7 @@ _MIXED = {
 MIXED_LAYERS = {
     "Gemma3TextConfig": _MIXED,
     "Olmo3Config": _MIXED,
-    "Cohere2Config": _MIXED,
+    "Cohere2Config": {**_MIXED, "logit_scale": 1.0},
     "GptOssConfig": {**_MIXED, "num_local_experts": 2, "num_experts_per_tok": 1},
     "Qwen2Config": {
         "sliding_window": WINDOW,

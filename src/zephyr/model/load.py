@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights
+from zephyr.model.attention_config import longrope_limit
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
 from zephyr.model.model import Model
@@ -322,6 +323,8 @@ def _default_device() -> str:
 
 
 def _context_length(config: Any) -> int:
+    if (limit := longrope_limit(config)) is not None:
+        return limit
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
         if name in config.to_dict():
             return int(config.to_dict()[name])
