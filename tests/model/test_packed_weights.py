@@ -14,7 +14,7 @@ from zephyr.errors import ZephyrError
 from zephyr.model import packed_weights
 from zephyr.model.example import make_example
 from zephyr.model.fp16_linear import weight_bytes
-from zephyr.model.load import Lineage, load_model
+from zephyr.model.load import Lineage, build_model, load_model
 from zephyr.model.packed_weights import Grid, PackedLinear, PackedWeight
 from zephyr.quantize import gptq
 from zephyr.quantize.stage import quantize_and_pack
@@ -152,6 +152,45 @@ def test_small_in_memory_computes_as_unpacked(tmp_path: Path, name: str, embeddi
     zeros = sum(t.nbytes for key, t in weights.items() if key.endswith("_zero_point"))
     spare = weight_bytes(small.network) - held
     assert 0 <= spare <= zeros, "in memory a zero point of 4 bits takes a byte"
+
+
+@pytest.mark.parametrize(("width", "group"), [(128, 64), (96, 32)])
+def test_int8_is_of_weights_alone_and_depends_on_no_batch(
+    width: int, group: int, tmp_path: Path
+) -> None:
+    """Each weight is off by half a step at most; activations are not rounded."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=tiny.CONTEXT_LENGTH,
+    )
+    model = build_model(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
+    before = np.concatenate(model.logprobs([EXAMPLE])[0])
+    assert quantize_and_pack(model, Quantize(method="int8"), tmp_path, torch.float32) == []
+    [scheme] = json.loads((tmp_path / "config.json").read_text())["quantization_config"][
+        "config_groups"
+    ].values()
+    assert (scheme["weights"]["num_bits"], scheme["weights"]["group_size"]) == (8, group)
+    loaded = load_model(Lineage(str(tmp_path), "int8"), Path("/"), token_budget=512)
+    alone = np.concatenate(loaded.logprobs([EXAMPLE])[0])
+    assert 0 < np.abs(alone - before).max() < 0.01
+    other = make_example([1, 2], [3] * 30)
+    together = np.concatenate(loaded.logprobs([other, EXAMPLE])[1])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_a_width_without_a_group_is_refused(tmp_path: Path) -> None:
+    model = tiny.make_model("llama")
+    model.causal.model.layers[0].mlp.gate = torch.nn.Linear(40, 32)
+    with pytest.raises(ZephyrError, match=r"mlp\.gate(.|\n)*40 inputs in groups of 32(.|\n)*nf4"):
+        quantize_and_pack(model, Quantize(method="int8"), tmp_path, torch.float32)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from zephyr.model.template import ChatTemplate
 from zephyr.runs.store import read_json, write_json
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
-"""Quantization of weights: by bitsandbytes, or int4, which are `packed_weights` (GPTQ too)."""
+"""Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
+the folder says so."""
 
 WeightForm = Literal["computed", "answers", "adapts", "stored", "whole"]
 """How weights are held in memory: dequantized for computing, as stored, or all in full precision.

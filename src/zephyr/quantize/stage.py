@@ -102,8 +102,8 @@ def _quantize(
     if spec.method == "merged":
         bnb_quantization.cast_unquantized(model.network, dtype)
         model.save(folder)
-    elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # mypy narrows no set
-        load_format = "int4"
+    elif spec.method in ("int8", "int4", "gptq"):
+        load_format = "int8" if spec.method == "int8" else "int4"
         calibration_ids = (
             _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
         )
@@ -122,7 +122,7 @@ def _quantize(
             )
         comparison.compare(spec.method, model)
     else:
-        assert spec.method != "whole", "that one makes no weights"
+        assert spec.method in ("nf4", "fp4"), "`whole` makes no weights"
         load_format = spec.method
         quantized = _quantize_bitsandbytes(
             model, spec, run.path / "merged", dtype, context, comparison
@@ -147,17 +147,13 @@ def _quantize_bitsandbytes(
     context: Context,
     comparison: "_DivergenceTracker",
 ) -> Model:
-    """The model quantized by bitsandbytes (int8, NF4, FP4), reloaded from a merged folder."""
-    assert spec.method in ("int8", "nf4", "fp4")
+    """The model quantized by bitsandbytes (NF4, FP4), reloaded from a merged folder."""
+    assert spec.method in ("nf4", "fp4")
     bnb_quantization.cast_unquantized(model.network, dtype)
     model.save(folder)
     model.network.to("meta")
     comparison.release_head()
-    options = (
-        {}
-        if spec.method == "int8"
-        else {"double_quant": spec.double, "compute_dtype": spec.compute}
-    )
+    options = {"double_quant": spec.double, "compute_dtype": spec.compute}
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
     comparison.use_head(network)
@@ -175,23 +171,25 @@ def quantize_and_pack(
     calibration_ids: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[str]:
-    """Quantizes linear layers (and embeddings if asked) to int4, and writes them packed.
+    """Quantizes linear layers (and embeddings if asked) to int4 or int8, and writes them packed.
 
     The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
     None for round-to-nearest; what is not quantized is stored in `dtype`. Returns the names of the
     layers that have too few outputs, and stay whole.
     """
     causal = model.causal
-    layers, narrow = _quantizable_layers(causal, spec.group)
+    bits: packed_weights.Bits = 8 if spec.method == "int8" else 4
+    group_sizes = INT8_GROUP_SIZES if spec.method == "int8" else (spec.group,)
+    layers, narrow, group_size = _quantizable_layers(causal, group_sizes)
     if calibration_ids is not None:
         packed_layers = gptq.quantize_layers(
-            causal, calibration_ids, layers, spec.group, on_progress=progress
+            causal, calibration_ids, layers, group_size, on_progress=progress
         )
     else:
         packed_layers = {}
         for name, module in layers.items():
             packed_layers[name] = packed_weights.PackedWeight.quantize(
-                gptq.get_weight_matrix(module), 4, spec.group
+                gptq.get_weight_matrix(module), bits, group_size
             )
             gptq.set_weight_matrix(module, packed_layers[name].dequantize(torch.float32))
     packed_embeddings = _pack_embeddings(causal, spec) if spec.embeddings else {}
@@ -216,10 +214,16 @@ ZERO_POINTS_PER_WORD = 8
 a layer with so few outputs (a router, a gate) has too few weights for them to matter."""
 
 
-def _quantizable_layers(causal: Any, group_size: int) -> tuple[dict[str, nn.Module], list[str]]:
+INT8_GROUP_SIZES = (64, 32)
+"""Group sizes of int8: the first that divides the widths of all layers is taken."""
+
+
+def _quantizable_layers(
+    causal: Any, group_sizes: Sequence[int]
+) -> tuple[dict[str, nn.Module], list[str], int]:
     """The linear layers to quantize, by name, and the names of those with too few outputs.
 
-    The LM head is in neither.
+    The LM head is in neither. Also the first of `group_sizes` that divides all widths.
     """
     head = causal.get_output_embeddings()
     linear = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
@@ -235,16 +239,18 @@ def _quantizable_layers(causal: Any, group_size: int) -> tuple[dict[str, nn.Modu
             found=type(causal).__name__,
             todo="use another base model, or `quantize: merged`",
         )
-    for name, module in layers.items():
-        if (width := gptq.get_weight_matrix(module).shape[1]) % group_size:
-            raise ZephyrError(
-                "the width of a layer is not a multiple of the group",
-                where=name,
-                found=f"{width} inputs in groups of {group_size}",
-                allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
-                todo="set `quantize.group`, or take int8 or nf4",
-            )
-    return layers, narrow
+    widths = {name: gptq.get_weight_matrix(module).shape[1] for name, module in layers.items()}
+    for size in group_sizes:
+        if all(width % size == 0 for width in widths.values()):
+            return layers, narrow, size
+    name, width = next((n, w) for n, w in widths.items() if w % group_sizes[-1])
+    raise ZephyrError(
+        "the width of a layer is not a multiple of the group",
+        where=name,
+        found=f"{width} inputs in groups of {group_sizes[-1]}",
+        allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
+        todo="take nf4, or set `quantize.group` of int4 and gptq",
+    )
 
 
 def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.PackedWeight]:
