@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zephyr.errors import ZephyrError
+from zephyr.export.transformers_4 import add_older_names
 from zephyr.model.bnb_quantization import is_stored_quantized
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
@@ -67,4 +68,4 @@ def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list
     else:
         model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    return model.template, notes
+    return model.template, [*notes, *add_older_names(folder)]

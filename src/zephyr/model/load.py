@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights
+from zephyr.model.attention_config import longrope_limit
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
 from zephyr.model.model import Model
@@ -30,7 +31,8 @@ from zephyr.recipe.models import Thinking
 from zephyr.runs.store import read_json, write_json
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
-"""Quantization of weights: by bitsandbytes, or int4, which are `packed_weights` (GPTQ too)."""
+"""Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
+the folder says so."""
 
 WeightForm = Literal["computed", "answers", "adapts", "stored", "whole"]
 """How weights are held in memory: dequantized for computing, as stored, or all in full precision.
@@ -279,6 +281,8 @@ def _default_device() -> str:
 
 
 def _context_length(config: Any) -> int:
+    if (limit := longrope_limit(config)) is not None:
+        return limit
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
         if name in config.to_dict():
             return int(config.to_dict()[name])
