@@ -21,7 +21,11 @@ class IncrementalDetokenizer:
         self._tokens: list[int] = []
         self._prefix_offset = self._read_offset = 0
         self._text = ""
-        self._num_emitted = 0
+        self.num_emitted = 0
+        """Characters of the text that have been taken."""
+        self.token_ends: list[int] = []
+        """Where in the text each token ends that is decoded: tokens of one character end together.
+        """
         self.has_stopped = False
         """Whether a stop string is in it."""
 
@@ -37,6 +41,7 @@ class IncrementalDetokenizer:
         search_start = max(0, len(self._text) - self._longest_stop)
         self._text += new_text[len(previous_text) :]
         self._prefix_offset, self._read_offset = self._read_offset, len(self._tokens)
+        self.token_ends += [len(self._text)] * (self._read_offset - self._prefix_offset)
         self.has_stopped = find_stop(self._text[search_start:], self._stop) is not None
 
     def take_new_text(self, final_text: str | None) -> str:
@@ -46,8 +51,8 @@ class IncrementalDetokenizer:
             if final_text is None
             else final_text
         )
-        new_text = text[self._num_emitted :]
-        self._num_emitted += len(new_text)
+        new_text = text[self.num_emitted :]
+        self.num_emitted += len(new_text)
         return new_text
 
     def _held_back_length(self) -> int:
