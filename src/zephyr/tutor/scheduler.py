@@ -185,7 +185,9 @@ class Scheduler:
             request.top_logprobs,
             model_index=runner.model_names.index(request.model),
             answer=AnswerStream(request),
-            text=IncrementalDetokenizer(runner.text_decoder(request), request.stop),
+            text=IncrementalDetokenizer(
+                runner.text_decoder(request), runner.template.decode_continued_text, request.stop
+            ),
             submission=submission,
         )
 
