@@ -278,9 +278,9 @@ def test_at_a_temperature_answers_differ(tmp_path: Path) -> None:
             assert stored is not None
             answers |= {(stored.body["models"][side], text) for side, text in texts.items()}
         assert len(answers) == 6
-        assert client.classroom.make_request(
-            client.classroom.serving.models["M1"], [Message("user", "?")]
-        ).sampling == SamplingParams(2.0)
+        served = client.classroom.serving.models["M1"]
+        request = asyncio.run(client.classroom.make_request(served, [Message("user", "?")]))
+        assert request.sampling == SamplingParams(2.0)
 
 
 # -- the quiz -------------------------------------------------------------------------------------

@@ -13,19 +13,15 @@ from starlette.responses import Response
 
 from zephyr.errors import ZephyrError
 from zephyr.records import Message
+from zephyr.tutor.answer_stream import AnswerStream, merge_streams
 from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import CompareBody, MarksBody, RatingBody, VoteBody
 from zephyr.tutor.classroom import Classroom
 from zephyr.tutor.equation_marks import mark_equations
-from zephyr.tutor.openai_routes import (
-    OPENAI_FINISH_REASONS,
-    find_model,
-    merge_streams,
-    with_system_message,
-)
+from zephyr.tutor.openai_responses import OPENAI_FINISH_REASONS
+from zephyr.tutor.openai_routes import find_model, with_system_message
 from zephyr.tutor.pair_sampler import PairSampler
 from zephyr.tutor.practice_routes import practice_routes
-from zephyr.tutor.scheduler import AnswerStream
 from zephyr.tutor.settings import TutorSettings
 from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
@@ -119,12 +115,17 @@ def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
     async def compare(body: CompareBody) -> Response:
         classroom.check_way("compare")
         await classroom.check_session(body.session)
+        for at, message in enumerate(body.messages):
+            classroom.check_length(message.content, f"messages[{at}].content")
         messages = with_system_message(classroom.settings, body.conversation)
         assert pair_sampler is not None, "where there is one model, comparing is no way"
         models = pair_sampler.sample()
         try:
             requests = [
-                classroom.make_request(classroom.serving.models[name], messages) for name in models
+                await classroom.make_request(
+                    classroom.serving.models[name], messages, client=body.session
+                )
+                for name in models
             ]
         except ZephyrError:  # its message would name the model
             text = (

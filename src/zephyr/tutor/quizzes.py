@@ -18,7 +18,7 @@ from zephyr.data.readers.answer_key import LETTERS
 from zephyr.data.sampling import row_sort_keys
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import resolve_sources
-from zephyr.model.example import make_example
+from zephyr.model.example import Example, make_example
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.schema import Recipe
 from zephyr.records import Choice, Message
@@ -107,10 +107,15 @@ async def option_probabilities(model: "ServedModel", quiz: Choice) -> list[float
     Raises:
         ZephyrError: the question exceeds the context, or the logprobs are not finite.
     """
+    from zephyr.tutor.serving import run_tokenizer
+
     template = model.template
-    prompt = template.encode_prompt([Message("user", format_quiz(quiz))])
-    letters = template.encode_answers(LETTERS[: len(quiz.choices)])
-    (logprobs,) = await model.logprobs([make_example(prompt, *letters)])
+
+    def encode() -> Example:
+        prompt = template.encode_prompt([Message("user", format_quiz(quiz))])
+        return make_example(prompt, *template.encode_answers(LETTERS[: len(quiz.choices)]))
+
+    (logprobs,) = await model.logprobs([await run_tokenizer(encode)])
     logprob_sums = np.array([values.sum() for values in logprobs], dtype=np.float64)
     if not np.isfinite(logprob_sums).all():
         raise ZephyrError(f"{model.name} does not know how likely an answer is")
