@@ -16,6 +16,8 @@ from zephyr.recipe.yaml_positions import read_mapping
 Way = Literal["ask", "compare", "quiz", "hint"]
 WAYS: tuple[Way, ...] = ("ask", "compare", "quiz", "hint")
 PromptText = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
+Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$")]
+"""A web origin as browsers send it: scheme, host and port, without a path."""
 
 
 class HintStep(RecipePart):
@@ -73,7 +75,8 @@ class TutorSettings(RecipePart):
     """The settings of tutor.yaml. `models` are all that can be served, unless named.
 
     `system` stands before every conversation. Of the `ways` the page offers those that are named
-    and can be: to compare needs two models, a quiz questions.
+    and can be: to compare needs two models, a quiz questions. `origins` are other sites whose
+    pages may ask (CORS).
     """
 
     course: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "Course"
@@ -86,8 +89,9 @@ class TutorSettings(RecipePart):
     quiz: QuizSettings = QuizSettings()
     logs: LogSettings = LogSettings()
     database: str | None = None
+    origins: tuple[Origin, ...] = ()
 
-    @field_validator("models", "ways")
+    @field_validator("models", "ways", "origins")
     @classmethod
     def _check_unique(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and (duplicates := [v for v in value if value.count(v) > 1]):
