@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from zephyr.data.readers.answer_key import (
     split_labels,
 )
 from zephyr.data.readers.option_columns import QuizColumns
-from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_list, read_text
+from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_list, read_text, to_text
 from zephyr.data.rows import SourceRow
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import AnswerKey
@@ -188,12 +187,9 @@ def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
 
 
 def _option_text(value: Any) -> Any:
-    """An option's text: a number as its digits, a missing cell as empty."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value.strip() if isinstance(value, str) else value
-    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+    """An option's text without blanks around it, or the value where it is none."""
+    text = to_text(value)
+    return value if text is None else text.strip()
 
 
 _SEPARATORS = ("\n", "|", ";")
@@ -225,17 +221,18 @@ def parse_option_list(value: Any) -> Any:
 
 def _parse_written_list(text: str) -> list[Any]:
     """Parses a list as JSON, Python or NumPy write it."""
-    try:
-        return [_option_text(option) for option in json.loads(text)]
-    except (ValueError, RecursionError):
-        pass
     quoted = _QUOTED.findall(text)
-    if not quoted or _QUOTED.sub("", text).strip("[], \n\r\t").strip(", \n\r\t"):
-        raise UnreadableRowError("the list of options is neither JSON nor Python")
-    try:
-        return [ast.literal_eval(part) for part in quoted]
-    except (ValueError, SyntaxError):
-        raise UnreadableRowError("the list of options is neither JSON nor Python") from None
+    is_list_of_quoted = quoted and not re.sub(r"[\[\],\s]", "", _QUOTED.sub("", text))
+    for parse in (json.loads, lambda _: [ast.literal_eval(q) for q in quoted]):
+        try:
+            options = [_option_text(option) for option in parse(text)]
+            "".join(map(str, options)).encode()  # half a character is none
+        except (ValueError, SyntaxError, RecursionError):
+            if not is_list_of_quoted:
+                break
+        else:
+            return options
+    raise UnreadableRowError("the list of options is neither JSON nor Python")
 
 
 def read_arc(row: RowValues, source: str) -> Iterator[Record]:
