@@ -20,7 +20,13 @@ from zephyr.data.readers.answer_key import (
     split_labels,
 )
 from zephyr.data.readers.option_columns import QuizColumns
-from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_list, read_text, to_text
+from zephyr.data.readers.parsing import (
+    RowValues,
+    UnreadableRowError,
+    read_list,
+    read_text,
+    to_text,
+)
 from zephyr.data.rows import SourceRow
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import AnswerKey
@@ -171,7 +177,8 @@ def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
             values = parse_option_list(row.get(columns.options[0]))
         else:
             option_columns = columns.options
-            values = [_option_text(row.get(name)) for name in option_columns]
+            cells = [_option_text(row.get(name)) for name in option_columns]
+            values = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
             while values and values[-1] == "":
                 values.pop()
         subject = row.get(columns.subject) if columns.subject is not None else ""
@@ -187,9 +194,9 @@ def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
 
 
 def _option_text(value: Any) -> Any:
-    """An option's text without blanks around it, or the value where it is none."""
+    """An option as text, a number as its digits; the value itself where it is no text."""
     text = to_text(value)
-    return value if text is None else text.strip()
+    return value if text is None else text
 
 
 _SEPARATORS = ("\n", "|", ";")
@@ -221,17 +228,26 @@ def parse_option_list(value: Any) -> Any:
 
 def _parse_written_list(text: str) -> list[Any]:
     """Parses a list as JSON, Python or NumPy write it."""
+    try:
+        options = json.loads(text)
+    except (ValueError, RecursionError):
+        options = _parse_quoted_list(text)
+    texts = [_option_text(option) for option in options]
+    try:
+        "".join(map(str, texts)).encode()
+    except UnicodeEncodeError:
+        raise UnreadableRowError("an option holds half a character (a surrogate)") from None
+    return texts
+
+
+def _parse_quoted_list(text: str) -> list[Any]:
+    """Parses quoted options between brackets, with or without commas (Python, NumPy)."""
     quoted = _QUOTED.findall(text)
-    is_list_of_quoted = quoted and not re.sub(r"[\[\],\s]", "", _QUOTED.sub("", text))
-    for parse in (json.loads, lambda _: [ast.literal_eval(q) for q in quoted]):
+    if quoted and not re.sub(r"[\[\],\s]", "", _QUOTED.sub("", text)):
         try:
-            options = [_option_text(option) for option in parse(text)]
-            "".join(map(str, options)).encode()  # half a character is none
-        except (ValueError, SyntaxError, RecursionError):
-            if not is_list_of_quoted:
-                break
-        else:
-            return options
+            return [ast.literal_eval(part) for part in quoted]
+        except (ValueError, SyntaxError):
+            pass
     raise UnreadableRowError("the list of options is neither JSON nor Python")
 
 
