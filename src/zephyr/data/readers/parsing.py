@@ -47,7 +47,7 @@ def to_text(value: Any) -> str | None:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         return None
     is_whole = (
         value == int(value) and -(2**53) < value < 2**53
