@@ -1,9 +1,11 @@
-"""Writes the reference pages from the code they describe; with --check, says what is stale.
+"""Writes the reference pages and the design page's tree from the code; --check says what is stale.
 
 python docs/generate.py [--check]
 """
 
+import ast
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,9 @@ from zephyr.records import RECORD_KINDS
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; don't edit. -->\n\n"
+SOURCE = HERE.parent / "src" / "zephyr"
+TREE_START = "<!-- tree, made by docs/generate.py from the first line of each file -->"
+TREE_END = "<!-- end of tree -->"
 
 
 def cli() -> str:
@@ -84,9 +89,44 @@ _SOURCES = (
 )
 
 
+_ROWS = """## How rows are read
+
+- **Columns beside a conversation or a pair.** `system` (or `system_prompt`) is the system
+  message, `history` (pairs of texts, or messages) what was said before. A row with a `weight`
+  of 0, or that `kto_tag` or the `label` of a `prompt` and `completion` marks as wrong, is left
+  out; one with `tools`, `functions`, `images`, `videos` or `audios` can't be read, and is
+  counted. A column is hidden by giving it another name: `columns: {unused: tools}`. All columns
+  (and keys of turns) that were not used are listed by `zephyr data build` and in the data card,
+  with the number of rows that have a value there; columns of a Parquet file that nobody reads
+  are named without a number.
+- **Turns.** Roles: system or developer; user, human or prompter; assistant, gpt, bot or model.
+  Content is text, or a list of parts of text, which are joined as they stand; a picture or
+  another part makes the row unreadable. A blank system turn means none. User and assistant take
+  turns, from a first user to a last assistant: turns of tools, two turns of one role in a row,
+  a greeting before the first question and empty turns are not mended, for what is between two
+  turns is not known, and a greeting would be learned as an answer to nothing; such rows are
+  counted. A last question without an answer in `conversations` is left out, and counted; the
+  turns before it are read.
+- **Flags of turns** (`weight`, `train`, `training`, `trainable`, `loss`). All answers of a
+  conversation are learned and nothing else is: a row whose flags say otherwise can't be read.
+- **Whole conversations as `chosen` and `rejected`.** Both must be the same up to their last
+  answers; that is the prompt. With a `prompt` beside them (as in UltraFeedback), both begin
+  with it.
+- **Cells.** Null and NaN are nothing; a column that may be empty is so where it holds the word
+  nan, and as a question or an answer in a column of its own that word is a missing value. A
+  whole number is its digits (25.0 is 25). Truth values and infinite numbers are no text.
+- **Registered sources** are read by their own columns, below, and no others.
+
+Rows that can't be read are counted by reason, each with its first place; where they are more
+than the mixture's `unreadable`, it is refused. `zephyr data show MIXTURE --left-out` lists
+every row that was read and left out, with its place and reason.
+
+"""
+
+
 def sources() -> str:
     """Every registered source, by kind."""
-    parts = ["# Sources\n\n", *_SOURCES]
+    parts = ["# Sources\n\n", *_SOURCES, _ROWS]
     head = ("name", "on the hub", "revision", "columns", "splits and rows", "licence", "uncertain")
     for kind in RECORD_KINDS:
         rows = [_source(source) for source in SOURCES.values() if source.kind == kind]
@@ -199,11 +239,52 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return line(head) + "|" + " --- |" * len(head) + "\n" + "".join(map(line, rows)) + "\n"
 
 
+def design() -> str:
+    """The design page with its tree: the first line of every file of the package.
+
+    Raises:
+        FileNotFoundError: the page names a file that is not there.
+    """
+    page = (HERE / "design.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|js))`", page):
+        if not (SOURCE / path).exists():
+            raise FileNotFoundError(f"docs/design.md names {path}")
+    head, _, rest = page.partition(TREE_START)
+    return f"{head}{TREE_START}\n\n{_tree()}\n{TREE_END}{rest.partition(TREE_END)[2]}"
+
+
+def _tree() -> str:
+    lines = []
+    for folder in sorted({path.parent for path in SOURCE.rglob("*.py")} | {SOURCE / "tutor/page"}):
+        name = folder.relative_to(SOURCE).as_posix()
+        files = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".py", ".js") and (folder == SOURCE or path.stem != "__init__")
+        ]
+        about = f"**{name}/** {_first_line(folder / '__init__.py')}".rstrip()
+        lines += ["" if lines else None, "**zephyr/**" if name == "." else about, ""]
+        lines += [f"- `{file.name}` {line}" for file in files if (line := _first_line(file))]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+def _first_line(file: Path) -> str:
+    """The first line of a file's docstring, or of its first comment in JavaScript."""
+    if not file.exists():
+        return ""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".js":
+        start = re.match(r"/\*\*\s*(?:\* )?(.*?)(?: \*/)?$", text, re.MULTILINE)
+        return start[1].strip() if start else ""
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
 PAGES: dict[str, Callable[[], str]] = {
-    "cli.md": cli,
-    "recipes.md": recipes,
-    "sources.md": sources,
-    "tasks.md": tasks,
+    "cli.md": lambda: NOTE + cli(),
+    "design.md": design,
+    "recipes.md": lambda: NOTE + recipes(),
+    "sources.md": lambda: NOTE + sources(),
+    "tasks.md": lambda: NOTE + tasks(),
 }
 
 
@@ -212,7 +293,7 @@ def main() -> int:
     check = sys.argv[1:] == ["--check"]
     stale = 0
     for name, make in PAGES.items():
-        path, text = HERE / name, NOTE + make().rstrip() + "\n"
+        path, text = HERE / name, make().rstrip() + "\n"
         if not check:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:

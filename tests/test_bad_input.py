@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -808,6 +808,27 @@ def test_run_says_what_failed_after_the_report_of_the_rest(workspace: RecipeWork
     assert workspace.finished_nodes == {"data.pairs", "M0", "M0/mcqa"}
 
 
+def act_in_phase(
+    phase: str, action: Callable[[Context], None]
+) -> Callable[[Node, Any, Run, Context], None]:
+    """A `run_stage` in which M1 acts once, when it has said that it is in a phase."""
+    original_run_stage = stages.run_stage
+
+    def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
+        acted = False
+
+        def progress(current: str, done: int, total: int, row: dict[str, Any]) -> None:
+            nonlocal acted
+            context.progress(current, done, total, row)
+            if node.name == "M1" and current == phase and not acted:
+                acted = True
+                action(context)
+
+        original_run_stage(node, inputs, run, replace(context, progress=progress))
+
+    return run_stage
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_stops_it_training_writes_a_checkpoint(
     workspace: RecipeWorkspace, number: int
@@ -815,20 +836,36 @@ def test_whoever_stops_it_training_writes_a_checkpoint(
     """Ctrl-C and what a scheduler sends reach all processes; the engine alone acts on them."""
     original_run_stage = stages.run_stage
 
-    def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
-        if node.name == "M1":
-            for process in (os.getpid(), os.getppid()):
-                os.kill(process, number)
-            while not context.should_stop():
-                time.sleep(0.001)
-        original_run_stage(node, inputs, run, context)
+    def stop_all(context: Context) -> None:
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, number)
+        while not context.should_stop():
+            time.sleep(0.001)
 
-    workspace.patch.setattr(stages, "run_stage", run_stage)
+    workspace.patch.setattr(stages, "run_stage", act_in_phase("hold-out", stop_all))
     stopped = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
     assert workspace.zephyr(*EVAL_COMMAND) == (130, stopped)
     assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0"}
     [part] = (workspace.folder / "runs/objects").glob("*.part/checkpoints")
     assert [path.name for path in part.iterdir()] == ["step-00000000"]
+    workspace.patch.setattr(stages, "run_stage", original_run_stage)
+    assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_waits_for_no_checkpoint(workspace: RecipeWorkspace, number: int) -> None:
+    def stop_twice_and_hang(context: Context) -> None:
+        os.kill(os.getppid(), number)
+        while not context.should_stop():
+            time.sleep(0.001)
+        os.kill(os.getppid(), number)
+        while True:
+            time.sleep(1)
+
+    original_run_stage = stages.run_stage
+    workspace.patch.setattr(stages, "run_stage", act_in_phase("training", stop_twice_and_hang))
+    stopped = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
+    assert workspace.zephyr(*EVAL_COMMAND) == (130, stopped)
     workspace.patch.setattr(stages, "run_stage", original_run_stage)
     assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
 

@@ -90,11 +90,13 @@ def tune(store: Store, *, steps: int, batch: int, log_every: int) -> list[dict[s
     rows: list[dict[str, Any]] = []
     start = time.perf_counter()
 
-    def progress(done: int, of: int, row: dict[str, Any]) -> None:
+    def progress(phase: str, done: int, total: int, row: dict[str, Any]) -> None:
+        if phase != "training" or not row:
+            return  # another phase, or a step that is not logged
         megabytes = round(psutil.Process().memory_info().rss / 1e6)
         seconds = round(time.perf_counter() - start, 2)
         rows.append({"step": done, "seconds": seconds, "MB": megabytes})
-        if done == of:
+        if done == total:
             raise KeyboardInterrupt  # the hold-out need not be looked at
 
     node = Node("M1", "tune", {"seed": 1}, {"from": "M0", "data": "data.sft"})

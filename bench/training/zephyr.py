@@ -69,7 +69,9 @@ def one_pass(job: Job, path: str) -> Pass:
             starts.append(synchronized_time(job.device))
         return False
 
-    def progress(step: int, steps: int, row: dict[str, Any]) -> None:
+    def progress(phase: str, step: int, steps: int, row: dict[str, Any]) -> None:
+        if phase != "training":
+            return
         timed.seconds = synchronized_time(job.device) - starts[0]
         timed.steps = step
         timed.loss.append(row["loss"])

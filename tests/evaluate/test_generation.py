@@ -135,3 +135,14 @@ def test_a_reference_without_a_number_has_no_match(fake_model: Any) -> None:
 def test_a_conversation_must_end_with_question_and_answer(fake_model: Any) -> None:
     with pytest.raises(ZephyrError, match="ends with a question and its answer"):
         evaluate(fake_model(), Chat("source", (Message("assistant", "Hello."),)))
+
+
+def test_a_thought_is_not_scored(fake_model: Any) -> None:
+    model = fake_model(answer_fn=lambda prompt: "<think>#### 7</think>#### 4")
+    record = make_chat("What is 2 + 2?", "#### 4")
+    assert "####" in evaluate(model, record).items[0]["detail"]["output"][:12]
+    model.template.thinking = "on"
+    model.template.decode_scored_answer = lambda ids: model.tokenizer.decode(ids)[-6:]
+    [item] = evaluate(model, record).items
+    assert item["detail"]["output"] == "#### 4"
+    assert item["scores"]["exact_match"] == 1

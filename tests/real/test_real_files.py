@@ -56,7 +56,8 @@ FILES = [
         2_312,
         unreadable={
             "column 'chosen' does not end with an answer, or a turn is empty": 4,
-            "turns don't alternate from a first user to a last user": 8,
+            "two turns of the assistant in a row": 4,
+            "the last turn is the assistant's, not the user's": 4,
             "the conversations part before the last answer": 1,
         },
     ),

@@ -44,6 +44,17 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     assert tune.lr == 5e-5
 
 
+def test_thinking_is_off_or_on_beside_a_base(tmp_path: Path) -> None:
+    """YAML reads both words as booleans."""
+    for written, thinking in (("off", "off"), ("on", "on"), ("'on'", "on"), ("true", "on")):
+        text = GOOD.replace("base: folder", f"base: folder, thinking: {written}")
+        assert read_recipe_text(tmp_path, text).models["M0"].thinking == thinking
+    with pytest.raises(ZephyrError, match="thinking"):
+        read_recipe_text(tmp_path, GOOD, "models.M0.thinking=maybe")
+    with pytest.raises(ZephyrError, match="belongs to a `base`"):
+        read_recipe_text(tmp_path, GOOD, "models.M1.thinking=on")
+
+
 def test_overrides_reach_into_mappings_and_lists_by_name(tmp_path: Path) -> None:
     recipe = read_recipe_text(
         tmp_path,

@@ -5,6 +5,7 @@ other data set of the hub, or a user's own file; the latter two are read by the 
 columns.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 from zephyr.data import files, hub, quiz_format
 from zephyr.data.cache import content_sha256
-from zephyr.data.column_formats import ColumnFormat, detect_format
+from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
 from zephyr.data.readers.parsing import SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
@@ -32,7 +33,9 @@ from zephyr.records import Choice, Pair, Record, RecordKind
 class RowItem(NamedTuple):
     """An item of a row (its number is `part`): a record, or the reason why there is none.
 
-    `skip_reason` says why it was skipped on purpose, `unreadable_reason` why the row is malformed.
+    `skip_reason` says why it was skipped on purpose, `unreadable_reason` why the row is malformed,
+    and `todo` what can be done about it. `unused_columns` are the columns with a value that the
+    reader does not know; the first item of a row has them.
     """
 
     row: int
@@ -41,25 +44,27 @@ class RowItem(NamedTuple):
     record: Record | None
     skip_reason: str = ""
     unreadable_reason: str = ""
+    todo: str = ""
+    unused_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """An opened source, ready to read; `column_format` is None if no row can be read."""
+    """An opened source, ready to read; `column_format` is None if no row can be read.
+
+    `unloaded_columns` are those of a Parquet file that no reader knows, and that are never loaded.
+    """
 
     label: str
     kind: RecordKind
     rows: Rows
     column_format: ColumnFormat | None
     registered_source: RegisteredSource | None
+    unloaded_columns: frozenset[str] = frozenset()
 
     def read(self, numbers: RowNumbers) -> Iterator[RowItem]:
         """Reads the items of these rows, in this order."""
-        columns = (
-            (*self.column_format.columns, *self.column_format.optional_columns)
-            if self.column_format is not None
-            else None
-        )
+        columns = self.column_format.all_columns if self.column_format is not None else None
         for number, row in zip(numbers, self.rows.take(numbers, columns), strict=True):
             yield from self._parse_row(int(number), row)
 
@@ -67,18 +72,25 @@ class OpenedSource:
         if row.value is None or self.column_format is None:
             yield RowItem(number, 0, row.location, None, unreadable_reason=row.problem)
             return
+        known_columns = self.column_format.all_columns
+        unused_columns = find_unused_columns(row.value, known_columns, self.kind)
+        values = row.value
+        if self.registered_source is not None:  # what its reader is not said to read, it never sees
+            values = {name: values[name] for name in known_columns if name in values}
+        item = RowItem(number, 0, row.location, None, unused_columns=unused_columns)
         try:
-            parts = list(self.column_format.reader(row.value, self.label))
+            parts = list(self.column_format.reader(values, self.label))
         except UnreadableRowError as error:
-            yield RowItem(number, 0, row.location, None, unreadable_reason=str(error))
+            yield item._replace(unreadable_reason=str(error), todo=error.todo)
         except SkippedRecord as error:
-            yield RowItem(number, 0, row.location, None, skip_reason=str(error))
+            yield item._replace(skip_reason=str(error))
         else:
             for i, part in enumerate(parts):
                 if isinstance(part, SkippedRecord):
-                    yield RowItem(number, i, row.location, None, skip_reason=str(part))
+                    yield item._replace(part=i, skip_reason=str(part))
                 else:
-                    yield RowItem(number, i, row.location, self._finish_record(part))
+                    yield item._replace(part=i, record=self._finish_record(part))
+                item = item._replace(unused_columns=())
 
     def _finish_record(self, record: Record) -> Record:
         if isinstance(record, Pair) and self.registered_source is not None:
@@ -90,22 +102,29 @@ class OpenedSource:
 
 @dataclass
 class ReadStats:
-    """Counts of the rows read from a source, by reason; `first_location` is the first of each."""
+    """Counts of the rows read from a source, by reason; `first_location` is the first of each.
+
+    `unused_columns` counts the rows that have a value in a column that was not read.
+    """
 
     label: str
     item_count: int = 0
     unreadable_reasons: Counter[str] = field(default_factory=Counter)
     skip_reasons: Counter[str] = field(default_factory=Counter)
     first_location: dict[str, str] = field(default_factory=dict)
+    todos: dict[str, str] = field(default_factory=dict)
+    unused_columns: Counter[str] = field(default_factory=Counter)
 
     def count(self, item: RowItem) -> None:
         """Counts one item of a row."""
         self.item_count += 1
+        self.unused_columns.update(item.unused_columns)
         if item.skip_reason:
             self.skip_reasons[item.skip_reason] += 1
         if item.unreadable_reason:
             self.unreadable_reasons[item.unreadable_reason] += 1
             self.first_location.setdefault(item.unreadable_reason, item.location)
+            self.todos.setdefault(item.unreadable_reason, item.todo)
 
     def check_unreadable_share(self, allowed: float) -> None:
         """Checks that the share of unreadable rows is within the limit.
@@ -117,16 +136,42 @@ class ReadStats:
         if unreadable_count > allowed * max(self.item_count, 1) or (
             unreadable_count and unreadable_count == self.item_count
         ):
-            reasons = ", ".join(
-                f"{count} x {why}" for why, count in self.unreadable_reasons.most_common(5)
-            )
             raise ZephyrError(
                 f"too many rows of source {self.label!r} can't be read",
                 where=next(iter(self.first_location.values())),
-                found=f"{unreadable_count} of {self.item_count} rows: {reasons}",
+                found=f"{unreadable_count} of {self.item_count} rows: {self._list_reasons()}",
                 allowed=f"a share of {allowed:g} (`unreadable`)",
-                todo="mend the rows, map their names with `columns`, or raise `unreadable`",
+                todo=self._list_todos(unreadable_count),
             )
+
+    def _list_reasons(self) -> str:
+        """The counts of the reasons, each with its first place where there are several."""
+        listed = [
+            f"{count} x {why}"
+            + (f" ({Path(self.first_location[why]).name})" if len(self.first_location) > 1 else "")
+            for why, count in self.unreadable_reasons.most_common(_MAX_REASONS)
+        ]
+        if (more := len(self.unreadable_reasons) - _MAX_REASONS) > 0:
+            listed.append(f"and {more} other reasons")
+        return ", ".join(listed)
+
+    def _list_todos(self, unreadable_count: int) -> str:
+        """What can be done about each reason, and the share that would leave the rows out."""
+        mend = "mend the rows, map their names with `columns`"
+        reasons = [why for why, _ in self.unreadable_reasons.most_common(_MAX_REASONS)]
+        todos = [f"{why}: {self.todos[why]}" for why in reasons if self.todos[why]]
+        if not todos:
+            return f"{mend}, or raise `unreadable`"
+        if len(todos) < len(reasons):
+            todos.append(mend)
+        if unreadable_count < self.item_count:
+            share = math.ceil(100 * unreadable_count / self.item_count) / 100
+            todos.append(f"or leave the rows out with `unreadable: {share:g}`")
+        return "; ".join(todos)
+
+
+_MAX_REASONS = 12
+"""Reasons that an error lists."""
 
 
 def read_records(source: OpenedSource) -> tuple[list[Record], ReadStats]:
@@ -170,7 +215,16 @@ def open_source(
     form = detect_format(
         header.columns, expected_kind, registered_source, f"{where}, {header.location}"
     )
-    return OpenedSource(source_label(source), kind, rows, form, registered_source)
+    [first] = rows.take([0], form.all_columns)
+    loaded_columns = header.columns if first.value is None else first.value.keys()
+    return OpenedSource(
+        source_label(source),
+        kind,
+        rows,
+        form,
+        registered_source,
+        header.columns - loaded_columns,
+    )
 
 
 def source_fingerprint(

@@ -62,10 +62,14 @@ def _open_source(
 
 def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     """Stage `base`: loads a base model once, to check that it is supported."""
-    base = context.recipe.models[node.name].base
-    assert base is not None
-    lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
-    load_model(lineage, context.store, token_budget=context.token_budget)
+    spec = context.recipe.models[node.name]
+    assert spec.base is not None
+    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    lineage = Lineage(str(folder), thinking=spec.thinking)
+    context.progress("loading the model", 0, 0, {})
+    model = load_model(lineage, context.store, token_budget=context.token_budget)
+    for setting in model.template.settings:
+        context.notify(setting)
     lineage.write(run.artifact)
 
 
@@ -92,10 +96,11 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
     if dtype != "float32":
         split_label += f" · {dtype}"
     examples = _read_task_records(resolve_few_shot_sources(settings), settings, context)[0]
+    context.progress("loading the model", 0, 0, {})
     model = _load_cached(lineage, context.store, context.token_budget, dtype)
 
     def progress(done: int, total: int) -> None:
-        context.progress(done, total, {})
+        context.progress("evaluating", done, total, {})
         if context.should_stop():
             raise RunInterrupted
 
@@ -120,6 +125,7 @@ def _measure_footprint(settings: TaskSpec, model: Run, run: Run, context: Contex
     requested_dtype, folder = context.recipe.run.dtype, lineage.weights_folder(context.store)
     dtype = context.resolve_once("dtype", lambda: choose_dtype(requested_dtype, folder))
     _load_cached.cache_clear()  # the cached model would count in peak memory
+    context.progress("measuring throughput", 0, 0, {})
     footprint: Any = FootprintBenchmark(lineage, context.store, dtype)
     seed = context.recipe.seed
     _write_result(run_task(settings, [], footprint, split_label="random tokens", seed=seed), run)

@@ -40,7 +40,8 @@ def generate_answers(
     """Generates an answer to each prompt; None if the prompt fills the context.
 
     With `default_max_new_tokens`, unless the recipe sets `max_new_tokens`. The seed of a record
-    depends on its content and the recipe's seed.
+    depends on its content and the recipe's seed. The thought of a model that thinks is no part of
+    its answer.
     """
     from zephyr.model.decoding import SamplingParams  # imports torch
 
@@ -54,6 +55,10 @@ def generate_answers(
         sampling=SamplingParams(task.temperature, task.top_p),
         seeds=[int(content_hash(settings.seed, records[at].id)[:12], 16) for at in fitting_indices],
     )
+    if model.template.thinking == "on":
+        generations = [
+            g._replace(text=model.template.decode_scored_answer(g.ids)) for g in generations
+        ]
     generation_by_index = dict(zip(fitting_indices, generations, strict=True))
     return [generation_by_index.get(at) for at in range(len(prompts))]
 

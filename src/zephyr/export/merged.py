@@ -1,6 +1,7 @@
 """Merged export: a folder with LoRA merged into the weights, loadable with transformers."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
             "added to the"
             " weights as the base stores them, so that answers may differ from those measured."
         )
-    model = load_model(Lineage(lineage.weights, None, lineage.adapters), store, token_budget=4096)
+    model = load_model(replace(lineage, quantization=None), store, token_budget=4096)
     model.merge_adapters()
     return model, notes
 

@@ -6,6 +6,7 @@ on held-out text.
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
             "adapters on whole weights" if lineage.adapters else "whole weights", model
         )
     if spec.method == "whole":
-        Lineage(lineage.weights, None, lineage.adapters).write(run.artifact)
+        replace(lineage, quantization=None).write(run.artifact)
     else:
         _quantize(model, lineage, spec, inputs, run, context, comparison)
     write_json(run.artifact / "divergence.json", {"steps": comparison.steps})
@@ -75,9 +76,7 @@ def _on_unquantized_weights(
         )
     if lineage.quantization is None and not is_stored_quantized:
         return parent
-    stored_lineage = Lineage(
-        lineage.weights, lineage.quantization if is_stored_quantized else None, lineage.adapters
-    )
+    stored_lineage = lineage if is_stored_quantized else replace(lineage, quantization=None)
     return load_model(
         stored_lineage, context.store, token_budget=context.token_budget, form="whole"
     )
@@ -113,7 +112,7 @@ def _quantize(
             folder,
             dtype,
             calibration_ids,
-            lambda done, of: context.progress(done, of, {}),
+            lambda done, total: context.progress(spec.method, done, total, {}),
         )
         comparison.compare(spec.method, model)
     else:
@@ -125,7 +124,8 @@ def _quantize(
         comparison.compare(spec.method, quantized)
         bnb_quantization.cast_unquantized(quantized.network, dtype)
         quantized.save(folder)
-    Lineage(context.store_path(folder), load_format).write(run.artifact)
+    weights = context.store_path(folder)
+    Lineage(weights, load_format, thinking=lineage.thinking).write(run.artifact)
 
 
 def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
@@ -156,7 +156,12 @@ def _quantize_bitsandbytes(
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
     comparison.use_head(network)
-    return build_model(network, model.tokenizer, token_budget=context.token_budget)
+    return build_model(
+        network,
+        model.tokenizer,
+        token_budget=context.token_budget,
+        thinking=model.template.thinking,
+    )
 
 
 # -- packed weights -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from zephyr.report.node_status import NodeStatus
 from zephyr.report.plotting import (
     BLUE,
     GREEN,
@@ -24,7 +25,6 @@ from zephyr.report.plotting import (
     set_side_labels,
     shorten_name,
 )
-from zephyr.report.results import NodeStatus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from zephyr.data.licences import licence_warnings
 from zephyr.data.table import SOURCES
-from zephyr.report.results import NodeStatus, Results
+from zephyr.report.node_status import NodeStatus
+from zephyr.report.results import Results
 from zephyr.runs.store import read_json_lines
 
 _COUNTS = ("seen", "duplicates", "contaminated", "near_duplicates", "capped", "kept", "held_out")

@@ -1,7 +1,7 @@
 """Class statistics for the teacher: counts, win rates with intervals, closest questions.
 
-Proportions have 95 % Wilson score intervals (`stats.intervals.wilson_interval`). A tie is half a
-win of each side; the interval goes from the lower bound for the wins rounded down to the upper
+Proportions have exact 95 % intervals (`stats.proportions.clopper_pearson_interval`). A tie is half
+a win of each side; the interval goes from the lower bound for the wins rounded down to the upper
 bound for the wins rounded up, which is conservative. Votes are assumed to be independent, which
 those of one student are not.
 """
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zephyr.stats.intervals import Estimate, estimate, wilson_interval
+from zephyr.stats.intervals import Estimate, estimate
+from zephyr.stats.proportions import clopper_pearson_interval
 from zephyr.tutor.events import Event
 from zephyr.tutor.preferences import Vote, list_votes
 
@@ -51,7 +52,8 @@ class _PairScore:
 def win_rate(wins: int, ties: int, n: int) -> Estimate:
     """Win rate (wins + ties / 2) / n over `n` votes, with a 95 % confidence interval."""
     points = wins + ties / 2
-    low, high = wilson_interval(math.floor(points), n)[0], wilson_interval(math.ceil(points), n)[1]
+    low, _ = clopper_pearson_interval(math.floor(points), n)
+    _, high = clopper_pearson_interval(math.ceil(points), n)
     return Estimate(points / n, low, high, n)
 
 

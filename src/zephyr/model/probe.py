@@ -1,0 +1,81 @@
+"""Probes a model that was loaded: its batch layout, and whether its log-probabilities are right."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zephyr.errors import ZephyrError
+from zephyr.model.batching import Layout
+from zephyr.model.example import TokenIds, make_example
+from zephyr.model.model import Model
+from zephyr.model.precision import rounding_tolerance
+from zephyr.model.prefix_cache import MIN_PREFIX_TOKENS
+
+
+def probe_layout(model: Model) -> tuple[Layout, bool]:
+    """Probes the batch layout and prefix sharing against the library's own forward.
+
+    `tree` needs full causal SDPA attention and position ids (no sliding window, no ALiBi), and must
+    give the logprobs of `rows`; `rows` must give those of the library's logits. Prefix caching is
+    used where it gives those of `tree`.
+    """
+    vocabulary = model.causal.config.vocab_size
+    ids = (np.arange(24) * 7 + 3) % vocabulary
+    examples = [
+        make_example(ids[:5], ids[5:9], ids[9:12]),
+        make_example(ids[12:14], ids[14:17], ids[3:6], ids[17:19]),
+        make_example(ids[20:21], ids[:8]),
+    ]
+    rows_logprobs = _concatenate_logprobs(model.logprobs(examples))
+    reference_logprobs = _concatenate_logprobs(
+        [[_reference_logprobs(model, e.prompt, c.ids) for c in e.completions] for e in examples]
+    )
+    allowed = rounding_tolerance(model.network)
+    if (difference := float(np.abs(rows_logprobs - reference_logprobs).mean())) > allowed:
+        raise ZephyrError(
+            "log-probabilities of this architecture are not computed right here",
+            found=f"{type(model.causal).__name__} differs from its own logits by {difference:.2g}",
+            todo="use another base model, and report the architecture",
+        )
+    config = model.causal.config.to_dict()
+    has_sliding_window = "sliding_attention" in (config.get("layer_types") or ())
+    if (
+        model.causal.config._attn_implementation != "sdpa"
+        or has_sliding_window
+        or config.get("alibi")
+    ):
+        return "rows", False
+    tree_model = replace(model, layout="tree")
+    try:
+        tree_logprobs = _concatenate_logprobs(tree_model.logprobs(examples))
+    except (ValueError, RuntimeError, TypeError):
+        return "rows", False  # BLOOM and others refuse such a mask outright
+    if float(np.abs(tree_logprobs - rows_logprobs).mean()) > allowed:
+        return "rows", False
+    long_prefix = (np.arange(MIN_PREFIX_TOKENS) * 5 + 1) % vocabulary
+    prefix_examples = [
+        make_example(np.concatenate([long_prefix, ids[n : n + 3]]), ids[9:12]) for n in (1, 4, 6)
+    ]
+    unshared_logprobs = _concatenate_logprobs(tree_model.logprobs(prefix_examples))
+    shared_logprobs = _concatenate_logprobs(
+        replace(tree_model, shares_prefixes=True).logprobs(prefix_examples)
+    )
+    return "tree", float(np.abs(shared_logprobs - unshared_logprobs).mean()) <= allowed
+
+
+@torch.inference_mode()
+def _reference_logprobs(
+    model: Model, prompt: TokenIds, completion: TokenIds
+) -> NDArray[np.float32]:
+    """Log-probabilities [T] of a completion from the library's own logits, for the probe."""
+    input_ids = torch.from_numpy(np.concatenate([prompt, completion]).astype(np.int64))[None]
+    logits = model.causal(input_ids.to(model.device)).logits[0].float().log_softmax(dim=-1).cpu()
+    positions = torch.arange(len(prompt), input_ids.shape[1])
+    values: NDArray[np.float32] = logits[positions - 1, input_ids[0, positions]].numpy()
+    return values
+
+
+def _concatenate_logprobs(results: list[list[NDArray[np.float32]]]) -> NDArray[np.float32]:
+    return np.concatenate([part for parts in results for part in parts])
