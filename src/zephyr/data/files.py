@@ -204,7 +204,8 @@ def _read_table(path: Path, text: str, delimiter: str) -> Iterator[SourceRow]:
         elif len(cells) != len(names):
             yield SourceRow(location, None, "not as many columns as the first line names")
         else:
-            yield SourceRow(location, dict(zip(names, cells, strict=True)))
+            value = dict(zip(names, cells, strict=True))
+            yield SourceRow(location, value, has_text_cells=True)
 
 
 def _read_tsv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
