@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from zephyr.cli.app import app
 from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.evaluate import harness
+from zephyr.evaluate.interface import Metric
 from zephyr.evaluate.tasks import TASKS
 from zephyr.recipe.data import MixtureSpec, SourceSpec
 from zephyr.recipe.evaluation import LM_EVAL, Evaluate, Published, TaskSpec
@@ -66,19 +67,41 @@ def _default(parameter: Any) -> str:
 
 def tasks() -> str:
     """Every task with its protocol and its metrics."""
-    parts = ["# Tasks\n\nEvery score in a table names its protocol: what is listed here.\n\n"]
+    parts = ["# Tasks\n\n", *_TASKS]
     for task in TASKS.values():
         asked = ", ".join(f"{source} ({split})" for source, split in task.sources)
         parts.append(
             f"## {task.name}@{task.version}\n\n{inspect.cleandoc(task.evaluate.__doc__ or '')}\n\n"
             f"Asks {task.record_kind} records of {asked or 'the hold-out of a mixture'}.\n\n"
         )
-        rows = [(m.name, m.protocol_label, m.kind, m.better or "neither") for m in task.metrics]
-        parts.append(_table(("metric", "rule", "statistic", "better"), rows))
+        rows = [
+            (m.name, m.protocol_label, m.kind, m.better or "neither", _rank(m))
+            for m in task.metrics
+        ]
+        parts.append(_table(("metric", "rule", "statistic", "better", "rank"), rows))
     parts.append(f"## {LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
     described = inspect.cleandoc(harness.evaluate_lm_eval_task.__doc__ or "")
     parts.append(f"{described.partition('Raises:')[0].strip()}\n")
     return "".join(parts)
+
+
+_TASKS = (
+    "Every score in a table names its protocol: what is listed here.\n\n",
+    "A task has one **primary** metric. Verdicts on these are corrected together (Holm), over all ",
+    "models of a table or a comparison. Others of a task are secondary: most are other views of ",
+    "the same answers, and corrected together they would cost each other their verdicts. A ",
+    "secondary verdict is by its own p-value and has a hollow mark (△ ▽); where nothing differs, ",
+    "one in twenty is wrong. If no model has a value in the primary metric (answers without a ",
+    "number), the first headline metric that has one takes its place. Of a task of ",
+    "lm-evaluation-harness the first metric is primary. What chance scores stands beside the ",
+    "score that it belongs to. [intervals.md](intervals.md) says how verdicts are made.\n\n",
+)
+
+
+def _rank(metric: Metric) -> str:
+    if metric.chance_of:
+        return f"beside {', '.join(metric.chance_of)}"
+    return "primary" if metric.primary else "secondary" if metric.better else ""
 
 
 _SOURCES = (

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.in_memory_sources import (
@@ -126,6 +126,7 @@ def test_the_hold_out_is_rounded_up(share: float, records: int, num_holdout: int
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(1, 60))
 def test_questions_are_held_out_in_an_order_that_no_other_source_changes(
     seed: int, beside: int

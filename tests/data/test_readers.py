@@ -815,7 +815,8 @@ def test_mmlu_flat_and_nested() -> None:
         ("E", "the answer is none of the options"),
         ("٣", "the answer is none of the options"),
         ("9" * 5_000, "the answer is none of the options"),
-        (1.0, "the answer is neither a letter nor a number"),
+        (1.5, "the answer is neither a letter nor a number"),
+        (float("nan"), "the answer is neither a letter nor a number"),
         (True, "the answer is neither a letter nor a number"),
         (None, "the answer is neither a letter nor a number"),
     ],
@@ -825,7 +826,7 @@ def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> No
 
 
 def test_options_are_two_texts_or_more() -> None:
-    for few in (["a"], [], None, "ab"):
+    for few in (["a"], [], None):
         assert failure_reason(choice.read_choices, MMLU | {"choices": few}) == (
             "there are fewer than two options"
         )
@@ -836,7 +837,7 @@ def test_options_are_two_texts_or_more() -> None:
     assert failure_reason(choice.read_choices, MMLU | {"choices": [*every, "a"]}) == (
         "there are more than 26 options"
     )
-    for odd in (["a", ""], ["a", None], ["a", 2]):
+    for odd in (["a", ""], ["a", None], ["a", True], ["a", ["b"]]):
         assert failure_reason(choice.read_choices, MMLU | {"choices": odd}) == (
             "an option is not text, or empty"
         )
@@ -859,10 +860,7 @@ def test_hellaswag_is_cleaned_by_the_rules_of_lm_eval() -> None:
         ("drinks it.", "a b  c.", "pours tea.  .".replace(".  ", ". "), "x"),
         2,
     )
-    assert (
-        failure_reason(reader_of("hellaswag"), row | {"label": ""})
-        == "the answer is none of the options"
-    )
+    assert failure_reason(reader_of("hellaswag"), row | {"label": ""}) == "the answer is empty"
 
 
 def test_hellaswag_that_is_clean_already_is_left_as_it_stands() -> None:

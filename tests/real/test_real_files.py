@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.data.in_memory_sources import read_source
-from zephyr.data.sources import ReadStats
+from zephyr.data.read_stats import ReadStats
 from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 

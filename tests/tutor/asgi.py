@@ -45,6 +45,20 @@ def call(
     parts: Sequence[bytes] | None = None,
     client: str = "127.0.0.1",
 ) -> Reply:
+    """`call_async` with an event loop of its own."""
+    return asyncio.run(call_async(app, method, path, body, headers, parts=parts, client=client))
+
+
+async def call_async(
+    app: Any,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    parts: Sequence[bytes] | None = None,
+    client: str = "127.0.0.1",
+) -> Reply:
     """The answer to one request; `body` is sent as JSON, bytes as they are.
 
     With `parts` the body comes in chunks and its length is not sent. A header that is None is left
@@ -73,7 +87,7 @@ def call(
         "server": ("127.0.0.1", 8000),
         "state": {},
     }
-    return asyncio.run(asyncio.wait_for(_call(app, scope, parts or [data]), TIMEOUT_SECONDS))
+    return await asyncio.wait_for(_call(app, scope, parts or [data]), TIMEOUT_SECONDS)
 
 
 async def _call(app: Any, scope: dict[str, Any], parts: Sequence[bytes]) -> Reply:

@@ -86,10 +86,7 @@ BAD_MESSAGES: dict[str, Any] = {
     "of the system alone": [SYSTEM],
     "of the assistant alone": [ASSISTANT],
     "the assistant last": [USER_MESSAGE, ASSISTANT],
-    "the assistant first": [ASSISTANT, USER_MESSAGE],
     "the system second": [USER_MESSAGE, SYSTEM, USER_MESSAGE],
-    "the system twice": [SYSTEM, SYSTEM, USER_MESSAGE],
-    "the user twice": [USER_MESSAGE, USER_MESSAGE],
     "a tool": [USER_MESSAGE, {"role": "tool", "content": "4", "tool_call_id": "1"}, USER_MESSAGE],
     "with another key": [{**USER_MESSAGE, "admin": True}],
     "without end": [USER_MESSAGE, *[ASSISTANT, USER_MESSAGE] * 5_000],
@@ -119,14 +116,14 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
     ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", HUGE), ("max_tokens", 1.5),
     ("max_tokens", "many"), ("max_tokens", True), ("max_tokens", [1]),
     ("seed", 2**63), ("seed", -HUGE), ("seed", 1.5), ("seed", "x"), ("seed", {}),
-    ("n", 0), ("n", -1), ("n", 1_000), ("n", HUGE), ("n", 2.5), ("n", None),
-    ("stop", ""), ("stop", [""]), ("stop", ["a"] * 100), ("stop", 5), ("stop", [None]),
+    ("n", 0), ("n", -1), ("n", 1_000), ("n", HUGE), ("n", 2.5),
+    ("stop", [""]), ("stop", ["a"] * 100), ("stop", 5), ("stop", [None]),
     ("stop", "a" * 100_000), ("stop", "\ud800"),
     ("stream", "maybe"), ("stream", 5), ("stream", {}),
     ("stream_options", 5), ("stream_options", {"include_usage": "yes"}),
     ("frequency_penalty", 1), ("presence_penalty", -1), ("frequency_penalty", "a"),
     ("user", 5), ("user", "\ud800"),
-    ("logit_bias", {"5": 100}), ("tools", []), ("adapter", "../../secret"), ("__class__", "a"),
+    ("logit_bias", {"5": 100}), ("tools", [{}]), ("adapter", "../../secret"), ("__class__", "a"),
 ]  # fmt: skip
 BAD_CHAT_PARAMETERS: list[tuple[str, Any]] = [
     ("top_logprobs", 5), ("top_logprobs", -1), ("top_logprobs", 21), ("logprobs", 5),
@@ -134,7 +131,9 @@ BAD_CHAT_PARAMETERS: list[tuple[str, Any]] = [
     ("response_format", {"type": "json_object"}),
 ]  # fmt: skip
 BAD_COMPLETION_PARAMETERS: list[tuple[str, Any]] = [
-    ("prompt", None), ("prompt", ""), ("prompt", 5), ("prompt", ["a"]), ("prompt", [[1, 2]]),
+    ("prompt", None), ("prompt", ""), ("prompt", 5), ("prompt", [[1, 2]]), ("prompt", [1, 2]),
+    ("prompt", ["a", ""]), ("prompt", []),
+    ("prompt", ["a"] * 100),
     ("prompt", "a" * 2**20), ("prompt", "\ud800"), ("prompt", "force mass " * 500),
     ("logprobs", 6), ("logprobs", -1), ("echo", True), ("best_of", 5),
 ]  # fmt: skip

@@ -175,7 +175,6 @@ def test_errors_are_those_that_the_client_knows(client: openai.OpenAI) -> None:
         {"n": 9},
         {"stop": ["", "a"]},
         {"messages": [*MESSAGES, {"role": "assistant", "content": "a"}]},
-        {"messages": [*MESSAGES, *MESSAGES]},
         {"messages": [{"role": "user", "content": " "}]},
         {"messages": [{"role": "user", "content": "a " * 5000}]},
         {"tools": [{"type": "function", "function": {"name": "f"}}]},

@@ -12,14 +12,8 @@ from zephyr.model.decoding import SamplingParams
 from zephyr.model.example import TokenIds, to_token_ids
 from zephyr.model.model import Model
 from zephyr.tutor import scheduler
-from zephyr.tutor.scheduler import (
-    GenerationError,
-    GenerationRequest,
-    ModelRunner,
-    QueueFullError,
-    Scheduler,
-    StreamChunk,
-)
+from zephyr.tutor.answer_stream import GenerationError, GenerationRequest, StreamChunk
+from zephyr.tutor.scheduler import ModelRunner, QueueFullError, Scheduler
 from zephyr.tutor.sse import EventStream
 
 PROMPT_LENGTHS = (9, 3, 40, 1, 30, 12, 2, 5)

@@ -199,7 +199,8 @@ def show(
     """Pages through records as a model will see them, supervised tokens in colour."""
     from zephyr.cli.show import render_records
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, silence_libraries
+    from zephyr.model.load import silence_libraries
+    from zephyr.model.tokenizer import load_tokenizer
 
     plan = load_plan(recipe, overrides)
     run = _finished_mixture_run(plan, mixture, recipe)
@@ -295,8 +296,9 @@ def card(
 def _token_counts(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
     """Token counts by source for the first model trained on a mixture, if available."""
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, silence_libraries
+    from zephyr.model.load import silence_libraries
     from zephyr.model.template import ChatTemplate
+    from zephyr.model.tokenizer import load_tokenizer
     from zephyr.train.examples import build_examples
 
     for name, model in plan.recipe.models.items():

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 
 from zephyr.data import quiz_format
 from zephyr.data.readers import chat, choice, pair, passage
+from zephyr.data.readers.option_columns import find_quiz_columns
 from zephyr.data.readers.parsing import (
     CONVERSATION_COLUMNS,
     TURN_FLAGS,
@@ -139,6 +140,12 @@ def detect_format(
             source.has_many_records,
         )
         formats = [registered_format, *formats]
+    quiz = find_quiz_columns(found_columns) if kind == "choice" else None
+    if quiz is not None and registered_source is None:
+        columns = (quiz.question, *quiz.options, quiz.key)
+        subject = (quiz.subject,) if quiz.subject is not None else ()
+        form = ColumnFormat("choice", columns, choice.quiz_columns_reader(quiz), subject)
+        formats = [form, *formats] if len(quiz.options) > 1 else [*formats, form]
     for form in formats:
         if set(found_columns) >= set(form.columns):
             return form
@@ -154,7 +161,8 @@ def detect_format(
         f"the columns of this source are of no form that is known for kind {kind!r}",
         where=where,
         found=", ".join(sorted(found_columns)) or "no columns",
-        allowed="; ".join(map(", ".join, known_columns)),
+        allowed="; ".join(map(", ".join, known_columns))
+        + ("; question, option_a, option_b, …, answer" if kind == "choice" else ""),
         nearest=", ".join(suggestions) or None,
         todo="map the names with `columns: {name that is allowed: name in the file}`",
     )

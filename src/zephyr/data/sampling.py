@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zephyr.data.contamination import ContaminationMatch, EvalQuestionIndex
-from zephyr.data.sources import OpenedSource, ReadStats, RowItem
+from zephyr.data.read_stats import ReadStats, RowItem
+from zephyr.data.sources import OpenedSource
 from zephyr.records import Record
 
 _ROWS_PER_BLOCK = 16_384

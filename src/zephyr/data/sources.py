@@ -5,16 +5,17 @@ other data set of the hub, or a user's own file; the latter two are read by the 
 columns.
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from zephyr.data import files, hub, quiz_format
 from zephyr.data.cache import content_sha256
 from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
+from zephyr.data.read_stats import ReadStats, RowItem
+from zephyr.data.readers.choice import QuizReader
 from zephyr.data.readers.parsing import MISSING_VALUES, SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
@@ -28,24 +29,6 @@ from zephyr.data.table import SOURCES, HubLocation, RegisteredSource
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.records import Choice, Pair, Record, RecordKind
-
-
-class RowItem(NamedTuple):
-    """An item of a row (its number is `part`): a record, or the reason why there is none.
-
-    `skip_reason` says why it was skipped on purpose, `unreadable_reason` why the row is malformed,
-    and `todo` what can be done about it. `unused_columns` are the columns with a value that the
-    reader does not know; the first item of a row has them.
-    """
-
-    row: int
-    part: int
-    location: str
-    record: Record | None
-    skip_reason: str = ""
-    unreadable_reason: str = ""
-    todo: str = ""
-    unused_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,80 +85,6 @@ class OpenedSource:
         return record
 
 
-@dataclass
-class ReadStats:
-    """Counts of the rows read from a source, by reason; `first_location` is the first of each.
-
-    `unused_columns` counts the rows that have a value in a column that was not read.
-    """
-
-    label: str
-    item_count: int = 0
-    unreadable_reasons: Counter[str] = field(default_factory=Counter)
-    skip_reasons: Counter[str] = field(default_factory=Counter)
-    first_location: dict[str, str] = field(default_factory=dict)
-    todos: dict[str, str] = field(default_factory=dict)
-    unused_columns: Counter[str] = field(default_factory=Counter)
-
-    def count(self, item: RowItem) -> None:
-        """Counts one item of a row."""
-        self.item_count += 1
-        self.unused_columns.update(item.unused_columns)
-        if item.skip_reason:
-            self.skip_reasons[item.skip_reason] += 1
-        if item.unreadable_reason:
-            self.unreadable_reasons[item.unreadable_reason] += 1
-            self.first_location.setdefault(item.unreadable_reason, item.location)
-            self.todos.setdefault(item.unreadable_reason, item.todo)
-
-    def check_unreadable_share(self, allowed: float) -> None:
-        """Checks that the share of unreadable rows is within the limit.
-
-        Raises:
-            ZephyrError: more than the allowed share of rows can't be read, or all of them.
-        """
-        unreadable_count = sum(self.unreadable_reasons.values())
-        if unreadable_count > allowed * max(self.item_count, 1) or (
-            unreadable_count and unreadable_count == self.item_count
-        ):
-            raise ZephyrError(
-                f"too many rows of source {self.label!r} can't be read",
-                where=next(iter(self.first_location.values())),
-                found=f"{unreadable_count} of {self.item_count} rows: {self._list_reasons()}",
-                allowed=f"a share of {allowed:g} (`unreadable`)",
-                todo=self._list_todos(unreadable_count),
-            )
-
-    def _list_reasons(self) -> str:
-        """The counts of the reasons, each with its first place where there are several."""
-        listed = [
-            f"{count} x {why}"
-            + (f" ({Path(self.first_location[why]).name})" if len(self.first_location) > 1 else "")
-            for why, count in self.unreadable_reasons.most_common(_MAX_REASONS)
-        ]
-        if (more := len(self.unreadable_reasons) - _MAX_REASONS) > 0:
-            listed.append(f"and {more} other reasons")
-        return ", ".join(listed)
-
-    def _list_todos(self, unreadable_count: int) -> str:
-        """What can be done about each reason, and the share that would leave the rows out."""
-        mend = "mend the rows, map their names with `columns`"
-        reasons = [why for why, _ in self.unreadable_reasons.most_common(_MAX_REASONS)]
-        todos = [f"{why}: {self.todos[why]}" for why in reasons if self.todos[why]]
-        if not todos:
-            return f"{mend}, or raise `unreadable`"
-        if len(todos) < len(reasons):
-            todos.append(mend)
-        if unreadable_count < self.item_count:
-            share = math.ceil(100 * unreadable_count / self.item_count) / 100
-            todos.append(f"or leave the rows out with `unreadable: {share:g}`")
-        return "; ".join(todos)
-
-
-_MAX_REASONS = 12
-"""Reasons that an error lists."""
-
-
 def read_records(source: OpenedSource) -> tuple[list[Record], ReadStats]:
     """Reads all records of a source in order, and the counts of its rows by outcome."""
     stats = ReadStats(source.label)
@@ -217,6 +126,7 @@ def open_source(
     form = detect_format(
         header.columns, expected_kind, registered_source, f"{where}, {header.location}"
     )
+    form = _resolve_answer_key(form, source, rows, where)
     [first] = rows.take([0], form.all_columns)
     loaded_columns = header.columns if first.value is None else first.value.keys()
     return OpenedSource(
@@ -227,6 +137,35 @@ def open_source(
         registered_source,
         header.columns - loaded_columns,
     )
+
+
+def _resolve_answer_key(
+    form: ColumnFormat, source: SourceSpec, rows: Rows, where: str
+) -> ColumnFormat:
+    """The format of a quiz of one's own, whose reader knows how its keys are read.
+
+    Raises:
+        ZephyrError: the keys can be read in several ways, or `answer_key` is set of another source.
+    """
+    if not isinstance(form.reader, QuizReader):
+        if source.answer_key is not None:
+            raise ZephyrError(
+                f"source {source_label(source)!r} has no keys that `answer_key` could say",
+                where=where,
+                found=f"columns {', '.join(form.columns)}",
+                todo="leave `answer_key` out",
+            )
+        return form
+    if source.name in SOURCES and source.answer_key is None:
+        return form  # a registered source's keys are known
+    columns = form.all_columns
+    blocks = (
+        rows.take(range(n, min(n + 8192, len(rows))), columns) for n in range(0, len(rows), 8192)
+    )
+    reader = form.reader.resolve(
+        chain.from_iterable(blocks), source.answer_key, source_label(source), where
+    )
+    return replace(form, reader=reader)
 
 
 def source_fingerprint(

@@ -12,31 +12,47 @@ REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class IncrementalDetokenizer:
-    """Incremental detokenizer: decodes each new token with only the few before it."""
+    """Incremental detokenizer: decodes each new token with only the few before it.
 
-    def __init__(self, decode: Callable[[TokenIds], str], stop: Sequence[str] = ()) -> None:
-        self._decode = decode
+    `decode_start` decodes the start of an answer, where a chat template may take a space, and
+    `decode_rest` what comes later.
+    """
+
+    def __init__(
+        self,
+        decode_start: Callable[[TokenIds], str],
+        decode_rest: Callable[[TokenIds], str],
+        stop: Sequence[str] = (),
+    ) -> None:
+        self._decode_start, self._decode_rest = decode_start, decode_rest
         self._stop = stop
         self._longest_stop = max(map(len, stop), default=0)
         self._tokens: list[int] = []
         self._prefix_offset = self._read_offset = 0
         self._text = ""
-        self._num_emitted = 0
+        self.num_emitted = 0
+        """Characters of the text that have been taken."""
+        self.token_ends: list[int] = []
+        """Where in the text each token ends that is decoded: tokens of one character end together.
+        """
         self.has_stopped = False
         """Whether a stop string is in it."""
 
     def add_token(self, token: int) -> None:
         """Adds a token, and searches the new text for stop strings."""
         self._tokens.append(token)
-        previous_text = self._decode(
-            to_token_ids(self._tokens[self._prefix_offset : self._read_offset])
-        )
-        new_text = self._decode(to_token_ids(self._tokens[self._prefix_offset :]))
-        if new_text.endswith(REPLACEMENT_CHARACTER):
+        decode = self._decode_rest if self._prefix_offset else self._decode_start
+        previous_text = decode(to_token_ids(self._tokens[self._prefix_offset : self._read_offset]))
+        window_text = decode(to_token_ids(self._tokens[self._prefix_offset :]))
+        if window_text.endswith(REPLACEMENT_CHARACTER):
             return
         search_start = max(0, len(self._text) - self._longest_stop)
-        self._text += new_text[len(previous_text) :]
-        self._prefix_offset, self._read_offset = self._read_offset, len(self._tokens)
+        new_text = window_text[len(previous_text) :]
+        self._text += new_text
+        self.token_ends += [len(self._text)] * (len(self._tokens) - self._read_offset)
+        if new_text:  # a window that begins with special tokens alone would lose a space
+            self._prefix_offset = self._read_offset
+        self._read_offset = len(self._tokens)
         self.has_stopped = find_stop(self._text[search_start:], self._stop) is not None
 
     def take_new_text(self, final_text: str | None) -> str:
@@ -46,8 +62,8 @@ class IncrementalDetokenizer:
             if final_text is None
             else final_text
         )
-        new_text = text[self._num_emitted :]
-        self._num_emitted += len(new_text)
+        new_text = text[self.num_emitted :]
+        self.num_emitted += len(new_text)
         return new_text
 
     def _held_back_length(self) -> int:

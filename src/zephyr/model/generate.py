@@ -71,7 +71,9 @@ def generate(
             for i, row in zip(indices, rows, strict=True):
                 texts[row] = (
                     i,
-                    IncrementalDetokenizer(template.decode, stop) if stop or on_text else None,
+                    IncrementalDetokenizer(template.decode, template.decode_continued_text, stop)
+                    if stop or on_text
+                    else None,
                 )
             batch.add(rows)
         else:

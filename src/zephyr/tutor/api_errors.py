@@ -8,7 +8,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from zephyr.errors import ZephyrError
-from zephyr.tutor.scheduler import GenerationError, QueueFullError
+from zephyr.tutor.answer_stream import GenerationError
+from zephyr.tutor.scheduler import QueueFullError
+from zephyr.tutor.serving import ContextLengthError
+from zephyr.tutor.validation_errors import describe_errors
 
 RETRY_AFTER_SECONDS = 2
 """Retry-After header of a full queue (429), in seconds."""
@@ -47,7 +50,7 @@ def error_body(
 def queue_full() -> ApiError:
     """The rate-limit error (429) of a full queue."""
     text = "as many questions wait as may; try again in a moment"
-    return ApiError(429, text, code="busy", retry_after=RETRY_AFTER_SECONDS)
+    return ApiError(429, text, code="rate_limit_exceeded", retry_after=RETRY_AFTER_SECONDS)
 
 
 def to_api_error(error: Exception) -> ApiError:
@@ -57,6 +60,8 @@ def to_api_error(error: Exception) -> ApiError:
             return error
         case QueueFullError():
             return queue_full()
+        case ContextLengthError():
+            return ApiError(400, str(error), code="context_length_exceeded", param=error.param)
         case ZephyrError():
             return ApiError(400, str(error))
         case GenerationError():
@@ -72,13 +77,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def handle_validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        more = len(error.errors()) - 1
-        text = f"{where}: {first['msg']}" if where else str(first["msg"])
-        text += f" (and {more} more)" if more else ""
+        found = describe_errors(error.errors(), error.body)
         return ApiError(
-            400, sanitize_text(text), code="invalid", param=sanitize_text(where)
+            400,
+            sanitize_text(found.message),
+            code=found.code,
+            param=None if found.param is None else sanitize_text(found.param),
         ).response()
 
     async def handle_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -12,20 +12,16 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from zephyr.errors import ZephyrError
-from zephyr.records import Message
+from zephyr.records import Message, content_hash
+from zephyr.tutor.answer_stream import AnswerStream, merge_streams
 from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import CompareBody, MarksBody, RatingBody, VoteBody
 from zephyr.tutor.classroom import Classroom
 from zephyr.tutor.equation_marks import mark_equations
-from zephyr.tutor.openai_routes import (
-    OPENAI_FINISH_REASONS,
-    find_model,
-    merge_streams,
-    with_system_message,
-)
+from zephyr.tutor.openai_responses import OPENAI_FINISH_REASONS
+from zephyr.tutor.openai_routes import find_model, with_system_message
 from zephyr.tutor.pair_sampler import PairSampler
 from zephyr.tutor.practice_routes import practice_routes
-from zephyr.tutor.scheduler import AnswerStream
 from zephyr.tutor.settings import TutorSettings
 from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
@@ -79,9 +75,14 @@ def class_routes(classroom: Classroom) -> APIRouter:
         for param in ("question", "answer"):
             classroom.check_length(getattr(body, param), param)
         texts = classroom.loggable_texts(question=body.question, answer=body.answer)
-        await classroom.store_event(
-            "rating", {"rating": body.rating, **texts}, session=body.session, model=model
+        add_rating = partial(
+            classroom.events.add_rating,
+            {"rating": body.rating, **texts},
+            session=body.session,
+            model=model,
+            key=content_hash(body.session, model, body.question, body.answer),
         )
+        await classroom.run_in_thread(add_rating)
         return {"stored": True}
 
     @router.post("/marks", summary="Equations that don't hold", responses=error_responses())
@@ -105,9 +106,7 @@ async def _delete_expired_daily(classroom: Classroom) -> None:
 def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
     """Adds the routes of pairwise comparison: /compare and /vote."""
     names = list(classroom.serving.models)
-    past_pairs = [
-        event.body["models"].values() for event in classroom.events.list_events("comparison")
-    ]
+    past_pairs = classroom.events.compared_models()
     pair_sampler = PairSampler(names, past_pairs) if len(names) > 1 else None
 
     @router.post(
@@ -119,12 +118,17 @@ def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
     async def compare(body: CompareBody) -> Response:
         classroom.check_way("compare")
         await classroom.check_session(body.session)
+        for at, message in enumerate(body.messages):
+            classroom.check_length(message.content, f"messages[{at}].content")
         messages = with_system_message(classroom.settings, body.conversation)
         assert pair_sampler is not None, "where there is one model, comparing is no way"
         models = pair_sampler.sample()
         try:
             requests = [
-                classroom.make_request(classroom.serving.models[name], messages) for name in models
+                await classroom.make_request(
+                    classroom.serving.models[name], messages, client=body.session
+                )
+                for name in models
             ]
         except ZephyrError:  # its message would name the model
             text = (

@@ -13,11 +13,12 @@ import anyio.to_thread
 from zephyr.errors import ZephyrError
 from zephyr.model.decoding import SamplingParams
 from zephyr.records import Message
+from zephyr.tutor.answer_stream import AnswerStream, GenerationRequest, merge_streams
 from zephyr.tutor.api_errors import ApiError
 from zephyr.tutor.events import DuplicateEventError, EventKind, EventLog, UnknownSessionError
-from zephyr.tutor.openai_routes import OPENAI_FINISH_REASONS, check_message_length, merge_streams
+from zephyr.tutor.openai_responses import OPENAI_FINISH_REASONS
+from zephyr.tutor.openai_routes import check_message_length
 from zephyr.tutor.quizzes import Quizzes
-from zephyr.tutor.scheduler import AnswerStream, GenerationRequest
 from zephyr.tutor.serving import ServedModel, ServingEngine
 from zephyr.tutor.settings import TutorSettings, Way
 
@@ -119,7 +120,7 @@ class Classroom:
         with suppress(ApiError):  # `run_in_thread` has logged it
             await self.run_in_thread(add)
 
-    def make_request(
+    async def make_request(
         self, served: ServedModel, messages: Sequence[Message], **options: Any
     ) -> GenerationRequest:
         """Makes a scheduler request for a conversation with the settings' sampling params.
@@ -130,7 +131,7 @@ class Classroom:
         sampling = SamplingParams(self.settings.temperature)
         seed = secrets.randbelow(2**31)
         max_new_tokens = self.settings.limits.tokens
-        return served.make_request(
+        return await served.make_request(
             messages, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed, **options
         )
 

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from zephyr.data.quiz_format import format_quiz
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.records import Choice, Message
+from zephyr.tutor.answer_stream import AnswerStream
 from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import AnswerBody, ExplainBody, LadderBody, SessionBody
 from zephyr.tutor.classroom import AnswerCollector, Classroom
@@ -20,7 +21,7 @@ from zephyr.tutor.equation_marks import mark_equations
 from zephyr.tutor.hints import Ladder, LadderStore
 from zephyr.tutor.openai_routes import find_model
 from zephyr.tutor.quizzes import option_probabilities
-from zephyr.tutor.scheduler import AnswerStream
+from zephyr.tutor.serving import run_tokenizer
 from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
 EXPLAIN_PROMPT = "Why is that the right answer? Explain it in a few sentences."
@@ -112,7 +113,7 @@ def _quiz_routes(router: APIRouter, classroom: Classroom) -> None:
             raise ApiError(409, "answer the question first", code="not_answered")
         messages = classroom.add_system_message(_explanation_messages(quiz))
         try:
-            generation_request = classroom.make_request(served, messages)
+            generation_request = await classroom.make_request(served, messages, client=body.session)
         except ZephyrError:
             text = f"{served.name} reads too little at a time to explain this question"
             raise ApiError(400, text, code="not_answerable", param="model") from None
@@ -168,7 +169,7 @@ def _ladder_routes(router: APIRouter, classroom: Classroom, ladders: LadderStore
         await classroom.check_session(body.session)
         classroom.check_length(body.question, "question")
         ladder = Ladder(body.session, find_model(classroom.serving, body.model).name, body.question)
-        answer = _submit_next_hint(classroom, ladder)
+        answer = await _submit_next_hint(classroom, ladder)
         ladders.add(ladder)
         return EventStream(_stream_hint(classroom, ladder, answer), [answer])
 
@@ -188,7 +189,7 @@ def _ladder_routes(router: APIRouter, classroom: Classroom, ladders: LadderStore
             raise ApiError(409, "that was the last hint", code="ladder_done")
         if found.is_in_progress:
             raise _hint_in_progress()
-        answer = _submit_next_hint(classroom, found)
+        answer = await _submit_next_hint(classroom, found)
         return EventStream(_stream_hint(classroom, found, answer), [answer])
 
 
@@ -197,7 +198,7 @@ def _hint_in_progress() -> ApiError:
     return ApiError(409, "the last hint is still being written", code="climbing")
 
 
-def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
+async def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
     """Submits the request for a ladder's next hint; its prompt has at most half the context."""
     served = classroom.serving.models[ladder.model]
 
@@ -206,8 +207,11 @@ def _submit_next_hint(classroom: Classroom, ladder: Ladder) -> AnswerStream:
         prompt = served.template.encode_prompt(classroom.add_system_message(messages))
         return len(prompt) <= served.context_length // 2
 
-    messages = classroom.add_system_message(ladder.messages(classroom.settings.hints, fits))
-    (answer,) = classroom.serving.scheduler.submit(classroom.make_request(served, messages))
+    turns = await run_tokenizer(partial(ladder.messages, classroom.settings.hints, fits))
+    request = await classroom.make_request(
+        served, classroom.add_system_message(turns), client=ladder.session
+    )
+    (answer,) = classroom.serving.scheduler.submit(request)
     return answer
 
 

@@ -3,33 +3,39 @@
 One thread runs all model runners in turn. Prefill is chunked and alternates with decode steps, so
 that a long prompt does not stall running requests. The thread never waits for a client: unread
 chunks stay in the answer's queue, and are dropped with it.
+
+Clients take turns: the next is who has the fewest answers being written. One who has none enters
+even a full batch or queue, up to half as many again.
 """
 
 import asyncio
 import logging
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from zephyr.model.decoding import (
-    GREEDY,
-    DecodeBatch,
-    DecodeRow,
-    Prefill,
-    SamplingParams,
-    TokenLogprob,
-)
+from zephyr.model.decoding import DecodeBatch, DecodeRow, Prefill
 from zephyr.model.detokenizer import IncrementalDetokenizer, find_stop
 from zephyr.model.example import TokenIds, to_token_ids
 from zephyr.model.fp16_linear import weight_bytes
 from zephyr.model.generate import FinishReason, find_finish_reason
 from zephyr.model.multi_lora import MultiLora
 from zephyr.model.template import ChatTemplate
+from zephyr.model.token_bytes import TokenBytes
+from zephyr.tutor.answer_stream import (
+    AnswerStream,
+    GenerationError,
+    GenerationRequest,
+    StreamChunk,
+    deliver_chunks,
+)
 
 T = TypeVar("T")
 
@@ -39,108 +45,12 @@ SINGLE_THREAD_MAX_BYTES = 1 << 26
 PREFILL_CHUNK_TOKENS = 512
 """Tokens of a prefill chunk (over all its rows), between two decode steps."""
 
+PREFILL_MAX_TOKENS = 2048
+"""Most tokens of several prompts that are prefilled together: the next prompts wait for them."""
+
 
 class QueueFullError(Exception):
     """The request queue is full (HTTP 429)."""
-
-
-class GenerationError(Exception):
-    """Generation of an answer failed by an internal error, or the server was stopped."""
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """A generation request: model, prompt, sampling params, seed, stop strings, max new tokens.
-
-    With `top_logprobs`, logprobs are returned, with this many of the most likely tokens.
-    """
-
-    model: str
-    prompt: TokenIds
-    max_new_tokens: int
-    sampling: SamplingParams = GREEDY
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    top_logprobs: int | None = None
-    is_text_completion: bool = False
-    """Whether the prompt is raw text (no chat): then a leading space of the completion is kept."""
-
-
-class StreamChunk(NamedTuple):
-    """New text and tokens of an answer since the last chunk; the last has a finish reason.
-
-    `tokens` are without an end token. They may be ahead of the text, which never ends within a
-    character, nor within a possible stop string.
-    """
-
-    text: str
-    tokens: list[int]
-    logprobs: list[TokenLogprob]
-    finish_reason: FinishReason | None
-
-
-class AnswerStream:
-    """Async stream of an answer's chunks; closing it (client disconnect) frees its batch slot."""
-
-    def __init__(self, request: GenerationRequest) -> None:
-        self.request = request
-        self.closed = False
-        self._loop = asyncio.get_running_loop()
-        self._chunks: asyncio.Queue[StreamChunk | GenerationError] = asyncio.Queue()
-
-    async def __aiter__(self) -> AsyncGenerator[StreamChunk]:
-        try:
-            while True:
-                chunk = await self._chunks.get()
-                if isinstance(chunk, GenerationError):
-                    raise chunk
-                yield chunk
-                if chunk.finish_reason is not None:
-                    return
-        finally:
-            self.close()
-
-    async def collect(self) -> "FullAnswer":
-        """Collects the whole answer, once it has finished (for a response without streaming)."""
-        chunks = [chunk async for chunk in self]
-        return FullAnswer(
-            "".join(chunk.text for chunk in chunks),
-            [token for chunk in chunks for token in chunk.tokens],
-            [logprob for chunk in chunks for logprob in chunk.logprobs],
-            chunks[-1].finish_reason or "length",
-        )
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _put(self, chunk: StreamChunk | GenerationError) -> None:
-        self._chunks.put_nowait(chunk)
-
-
-def _deliver_chunks(chunks: Sequence[tuple[AnswerStream, StreamChunk | GenerationError]]) -> None:
-    """Delivers chunks to the event loops of their answers (thread-safe), one wake-up each."""
-    loops: dict[
-        asyncio.AbstractEventLoop, list[tuple[AnswerStream, StreamChunk | GenerationError]]
-    ] = {}
-    for answer, chunk in chunks:
-        loops.setdefault(answer._loop, []).append((answer, chunk))
-    for loop, loop_chunks in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_put_all, loop_chunks)
-
-
-def _put_all(chunks: Sequence[tuple[AnswerStream, StreamChunk | GenerationError]]) -> None:
-    for answer, chunk in chunks:
-        answer._put(chunk)
-
-
-class FullAnswer(NamedTuple):
-    """A complete answer: text, tokens, logprobs and finish reason."""
-
-    text: str
-    tokens: list[int]
-    logprobs: list[TokenLogprob]
-    finish_reason: FinishReason
 
 
 @dataclass(eq=False, kw_only=True)
@@ -150,8 +60,14 @@ class Slot(DecodeRow):
     model_index: int
     answer: AnswerStream
     text: IncrementalDetokenizer
+    submission: int
+    """Number of the call that submitted the request: several completions of one prompt share it."""
     num_sent_tokens: int = 0
     """Tokens that have been sent in chunks."""
+
+    @property
+    def client(self) -> str:
+        return self.answer.request.client
 
 
 class _MultiLoraBatch(DecodeBatch[Slot]):
@@ -178,7 +94,7 @@ class ModelRunner:
     template: ChatTemplate
     model_names: Sequence[str]
     multi_lora: MultiLora | None = None
-    waiting: deque[Slot] = field(default_factory=deque)
+    waiting: list[Slot] = field(default_factory=list)
     prefill: Prefill[Slot] | None = None
 
     def __post_init__(self) -> None:
@@ -187,6 +103,7 @@ class ModelRunner:
             1 if weight_bytes(self.causal) < SINGLE_THREAD_MAX_BYTES else torch.get_num_threads()
         )
         """CPU threads of torch: for a small model one is faster than several."""
+        self.token_bytes = TokenBytes(self.template.tokenizer)
 
     def text_decoder(self, request: GenerationRequest) -> Callable[[TokenIds], str]:
         """The function that decodes (detokenizes) the answer to a request."""
@@ -224,9 +141,10 @@ class Scheduler:
         self._runners = runners
         self._max_batch, self._max_queue = batch, queue
         self._runner_by_model = {name: runner for runner in runners for name in runner.model_names}
-        self._new_slots: deque[Slot] = deque()
+        self._new_slots: list[Slot] = []
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
+        self._submissions = count()
         self._generated_tokens = 0
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run_loop, name="decoding", daemon=True)
@@ -242,20 +160,23 @@ class Scheduler:
         self._thread.join()
 
     def submit(self, *requests: GenerationRequest) -> list[AnswerStream]:
-        """Queues requests, all or none; to be called from an event loop.
+        """Queues the requests of one client, all or none; to be called from an event loop.
 
         Raises:
             QueueFullError: the queue has not enough room.
         """
-        slots = [self._make_slot(request) for request in requests]
+        submission = next(self._submissions)
+        slots = [self._make_slot(request, submission) for request in requests]
         with self._wake:
-            if self.stats.waiting + len(slots) > self._max_queue:
+            waiting = list(chain(self._new_slots, *(runner.waiting for runner in self._runners)))
+            is_newcomer = all(slot.client != slots[0].client for slot in waiting)
+            if len(waiting) + len(slots) > _with_newcomers(self._max_queue, is_newcomer):
                 raise QueueFullError
             self._new_slots += slots
             self._wake.notify()
         return [slot.answer for slot in slots]
 
-    def _make_slot(self, request: GenerationRequest) -> Slot:
+    def _make_slot(self, request: GenerationRequest, submission: int) -> Slot:
         runner = self._runner_by_model[request.model]
         return Slot(
             request.prompt,
@@ -264,7 +185,10 @@ class Scheduler:
             request.top_logprobs,
             model_index=runner.model_names.index(request.model),
             answer=AnswerStream(request),
-            text=IncrementalDetokenizer(runner.text_decoder(request), request.stop),
+            text=IncrementalDetokenizer(
+                runner.text_decoder(request), runner.template.decode_continued_text, request.stop
+            ),
+            submission=submission,
         )
 
     async def run_between_steps(self, function: Callable[[], T]) -> T:
@@ -309,7 +233,7 @@ class Scheduler:
                 self._wake.wait()
             if self._is_stopping:
                 return False
-            new_slots, self._new_slots = self._new_slots, deque()
+            new_slots, self._new_slots = self._new_slots, []
             calls, self._calls = self._calls, deque()
             for slot in new_slots:
                 self._runner_by_model[slot.answer.request.model].waiting.append(slot)
@@ -329,6 +253,8 @@ class Scheduler:
         for slot in runner.slots:
             if slot.answer.closed and slot in decode_batch.rows:
                 decode_batch.remove(slot)
+        if runner.prefill is not None and all(s.answer.closed for s in runner.prefill.rows):
+            runner.prefill = None
         if runner.prefill is None:
             runner.prefill = self._schedule_prefill(runner)
         if decoded_slots := list(decode_batch.rows):
@@ -342,24 +268,27 @@ class Scheduler:
             self._send_chunks(runner, prefill.rows)
 
     def _schedule_prefill(self, runner: ModelRunner) -> Prefill[Slot] | None:
-        """Schedules the next prefill: queued prompts of similar length, since they are padded."""
-        waiting = runner.waiting
-        free_slots = self._max_batch - len(runner.decode_batch.rows)
+        """Schedules the next prefill: queued prompts of similar length, since they are padded.
+
+        Turns are by client, and those of a client by submission: who has the fewest rows is next.
+        """
+        runner.waiting = [slot for slot in runner.waiting if not slot.answer.closed]
+        if not runner.waiting:
+            return None
+        rows = runner.decode_batch.rows
+        num_rows = Counter(chain((s.client for s in rows), (s.submission for s in rows)))
+        candidates = list(runner.waiting)
         prefill_slots: list[Slot] = []
-        deferred_slots: list[Slot] = []
-        while waiting:
-            slot = waiting.popleft()
-            if slot.answer.closed:
-                continue
-            has_similar_length = (
-                not prefill_slots or 0.5 <= len(slot.prompt) / len(prefill_slots[0].prompt) <= 2
-            )
-            (
-                prefill_slots
-                if has_similar_length and len(prefill_slots) < free_slots
-                else deferred_slots
-            ).append(slot)
-        waiting.extend(deferred_slots)
+        while candidates:
+            slot = min(candidates, key=lambda s: (num_rows[s.client], num_rows[s.submission]))
+            max_rows = _with_newcomers(self._max_batch, not num_rows[slot.client])
+            if len(rows) + len(prefill_slots) >= max_rows:
+                break
+            candidates.remove(slot)
+            if _can_prefill_together(prefill_slots, slot):
+                prefill_slots.append(slot)
+                num_rows.update((slot.client, slot.submission))
+        runner.waiting = [slot for slot in runner.waiting if slot not in prefill_slots]
         return Prefill(prefill_slots) if prefill_slots else None
 
     def _send_chunks(self, runner: ModelRunner, slots: Sequence[Slot]) -> None:
@@ -371,26 +300,56 @@ class Scheduler:
             finish_reason = find_finish_reason(
                 slot, slot.text, runner.template, request.max_new_tokens
             )
-            full_text = None
+            text_end = full_text = None
             if finish_reason is not None:
                 runner.decode_batch.remove(slot)
                 full_text = runner.text_decoder(request)(to_token_ids(slot.output_ids))
+                text_end = len(full_text)
                 full_text = full_text[: find_stop(full_text, request.stop)]
             text = slot.text.take_new_text(full_text)
-            tokens, logprobs = (
-                slot.output_ids[slot.num_sent_tokens :],
-                slot.output_logprobs[slot.num_sent_tokens :],
-            )
             if text or finish_reason is not None:
-                slot.num_sent_tokens = len(slot.output_ids)
-                chunks.append((slot.answer, StreamChunk(text, tokens, logprobs, finish_reason)))
-        _deliver_chunks(chunks)
+                chunks.append((slot.answer, _next_chunk(slot, text, text_end, finish_reason)))
+        deliver_chunks(chunks)
+
+
+def _with_newcomers(limit: int, is_newcomer: bool) -> int:
+    """A limit of answers: half as many again for a client who has none."""
+    return limit + limit // 2 if is_newcomer else limit
+
+
+def _can_prefill_together(slots: Sequence[Slot], slot: Slot) -> bool:
+    """Whether a prompt joins others in a prefill, in which all are padded to the longest."""
+    lengths = [len(slot.prompt), *(len(other.prompt) for other in slots)]
+    return not slots or (
+        0.5 <= lengths[0] / lengths[1] <= 2 and max(lengths) * len(lengths) <= PREFILL_MAX_TOKENS
+    )
+
+
+def _next_chunk(
+    slot: Slot, text: str, text_end: int | None, finish_reason: FinishReason | None
+) -> StreamChunk:
+    """The chunk of new text with its tokens; `text_end` is where all tokens of a finished end."""
+    start, end = slot.num_sent_tokens, len(slot.output_ids)
+    token_ends: list[int] = []
+    if slot.top_logprobs is not None:
+        if text_end is None:
+            end = bisect_right(slot.text.token_ends, slot.text.num_emitted)
+        token_ends = slot.text.token_ends[start:end]
+        token_ends += [text_end or 0] * (end - start - len(token_ends))
+    slot.num_sent_tokens = end
+    return StreamChunk(
+        text,
+        slot.output_ids[start:end],
+        slot.output_logprobs[start:end],
+        token_ends,
+        finish_reason,
+    )
 
 
 def _fail_all(runner: ModelRunner, error: Exception) -> None:
     """Fails all requests of a model runner and resets its batch."""
     slots = (*runner.slots, *runner.waiting)
-    _deliver_chunks([(slot.answer, GenerationError(str(error))) for slot in slots])
+    deliver_chunks([(slot.answer, GenerationError(str(error))) for slot in slots])
     runner.waiting.clear()
     runner.prefill = None
     runner.decode_batch = _MultiLoraBatch(runner.causal, runner.multi_lora)

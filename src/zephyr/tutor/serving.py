@@ -1,31 +1,59 @@
 """Loads models for serving: models of one base share its weights (multi-LoRA)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from zephyr.errors import ZephyrError
 from zephyr.model.decoding import GREEDY, SamplingParams
-from zephyr.model.example import Example
+from zephyr.model.example import Example, TokenIds
 from zephyr.model.fp16_linear import to_fp16_weights
 from zephyr.model.load import (
     Lineage,
     build_model,
     load_model,
     load_network,
-    load_tokenizer,
     silence_libraries,
 )
 from zephyr.model.model import Logprobs, Model
 from zephyr.model.multi_lora import MultiLora, can_batch_adapters
 from zephyr.model.precision import Dtype, choose_dtype
 from zephyr.model.template import ChatTemplate
+from zephyr.model.tokenizer import load_tokenizer
 from zephyr.records import Message
-from zephyr.tutor.scheduler import GenerationRequest, ModelRunner, Scheduler
+from zephyr.tutor.answer_stream import GenerationRequest
+from zephyr.tutor.scheduler import ModelRunner, Scheduler
+
+T = TypeVar("T")
 
 TOKEN_BUDGET = 2048
+
+PIECE_CHARACTERS = 8192
+"""Characters of the pieces in which a long text is tokenized until it is known to be too long."""
+
+_TOKENIZER_THREAD = ThreadPoolExecutor(1, "tokenizing")
+"""One thread for all: a tokenizer is not thread-safe, and must not take all processors."""
+
+
+async def run_tokenizer(function: Callable[[], T]) -> T:
+    """Runs a function that encodes texts, away from the event loop, which answers everybody."""
+    return await asyncio.get_running_loop().run_in_executor(_TOKENIZER_THREAD, function)
+
+
+class ContextLengthError(ZephyrError):
+    """A prompt leaves no room in the context; `param` is the field of the request (OpenAI's)."""
+
+    def __init__(self, context_length: int, length: str, param: str) -> None:
+        super().__init__(
+            f"This model's maximum context length is {context_length} tokens. However, your "
+            f"{param} resulted in {length}, which leave no room for an answer. "
+            f"Please reduce the length of the {param}."
+        )
+        self.param = param
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class ServedModel:
 
         return await self.scheduler.run_between_steps(compute)
 
-    def make_request(
+    async def make_request(
         self,
         messages: Sequence[Message],
         *,
@@ -70,28 +98,89 @@ class ServedModel:
         seed: int = 0,
         stop: Sequence[str] = (),
         top_logprobs: int | None = None,
+        client: str = "",
     ) -> GenerationRequest:
         """Makes the generation request for the next answer of a conversation.
 
         By default an answer may fill the context.
 
         Raises:
-            ZephyrError: the conversation fills the context, or its template refuses it.
+            ContextLengthError: the conversation fills the context.
+            ZephyrError: the model's template refuses the conversation.
         """
-        prompt = self.template.encode_prompt(messages)
-        free_tokens = self.context_length - len(prompt)
-        if free_tokens < 1:
-            raise ZephyrError(
-                f"the conversation is longer than the context of {self.name}",
-                found=f"{len(prompt)} tokens",
-                allowed=f"at most {self.context_length - 1} tokens, "
-                "so that there is room for an answer",
-                todo="ask in fewer words, or begin a new conversation",
-            )
-        allowed_tokens = free_tokens if max_new_tokens is None else min(max_new_tokens, free_tokens)
-        return GenerationRequest(
-            self.name, prompt, allowed_tokens, sampling, seed, tuple(stop), top_logprobs
+        prompt = await self._encode(
+            [message.content for message in messages],
+            partial(self.template.encode_prompt, messages),
+            "messages",
         )
+        return GenerationRequest(
+            self.name,
+            prompt,
+            self._max_new_tokens(prompt, max_new_tokens),
+            sampling,
+            seed,
+            tuple(stop),
+            top_logprobs,
+            client,
+        )
+
+    async def make_text_request(
+        self, text: str, *, max_new_tokens: int, **options: Any
+    ) -> GenerationRequest:
+        """Makes the generation request for a text that goes on.
+
+        Raises:
+            ContextLengthError: the text fills the context.
+        """
+        encode = partial(self.template.encode_text, text)
+        prompt = await self._encode([text], encode, "prompt")
+        max_new_tokens = self._max_new_tokens(prompt, max_new_tokens)
+        return GenerationRequest(
+            self.name, prompt, max_new_tokens, is_text_completion=True, **options
+        )
+
+    def _max_new_tokens(self, prompt: TokenIds, requested: int | None) -> int:
+        free_tokens = self.context_length - len(prompt)
+        return free_tokens if requested is None else min(requested, free_tokens)
+
+    async def _encode(
+        self, texts: Sequence[str], encode: Callable[[], TokenIds], param: str
+    ) -> TokenIds:
+        """Encodes the texts of a prompt, unless they are known to be too long before.
+
+        Raises:
+            ContextLengthError: they fill the context.
+        """
+        error = partial(ContextLengthError, self.context_length, param=param)
+        num_bytes = sum(len(text.encode()) for text in texts)
+        if max_bytes := self.runner.token_bytes.max_bytes_per_token:
+            least = num_bytes // max_bytes
+            if least >= self.context_length:
+                raise error(f"at least {least} tokens")
+        prompt = await run_tokenizer(partial(self._encode_unless_long, texts, num_bytes, encode))
+        if prompt is None:
+            raise error(f"more than {self.context_length} tokens")
+        if len(prompt) >= self.context_length:
+            raise error(f"{len(prompt)} tokens")
+        return prompt
+
+    def _encode_unless_long(
+        self, texts: Sequence[str], num_bytes: int, encode: Callable[[], TokenIds]
+    ) -> TokenIds | None:
+        """Encodes a prompt; None as soon as its pieces have twice the tokens of the context.
+
+        Twice, for a text in pieces may have some tokens more than in one.
+        """
+        most = 2 * self.context_length
+        if num_bytes > most:  # otherwise it can't have so many
+            num_tokens = 0
+            for text in texts:
+                for at in range(0, len(text), PIECE_CHARACTERS):
+                    piece = text[at : at + PIECE_CHARACTERS]
+                    num_tokens += len(self.template.encode_text(piece))
+                    if num_tokens > most:
+                        return None
+        return encode()
 
 
 @dataclass(frozen=True)
@@ -121,7 +210,8 @@ def load_served_models(
     for name, lineage in lineages.items():
         adapters = _adapter_paths(lineage, store)
         own_group = () if can_batch_adapters(adapters) else (name,)
-        groups.setdefault((lineage.weights, lineage.quantization, *own_group), []).append(name)
+        base = (lineage.weights, lineage.quantization, lineage.thinking)
+        groups.setdefault((*base, *own_group), []).append(name)
 
     def load_all() -> dict[tuple[str, ...], tuple[ModelRunner, Model]]:
         return {
@@ -160,7 +250,7 @@ def _load_runner(
     if dtype == "float32":
         to_fp16_weights(causal)
     multi_lora = MultiLora(causal, adapter_paths) if any(adapter_paths) else None
-    model = build_model(causal, tokenizer, token_budget=TOKEN_BUDGET)
+    model = build_model(causal, tokenizer, token_budget=TOKEN_BUDGET, thinking=first.thinking)
     return ModelRunner(causal, model.template, list(lineages), multi_lora), model
 
 

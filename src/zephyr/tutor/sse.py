@@ -11,8 +11,8 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
+from zephyr.tutor.answer_stream import AnswerStream, GenerationError
 from zephyr.tutor.api_errors import ApiError, to_api_error
-from zephyr.tutor.scheduler import AnswerStream, GenerationError
 
 T = TypeVar("T")
 
