@@ -16,7 +16,7 @@ from zephyr.data.cache import content_sha256
 from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
 from zephyr.data.read_stats import ReadStats, RowItem
 from zephyr.data.readers.choice import QuizReader
-from zephyr.data.readers.parsing import SkippedRecord, UnreadableRowError
+from zephyr.data.readers.parsing import MISSING_VALUES, SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
     InMemoryRows,
@@ -56,8 +56,10 @@ class OpenedSource:
             yield RowItem(number, 0, row.location, None, unreadable_reason=row.problem)
             return
         known_columns = self.column_format.all_columns
-        unused_columns = find_unused_columns(row.value, known_columns, self.kind)
         values = row.value
+        if row.has_text_cells and self.column_format.kind in ("chat", "pair"):
+            values = {n: None if cell in MISSING_VALUES else cell for n, cell in values.items()}
+        unused_columns = find_unused_columns(values, known_columns, self.kind)
         if self.registered_source is not None:  # what its reader is not said to read, it never sees
             values = {name: values[name] for name in known_columns if name in values}
         item = RowItem(number, 0, row.location, None, unused_columns=unused_columns)
