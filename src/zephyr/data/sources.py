@@ -168,6 +168,11 @@ def _resolve_answer_key(
     return replace(form, reader=reader)
 
 
+READER_VERSION = 2
+"""Version of how rows of users' own files, and of mixtures, become records: 2 reads `system` beside
+any form, numbers and blank cells, quizzes with option columns and letters in their options."""
+
+
 def source_fingerprint(
     source: SourceSpec, *, use: Use, origin: str | None, base: Path, where: str
 ) -> dict[str, Any]:
@@ -190,7 +195,9 @@ def source_fingerprint(
         for path in paths:
             files.check_format(path, where)
         hashes = [content_sha256(path) for path in paths]
-    return {"sha256": hashes if len(hashes) > 1 else hashes[0]}
+    content = {"sha256": hashes if len(hashes) > 1 else hashes[0]}
+    is_read_anew = registered_source is None or use == "train"
+    return content | ({"reader": READER_VERSION} if is_read_anew else {})
 
 
 def hub_query(source: SourceSpec, use: Use, where: str) -> hub.HubQuery | None:
