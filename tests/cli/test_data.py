@@ -1269,7 +1269,7 @@ def test_an_evaluation_question_in_training_data_is_removed(built_workspace: Hub
     }
     artifacts_before = {name: built_workspace.artifact(name) for name in before}
     printed = built_workspace.zephyr("data", "build", "lent.yaml")
-    assert [line.split() for line in stripped_lines(printed) if "arc_challenge" in line] == [
+    assert [line.split() for line in stripped_lines(printed) if "arc_challenge " in line] == [
         ["arc_challenge", "3", "0", "1", "2", "0", "169"]
     ]
     [found] = built_workspace.rows("data.sft", "contaminated.jsonl")

@@ -1,5 +1,6 @@
 """Serving: a model is asked by the same prompts as in training and evaluation."""
 
+import asyncio
 import copy
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_served_models_think_as_their_recipe_says(tmp_path: Path) -> None:
         stack.callback(serving.scheduler.shutdown)
         for name, end in (("plain", "Why?<think>\n</think>"), ("thinking", "Why?<think>\n")):
             messages = [Message("user", "Why?")]
-            request = serving.models[name].make_request(messages)
+            request = asyncio.run(serving.models[name].make_request(messages))
             assert tokenizer.decode(request.prompt) == f"On 2024-07-26\n{end}"
             model = load_model(lineages[name], tmp_path, token_budget=256)
             assert request.prompt.tolist() == model.template.encode_prompt(messages).tolist()
