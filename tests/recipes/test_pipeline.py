@@ -122,7 +122,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
     fingerprint = finished_workspace.nodes_by_name()["M0"]["fingerprint"]
     part = workspace.runs / "objects" / f"{fingerprint}.part"
     process = workspace.start_command("run", "tiny.yaml")
-    wait_for((part / "metrics.jsonl").exists, process)
+    wait_for(lambda: any(part.glob("checkpoints/step-*")), process)
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
