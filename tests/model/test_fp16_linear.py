@@ -15,11 +15,11 @@ from zephyr.distributed.process_group import ProcessGroup
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, fp16_linear
 from zephyr.model.batching import collate
-from zephyr.model.probe import _concatenate_logprobs
-from zephyr.model.load import Lineage, , load_model, load_network
+from zephyr.model.load import Lineage, load_model, load_network
 from zephyr.model.logprobs import chunked_logprobs, fp16_logprobs
 from zephyr.model.model import Model
 from zephyr.model.multi_lora import MultiLora
+from zephyr.model.probe import _concatenate_logprobs
 from zephyr.recipe.machine import RunSettings
 from zephyr.recipe.models import ModelSpec
 from zephyr.recipe.schema import Recipe
