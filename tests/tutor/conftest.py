@@ -44,7 +44,8 @@ def start_server(workspace: Workspace, *arguments: str) -> Iterator[Server]:
     try:
         yield Server(found[1], token, process)
     finally:
-        process.send_signal(signal.SIGTERM)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
         exit_code = process.wait(timeout=30)
         drain_thread.join()
         process.stdout.close()
