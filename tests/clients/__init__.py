@@ -1,1 +1,1 @@
-"""Real clients against a real server; `python -m tests.clients.run_clients` installs and runs them."""
+"""Real clients against a real server: `python -m tests.clients.run_clients`."""

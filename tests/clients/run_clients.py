@@ -41,8 +41,8 @@ def install(folder: Path) -> None:
     """Installs the packages of both languages, unless they are there."""
     if not (folder / "venv").exists():
         venv.create(folder / "venv", with_pip=True)
-    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
-    _run([*pip, *PYTHON_PACKAGES])
+        pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
+        _run([*pip, *PYTHON_PACKAGES])
     if not (folder / "node_modules").exists():
         (folder / "package.json").write_text('{"private": true}')
         npm = ["npm", "install", "--no-fund", "--no-audit", "--silent"]
