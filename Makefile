@@ -29,8 +29,8 @@ docs: .venv/installed-test
 
 # needs the public files at ZEPHYR_REAL_DATA and an idle machine
 bench: .venv/installed-test
-	$(BIN)/python bench/peers.py --device $(DEVICE)
-	$(BIN)/python -m bench.training run --device $(DEVICE)
+	$(BIN)/python -m bench.shared.environments --device $(DEVICE)
+	$(BIN)/python -m bench.training --device $(DEVICE)
 	test $(DEVICE) = cuda || $(BIN)/python -m bench.evaluation
 	test $(DEVICE) = cuda || $(BIN)/python -m bench.serving
 

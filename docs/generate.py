@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from zephyr.cli.app import app
 from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.evaluate import harness
+from zephyr.evaluate.interface import Metric
 from zephyr.evaluate.tasks import TASKS
 from zephyr.recipe.data import MixtureSpec, SourceSpec
 from zephyr.recipe.evaluation import LM_EVAL, Evaluate, Published, TaskSpec
@@ -66,19 +67,41 @@ def _default(parameter: Any) -> str:
 
 def tasks() -> str:
     """Every task with its protocol and its metrics."""
-    parts = ["# Tasks\n\nEvery score in a table names its protocol: what is listed here.\n\n"]
+    parts = ["# Tasks\n\n", *_TASKS]
     for task in TASKS.values():
         asked = ", ".join(f"{source} ({split})" for source, split in task.sources)
         parts.append(
             f"## {task.name}@{task.version}\n\n{inspect.cleandoc(task.evaluate.__doc__ or '')}\n\n"
             f"Asks {task.record_kind} records of {asked or 'the hold-out of a mixture'}.\n\n"
         )
-        rows = [(m.name, m.protocol_label, m.kind, m.better or "neither") for m in task.metrics]
-        parts.append(_table(("metric", "rule", "statistic", "better"), rows))
+        rows = [
+            (m.name, m.protocol_label, m.kind, m.better or "neither", _rank(m))
+            for m in task.metrics
+        ]
+        parts.append(_table(("metric", "rule", "statistic", "better", "rank"), rows))
     parts.append(f"## {LM_EVAL}NAME\n\n{inspect.cleandoc(harness.__doc__ or '')}\n\n")
     described = inspect.cleandoc(harness.evaluate_lm_eval_task.__doc__ or "")
     parts.append(f"{described.partition('Raises:')[0].strip()}\n")
     return "".join(parts)
+
+
+_TASKS = (
+    "Every score in a table names its protocol: what is listed here.\n\n",
+    "A task has one **primary** metric. Verdicts on these are corrected together (Holm), over all ",
+    "models of a table or a comparison. Others of a task are secondary: most are other views of ",
+    "the same answers, and corrected together they would cost each other their verdicts. A ",
+    "secondary verdict is by its own p-value and has a hollow mark (△ ▽); where nothing differs, ",
+    "one in twenty is wrong. If no model has a value in the primary metric (answers without a ",
+    "number), the first headline metric that has one takes its place. Of a task of ",
+    "lm-evaluation-harness the first metric is primary. What chance scores stands beside the ",
+    "score that it belongs to. [intervals.md](intervals.md) says how verdicts are made.\n\n",
+)
+
+
+def _rank(metric: Metric) -> str:
+    if metric.chance_of:
+        return f"beside {', '.join(metric.chance_of)}"
+    return "primary" if metric.primary else "secondary" if metric.better else ""
 
 
 _SOURCES = (
@@ -89,9 +112,44 @@ _SOURCES = (
 )
 
 
+_ROWS = """## How rows are read
+
+- **Columns beside a conversation or a pair.** `system` (or `system_prompt`) is the system
+  message, `history` (pairs of texts, or messages) what was said before. A row with a `weight`
+  of 0, or that `kto_tag` or the `label` of a `prompt` and `completion` marks as wrong, is left
+  out; one with `tools`, `functions`, `images`, `videos` or `audios` can't be read, and is
+  counted. A column is hidden by giving it another name: `columns: {unused: tools}`. All columns
+  (and keys of turns) that were not used are listed by `zephyr data build` and in the data card,
+  with the number of rows that have a value there; columns of a Parquet file that nobody reads
+  are named without a number.
+- **Turns.** Roles: system or developer; user, human or prompter; assistant, gpt, bot or model.
+  Content is text, or a list of parts of text, which are joined as they stand; a picture or
+  another part makes the row unreadable. A blank system turn means none. User and assistant take
+  turns, from a first user to a last assistant: turns of tools, two turns of one role in a row,
+  a greeting before the first question and empty turns are not mended, for what is between two
+  turns is not known, and a greeting would be learned as an answer to nothing; such rows are
+  counted. A last question without an answer in `conversations` is left out, and counted; the
+  turns before it are read.
+- **Flags of turns** (`weight`, `train`, `training`, `trainable`, `loss`). All answers of a
+  conversation are learned and nothing else is: a row whose flags say otherwise can't be read.
+- **Whole conversations as `chosen` and `rejected`.** Both must be the same up to their last
+  answers; that is the prompt. With a `prompt` beside them (as in UltraFeedback), both begin
+  with it.
+- **Cells.** Null and NaN are nothing; a column that may be empty is so where it holds the word
+  nan, and as a question or an answer in a column of its own that word is a missing value. A
+  whole number is its digits (25.0 is 25). Truth values and infinite numbers are no text.
+- **Registered sources** are read by their own columns, below, and no others.
+
+Rows that can't be read are counted by reason, each with its first place; where they are more
+than the mixture's `unreadable`, it is refused. `zephyr data show MIXTURE --left-out` lists
+every row that was read and left out, with its place and reason.
+
+"""
+
+
 def sources() -> str:
     """Every registered source, by kind."""
-    parts = ["# Sources\n\n", *_SOURCES]
+    parts = ["# Sources\n\n", *_SOURCES, _ROWS]
     head = ("name", "on the hub", "revision", "columns", "splits and rows", "licence", "uncertain")
     for kind in RECORD_KINDS:
         rows = [_source(source) for source in SOURCES.values() if source.kind == kind]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -659,7 +659,7 @@ Not tried: M1/mcqa
 data.sft failed: too many rows of source 'quiz' can't be read
   where:   quiz.jsonl:1
   found:   1 of 1 rows: 1 x there are fewer than two options
-  allowed: a share of 0.05 (`unreadable`)
+  allowed: a share of 0.1 (`unreadable`)
   to do:   mend the rows, map their names with `columns`, or raise `unreadable`
 Not tried: M1, M1/mcqa
 """,
@@ -692,6 +692,32 @@ def test_when_it_is_mended_the_same_command_goes_on(workspace: RecipeWorkspace) 
     path.write_bytes(content)
     assert workspace.zephyr("eval", "M1", "mcqa", "-r", "small.yaml") == (0, "")
     assert workspace.finished_nodes == {"data.sft", "M0", "M1", "M1/mcqa"}
+
+
+def test_one_bad_question_is_left_out_and_named(workspace: RecipeWorkspace) -> None:
+    rows = [{"question": f"Q{n}?", "choices": ["x", "y"], "answer": "A"} for n in range(5)]
+    rows[2]["answer"] = "A,B"
+    workspace.write_file("quiz.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert workspace.zephyr("eval", "M0", "mcqa", "-r", "small.yaml") == (0, "")
+    nodes = json.loads((workspace.folder / "runs/small/nodes.json").read_text())["nodes"]
+    [fingerprint] = [node["fingerprint"] for node in nodes if node["name"] == "M0/mcqa"]
+    run = workspace.folder / "runs/objects" / fingerprint
+    scores = json.loads((run / "artifact/scores.json").read_text())
+    assert scores["counts"] == {"can't be read": 1}
+    assert {metric["n"] for metric in scores["metrics"]} == {4}
+    notices = json.loads((run / "env.json").read_text())["told"]
+    assert notices == [
+        "the keys of source 'quiz' are read: 4 as a letter",
+        (
+            "1 of 5 rows of source 'quiz' left out: the answer names more than one option (at "
+            f"{workspace.folder}/quiz.jsonl:3)"
+        ),
+    ]
+    task = {"name": "mcqa", "sources": [{"path": "quiz.jsonl"}], "unreadable": 0}
+    change_task(**task)(workspace)
+    code, errors = workspace.zephyr("eval", "M0", "mcqa", "-r", "small.yaml")
+    assert code == 2
+    assert "1 of 5 rows" in errors
 
 
 # -- a full disk ----------------------------------------------------------------------------------
@@ -808,6 +834,27 @@ def test_run_says_what_failed_after_the_report_of_the_rest(workspace: RecipeWork
     assert workspace.finished_nodes == {"data.pairs", "M0", "M0/mcqa"}
 
 
+def act_in_phase(
+    phase: str, action: Callable[[Context], None]
+) -> Callable[[Node, Any, Run, Context], None]:
+    """A `run_stage` in which M1 acts once, when it has said that it is in a phase."""
+    original_run_stage = stages.run_stage
+
+    def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
+        acted = False
+
+        def progress(current: str, done: int, total: int, row: dict[str, Any]) -> None:
+            nonlocal acted
+            context.progress(current, done, total, row)
+            if node.name == "M1" and current == phase and not acted:
+                acted = True
+                action(context)
+
+        original_run_stage(node, inputs, run, replace(context, progress=progress))
+
+    return run_stage
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_whoever_stops_it_training_writes_a_checkpoint(
     workspace: RecipeWorkspace, number: int
@@ -815,20 +862,36 @@ def test_whoever_stops_it_training_writes_a_checkpoint(
     """Ctrl-C and what a scheduler sends reach all processes; the engine alone acts on them."""
     original_run_stage = stages.run_stage
 
-    def run_stage(node: Node, inputs: Any, run: Run, context: Context) -> None:
-        if node.name == "M1":
-            for process in (os.getpid(), os.getppid()):
-                os.kill(process, number)
-            while not context.should_stop():
-                time.sleep(0.001)
-        original_run_stage(node, inputs, run, context)
+    def stop_all(context: Context) -> None:
+        for process in (os.getpid(), os.getppid()):
+            os.kill(process, number)
+        while not context.should_stop():
+            time.sleep(0.001)
 
-    workspace.patch.setattr(stages, "run_stage", run_stage)
+    workspace.patch.setattr(stages, "run_stage", act_in_phase("hold-out", stop_all))
     stopped = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
     assert workspace.zephyr(*EVAL_COMMAND) == (130, stopped)
     assert workspace.finished_nodes == {"data.sft", "data.pairs", "M0"}
     [part] = (workspace.folder / "runs/objects").glob("*.part/checkpoints")
     assert [path.name for path in part.iterdir()] == ["step-00000000"]
+    workspace.patch.setattr(stages, "run_stage", original_run_stage)
+    assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_waits_for_no_checkpoint(workspace: RecipeWorkspace, number: int) -> None:
+    def stop_twice_and_hang(context: Context) -> None:
+        os.kill(os.getppid(), number)
+        while not context.should_stop():
+            time.sleep(0.001)
+        os.kill(os.getppid(), number)
+        while True:
+            time.sleep(1)
+
+    original_run_stage = stages.run_stage
+    workspace.patch.setattr(stages, "run_stage", act_in_phase("training", stop_twice_and_hang))
+    stopped = "Stopped. What is finished is kept; to go on: zephyr run small.yaml\n"
+    assert workspace.zephyr(*EVAL_COMMAND) == (130, stopped)
     workspace.patch.setattr(stages, "run_stage", original_run_stage)
     assert workspace.zephyr(*EVAL_COMMAND) == (0, "")
 

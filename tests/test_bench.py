@@ -1,12 +1,18 @@
-"""What the benches count, by hand and beside Zephyr's own template."""
+"""Figures of the benchmarks, by hand and beside Zephyr's own template."""
 
 import copy
 
 import pytest
 
-from bench import evaluation, page_serving, questions, rows, serving, shape
-from bench.figures import Spread, agreement, ratios, useful_operations
-from bench.settings import Entry
+from bench import page
+from bench.evaluation import workloads
+from bench.serving.__main__ import MODELS, all_entries
+from bench.shared.benchmark import select
+from bench.shared.models import TEMPLATE
+from bench.shared.tables import Spread, percentile, ratios
+from bench.training import rows
+from bench.training.figures import agreement, useful_operations
+from bench.training.settings import Entry
 from tests import tiny
 from zephyr.model.template import ChatTemplate
 from zephyr.records import Chat, Message, Pair
@@ -19,7 +25,7 @@ def test_counts_are_those_of_the_examples() -> None:
     tokenizer.add_special_tokens(
         {"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"}
     )
-    tokenizer.chat_template = shape.TEMPLATE
+    tokenizer.chat_template = TEMPLATE
     prompt = [{"role": "user", "content": "What is 2 + 2?"}]
     data_rows: list[rows.Row] = [
         {"prompt": prompt, "completion": "2 + 2 = 4."},
@@ -63,7 +69,7 @@ def test_operations_of_one_layer_by_hand() -> None:
 
 
 @pytest.mark.parametrize("extra", [0, 1])
-def test_nats_of_a_chosen_token_allow_for_what_a_contender_adds(extra: int) -> None:
+def test_nats_of_a_chosen_token_allow_for_what_a_framework_adds(extra: int) -> None:
     counted = rows.Count(rows=2, tokens=40, supervised=20, chosen=8)
     timed = {"supervised": 20 + 4 * extra, "chosen": [-12.0], "loss": [0.69]}
     found = agreement({"passes": [timed]}, counted)
@@ -76,36 +82,33 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert ratios(ours, {}) is None
 
 
-PAPER = questions.Paper([{}, {}], [], [], weighed=[[2, 3], [4, 1]], tokens=10)
-
-
 def test_agreement_of_evaluations_is_in_nats_a_token() -> None:
-    entry = evaluation.Entry("hellaswag", "tinystories", 2, 2, (1,))
+    entry = workloads.Entry("hellaswag", "tinystories", 2, 2, (1,))
     ours = {"values": [[-1.0, -2.0], [-3.0, -4.0]]}
     theirs = {"values": [[-1.001, -2.0], [-3.0, -4.002]]}
-    found = evaluation.agreement(entry, PAPER, ours, theirs)
+    found = workloads.agreement(entry, 10, ours, theirs)
     assert found == {"nats": pytest.approx(0.003 / 10), "same": 1.0}
     turned = {"values": [[-1.001, -1.0], [-3.0, -4.002]]}
-    with pytest.raises(SystemExit, match="do not say the same"):
-        evaluation.agreement(entry, PAPER, ours, turned)
+    with pytest.raises(SystemExit, match="do not agree"):
+        workloads.agreement(entry, 10, ours, turned)
 
 
 def test_answers_agree_if_each_has_the_tokens_of_its_reference() -> None:
-    entry = evaluation.Entry("gsm8k", "qwen", 2, 2, (1,))
-    assert evaluation.agreement(entry, PAPER, {"tokens": 10}, {"tokens": 10})["tokens"] == 10
-    with pytest.raises(SystemExit, match="do not say the same"):
-        evaluation.agreement(entry, PAPER, {"tokens": 10}, {"tokens": 9})
+    entry = workloads.Entry("gsm8k", "qwen", 2, 2, (1,))
+    assert workloads.agreement(entry, 10, {"tokens": 10}, {"tokens": 10})["tokens"] == 10
+    with pytest.raises(SystemExit, match="do not agree"):
+        workloads.agreement(entry, 10, {"tokens": 10}, {"tokens": 9})
 
 
 def test_the_best_batch_is_the_fastest_that_did_not_fail() -> None:
     tried = [{"batch": 1, "rate": 2.0}, {"batch": 8, "rate": 3.0}, {"batch": 64, "failed": "oom"}]
-    assert evaluation.best(tried) == 8
+    assert workloads.best_batch(tried) == 8
 
 
 def make_load(users: int, rate: float, *texts: str) -> dict[str, object]:
     first = [0.1, 0.2, 0.3, 0.4, 1.0]
     figures = {"tokens_per_second": rate, "first": first, "prompt_tokens": 100.0}
-    return {"users": users, "said": list(texts), **figures}
+    return {"users": users, "texts": list(texts), **figures}
 
 
 def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
@@ -118,7 +121,7 @@ def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
         )
     ]
     rates = {"ours": (8.0, 6.0), "theirs": (2.0, 3.0), "half": (1.0, 1.0)}
-    readings = [
+    measurements = [
         {
             "name": name,
             "round": number,
@@ -126,27 +129,28 @@ def test_a_page_of_servers_compares_within_dtypes_and_rounds() -> None:
             "loads": [make_load(1, rate, "a", "b"), make_load(8, 2 * rate, "c", name)],
             "start": 5.0,
             "peak_bytes": 2**30,
-            "versions": {"torch": "2"},
         }
         for name, each in rates.items()
         for number, rate in enumerate(each)
     ]
     about = {"processor": "a processor", "cores": 2, "python": "3.11"}
     result = {"machine": about, "commit": "0", "date": "today", "rounds": 2, "tokens": 128}
-    page = page_serving.section({**result, "entries": entries, "readings": readings})
-    assert "| Zephyr | float32, default | 300 | 1,000 | 7.00 (6.00 – 8.00) |" in page
-    assert "| transformers | float32 | 3.00 (2.00 – 4.00) | 3.00 (2.00 – 4.00) | 1.00 |" in page
-    assert "| transformers | float32 | 3 of 4 | 100.0 |" in page
-    assert "| transformers | bfloat16 | 1.00 |" not in page  # nothing of ours to compare with
+    result |= {"entries": entries, "measurements": measurements}
+    result |= {"versions": {"zephyr": {"torch": "2"}}}
+    text = page.render_section("serving", [result])
+    assert "| Zephyr | float32, default | 300 | 1,000 | 7.00 (6.00 – 8.00) |" in text
+    assert "| transformers | float32 | 3.00 (2.00 – 4.00) | 3.00 (2.00 – 4.00) | 1.00 |" in text
+    assert "| transformers | float32 | 3 of 4 | 100.0 |" in text
+    assert "| transformers | bfloat16 | 1.00 |" not in text  # nothing of ours to compare with
 
 
 def test_a_share_of_the_values_exceeds_no_percentile() -> None:
-    assert page_serving.percentile([3, 1, 2], 0.5) == 2
-    assert page_serving.percentile(range(1, 11), 0.9) == 9
-    assert page_serving.percentile([7], 0.9) == 7
+    assert percentile([3, 1, 2], 0.5) == 2
+    assert percentile(range(1, 11), 0.9) == 9
+    assert percentile([7], 0.9) == 7
 
 
-def test_lines_of_a_bench_of_servers_are_chosen_by_parts_of_their_names() -> None:
-    found = serving.entries(serving.MODELS, ["small · zephyr"])
+def test_lines_of_a_benchmark_of_servers_are_chosen_by_parts_of_their_names() -> None:
+    found = select(all_entries(MODELS), ["small · zephyr"])
     assert [entry.name for entry in found] == ["small · zephyr · default"]
-    assert len(serving.entries(serving.MODELS, [])) == 14
+    assert len(select(all_entries(MODELS), [])) == 14

@@ -723,8 +723,7 @@ def test_check_tells_unreadable_rows(workspace: HubWorkspace) -> None:
     workspace.server.push("dataset", "tiedong/goat", PARQUET, files)
     workspace.zephyr("data", "fetch", "lent.yaml")
     assert table_rows(workspace.zephyr("data", "check", "lent.yaml"))[0][-1] == (
-        "4 rows at hand; 2 of the first 4 can't be read: column 'output' is not text; "
-        "1 of the first 4 can't be read: column 'output' is empty"
+        "4 rows at hand; 3 of the first 4 can't be read: column 'output' is empty"
     )
     assert workspace.zephyr("data", "build", "lent.yaml", code=2).startswith(
         "data.sft failed: too many rows of source 'goat' can't be read\n"
@@ -782,6 +781,10 @@ arc_challenge     3         0     3         _         295
 wiki_qa           3         1     2         _          42
 mine              6         0     6         _         242
 all              15         1    14         2         624
+goat: columns that were not used: answer, input
+arc_challenge: columns that were not used: id
+wiki_qa: columns that were not used: question_id
+mine: columns that were not used: Nr
 ARTIFACT/data.sft
 
 votes
@@ -789,6 +792,11 @@ source          seen  kept  held out  characters
 truthy_dpo         3     3         _          64
 shp_askphysics     3     3         _         142
 all                6     6         2         206
+truthy_dpo: columns that were not used: id
+shp_askphysics: columns that were not used: post_id (3 rows), score_A (3 rows), score_B (3 rows), \
+upvote_ratio (3 rows)
+1 of 2 held-out records have an answer that is trained on too (1 chosen and rejected): \
+hold-out scores may be biased by it
 ARTIFACT/data.votes
 
 quiz
@@ -856,6 +864,11 @@ question of the recipe's tasks (runs of 8 words), and near-duplicates are remove
 | all | 15 | 0 | 1 | 0 | 0 | 0 | 0 | 14 | 2 | 624 |
 
 - wiki_qa: 1 x the answer is marked as wrong
+
+- goat: columns that were not used: answer, input
+- arc_challenge: columns that were not used: id
+- wiki_qa: columns that were not used: question_id
+- mine: columns that were not used: Nr
 
 ## Tokens
 
@@ -1013,6 +1026,32 @@ def test_show_takes_a_side_and_a_part(built_workspace: HubWorkspace) -> None:
         "  where:   mixture sft, holdout",
         f"  allowed: {', '.join(others)}",
     ]
+
+
+def test_show_lists_the_rows_that_were_left_out(built_workspace: HubWorkspace) -> None:
+    left_out = ("data", "show", "sft", "-r", "lent.yaml", "--left-out")
+    row, count = built_workspace.zephyr(*left_out).splitlines()
+    assert re.fullmatch(
+        r"wiki_qa row \d · .*\.parquet row \d · left out: the answer is marked as wrong", row
+    )
+    assert count == "1 row left out"
+    assert built_workspace.zephyr(*left_out, "--source", "wiki_qa").splitlines() == [row, count]
+    assert built_workspace.zephyr(*left_out, "--source", "goat") == "0 rows left out\n"
+    assert built_workspace.zephyr(*left_out, "--source", "gaot", code=2).splitlines()[:3] == [
+        "Error: unknown source 'gaot'",
+        "  where:   mixture sft",
+        "  allowed: arc_challenge, goat, mine, wiki_qa",
+    ]
+    listed = built_workspace.artifact("data.sft") / "left_out.jsonl"
+    listed.unlink()
+    assert (
+        built_workspace.zephyr(*left_out, code=2)
+        == f"""\
+Error: an earlier version of Zephyr built this mixture, and listed no rows left out
+  where:   {listed}
+  to do:   remove {listed.parent.parent}, and build the mixture again (zephyr data build)
+"""
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bench.client import free_port
 from bench.server import Server
+
 from tests.workspace import Workspace, make_workspace
 
 PYTHON_PACKAGES = ("openai", "litellm", "langchain-openai", "llm")

@@ -6,9 +6,10 @@ from pathlib import Path
 from zephyr.data.column_formats import ColumnFormat
 from zephyr.data.contamination import EvalQuestionIndex
 from zephyr.data.mixture import BuiltMixture, build_mixture
+from zephyr.data.read_stats import ReadStats
 from zephyr.data.readers.parsing import RowValues, SkippedRecord, UnreadableRowError
 from zephyr.data.rows import InMemoryRows, SourceRow
-from zephyr.data.sources import OpenedSource, ReadStats, open_source, read_records
+from zephyr.data.sources import OpenedSource, open_source, read_records
 from zephyr.recipe.data import MixtureSpec, SourceSpec, Use
 from zephyr.records import Chat, Message, Record, RecordKind
 

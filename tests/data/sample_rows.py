@@ -316,6 +316,7 @@ SAMPLE_ROWS: dict[str, tuple[Row, Row, Row]] = {
 }
 
 SKIP_REASONS: dict[str, dict[str, int]] = {
+    "lima": {"the last turn of the conversation is a question without an answer": 1},
     "wiki_qa": {"the answer is marked as wrong": 1},
     "epfl": {
         "neither answer is preferred overall": 2,

@@ -178,6 +178,64 @@ def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: byt
     ]
 
 
+# -- tables as spreadsheets write them -------------------------------------------------------------
+
+CSV_ROWS = [{"topic": "a, b; c", "answer": 'say "x"\nthen'}, {"topic": "d", "answer": "e"}]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "sep"])
+def test_a_csv_file_may_have_another_delimiter(tmp_path: Path, delimiter: str, start: str) -> None:
+    start = f"sep={delimiter}\r\n" if start == "sep" else start
+    lines = [("topic", "answer"), ('"a, b; c"', '"say ""x""\nthen"'), ("d", "e")]
+    text = start + "".join(f"{delimiter.join(cells)}\r\n" for cells in lines)
+    rows = read_rows(tmp_path, "r.csv", text.encode())
+    assert [row.value for row in rows] == CSV_ROWS
+    line = 3 if start.startswith("sep") else 2
+    assert [row.location for row in rows] == [
+        f"{tmp_path}/r.csv:{line}",
+        f"{tmp_path}/r.csv:{line + 2}",
+    ]
+
+
+def test_the_delimiter_is_the_one_that_cuts_all_records_alike(tmp_path: Path) -> None:
+    text = "question;options (A, B);answer\nWhy?;p, q;A\nHow?;r;B\n"
+    [row, _] = read_rows(tmp_path, "r.csv", text.encode())
+    assert row.value == {"question": "Why?", "options (A, B)": "p, q", "answer": "A"}
+    text = "question,note; more\nWhy?,x\nHow?,y; z\n"
+    [_, row] = read_rows(tmp_path, "r.csv", text.encode())
+    assert row.value == {"question": "How?", "note; more": "y; z"}
+    [row] = read_rows(tmp_path, "r.csv", b"text\none; two\n")
+    assert row.value == {"text": "one; two"}
+
+
+@pytest.mark.parametrize(("name", "part"), [("r.csv", ";"), ("r.csv", ","), ("r.tsv", "\t")])
+def test_empty_columns_and_records_at_the_ends_are_none(
+    tmp_path: Path, name: str, part: str
+) -> None:
+    cells = [["", "", "", ""], ["a", " b ", "", " "], ["1", "2", "", ""], ["3", "", "", "", "", ""]]
+    cells += [["", "", "", ""], ["4", "5"], [" ", "", "", ""]]
+    text = "".join(part.join(row) + "\n" for row in cells)
+    rows = read_rows(tmp_path, name, text.encode())
+    assert [row.value for row in rows] == [
+        {"a": "1", "b": "2"},
+        {"a": "3", "b": ""},
+        {"a": "4", "b": "5"},
+    ]
+    assert [row.location.rpartition(":")[2] for row in rows] == ["3", "4", "6"]
+
+
+def test_a_column_without_a_name_is_kept_where_it_has_cells(tmp_path: Path) -> None:
+    """The index that pandas writes is one; of several it is open what they are."""
+    [row, _] = read_rows(tmp_path, "r.csv", b",a,\n0,x,\n1,y,\n")
+    assert row.value == {"": "0", "a": "x"}
+    assert error_lines(tmp_path, "r.csv", b",a,\n0,x,note\n") == [
+        "several columns of a table have cells and no name",
+        "  where:   r.csv:1",
+        "  to do:   name them in the first line, or empty them",
+    ]
+
+
 # -- files that can't be read are refused ---------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.in_memory_sources import (
@@ -17,10 +17,26 @@ from tests.data.in_memory_sources import (
 )
 from zephyr.data.contamination import EvalQuestionIndex
 from zephyr.data.duplicates import find_near_duplicates
-from zephyr.data.mixture import RECORD_FILES, load_mixture
+from zephyr.data.mixture import (
+    RECORD_FILES,
+    RecordSplit,
+    count_shared_answers,
+    load_excluded_rows,
+    load_mixture,
+)
 from zephyr.data.sources import OpenedSource
 from zephyr.errors import ZephyrError
-from zephyr.records import Chat, Choice, Message, Pair, Passage, Record, from_json, to_json
+from zephyr.records import (
+    Chat,
+    Choice,
+    Message,
+    Pair,
+    Passage,
+    Record,
+    content_hash,
+    from_json,
+    to_json,
+)
 
 ALL_HELD_OUT = "a mixture holds out all that it has"
 SIZES = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 30), min_size=1)
@@ -110,6 +126,7 @@ def test_the_hold_out_is_rounded_up(share: float, records: int, num_holdout: int
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(1, 60))
 def test_questions_are_held_out_in_an_order_that_no_other_source_changes(
     seed: int, beside: int
@@ -270,7 +287,86 @@ def test_a_manifest_by_hand() -> None:
             "held_out": 1,
             "characters": 14,
         },
+        "unused_columns": {"a": {}},
+        "shared_answers": {"holdout": 1, "records": 0, "answers": {}},
     }
+
+
+def test_what_is_left_out_is_listed_with_place_and_reason(tmp_path: Path) -> None:
+    """As many rows as the account counts, for each outcome."""
+    question_index = EvalQuestionIndex([("quiz", make_chats("q", 1)[0])], 8)
+    rows: list[Record | str] = [*make_chats("a", 12), *make_chats("a", 3), UNREADABLE, SKIPPED]
+    sources = [make_source("a", rows), make_source("b", make_chats("b", 7))]
+    mixture = make_mixture(sources, question_index=question_index, unreadable=0.1)
+    mixture.write(tmp_path)
+    excluded = load_excluded_rows(tmp_path)
+    totals = mixture.manifest["totals"]
+    outcomes = ("unreadable", "left_out", "duplicates", "contaminated", "near_duplicates")
+    assert Counter(row.outcome for row in excluded) == {o: totals[o] for o in outcomes}
+    assert all(totals[outcome] for outcome in outcomes)
+    assert [(*row[:4], row.reason) for row in excluded if row.outcome in outcomes[:2]] in (
+        [
+            ("a", "16", "a.jsonl:16", "unreadable", "it is bad"),
+            ("a", "17", "a.jsonl:17", "left_out", "nobody wants it"),
+        ],
+        [
+            ("a", "17", "a.jsonl:17", "left_out", "nobody wants it"),
+            ("a", "16", "a.jsonl:16", "unreadable", "it is bad"),
+        ],
+    )
+    assert {row.location for row in excluded} == {f"{r.source}.jsonl:{r.row}" for r in excluded}
+    kept = {(row["source"], row["row"]) for row in mixture.lock_rows}
+    assert not kept & {(row.source, row.row) for row in excluded}
+    (tmp_path / "left_out.jsonl").unlink()
+    with pytest.raises(ZephyrError, match="an earlier version of Zephyr built this mixture"):
+        load_excluded_rows(tmp_path)
+
+
+def test_what_is_only_reported_is_not_listed_as_left_out() -> None:
+    sources = [make_source("a", make_chats("a", 5) * 2), make_source("b", make_chats("b", 5))]
+    assert make_mixture(sources, clean="report").excluded_rows == []
+    assert len(make_mixture(sources).excluded_rows) == 10
+
+
+def make_pair(question: str, chosen: str, rejected: str) -> Pair:
+    return Pair("a", (Message("user", question),), chosen, rejected)
+
+
+def test_answers_on_both_sides_are_counted_without_case_and_blanks() -> None:
+    split = RecordSplit(
+        train=[make_pair("1", "Yes.", "No."), make_pair("2", "A  cat", "A dog")],
+        holdout=[
+            make_pair("3", "yes. ", "Never."),
+            make_pair("4", "a cat", "a\tDOG"),
+            make_pair("5", "No.", "Maybe."),
+            make_pair("6", "Yes", "No"),
+        ],
+    )
+    assert count_shared_answers(split) == {
+        "holdout": 4,
+        "records": 3,
+        "answers": {"chosen": 2, "rejected": 1, "chosen and rejected": 1},
+    }
+    chats = make_chats("a", 4)
+    again = Chat("a", (Message("user", "Other?"), Message("assistant", "0.")))
+    assert count_shared_answers(RecordSplit(chats, [again])) == {
+        "holdout": 1,
+        "records": 1,
+        "answers": {"answer": 1},
+    }
+    passages = RecordSplit([Passage("a", "x")], [Passage("a", "x")])
+    assert count_shared_answers(passages)["records"] == 0
+
+
+def test_the_content_of_a_mixture_is_that_of_its_records_alone() -> None:
+    """What learns from a mixture is made again where this hash changes."""
+    records = make_chats("a", 9)
+    contents = {
+        make_mixture([make_source("a", rows)], unreadable=0.5).manifest["content"]
+        for rows in (records, [*records, SKIPPED, UNREADABLE])
+    }
+    split = make_mixture([make_source("a", records)]).split
+    assert contents == {content_hash(*([to_json(r) for r in side] for side in split))}
 
 
 def test_rows_of_several_records_are_sampled_record_by_record() -> None:
@@ -326,6 +422,7 @@ def test_a_mixture_is_the_same_after_a_round_trip(tmp_path: Path) -> None:
         "lock.jsonl",
         "contaminated.jsonl",
         "near_duplicates.jsonl",
+        "left_out.jsonl",
     }
     assert {p.name for p in tmp_path.iterdir()} == names
     again = tmp_path / "again"

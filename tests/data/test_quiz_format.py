@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from zephyr.data import quiz_format
 from zephyr.data.readers import chat
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.data.readers.parsing import UnreadableRowError
 from zephyr.errors import ZephyrError
 from zephyr.records import Chat, Choice, Message
@@ -45,34 +45,47 @@ def test_blanks_around_a_quiz_and_its_letter_change_nothing() -> None:
 
 
 WRONG_FORM = "the question does not go 'Question: …', 'Options:', 'Answer:'"
-NO_SUCH_OPTION = "the answer is none of the options"
 
 
 @pytest.mark.parametrize(
-    ("quiz", "letter", "expected"),
+    ("quiz", "expected"),
     [
-        ("What is a newton?", "A", WRONG_FORM),
-        ("Question: Why?\n\nAnswer:", "A", WRONG_FORM),
-        (FORCE_TEXT.removesuffix("Answer:"), "A", WRONG_FORM),
-        (FORCE_TEXT.removeprefix("Question: "), "A", WRONG_FORM),
-        (FORCE_TEXT.replace("A. ", "A) "), "A", WRONG_FORM),
-        ("Question: Why?\n\nOptions:\nA. So\n\nAnswer:", "A", "there are fewer than two options"),
-        (
-            "Question: Why?\n\nOptions:\nA. \nB. So\n\nAnswer:",
-            "A",
-            "an option is not text, or empty",
-        ),
-        ("Question:  \n\nOptions:\nA. a\nB. b\n\nAnswer:", "A", "column 'question' is empty"),
-        (FORCE_TEXT, "C", NO_SUCH_OPTION),
-        (FORCE_TEXT, "b", NO_SUCH_OPTION),
-        (FORCE_TEXT, "1", NO_SUCH_OPTION),
-        (FORCE_TEXT, "AB", NO_SUCH_OPTION),
+        ("What is a newton?", WRONG_FORM),
+        ("Question: Why?\n\nAnswer:", WRONG_FORM),
+        (FORCE_TEXT.removesuffix("Answer:"), WRONG_FORM),
+        (FORCE_TEXT.removeprefix("Question: "), WRONG_FORM),
+        (FORCE_TEXT.replace("A. ", "A) "), WRONG_FORM),
+        ("Question: Why?\n\nOptions:\nA. So\n\nAnswer:", "there are fewer than two options"),
+        ("Question: Why?\n\nOptions:\nA. \nB. So\n\nAnswer:", "an option is not text, or empty"),
+        ("Question:  \n\nOptions:\nA. a\nB. b\n\nAnswer:", "column 'question' is empty"),
     ],
 )
-def test_what_is_no_quiz_of_this_form(quiz: str, letter: str, expected: str) -> None:
+def test_what_is_no_quiz_of_this_form(quiz: str, expected: str) -> None:
     with pytest.raises(UnreadableRowError) as caught:
-        quiz_format.parse_quiz(quiz, letter)
+        quiz_format.parse_quiz(quiz)
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("key", ["b", "b)", "(B)", " B.", "Option B", 1])
+def test_the_key_of_a_row_may_be_written_as_people_do(key: str | int) -> None:
+    row = quiz_format.quiz_to_row(FORCE_QUIZ) | {"answer": key}
+    assert list(quiz_format.read_quiz_row(row, "s")) == [FORCE_QUIZ]
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("C", "the answer is none of the options"),
+        ("2", "the answer is none of the options"),
+        ("AB", "the answer names more than one option"),
+        ("", "the answer is empty"),
+        (None, "the answer is neither a letter nor a number"),
+    ],
+)
+def test_a_key_that_names_no_option_or_several(key: str | None, reason: str) -> None:
+    row = {**quiz_format.quiz_to_row(FORCE_QUIZ), "answer": key}
+    with pytest.raises(UnreadableRowError, match=reason):
+        list(quiz_format.read_quiz_row(row, "s"))
 
 
 def test_all_letters_are_used_up() -> None:

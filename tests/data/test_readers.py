@@ -1,5 +1,7 @@
 """Readers: rows in the columns of their sources give exactly these records."""
 
+import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,7 @@ def test_two_columns(name: str) -> None:
     assert read_one(reader_of(name), row) == Chat("s", make_messages(" Why?\n", "So."))
     assert failure_reason(reader_of(name), row | {answer: " \n"}) == f"column {answer!r} is empty"
     assert (
-        failure_reason(reader_of(name), row | {question: None})
-        == f"column {question!r} is not text"
+        failure_reason(reader_of(name), row | {question: None}) == f"column {question!r} is empty"
     )
     del row[question]
     assert failure_reason(reader_of(name), row) == f"column {question!r} is missing"
@@ -114,7 +115,8 @@ def test_history_and_system_as_llama_factory_writes_them() -> None:
         ([["1?"]], "an earlier turn is not a question and an answer"),
         ([["1?", "1", "2?"]], "an earlier turn is not a question and an answer"),
         ([["1?", ""]], "column 'history' is empty"),
-        ([["1?", None]], "column 'history' is not text"),
+        ([["1?", None]], "column 'history' is empty"),
+        ([["1?", True]], "column 'history' is not text"),
     ],
 )
 def test_a_history_of_another_form(history: Any, expected: str) -> None:
@@ -133,7 +135,7 @@ def test_prompts_and_completions_as_trl_writes_them() -> None:
     assert read_one(
         chat.read_prompt_completion, conversational_row | {"completion": "b"}
     ) == read_one(chat.read_prompt_completion, conversational_row)
-    odd = "turns don't alternate from a first user to a last assistant"
+    odd = "a system turn is not the first"
     assert (
         failure_reason(chat.read_prompt_completion, conversational_row | {"completion": prompt})
         == odd
@@ -157,7 +159,9 @@ def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
     assert read_one(lima, {"conversations": ["a", "b", "c", "d"]}) == Chat(
         "s", make_messages("a", "b", "c", "d")
     )
-    assert read_one(lima, {"conversations": ["a", "b", "c"]}) == Chat("s", make_messages("a", "b"))
+    chat_record, skipped = lima({"conversations": ["a", "b", "c"]}, "s")
+    assert chat_record == Chat("s", make_messages("a", "b"))
+    assert str(skipped) == "the last turn of the conversation is a question without an answer"
     assert (
         failure_reason(lima, {"conversations": ["a"]}) == "column 'conversations' holds no answer"
     )
@@ -169,6 +173,7 @@ def test_lima_keeps_later_turns_and_drops_a_last_question() -> None:
         )
 
 
+TOOL_TURN = "a turn calls a tool, or is a tool's"
 SHAREGPT_TURNS = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
 
 
@@ -191,14 +196,27 @@ def test_turns_in_both_spellings(reader: RowReader, column: str) -> None:
     [
         (
             SHAREGPT_TURNS[::-1] + SHAREGPT_TURNS[1:],
-            "turns don't alternate from a first user to a last assistant",
+            "the first turn is the assistant's",
         ),
+        ([SHAREGPT_TURNS[0], *SHAREGPT_TURNS], "two turns of the user in a row"),
+        ([*SHAREGPT_TURNS, SHAREGPT_TURNS[1]], "two turns of the assistant in a row"),
         (
-            [SHAREGPT_TURNS[0], *SHAREGPT_TURNS],
-            "turns don't alternate from a first user to a last assistant",
+            [*SHAREGPT_TURNS, {"role": "system", "content": "c"}, *SHAREGPT_TURNS],
+            "a system turn is not the first",
         ),
-        (SHAREGPT_TURNS[1:], "turns don't alternate from a first user to a last assistant"),
-        ([{"role": "tool", "content": "x"}, *SHAREGPT_TURNS], "a turn has an unknown role"),
+        (SHAREGPT_TURNS[1:], "the first turn is the assistant's"),
+        ([{"role": "tool", "content": "x"}, *SHAREGPT_TURNS], TOOL_TURN),
+        ([SHAREGPT_TURNS[0], {"from": "function_call", "value": "{}"}], TOOL_TURN),
+        ([SHAREGPT_TURNS[0], {"from": "Observation", "value": "51"}], TOOL_TURN),
+        (
+            [SHAREGPT_TURNS[0], {"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}],
+            TOOL_TURN,
+        ),
+        ([{"role": "narrator", "content": "x"}, *SHAREGPT_TURNS], "a turn has an unknown role"),
+        ([SHAREGPT_TURNS[0], {"from": "gpt", "value": " "}], "a turn of the assistant is empty"),
+        ([SHAREGPT_TURNS[0], {"from": "gpt", "value": None}], "a turn of the assistant is empty"),
+        ([SHAREGPT_TURNS[0], {"from": "gpt", "value": True}], "column 'value' is not text"),
+        ([{"from": "human", "value": ""}, SHAREGPT_TURNS[1]], "a turn of the user is empty"),
         ([{"role": None, "content": "x"}, *SHAREGPT_TURNS], "a turn has an unknown role"),
         ([{"from": "human"}, SHAREGPT_TURNS[1]], "column 'value' is missing"),
         (["a", *SHAREGPT_TURNS], "a turn is not an object"),
@@ -234,6 +252,197 @@ def test_mathdial_asks_with_what_the_student_tried() -> None:
         assert (
             failure_reason(reader_of("mathdial"), row | {column: " "})
             == f"column {column!r} is empty"
+        )
+
+
+# -- columns and keys beside a conversation -------------------------------------------------------
+
+CHAT_FORMS: list[tuple[RowReader, Row]] = [
+    (chat.read_openai_messages, {"messages": SHAREGPT_TURNS}),
+    (chat.read_sharegpt, {"conversations": SHAREGPT_TURNS}),
+    (chat.read_sharegpt, {"conversations": ["a", "b"]}),
+    (chat.read_alpaca, {"instruction": "a", "output": "b"}),
+    (chat.read_prompt_completion, {"prompt": "a", "completion": "b"}),
+    (chat.question_answer_reader("question", "answer"), {"question": "a", "answer": "b"}),
+]
+PAIR_FORMS: list[tuple[RowReader, Row]] = [
+    (pair.read_trl_pair, {"prompt": "a", "chosen": "b", "rejected": "c"}),
+    (pair.read_alpaca_pair, {"instruction": "a", "chosen": "b", "rejected": "c"}),
+    (
+        pair.read_sharegpt_pair,
+        {"conversations": SHAREGPT_TURNS[:1], "chosen": "b", "rejected": "c"},
+    ),
+    (
+        pair.read_conversation_pair,
+        {
+            "chosen": SHAREGPT_TURNS,
+            "rejected": [SHAREGPT_TURNS[0], {"from": "gpt", "value": "c"}],
+        },
+    ),
+    (
+        pair.read_openai_pair,
+        {
+            "input": {"messages": SHAREGPT_TURNS[:1]},
+            "preferred_output": SHAREGPT_TURNS[1:],
+            "non_preferred_output": [{"role": "assistant", "content": "c"}],
+        },
+    ),
+]
+
+
+def as_record(reader: RowReader, *prompt: str, system: str = "") -> Record:
+    """The record that a form above gives: the answer b to this prompt, rather than c."""
+    if any(reader is form for form, _ in PAIR_FORMS):
+        return Pair("s", make_messages(*prompt, system=system), "b", "c")
+    return Chat("s", make_messages(*prompt, "b", system=system))
+
+
+@pytest.mark.parametrize(("reader", "row"), CHAT_FORMS + PAIR_FORMS)
+def test_system_and_history_beside_any_form_are_its_first_messages(
+    reader: RowReader, row: Row
+) -> None:
+    for column in ("system", "system_prompt"):
+        assert read_one(reader, row | {column: "Rhyme."}) == as_record(reader, "a", system="Rhyme.")
+    history = {"history": [["x", "y"]], "system": "Rhyme."}
+    assert read_one(reader, row | history) == as_record(reader, "x", "y", "a", system="Rhyme.")
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    assert read_one(reader, row | {"history": turns}) == as_record(reader, "x", "y", "a")
+    for blank in (None, float("nan"), "", " ", "nan"):
+        nothing = {"system": blank, "history": None, "tools": blank, "weight": blank}
+        assert read_one(reader, row | nothing) == as_record(reader, "a")
+    two = {"system": "Rhyme.", "system_prompt": "Sing."}
+    assert failure_reason(reader, row | two) == "columns 'system' and 'system_prompt' differ"
+
+
+@pytest.mark.parametrize(("reader", "row"), CHAT_FORMS + PAIR_FORMS)
+def test_columns_that_cannot_be_learned(reader: RowReader, row: Row) -> None:
+    for column, things in (("tools", "tools"), ("images", "pictures"), ("audios", "sounds")):
+        reason = f"column {column!r} holds {things}, and only text is learned"
+        assert failure_reason(reader, row | {column: [{"name": "x"}]}) == reason
+        for blank in ([], "[]", None, {}):
+            assert read_one(reader, row | {column: blank}) == as_record(reader, "a")
+    for one in (1, 1.0, "1", True):
+        assert read_one(reader, row | {"weight": one}) == as_record(reader, "a")
+    for zero in (0, 0.0, "0", False):
+        reason = failure_reason(reader, row | {"weight": zero}, SkippedRecord)
+        assert reason == "the row has a weight of 0"
+    assert failure_reason(reader, row | {"weight": 0.5}) == "'weight' is neither 0 nor 1"
+
+
+def test_a_system_message_in_a_column_and_in_the_turns() -> None:
+    turns = [{"role": "system", "content": "Rhyme."}, *SHAREGPT_TURNS]
+    expected = Chat("s", make_messages("a", "b", system="Rhyme."))
+    row = {"messages": turns, "system": "Rhyme."}
+    assert read_one(chat.read_openai_messages, row) == expected
+    with_history = {"messages": turns, "history": [["x", "y"]]}
+    assert read_one(chat.read_openai_messages, with_history) == Chat(
+        "s", make_messages("x", "y", "a", "b", system="Rhyme.")
+    )
+    assert failure_reason(chat.read_openai_messages, row | {"system": "Sing."}) == (
+        "the system message of the turns is not that of the column"
+    )
+
+
+@pytest.mark.parametrize("flag", ["weight", "train", "training", "loss"])
+def test_flags_of_turns_say_that_answers_are_learned_or_the_row_is_not_read(flag: str) -> None:
+    question, answer = SHAREGPT_TURNS
+
+    def row(question_flag: Any, answer_flag: Any) -> Row:
+        return {"conversations": [question | {flag: question_flag}, answer | {flag: answer_flag}]}
+
+    for question_flag, answer_flag in ((0, 1), (None, 1.0), (False, True), (None, None)):
+        assert read_one(chat.read_sharegpt, row(question_flag, answer_flag)) == Chat(
+            "s", make_messages("a", "b")
+        )
+    for not_learned in (0, False, "0"):
+        assert failure_reason(chat.read_sharegpt, row(0, not_learned)) == (
+            f"{flag!r} says that an answer is not to be learned"
+        )
+    assert failure_reason(chat.read_sharegpt, row(1, 1)) == (
+        f"{flag!r} says that a turn which is no answer is to be learned"
+    )
+    assert failure_reason(chat.read_sharegpt, row(0, 0.3)) == f"{flag!r} is neither 0 nor 1"
+
+
+def test_completions_that_are_marked_as_wrong_are_not_learned() -> None:
+    """TRL's and LLaMA-Factory's forms for KTO."""
+    wrong = "the answer is marked as wrong"
+    row = {"prompt": "a", "completion": "b"}
+    assert failure_reason(chat.read_prompt_completion, row | {"label": False}, SkippedRecord) == (
+        wrong
+    )
+    assert read_one(chat.read_prompt_completion, row | {"label": True})
+    for reader, values in CHAT_FORMS[:4]:
+        assert failure_reason(reader, values | {"kto_tag": "false"}, SkippedRecord) == wrong
+        assert read_one(reader, values | {"kto_tag": True})
+
+
+@pytest.mark.parametrize("system", ["", " \n", None, float("nan"), []])
+@pytest.mark.parametrize("reader", [chat.read_openai_messages, chat.read_sharegpt])
+def test_a_blank_system_turn_is_none(reader: RowReader, system: Any) -> None:
+    turns = [{"role": "system", "content": system}, *SHAREGPT_TURNS]
+    row = {"messages": turns, "conversations": turns}
+    assert read_one(reader, row) == Chat("s", make_messages("a", "b"))
+    assert read_one(reader, row | {"system": "Rhyme."}) == Chat(
+        "s", make_messages("a", "b", system="Rhyme.")
+    )
+
+
+def test_other_names_of_roles() -> None:
+    turns = [
+        {"role": "developer", "content": "Rhyme."},
+        {"role": "user", "content": "a"},
+        {"role": "model", "content": "b"},
+    ]
+    expected = Chat("s", make_messages("a", "b", system="Rhyme."))
+    assert read_one(chat.read_openai_messages, {"messages": turns}) == expected
+
+
+def test_parts_of_text_are_joined_and_other_parts_are_not_read() -> None:
+    def turns(*parts: Any) -> Row:
+        return {"messages": [{"role": "user", "content": list(parts)}, SHAREGPT_TURNS[1]]}
+
+    text = {"type": "text", "text": "Why is "}
+    row = turns(text, {"type": "input_text", "text": "it"}, " so?")
+    expected = Chat("s", make_messages("Why is it so?", "b"))
+    assert read_one(chat.read_openai_messages, row) == expected
+    for picture in ({"type": "image_url", "image_url": {"url": "x"}}, {"type": "image"}):
+        assert failure_reason(chat.read_openai_messages, turns(text, picture)) == (
+            "a turn holds a picture, and only text is learned"
+        )
+    for other in ({"type": "input_audio"}, {"text": 7}, 7, {"type": ["text"], "text": "a"}):
+        assert failure_reason(chat.read_openai_messages, turns(text, other)) == (
+            "a turn holds a part that is not text, and only text is learned"
+        )
+    blank = turns({"type": "text", "text": " "})
+    assert failure_reason(chat.read_openai_messages, blank) == "a turn of the user is empty"
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [(25, "25"), (25.0, "25"), (-3, "-3"), (0, "0"), (2.5, "2.5"), (Decimal("25.00"), "25")],
+)
+def test_a_number_is_its_digits(cell: Any, text: str) -> None:
+    expected = Chat("s", make_messages("a", text))
+    row = {"instruction": "a", "input": float("nan"), "output": cell}
+    assert read_one(chat.read_alpaca, row) == expected
+    turns = [SHAREGPT_TURNS[0], {"from": "gpt", "value": cell}]
+    assert read_one(chat.read_sharegpt, {"conversations": turns}) == expected
+
+
+def test_a_missing_value_is_no_text() -> None:
+    row = {"instruction": "a", "output": "b"}
+    for missing in (None, float("nan"), "nan", "NaN", "<NA>"):
+        expected = Chat("s", make_messages("a", "b"))
+        assert read_one(chat.read_alpaca, row | {"input": missing}) == expected
+        reason = failure_reason(chat.read_alpaca, row | {"output": missing})
+        assert reason in (
+            "column 'output' is empty",
+            f"column 'output' is {missing!r}, a missing value",
+        )
+    for odd in (True, float("inf"), ["b"], {"a": "b"}):
+        assert failure_reason(chat.read_alpaca, row | {"output": odd}) == (
+            "column 'output' is not text"
         )
 
 
@@ -340,7 +549,7 @@ def test_hh_rlhf_transcripts() -> None:
         )
     assert failure_reason(
         pair.read_conversation_pair, {side: f"\n\nAssistant: a{text}" for side, text in row.items()}
-    ) == ("turns don't alternate from a first user to a last user")
+    ) == ("the first turn is the assistant's")
 
 
 def test_prompt_pairs_as_trl_writes_them() -> None:
@@ -355,11 +564,83 @@ def test_prompt_pairs_as_trl_writes_them() -> None:
     assert read_one(pair.read_trl_pair, listed) == expected
     assert read_one(pair.read_trl_pair, listed | {"rejected": "No."}) == expected
     assert failure_reason(pair.read_trl_pair, listed | {"chosen": listed["prompt"]}) == (
-        "column 'chosen' is not an answer"
+        "column 'chosen' is not an answer, or a conversation that ends with one"
     )
     assert failure_reason(pair.read_trl_pair, listed | {"prompt": listed["chosen"]}) == (
-        "turns don't alternate from a first user to a last user"
+        "the first turn is the assistant's"
     )
+
+
+def make_turns(*texts: str, system: str | None = None) -> list[Row]:
+    turns = [{"role": m.role, "content": m.content} for m in make_messages(*texts)]
+    return [{"role": "system", "content": system}, *turns] if system is not None else turns
+
+
+@pytest.mark.parametrize("prompt", ["Why? ", make_turns("Why?")])
+def test_a_prompt_before_whole_conversations_as_in_ultrafeedback(prompt: Any) -> None:
+    row = {
+        "prompt": prompt,
+        "chosen": make_turns("Why?", "So."),
+        "rejected": make_turns("Why?", "No."),
+    }
+    [found] = pair.read_trl_pair(row, "s")
+    assert isinstance(found, Pair)
+    assert (found.chosen, found.rejected) == ("So.", "No.")
+    assert [m.content.strip() for m in found.prompt] == ["Why?"]
+    with_system = {
+        side: make_turns("Why?", answer, system="Rhyme.")
+        for side, answer in (("chosen", "So."), ("rejected", "No."))
+    }
+    [found] = pair.read_trl_pair(row | with_system, "s")
+    assert [m.content.strip() for m in found.prompt] == ["Rhyme.", "Why?"]
+    longer = {
+        side: make_turns("Why?", "Who asks?", "Me.", answer)
+        for side, answer in (("chosen", "So."), ("rejected", "No."))
+    }
+    [found] = pair.read_trl_pair(row | longer, "s")
+    assert [m.content.strip() for m in found.prompt] == ["Why?", "Who asks?", "Me."]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        (
+            make_turns("How?", "So."),
+            make_turns("How?", "No."),
+            "column 'chosen' is a conversation that does not begin with the prompt",
+        ),
+        (
+            make_turns("Why?", "So."),
+            make_turns("How?", "No."),
+            "column 'rejected' is a conversation that does not begin with the prompt",
+        ),
+        (
+            make_turns("Why?", "Well?", "Go on.", "So."),
+            make_turns("Why?", "No."),
+            "the conversations part before the last answer",
+        ),
+        (
+            make_turns("Why?", "So.", "And?"),
+            make_turns("Why?", "No."),
+            "column 'chosen' is not an answer, or a conversation that ends with one",
+        ),
+        (
+            make_turns("Why?", "So.")[1:] + make_turns("More?", "No."),
+            "No.",
+            "column 'chosen' is not an answer, or a conversation that ends with one",
+        ),
+        (
+            make_turns("Why?", "So.", system="Sing."),
+            make_turns("Why?", "No.", system="Sing."),
+            "the system message of column 'chosen' is not the prompt's",
+        ),
+    ],
+)
+def test_conversations_that_are_not_of_the_prompt(
+    chosen: Any, rejected: Any, expected: str
+) -> None:
+    row = {"system": "Rhyme.", "prompt": "Why?", "chosen": chosen, "rejected": rejected}
+    assert failure_reason(pair.read_trl_pair, row) == expected
 
 
 def test_pairs_as_llama_factory_writes_them() -> None:
@@ -535,7 +816,8 @@ def test_mmlu_flat_and_nested() -> None:
         ("E", "the answer is none of the options"),
         ("٣", "the answer is none of the options"),
         ("9" * 5_000, "the answer is none of the options"),
-        (1.0, "the answer is neither a letter nor a number"),
+        (1.5, "the answer is neither a letter nor a number"),
+        (float("nan"), "the answer is neither a letter nor a number"),
         (True, "the answer is neither a letter nor a number"),
         (None, "the answer is neither a letter nor a number"),
     ],
@@ -545,7 +827,7 @@ def test_an_answer_that_is_none_of_the_options(answer: Any, expected: str) -> No
 
 
 def test_options_are_two_texts_or_more() -> None:
-    for few in (["a"], [], None, "ab"):
+    for few in (["a"], [], None):
         assert failure_reason(choice.read_choices, MMLU | {"choices": few}) == (
             "there are fewer than two options"
         )
@@ -556,7 +838,7 @@ def test_options_are_two_texts_or_more() -> None:
     assert failure_reason(choice.read_choices, MMLU | {"choices": [*every, "a"]}) == (
         "there are more than 26 options"
     )
-    for odd in (["a", ""], ["a", None], ["a", 2]):
+    for odd in (["a", ""], ["a", None], ["a", True], ["a", ["b"]]):
         assert failure_reason(choice.read_choices, MMLU | {"choices": odd}) == (
             "an option is not text, or empty"
         )
@@ -579,10 +861,7 @@ def test_hellaswag_is_cleaned_by_the_rules_of_lm_eval() -> None:
         ("drinks it.", "a b  c.", "pours tea.  .".replace(".  ", ". "), "x"),
         2,
     )
-    assert (
-        failure_reason(reader_of("hellaswag"), row | {"label": ""})
-        == "the answer is none of the options"
-    )
+    assert failure_reason(reader_of("hellaswag"), row | {"label": ""}) == "the answer is empty"
 
 
 def test_hellaswag_that_is_clean_already_is_left_as_it_stands() -> None:
@@ -654,12 +933,15 @@ ROWS = [
 STRUCTURED_ROWS = [(reader, row) for reader, row in ROWS if reader in STRUCTURED_COLUMNS]
 TEXTS = ["", " ", "A", "0", "3", "user", "gpt", "...", "a\u2028b", "\ud83d", "٣", "9" * 5_000]
 TEXTS += ["\n\nHuman: a\n\nAssistant: b", "\n\nAssistant:"]
+TEXTS += ["system", "tool", "NaN", "[]"]
 LEAVES = st.none() | st.integers() | st.booleans() | st.floats() | st.sampled_from(TEXTS)
 VALUES = st.recursive(
     LEAVES | st.text(max_size=3),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["role", "content", "A", "text"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "A", "text", "weight"]), inner, max_size=3
+        )
     ),
     max_leaves=4,
 )
@@ -719,6 +1001,68 @@ def test_columns_of_ones_own_are_mapped(tmp_path: Path) -> None:
     source = SourceSpec(path="rows.jsonl", columns={"question": "Q", "answer": "A"})
     records, _ = read_source(source, "chat", tmp_path)
     assert records == [Chat("rows", make_messages("Why?", "So."))]
+
+
+def test_columns_that_were_not_read_are_counted(tmp_path: Path) -> None:
+    turns = [SHAREGPT_TURNS[0] | {"name": "Ann"}, SHAREGPT_TURNS[1] | {"weight": 1}]
+    rows = [
+        {"conversations": turns, "system": "Rhyme.", "topic": "x", "id": 0},
+        {"conversations": SHAREGPT_TURNS, "topic": None, "id": 1},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    records, tally = read_source(SourceSpec(path="rows.json"), "chat", tmp_path)
+    assert len(records) == 2
+    assert tally.unused_columns == {"topic": 1, "id": 2, "conversations.name": 1}
+
+
+def test_a_registered_source_is_read_by_its_own_columns_and_the_others_are_counted(
+    tmp_path: Path,
+) -> None:
+    row = {"conversations": ["a", "b"], "system": "Rhyme.", "weight": 0}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    records, tally = read_source(SourceSpec(name="lima", path="rows.jsonl"), "chat", tmp_path)
+    assert records == [Chat("lima", make_messages("a", "b"))]
+    assert tally.unused_columns == {"system": 1, "weight": 1}
+
+
+def test_a_column_can_be_hidden_by_another_name(tmp_path: Path) -> None:
+    row = {"messages": SHAREGPT_TURNS, "tools": [{"name": "x"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    source = SourceSpec(path="rows.jsonl", columns={"unused": "tools"})
+    records, tally = read_source(source, "chat", tmp_path)
+    assert records == [Chat("rows", make_messages("a", "b"))]
+    assert tally.unused_columns == {"unused": 1}
+    _, tally = read_source(SourceSpec(path="rows.jsonl"), "chat", tmp_path)
+    with pytest.raises(ZephyrError, match=r"column 'tools' holds tools(.|\n)*`columns: {unused: "):
+        tally.check_unreadable_share(0.05)
+
+
+def test_each_reason_has_its_place_and_a_way_out(tmp_path: Path) -> None:
+    question, answer = SHAREGPT_TURNS
+    odd = [
+        [question, {"from": "tool", "value": "x"}, answer],
+        [answer, question, answer],
+        [question, answer, answer],
+        [question, answer | {"value": ""}],
+    ]
+    rows = [*([SHAREGPT_TURNS] * 16), *odd]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"conversations": row}) + "\n" for row in rows)
+    )
+    _, tally = read_source(SourceSpec(path="rows.jsonl"), "chat", tmp_path)
+    tally.check_unreadable_share(0.2)
+    with pytest.raises(ZephyrError) as caught:
+        tally.check_unreadable_share(0.1)
+    _, where, found, _, todo = str(caught.value).splitlines()
+    assert where == f"  where:   {tmp_path}/rows.jsonl:17"
+    assert found == (
+        f"  found:   4 of 20 rows: 1 x {TOOL_TURN} (rows.jsonl:17), "
+        "1 x the first turn is the assistant's (rows.jsonl:18), "
+        "1 x two turns of the assistant in a row (rows.jsonl:19), "
+        "1 x a turn of the assistant is empty (rows.jsonl:20)"
+    )
+    assert "two turns of the assistant in a row: join them into one; " in todo
+    assert todo.endswith("or leave the rows out with `unreadable: 0.2`")
 
 
 def test_a_source_of_another_kind_and_one_that_is_unknown(tmp_path: Path) -> None:

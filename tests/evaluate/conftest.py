@@ -27,6 +27,8 @@ class FakeGeneration(NamedTuple):
 class CharTokenizer:
     """A tokenizer and a template: a token is a character, its id the code point."""
 
+    start_ids = ()
+    thinking = "off"
     bos_token_id = None
     eos_token_id = END_TOKEN_ID
 

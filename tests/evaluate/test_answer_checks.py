@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zephyr.evaluate.answer_checks import asks_question, reveals_answer
-from zephyr.evaluate.metrics import last_number, number_after_mark
+from zephyr.evaluate.numbers import last_number, number_after_mark
 
 EGGS = "Ada has 16 eggs and eats 3. She sells the rest for 2 dollars each. How much does she get?"
 
@@ -41,6 +41,12 @@ EGGS = "Ada has 16 eggs and eats 3. She sells the rest for 2 dollars each. How m
         ("It is -3 degrees", "-3"),
         ("Was it 20 -26?", "26"),
         ("She gets half, that is .5", "0.5"),
+        ("It is 1 234 pens.", "1234"),
+        ("It is 1\u202f234 pens.", "1234"),
+        (r"It is $1{,}234$ pens.", "1234"),
+        (r"It is $1\,234$ pens.", "1234"),
+        ("It is 2,5 metres.", "2.5"),
+        ("It is –5 degrees", "-5"),
         # numbers that stand in the question, told as the result
         ("The answer is 3.", "3"),
         ("So the final answer: 3", "3"),
@@ -106,6 +112,8 @@ def test_an_answer_is_withheld(answer: str, final: str) -> None:
         "What is 16 - 3?",
         "¿Qué queda?",
         "Can you see it ?",
+        "剩下多少？",
+        "كم بقي؟",
     ],
 )
 def test_it_asks(answer: str) -> None:

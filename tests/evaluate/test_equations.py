@@ -24,7 +24,13 @@ from zephyr.evaluate.equations import check_equations
         "84 ÷ 2 = 42",
         "84 / 2 = 42",
         "84 − 42 = 42",
+        "84 – 42 = 42",
         "1,200 + 34 = 1,234",
+        "1\u202f200 + 34 = 1\u202f234",
+        "1.200,5 + 34 = 1.234,5",
+        r"1{,}200 + 34 = 1{,}234",
+        r"1\,200 + 34 = 1\,234",
+        "3,5 x 2 = 7",
         "$5 + $3 = $8",
         "5$ * 3 = 15$",
         "$1.50 * 2 = $3",
@@ -73,6 +79,11 @@ def test_right(text: str) -> None:
     assert check_equations(text) == (1, 0, 0)
 
 
+def test_a_plain_blank_groups_no_thousands() -> None:
+    """1200 + 300 = 500 would be wrong, and it was never said."""
+    assert check_equations("Day 1 200 + 300 = 500") == (0, 0, 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -81,6 +92,8 @@ def test_right(text: str) -> None:
         "6 x 7 = 41",
         "84 ÷ 2 = 41",
         "1,200 + 34 = 1,235",
+        "1\u202f200 + 34 = 1\u202f235",
+        "3,5 x 2 = 8",
         "$5 + $3 = $9",
         "20% of 50 = 20",
         "5 / 25 = 25%",

@@ -42,9 +42,9 @@ def check_against_libraries(pairs: list[tuple[str, str]]) -> None:
     for reference, answer in pairs:
         assert sacrebleu(reference, answer) == sentence_bleu(answer, [reference]).score / 100
         theirs = scorer.score(reference, answer)
-        assert google_rouge(reference, answer)._asdict() == {
-            name: score.fmeasure for name, score in theirs.items()
-        }
+        ours = google_rouge(reference, answer)
+        assert ours is not None
+        assert ours._asdict() == {name: score.fmeasure for name, score in theirs.items()}
 
 
 def test_sacrebleu_and_rouge_score_are_theirs() -> None:
@@ -79,6 +79,31 @@ def test_google_rouge_by_hand() -> None:
     assert google_rouge("the cat sat", "The cat, ran!") == pytest.approx((2 / 3, 1 / 2, 2 / 3))
     assert google_rouge("the cats", "the cat") == pytest.approx((1 / 2, 0, 1 / 2))
     assert google_rouge("a", "") == (0, 0, 0)
+
+
+RUSSIAN, ARABIC, HINDI = "Ответ равен 5 метрам", "الجواب هو 5 أمتار", "उत्तर 5 मीटर है"
+CHINESE, JAPANESE, THAI = "答案是五米长的绳子", "答えは五メートルです", "คำตอบคือห้าเมตร"
+
+
+@pytest.mark.parametrize("text", [RUSSIAN, ARABIC, HINDI, CHINESE, JAPANESE, THAI])
+def test_rouge_score_has_no_value_in_scripts_that_it_drops(text: str) -> None:
+    """An answer that equals its reference would have 0 where no digit stands in it."""
+    assert google_rouge(text, text) is None
+    assert google_rouge("five metres", text) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("text", ["Größe: fünf Meter", "déjà vu à Orléans", "5", "Ω is a unit"])
+def test_rouge_score_has_a_value_where_most_letters_are_latin(text: str) -> None:
+    scores = google_rouge(text, text)
+    assert scores is not None
+    assert scores.rouge1 == 1
+
+
+def test_sacrebleu_has_no_value_in_scripts_without_blanks() -> None:
+    for text in (CHINESE, JAPANESE, THAI):
+        assert sacrebleu(text, text) is None
+    for text in (RUSSIAN, ARABIC, HINDI):
+        assert sacrebleu(text, text) == pytest.approx(1)
 
 
 MATCH_CASES = [

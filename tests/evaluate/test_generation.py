@@ -135,3 +135,51 @@ def test_a_reference_without_a_number_has_no_match(fake_model: Any) -> None:
 def test_a_conversation_must_end_with_question_and_answer(fake_model: Any) -> None:
     with pytest.raises(ZephyrError, match="ends with a question and its answer"):
         evaluate(fake_model(), Chat("source", (Message("assistant", "Hello."),)))
+
+
+def test_a_thought_is_not_scored(fake_model: Any) -> None:
+    model = fake_model(answer_fn=lambda prompt: "<think>#### 7</think>#### 4")
+    record = make_chat("What is 2 + 2?", "#### 4")
+    assert "####" in evaluate(model, record).items[0]["detail"]["output"][:12]
+    model.template.thinking = "on"
+    model.template.decode_scored_answer = lambda ids: model.tokenizer.decode(ids)[-6:]
+    [item] = evaluate(model, record).items
+    assert item["detail"]["output"] == "#### 4"
+    assert item["scores"]["exact_match"] == 1
+
+
+def test_a_reference_in_another_script_has_no_rouge_instead_of_zero(fake_model: Any) -> None:
+    records = make_chat("a", "Ответ: пять"), make_chat("b", "the answer is 5")
+    model = fake_model(answer_fn=lambda prompt: "Ответ: пять" if prompt[6] == "a" else "answer 5")
+    result = evaluate(model, *records)
+    metrics = {metric["name"]: metric for metric in result.scores["metrics"]}
+    assert metrics["google_rouge1"]["n"] == metrics["google_rougeL"]["n"] == 1
+    assert metrics["sacrebleu"]["n"] == metrics["bleu4"]["n"] == 2
+    assert result.scores["counts"]["reference that rouge-score can't read"] == 1
+    alone = evaluate(model, records[0]).scores["metrics"]
+    [rouge] = [metric for metric in alone if metric["name"] == "google_rouge1"]
+    assert (rouge["value"], rouge["n"]) == (None, 0)
+    assert rouge["empty"] == "rouge-score reads a to z and digits, and no other script"
+
+
+def test_a_chinese_reference_has_no_sacrebleu_of_one_word(fake_model: Any) -> None:
+    record = make_chat("a", "答案是五米")
+    result = evaluate(fake_model(answer_fn=lambda prompt: "答案是六米"), record)
+    [metric] = [m for m in result.scores["metrics"] if m["name"] == "sacrebleu"]
+    assert metric["value"] is None
+    assert "tokenizer 13a" in metric["empty"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("#### 1 234", "It is 1,234."),
+        ("#### 1,234", r"It is $1{,}234$."),
+        ("#### 3,5", "It is 3.5"),
+        ("It is −7", "#### -7"),
+        ("#### 1/2", "It is 0.5."),
+    ],
+)
+def test_numbers_are_compared_by_value(fake_model: Any, reference: str, answer: str) -> None:
+    result = evaluate(fake_model(answer_fn=lambda prompt: answer), make_chat("q", reference))
+    assert item_scores(result)[0]["number_match"] == 1

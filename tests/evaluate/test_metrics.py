@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from zephyr.evaluate.metrics import _load_jieba, bleu4, last_number, number_after_mark, rouge
+from zephyr.evaluate.metrics import _load_jieba, bleu4, rouge
+from zephyr.evaluate.numbers import last_number, number_after_mark
 
 
 def test_bleu_of_equal_texts_is_one() -> None:
@@ -109,6 +110,76 @@ def test_jieba_neither_trusts_nor_leaves_a_shared_cache(
 def test_numbers(text: str, marked: str | None, last: str | None) -> None:
     assert number_after_mark(text) == (None if marked is None else Decimal(marked))
     assert last_number(text) == (None if last is None else Decimal(last))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1 234", "1234"),
+        ("12\u00a0345\u00a0678", "12345678"),
+        ("1\u2009234.5", "1234.5"),
+        ("1\u202f234,5", "1234.5"),
+        ("1'234", "1234"),
+        ("1’234’567.25", "1234567.25"),
+        (r"1{,}234", "1234"),
+        (r"$1\,234\,567$", "1234567"),
+        (r"3{,}5", "3.5"),
+        ("1,23,456", "123456"),
+        ("3,5", "3.5"),
+        ("12,50 €", "12.50"),
+        ("0,125", "0.125"),
+        ("1,234", "1234"),
+        ("1.234", "1.234"),
+        ("1.234,56", "1234.56"),
+        ("1.234.567", "1234567"),
+        ("1,234.56", "1234.56"),
+        ("−5", "-5"),
+        ("–5", "-5"),
+        ("−$5", "-5"),
+        ("€−5", "-5"),
+        (r"\$-5", "-5"),
+        ("£1,200", "1200"),
+        ("20%", "20"),
+        (r"20\%", "20"),
+        ("1/2", "0.5"),
+        ("-3/4", "-0.75"),
+        ("2 1/2", "2.5"),
+        (r"\frac{3}{4}", "0.75"),
+        (r"-\dfrac{3}{4}", "-0.75"),
+        (r"2\frac{1}{2}", "2.5"),
+        ("**7**", "7"),
+        (r"\boxed{7}", "7"),
+    ],
+)
+def test_numbers_as_people_write_them(text: str, value: str) -> None:
+    """Alone, within a sentence, after the mark, and in a reference."""
+    assert last_number(text) == Decimal(value)
+    assert last_number(f"First 9, and then {text}.") == Decimal(value)
+    assert number_after_mark(f"First 9.\n#### {text}.\nSo.") == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("the years 2019–2024", "2024"),
+        ("5−3", "3"),
+        ("1, 2, 3", "3"),
+        ("1,2,3", "3"),
+        ("in 2020 500 came", "500"),
+        ("on 1/2/2020", "2020"),
+        ("1/0", "0"),
+        ("an area of 25 m^2", "25"),
+        ("an area of 25 m^{2}", "25"),
+        ("6/2 = 3", "3"),
+    ],
+)
+def test_what_is_no_sign_no_group_and_no_fraction(text: str, value: str) -> None:
+    assert last_number(text) == Decimal(value)
+
+
+def test_a_fraction_is_not_taken_for_its_last_digit() -> None:
+    assert last_number("3/2") != last_number("1/2")
+    assert last_number("2/6") == last_number("1/3")
 
 
 # -- an oracle: LLaMA-Factory's BLEU-4 and ROUGE, from their description ---------------------------

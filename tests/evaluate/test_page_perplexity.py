@@ -86,3 +86,13 @@ def test_some_pages_are_sampled_and_the_rest_counted(fake_model: Any) -> None:
     result = evaluate(fake_model(), "wikitext2_pages", n=1)
     assert len(result.items) == 1
     assert result.scores["counts"] == {"pages not drawn": 1}
+
+
+def test_a_start_token_of_the_tokenizers_own_is_in_the_protocol(fake_model: Any) -> None:
+    model = fake_model()
+    label = "· the tokenizer's start token counts ·"
+    [metric, *_] = evaluate(model, "wikitext2_pages").scores["metrics"]
+    assert label not in metric["protocol"]
+    model.template.start_ids = (ord("<"),)
+    [metric, *_] = evaluate(model, "wikitext2_pages").scores["metrics"]
+    assert label in metric["protocol"]

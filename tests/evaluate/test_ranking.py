@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.evaluate.conftest import CharTokenizer
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.interface import Item
@@ -51,6 +52,25 @@ def test_acc_takes_the_sum_and_acc_norm_the_sum_per_character(fake_model: Any) -
     assert (item["detail"]["chosen"], item["detail"]["chosen_norm"]) == (0, 1)
     assert (item["scores"]["acc"], item["scores"]["acc_norm"]) == (0, 1)
     assert item["scores"]["chance"] == 0.5
+
+
+def test_a_long_question_of_a_chat_loses_its_beginning_and_no_marker() -> None:
+    """A question without room for a token of it is excluded, and counted."""
+    model = tiny.make_model("qwen2")
+    scored: list[Any] = []
+    model.logprobs = lambda examples, **_: (  # type: ignore[method-assign]  # a fake
+        scored.extend(examples) or [[np.zeros(len(c.ids)) for c in e.completions] for e in examples]
+    )
+    question = "first " + "so " * 300 + "last"
+    records = [Choice("s", question, ("A force", "B"), 0), Choice("s", "Why?", ("x" * 122, "B"), 0)]
+    task = TaskSpec(name="hellaswag", chat=True)
+    result = run_task(task, records, model, split_label="test", seed=0)
+    text = model.tokenizer.decode(scored[0].prompt)
+    assert len(scored) == 1
+    assert text.startswith("Human:")
+    assert text.endswith("so last\nAssistant:")
+    assert scored[0].max_sequence_length == tiny.CONTEXT_LENGTH
+    assert result.scores["counts"] == {"no room for a question": 1, "cut": 1}
 
 
 def test_of_equal_endings_the_first_wins(fake_model: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.interface import sample
 from zephyr.evaluate.scoring import EvalResult, run_task

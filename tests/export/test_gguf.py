@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
@@ -187,15 +187,56 @@ def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
         make_tokenizer(split_by_pattern("\\p{L}+"), byte_level(regex=False)),
         make_tokenizer(split_by_pattern(SPLIT_PATTERNS["bloom"]), byte_level(regex=True)),
         make_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        make_tokenizer(pre_tokenizers.Digits(individual_digits=False), byte_level(regex=True)),
+        make_tokenizer(pre_tokenizers.Digits(individual_digits=True), byte_level(regex=False)),
         make_tokenizer(pre_tokenizers.Whitespace()),
         make_tokenizer(split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False)),
         make_tokenizer(byte_level(regex=True), end_of_word_suffix="</w>"),
     ],
-    ids=["unknown", "cut twice", "space before", "no bytes", "merges not ignored", "suffix"],
+    ids=[
+        "unknown",
+        "cut twice",
+        "space before",
+        "digits together",
+        "digits alone",
+        "no bytes",
+        "merges not ignored",
+        "suffix",
+    ],
 )
 def test_a_pre_tokenizer_without_a_name_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(ZephyrError, match="does not know how this tokenizer cuts text"):
+    with pytest.raises(ZephyrError, match="how this tokenizer cuts text"):
         read_vocabulary(tokenizer, 3)
+
+
+@pytest.mark.parametrize(
+    "digits", [pre_tokenizers.Digits(individual_digits=True), split_by_pattern("\\p{N}")]
+)
+def test_digits_one_by_one_before_the_byte_level_are_smollm(digits: Any) -> None:
+    """By the two regular expressions that llama.cpp has under this name, tokens are the same."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level(regex=True)])
+    texts = ["12 + 123 = 135", "It's 3.14, or 27  of 35\n\n x2 ½ Ⅷ 漢字 7"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(texts * 5, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    found = read_vocabulary(tokenizer, 300)
+    assert found.pre_tokenizer == "smollm"
+    theirs = Tokenizer(
+        models.BPE(
+            {t: i for i, t in enumerate(found.tokens)},
+            [tuple(m.split(" ")) for m in found.merges],
+        )
+    )
+    gpt2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(
+        [split_by_pattern("\\p{N}"), split_by_pattern(gpt2), byte_level(regex=False)]
+    )
+    for text in texts:
+        assert theirs.encode(text).ids == tokenizer(text)["input_ids"]
+        assert "12" not in tokenizer.tokenize(text)
 
 
 def test_real_tokenizers_have_a_name(real_data: Path) -> None:

@@ -97,7 +97,7 @@ def extract_template(text: str) -> str:
 @pytest.mark.parametrize("form", ["plain", "ChatML"])
 def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
     tokenizer = add_chatml(make_tokenizer()) if form == "ChatML" else make_tokenizer()
-    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
+    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf", 128)
     nodes = parse_go_template(extract_template(modelfile))
     for conversation in CONVERSATIONS:
         if form == "ChatML" and conversation[-1][0] == "assistant":
@@ -110,14 +110,20 @@ def test_the_template_renders_what_the_chat_template_does(form: str) -> None:
 
 
 def test_it_names_the_file_and_every_stop() -> None:
-    plain_lines = build_modelfile(ChatTemplate(make_tokenizer()), "M2-q8_0.gguf").splitlines()
+    plain_lines = build_modelfile(ChatTemplate(make_tokenizer()), "M2-q8_0.gguf", 128).splitlines()
     assert plain_lines[0] == "FROM ./M2-q8_0.gguf"
     assert [line for line in plain_lines if "stop" in line] == ['PARAMETER stop "<|endoftext|>"']
     chatml_lines = build_modelfile(
-        ChatTemplate(add_chatml(make_tokenizer())), "m.gguf"
+        ChatTemplate(add_chatml(make_tokenizer())), "m.gguf", 128
     ).splitlines()
     stops = ['PARAMETER stop "<|endoftext|>"', 'PARAMETER stop "<|im_end|>"']
     assert [line for line in chatml_lines if "stop" in line] == stops
+
+
+@pytest.mark.parametrize(("context", "num_ctx"), [(512, 512), (32_768, 32_768), (131_072, 32_768)])
+def test_the_context_is_that_of_the_model_up_to_a_bound(context: int, num_ctx: int) -> None:
+    lines = build_modelfile(ChatTemplate(make_tokenizer()), "m.gguf", context).splitlines()
+    assert [line for line in lines if "num_ctx" in line] == [f"PARAMETER num_ctx {num_ctx}"]
 
 
 def test_chatml_without_a_system_message_of_its_own() -> None:
@@ -125,7 +131,7 @@ def test_chatml_without_a_system_message_of_its_own() -> None:
     own = re.search(r"\{% if loop.*?\{% endif %\}", tokenizer.chat_template, re.DOTALL)
     assert own is not None
     tokenizer.chat_template = tokenizer.chat_template.replace(own[0], "")
-    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf")
+    modelfile = build_modelfile(ChatTemplate(tokenizer), "m.gguf", 128)
     assert "$i 0" not in modelfile
     assert render_go_template(parse_go_template(extract_template(modelfile)), CONVERSATIONS[0]) == (
         "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n"
@@ -140,4 +146,4 @@ def test_other_forms_are_refused() -> None:
         "{% if add_generation_prompt %}[assistant]\n{% endif %}"
     )
     with pytest.raises(ZephyrError, match="no template for Ollama is known"):
-        build_modelfile(ChatTemplate(tokenizer), "m.gguf")
+        build_modelfile(ChatTemplate(tokenizer), "m.gguf", 128)

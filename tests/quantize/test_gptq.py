@@ -1,11 +1,14 @@
 """GPTQ: one weight by hand, an exhaustive oracle, and what it is for."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
+from tests.model.attention_networks import MIXED_LAYERS, make_causal
+from zephyr.errors import ZephyrError
 from zephyr.model.adapter import is_linear
 from zephyr.model.packed_weights import Grid, PackedWeight
 from zephyr.quantize import gptq
@@ -111,3 +114,84 @@ def test_networks_of_each_kind(name: str) -> None:
                 gptq.set_weight_matrix(module, plain.dequantize(torch.float32))
         output_changes.append(float((causal(rows).logits - before).square().mean()))
     assert output_changes[0] < output_changes[1]
+
+
+def blocks_layers(causal: Any) -> dict[str, torch.nn.Module]:
+    """All linear layers of a network but its LM head, by name."""
+    head = causal.get_output_embeddings()
+    return {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+
+
+@pytest.mark.parametrize("name", MIXED_LAYERS)
+def test_each_block_is_calibrated_with_its_own_mask_and_rotary_table(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rounding changes nothing, the Hessians are those of the network's own forward.
+
+    The texts are longer than the sliding window, so that another mask gives other inputs.
+    """
+    causal = make_causal(name)
+    rows = torch.randint(1, tiny.VOCAB_SIZE, (3, 40), generator=torch.Generator().manual_seed(0))
+    layers = blocks_layers(causal)
+    expected = {module: torch.zeros(()) for module in layers.values()}
+
+    def sum_inputs(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        flat = args[0].flatten(0, -2)
+        expected[module] = expected[module] + flat.T @ flat
+
+    hooks = [m.register_forward_pre_hook(sum_inputs) for m in layers.values()]
+    with torch.no_grad():
+        logits = causal(rows).logits
+    for hook in hooks:
+        hook.remove()
+
+    class Unchanged:
+        def __init__(self, weight: torch.Tensor) -> None:
+            self.weight = weight.clone()
+
+        def dequantize(self, dtype: torch.dtype) -> torch.Tensor:
+            return self.weight
+
+    found: list[torch.Tensor] = []
+
+    def keep_hessian(weight: torch.Tensor, hessian: torch.Tensor, group_size: int) -> Any:
+        found.append(hessian)
+        return Unchanged(weight)
+
+    monkeypatch.setattr(gptq, "round_with_hessian", keep_hessian)
+    monkeypatch.setattr(gptq, "TOKENS_PER_FORWARD", 80)
+    done = gptq.quantize_layers(causal, rows, layers, 32)
+    assert len(done) == len(layers) == len(found)
+    for key, hessian in zip(done, found, strict=True):
+        own = expected[layers[key]]
+        torch.testing.assert_close(hessian, own, rtol=1e-4, atol=1e-5 * float(own.abs().max()))
+    with torch.no_grad():
+        assert torch.equal(causal(rows).logits, logits)
+
+
+def test_a_network_that_does_more_between_its_blocks_is_refused() -> None:
+    causal = tiny.make_model("llama").causal
+    before = {n: p.clone() for n, p in causal.named_parameters()}
+    rows = torch.arange(40).view(2, 20)
+    hook = causal.model.layers[1].register_forward_pre_hook(lambda m, args: (args[0] * 2,))
+    with pytest.raises(ZephyrError, match=r"block by block(.|\n)*block 1 reads other"):
+        gptq.quantize_layers(causal, rows, blocks_layers(causal), 32)
+    hook.remove()
+    calls = iter(range(100))  # each call gives another output
+    causal.model.layers[1].register_forward_hook(lambda m, args, out: out + next(calls))
+    with pytest.raises(ZephyrError, match=r"block by block(.|\n)*differ from the network"):
+        gptq.quantize_layers(causal, rows, blocks_layers(causal), 32)
+    assert all(torch.equal(p, before[n]) for n, p in causal.named_parameters())
+
+
+def test_an_expert_that_no_token_reaches_is_rounded_to_the_nearest() -> None:
+    """Blocks are no experts, though there may be more of these."""
+    causal = tiny.make_model("llama").causal
+    for block in causal.model.layers:
+        block.mlp.experts = torch.nn.ModuleList([torch.nn.Linear(32, 5) for _ in range(7)])
+    layers = blocks_layers(causal)
+    unused = "model.layers.1.mlp.experts.6"
+    expected = PackedWeight.quantize(gptq.get_weight_matrix(layers[unused]).clone(), 4, 32)
+    found = gptq.quantize_layers(causal, torch.arange(40).view(2, 20), layers, 32)
+    assert found.keys() == layers.keys()
+    assert torch.equal(found[unused].codes, expected.codes)

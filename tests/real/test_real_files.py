@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.data.in_memory_sources import read_source
-from zephyr.data.sources import ReadStats
+from zephyr.data.read_stats import ReadStats
 from zephyr.recipe.data import SourceSpec
 from zephyr.records import Chat, Choice, Pair, Passage, Record, RecordKind
 
@@ -56,7 +56,8 @@ FILES = [
         2_312,
         unreadable={
             "column 'chosen' does not end with an answer, or a turn is empty": 4,
-            "turns don't alternate from a first user to a last user": 8,
+            "two turns of the assistant in a row": 4,
+            "the last turn is the assistant's, not the user's": 4,
             "the conversations part before the last answer": 1,
         },
     ),

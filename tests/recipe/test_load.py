@@ -1,11 +1,14 @@
 """Recipes: what is wrong is said with its file, line and the nearest key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.conftest import ROOT
 from zephyr.errors import ZephyrError
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.load import find_recipe, read_recipe
 from zephyr.recipe.schema import Recipe
 
@@ -42,6 +45,17 @@ def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
     tune = read_recipe_text(tmp_path, GOOD).models["M1"].tune
     assert tune is not None
     assert tune.lr == 5e-5
+
+
+def test_thinking_is_off_or_on_beside_a_base(tmp_path: Path) -> None:
+    """YAML reads both words as booleans."""
+    for written, thinking in (("off", "off"), ("on", "on"), ("'on'", "on"), ("true", "on")):
+        text = GOOD.replace("base: folder", f"base: folder, thinking: {written}")
+        assert read_recipe_text(tmp_path, text).models["M0"].thinking == thinking
+    with pytest.raises(ZephyrError, match="thinking"):
+        read_recipe_text(tmp_path, GOOD, "models.M0.thinking=maybe")
+    with pytest.raises(ZephyrError, match="belongs to a `base`"):
+        read_recipe_text(tmp_path, GOOD, "models.M1.thinking=on")
 
 
 def test_overrides_reach_into_mappings_and_lists_by_name(tmp_path: Path) -> None:
@@ -177,3 +191,12 @@ def test_recipes_are_found_by_name() -> None:
     assert find_recipe("embedded").resolve() == EMBEDDED_RECIPE
     with pytest.raises(ZephyrError, match="nearest: embedded"):
         find_recipe("embeded")
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "preferences", "data": "votes"}, {"name": "lm_eval:arc_easy"}]
+)
+def test_a_task_without_sources_has_no_unreadable_rows(task: dict[str, Any]) -> None:
+    assert TaskSpec.model_validate(task).unreadable == 0.1
+    with pytest.raises(ValidationError, match="`unreadable` belongs to tasks that read `sources`"):
+        TaskSpec.model_validate(task | {"unreadable": 0.1})

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from zephyr.runs.store import Run, Store, write_json
-from zephyr.stats.intervals import StatisticKind, estimate
+from zephyr.stats.intervals import Estimate, StatisticKind, estimate
+from zephyr.stats.proportions import clopper_pearson_interval
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -175,6 +176,31 @@ def canary_row(step: int, *texts: str) -> dict[str, Any]:
 def item_scores(num_right: int, num_wrong: int) -> dict[str, float | None]:
     """Items i0, i1, … of which the first are right and the others wrong."""
     return {f"i{n}": float(n < num_right) for n in range(num_right + num_wrong)}
+
+
+def score_two_metrics(runs: RecipeRuns, name: str, right: int, other: int, n: int = 24) -> None:
+    """Scores `acc`, the primary metric, `f1` and what chance scores, of the same items."""
+    values = {"acc": right, "f1": other}
+    rows = [
+        {
+            "name": metric,
+            "kind": "proportion",
+            "better": "higher",
+            "scale": 100,
+            "headline": True,
+            "primary": metric == "acc",
+            "chance_of": ["acc"] if metric == "chance" else [],
+            "protocol": "quiz@1",
+            "empty": None,
+            **Estimate(value / n, *clopper_pearson_interval(value, n), n)._asdict(),
+        }
+        for metric, value in {"f1": other, "acc": right, "chance": 6}.items()
+    ]
+    items = [
+        {"id": f"i{at}", "scores": {m: float(at < value) for m, value in values.items()}}
+        for at in range(n)
+    ]
+    runs.finish(name, scores={"metrics": rows, "groups": {}, "counts": {}}, items=items)
 
 
 # -- a recipe with something of everything, in which models have written what harms ---------------

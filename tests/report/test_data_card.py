@@ -28,6 +28,8 @@ MANIFEST = {
     "ngram": 9,
     "content": "0123456789abcdef",
     "sources": {"lima": ROW, "mine": ROW},
+    "unused_columns": {"lima": {}, "mine": {"embedding": None, "topic": 1004}},
+    "shared_answers": {"holdout": 60, "records": 12, "answers": {"answer": 12}},
     "totals": {key: 2 * (sum(v.values()) if isinstance(v, dict) else v) for key, v in ROW.items()},
 }
 MODELS = {"M0": {"base": "b"}, "M1": {"from": "M0", "tune": {"data": "chat"}}}
@@ -61,6 +63,15 @@ def test_a_card_tells_all_counts(card: str) -> None:
     assert "- lima: 2 x both answers | are the same" in card
     assert "| lima | 900 | 3 | 0 | 6,789 | 4,321 |" in card
     assert "(runs of 9 words), and near-duplicates are kept, and only counted" in card
+
+
+def test_a_card_tells_unused_columns_and_answers_on_both_sides(card: str) -> None:
+    assert "- mine: columns that were not used: embedding, topic (1,004 rows)\n" in card
+    assert "- lima: columns" not in card
+    assert (
+        "- 12 of 60 held-out records have an answer that is trained on too (12 answer): "
+        "hold-out scores may be biased by it\n"
+    ) in card
 
 
 def test_a_card_tells_licences_and_what_they_forbid(card: str) -> None:

@@ -63,7 +63,7 @@ def test_the_smallest_that_is_not_worse(tmp_path: Path) -> None:
     (recommendation,) = found.recommendations
     assert recommendation == (
         "The smallest of the 3 models made from M1 that is not told to be worse than it in any "
-        "headline metric is small (nf4): 25% of its bytes. With 20 to 30 items a metric, small "
+        "primary metric is small (nf4): 25% of its bytes. With 20 to 30 items a metric, small "
         "losses can't be told."
     )
     worse = {cost.row.model: cost.worse_metrics for cost in found.costs}
@@ -77,7 +77,7 @@ def test_by_the_tasks_alone_where_all_lose_in_perplexity(tmp_path: Path) -> None
     found = read_frontier(read_demo_results(make_quantized_runs(tmp_path, nats, NUM_RIGHT)))
     assert found is not None
     (recommendation,) = found.recommendations
-    assert "any headline metric but perplexity is small" in recommendation
+    assert "any primary metric but perplexity is small" in recommendation
     assert "at +22.1% of perplexity" in recommendation, "e to the 0.2"
 
 

@@ -88,8 +88,7 @@ def test_the_page_needs_nothing_else(page: ParsedPage, runs: RecipeRuns) -> None
 
 
 def test_scores_differences_and_missing_values_are_shown(page: ParsedPage) -> None:
-    assert "better +100.0 [38.3, 100.0]" in page.words
-    assert "100.0 [72.2, 100.0] n = 10" in page.words
+    assert "100.0 ▲ [69.2, 100.0] n = 10 +100.0 [38.3, 100.0] better, against M0" in page.words
     assert "not made: M2 failed" in page.words
     assert "quiz@1 · by hand · n=10" in page.words
     assert "safety 50.0 [10.0, 90.0] n = 2" in page.words

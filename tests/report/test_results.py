@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.report.conftest import MODELS, RecipeRuns, item_scores
+from tests.report.conftest import MODELS, RecipeRuns, item_scores, score_two_metrics
 from zephyr.errors import ZephyrError
 from zephyr.report import paired_comparison as paired_module
 from zephyr.report.results import Cell, Results, read_results
 from zephyr.runs.store import Store, write_json
-from zephyr.stats.intervals import Estimate, wilson_interval
+from zephyr.stats.intervals import Estimate
+from zephyr.stats.proportions import clopper_pearson_interval, paired_difference_interval
+from zephyr.stats.significance import mcnemar_p_value
 
 MakeRuns = Callable[..., RecipeRuns]
 
@@ -32,7 +34,7 @@ def test_a_score_is_what_was_measured(make_runs: MakeRuns) -> None:
     runs = make_runs("quiz")
     runs.score("M0/quiz", item_scores(8, 2))
     cell = cells(runs)["M0"]
-    assert cell.estimate == Estimate(0.8, *wilson_interval(8, 10), 10)
+    assert cell.estimate == Estimate(0.8, *clopper_pearson_interval(8, 10), 10)
     assert cell.protocol == "quiz@1 · by hand · n=10"
     assert cell.missing_reason is None
     assert cell.difference is None  # it comes from no other model
@@ -49,15 +51,17 @@ def test_differences_are_paired_by_item(make_runs: MakeRuns) -> None:
     assert found.baseline == "M0"
     assert found.estimate.value == pytest.approx((10 - 2) / 14)
     assert found.estimate.n == 14
-    least = 2 * 0.025 ** (1 / 8) - 1  # eight of eight that differ
-    assert found.estimate[1:3] == pytest.approx((8 / 14 * least, 8 / 14))
+    assert found.estimate[1:3] == paired_difference_interval(8, 0, 14)
     assert found.verdict == "better"
 
 
 def test_a_model_right_where_the_other_is_wrong_and_one_that_is_its_equal(
     make_runs: MakeRuns,
 ) -> None:
-    """The share of wins in ten of ten is at least 0.025^(1/10) = 0.69, by Clopper and Pearson."""
+    """The share of wins in ten of ten is at least 0.025^(1/10) = 0.69, that of losses 0.31 at most.
+
+    Where none of ten differs, each is.
+    """
     runs = make_runs("quiz")
     for name, right in (("M0", 0), ("M1", 10), ("M2", 0), ("M1-int8", 10)):
         runs.score(f"{name}/quiz", item_scores(right, 10 - right))
@@ -67,12 +71,81 @@ def test_a_model_right_where_the_other_is_wrong_and_one_that_is_its_equal(
     for model, estimate, verdict in (
         ("M1", (1.0, least, 1.0, 10), "better"),
         ("M2", (-1.0, -1.0, -least, 10), "worse"),
-        ("M1-int8", (0.0, 0.0, 0.0, 10), "cannot tell"),
+        ("M1-int8", (0.0, *paired_difference_interval(0, 0, 10), 10), "cannot tell"),
     ):
         difference = found[model]
         assert difference is not None
         assert difference.estimate == pytest.approx(estimate)
         assert difference.verdict == verdict
+
+
+def test_secondary_metrics_cost_primary_ones_no_verdict(make_runs: MakeRuns) -> None:
+    """M1 has 7 more right in the primary metric, p = 1/64, and 6 in the other, p = 1/32.
+
+    Three models are compared in the primary metric, so that 1/64 counts three times, and 3/64
+    holds; were all six comparisons corrected together, neither would.
+    """
+    runs = make_runs("quiz")
+    for name, right, other in (("M0", 5, 5), ("M1", 12, 11), ("M2", 12, 11), ("M1-int8", 12, 11)):
+        score_two_metrics(runs, f"{name}/quiz", right, other)
+    results = read_demo_results(runs)
+    primary, secondary = (
+        next(at for at, column in enumerate(results.columns) if column.metric == metric)
+        for metric in ("acc", "f1")
+    )
+    assert results.primary_indices == [primary]
+    first, second = (results.rows[1].cells[at].difference for at in (primary, secondary))
+    assert first is not None
+    assert second is not None
+    assert (first.p, first.p_uncorrected, first.comparisons) == (3 / 64, 1 / 64, 3)
+    assert (second.p, second.p_uncorrected, second.comparisons) == (None, 1 / 32, 0)
+    assert (first.verdict, second.verdict) == ("better", "better")
+    assert mcnemar_p_value(7, 0) == 1 / 64
+
+
+def test_an_interval_without_zero_and_no_verdict_say_why(make_runs: MakeRuns) -> None:
+    """Six of six that differ: p = 1/32, which three comparisons make 3/32."""
+    runs = make_runs("quiz")
+    for name, right in (("M0", 5), ("M1", 11), ("M2", 11), ("M1-int8", 11)):
+        score_two_metrics(runs, f"{name}/quiz", right, right)
+    row = read_demo_results(runs).rows[1]
+    found = {cell.column.metric: cell.difference for cell in row.cells}
+    first, second = found["acc"], found["f1"]
+    assert first is not None
+    assert second is not None
+    assert first.estimate is not None
+    assert first.estimate.low > 0
+    assert (first.verdict, first.note) == ("cannot tell", "not after correction")
+    assert (second.verdict, second.note) == ("better", None)
+
+
+def test_chance_stands_beside_the_score_that_it_belongs_to(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    score_two_metrics(runs, "M0/quiz", 5, 5)
+    results = read_demo_results(runs)
+    assert sorted(column.metric for column in results.columns) == ["acc", "f1"]
+    chances = {cell.column.metric: cell.chance for cell in results.rows[0].cells}
+    assert chances == {"acc": 0.25, "f1": None}
+
+
+def test_a_task_without_a_value_in_its_primary_metric_takes_a_headline(
+    make_runs: MakeRuns,
+) -> None:
+    """As do runs of a version that had no primary metrics."""
+    runs = make_runs("quiz")
+    half = {"kind": "proportion", "better": "higher", "scale": 100, "protocol": "", "empty": "why"}
+    half |= {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    none = half | dict.fromkeys(("value", "low", "high")) | {"n": 0}
+    metrics = [
+        none | {"name": "match", "headline": True, "primary": True},
+        half | {"name": "length", "headline": False},
+        half | {"name": "rouge", "headline": True},
+    ]
+    runs.finish(
+        "M0/quiz", scores={"metrics": metrics, "groups": {}, "counts": {}}, items=[{"id": "a"}]
+    )
+    results = read_demo_results(runs)
+    assert [results.columns[at].metric for at in results.primary_indices] == ["rouge"]
 
 
 def test_of_perplexity_less_is_better(make_runs: MakeRuns) -> None:
@@ -154,7 +227,7 @@ def test_rewards_are_compared_with_the_reference_against_itself(make_runs: MakeR
     ours, small = found["M1"].difference, found["M1-int8"].difference
     assert ours is not None
     assert small is not None
-    low, high = wilson_interval(8, 8)
+    low, high = clopper_pearson_interval(8, 8)
     assert ours.estimate == Estimate(0.5, low - 0.5, high - 0.5, 8)
     assert ours.verdict == "better"
     assert small.estimate is not None
@@ -234,7 +307,7 @@ def test_rows_are_in_the_recipes_order_and_headlines_come_first(make_runs: MakeR
 def test_groups_of_a_task_are_kept(make_runs: MakeRuns) -> None:
     runs = make_runs("quiz")
     none = dict.fromkeys(("value", "low", "high")) | {"n": 0}
-    half = Estimate(0.5, *wilson_interval(1, 2), 2)
+    half = Estimate(0.5, *clopper_pearson_interval(1, 2), 2)
     runs.score(
         "M0/quiz",
         item_scores(3, 3),

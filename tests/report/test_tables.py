@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import pytest
 from rich.console import Console
 
-from tests.report.conftest import RecipeRuns, item_scores
+from tests.report.conftest import RecipeRuns, item_scores, score_two_metrics
+from zephyr.report.markdown import table_markdown
 from zephyr.report.results import Results, read_results
 from zephyr.report.tables import (
     console_table,
@@ -18,7 +19,6 @@ from zephyr.report.tables import (
     format_signed,
     table_csv,
     table_json,
-    table_markdown,
 )
 from zephyr.stats.intervals import Estimate
 
@@ -59,13 +59,51 @@ def test_json_is_strict_and_holds_everything(results: Results) -> None:
     assert {node["name"] for node in table["nodes"]} >= {"data.text", "M2", "M2/quiz"}
 
 
-def test_markdown_stays_in_its_cells(results: Results) -> None:
+def test_markdown_has_a_value_an_interval_and_a_mark_a_cell(results: Results) -> None:
+    """As it stands: columns are as wide as their cells, and a text stays in its cell."""
     text = table_markdown(results)
-    assert "a\\|b &lt;script&gt;" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in table} == {6}  # four models and a name
-    assert "100.0 [72.2, 100.0] n=10; +100.0 [38.3, 100.0] better" in text
+    assert {line.replace("\\|", "").count("|") for line in table} == {4}  # a name and two tasks
+    assert len(set(map(len, table))) == 1
+    assert len(table) == 2 + 4
+    cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in table}
+    assert cells["M0"] == "0.0 [0.0, 30.8]"
+    assert cells["M1"] == "100.0 [69.2, 100.0] ▲"
+    assert cells["M1-int8"] == "20.0 [2.5, 55.6] ▼"
+    assert cells["M2"] == "–"
+    assert "- failed: a\\|b &lt;script&gt;: M2 quiz acc" in text
     assert "- quiz acc % ↑: quiz@1 · by hand · n=10" in text
+    assert "- M1, from M0: SFT (LoRA r16) on chat" in text
+
+
+def test_notes_and_chance_stand_beside_their_scores(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    for name, right in (("M0", 5), ("M1", 11), ("M2", 11), ("M1-int8", 11)):
+        score_two_metrics(runs, f"{name}/quiz", right, right)
+    found = read_results(runs.store, "demo")
+    text = table_markdown(found)
+    assert "quiz acc % ↑ (chance 25.0)" in text
+    assert "45.8 [25.6, 67.2] ? not after correction |" in text  # the primary metric
+    assert "45.8 [25.6, 67.2] △ |" in text  # the secondary one
+    printed = render_to_text(console_table(found), width=100)
+    assert "? not after correction: M1 quiz acc" in printed
+    assert "45.8 △" in printed
+    assert "chance" in printed.split("M0")[0]
+    rows = {(r["model"], r["metric"]): r for r in csv.DictReader(io.StringIO(table_csv(found)))}
+    assert set(rows) == {(m, k) for m in ("M0", "M1", "M2", "M1-int8") for k in ("acc", "f1")}
+    assert rows["M1", "acc"]["verdict_note"] == "not after correction"
+    assert (rows["M1", "acc"]["primary"], rows["M1", "acc"]["chance"]) == ("True", "0.25")
+    assert (rows["M1", "f1"]["p_corrected"], rows["M1", "f1"]["p_uncorrected"]) == ("", "0.03125")
+
+
+def test_an_interval_that_may_hold_less_is_marked(make_runs: MakeRuns) -> None:
+    """Windows of one text, without bounds; forty-nine are few, and fifty are not."""
+    for n, mark in ((49, "≈["), (50, " [")):
+        runs = make_runs("text", models={f"B{n}": {"base": "b"}})
+        values = {f"w{at}": float(at % 7) + 1 for at in range(n)}
+        kind: Any = "exp-mean"
+        runs.score(f"B{n}/text", values, metric="perplexity", kind=kind, better="lower", scale=1)
+        assert mark in table_markdown(read_results(runs.store, "demo"))
 
 
 def test_csv_has_a_line_for_each_model_and_metric(results: Results) -> None:
@@ -143,3 +181,7 @@ def test_half_a_width_has_the_decimals_of_its_value() -> None:
 def test_differences_bear_their_sign() -> None:
     assert [format_signed(v, 100) for v in (0.1, -0.1, 0.0)] == ["+10.0", "−10.0", "0.0"]
     assert format_interval(Estimate(0.0, -0.5, 0.25, 9), 100) == "[−50.0, 25.0]"
+
+
+def test_equal_items_have_no_interval() -> None:
+    assert format_interval(Estimate(2.0, 2.0, 2.0, 1), 1) == "[no spread]"

@@ -136,6 +136,16 @@ def test_references() -> None:
     assert "reference" not in recipe_nodes()["M1/gsm8k"].inputs
 
 
+def test_thinking_touches_all_that_is_made_of_a_base_and_off_is_the_default() -> None:
+    base = {"base": "folder"}
+    models = {"M0": base, "M0-int8": {"from": "M0", "quantize": "int8"}}
+    plain = recipe_nodes(RECIPE | {"models": models})
+    off = recipe_nodes(RECIPE | {"models": models | {"M0": base | {"thinking": "off"}}})
+    on = recipe_nodes(RECIPE | {"models": models | {"M0": base | {"thinking": "on"}}})
+    assert off == plain
+    assert all(on[name].fingerprint != plain[name].fingerprint for name in models)
+
+
 def test_a_reference_is_scored_even_if_its_model_is_not_evaluated() -> None:
     graph = recipe_nodes(with_value("evaluate.models", ["M2"]))
     assert {n for n in graph if "/" in n} == {
@@ -156,6 +166,7 @@ def test_a_reference_is_scored_even_if_its_model_is_not_evaluated() -> None:
         ("evaluate.tasks", ["gsm8k", "gsm8k"], "named twice"),
         ("evaluate.tasks", ["preferences"], "needs to know what to ask"),
         ("models.M1.from", "M2", "in a circle(.|\n)*M1"),
+        ("models.M0.thinking", "on", "that thinks can't be trained(.|\n)*models.M"),
         (
             "models.M1.tune",
             {"data": "sft", "keep": "best loss", "evaluate_every": 5},

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.load import measure
+from bench.serving.class_load import measure
 from tests.tutor.test_load import load_plan
 from tests.workspace import Workspace
 

@@ -1,5 +1,6 @@
-"""Examples of a mixture: complete answers, prompts cut from the left, all of it counted."""
+"""Examples of a mixture: complete answers, prompts cut within their markers, all of it counted."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,12 +8,13 @@ import pytest
 from tests import tiny
 from zephyr.data.mixture import RecordSplit
 from zephyr.errors import ZephyrError
-from zephyr.model.example import make_example, truncate_prompt
 from zephyr.model.load import build_model
 from zephyr.model.model import Model
+from zephyr.model.template import ChatTemplate
 from zephyr.recipe.training import Align, Tune
 from zephyr.records import Chat, Message, Pair, Record
 from zephyr.train.examples import build_examples
+from zephyr.train.labels import check_labels
 
 LONG = "word " * 60
 
@@ -60,6 +62,8 @@ def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
                 "examples": 1,
                 "overlong": 2,
                 "cut": 0,
+                "cut_messages": 0,
+                "cut_tokens": 0,
                 "tokens": lengths[0],
                 "supervised_tokens": train[0].num_loss_tokens,
             },
@@ -67,6 +71,8 @@ def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
                 "examples": 1,
                 "overlong": 1,
                 "cut": 0,
+                "cut_messages": 0,
+                "cut_tokens": 0,
                 "tokens": lengths[1],
                 "supervised_tokens": train[1].num_loss_tokens,
             },
@@ -74,7 +80,7 @@ def test_what_is_too_long_is_left_out_and_counted(model: Model) -> None:
     }
 
 
-def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None:
+def test_a_question_loses_its_beginning_and_an_answer_nothing(model: Model) -> None:
     """What has no room even without its prompt is left out still."""
     train, holdout, summary, record_indices = build_examples(
         model.template, RECORDS, tune_spec(overlong="cut"), model.context_length
@@ -83,9 +89,75 @@ def test_a_prompt_is_cut_from_the_left_and_an_answer_never(model: Model) -> None
     assert record_indices == [0, 1, 2]
     assert [f.max_sequence_length for f in (train[1], holdout[0])] == [40, 40]
     assert train[1].completions[0].ids.tolist() == examples[1].completions[0].ids.tolist()
-    assert train[1].prompt.tolist() == examples[1].prompt[-len(train[1].prompt) :].tolist()
+    text = model.tokenizer.decode(train[1].prompt)
+    assert text.startswith("Human:")
+    assert text.endswith("word \nAssistant:")
     assert (summary["train"], summary["train_overlong"], summary["holdout"]) == (3, 1, 1)
     assert [summary["sources"][s]["cut"] for s in "ab"] == [2, 0]
+    lost_tokens = len(examples[1].prompt) - len(train[1].prompt)
+    assert summary["sources"]["a"]["cut_tokens"] == 2 * lost_tokens > 0
+    assert summary["sources"]["a"]["cut_messages"] == 0
+
+
+def test_a_cut_keeps_the_system_message_and_every_marker(model: Model) -> None:
+    """Earlier turns of a pair go first, the oldest before the others, and are counted."""
+    system, last = Message("system", "Never tell."), Message("user", "Why is the sky blue?")
+    history = [
+        turn
+        for n in range(3)
+        for turn in (Message("user", f"{n} " + "so " * 6), Message("assistant", "No."))
+    ]
+    decode = model.tokenizer.decode
+    pair = Pair("p", (system, *history, last), "A.", "B.")
+    lengths = [
+        len(model.template.encode_prompt([system, *history[start:], last]))
+        for start in (0, 2, 4, 6)
+    ]
+    for max_tokens, start in (
+        (lengths[0], 0),
+        (lengths[0] - 1, 2),
+        (lengths[2], 4),
+        (lengths[3], 6),
+    ):
+        cut = model.template.cut_prompt(pair.prompt, max_tokens)
+        assert cut is not None
+        kept = [system, *history[start:], last]
+        assert cut.ids.tolist() == model.template.encode_prompt(kept).tolist()
+        assert (cut.lost_messages, cut.lost_tokens) == (start, lengths[0] - len(cut.ids))
+    cut = model.template.cut_prompt(pair.prompt, lengths[3] - 3)
+    assert cut is not None
+    assert len(cut.ids) == lengths[3] - 3
+    assert decode(cut.ids).startswith("Never tell.\nHuman:")
+    assert decode(cut.ids).endswith("blue?\nAssistant:")
+    assert (cut.lost_messages, cut.lost_tokens) == (6, lengths[0] - len(cut.ids))
+    empty = len(model.template.encode_prompt([system, Message("user", "")]))
+    assert model.template.cut_prompt(pair.prompt, empty - 1) is None
+
+
+def test_a_template_that_thinks_gives_an_example_for_each_answer() -> None:
+    """Each is counted by itself, and belongs to its conversation's record."""
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<A>' }}"
+        "{% if loop.last %}{{ '<think></think>' }}{% endif %}{{ m.content + eos_token }}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<A>' + ('' if enable_thinking | default(true) else '<think></think>') }}{% endif %}"
+    )
+    template = ChatTemplate(tokenizer)
+    turns = [(Message("user", f"Q{n}?"), Message("assistant", f"A{n}.")) for n in range(3)]
+    chat = Chat("a", tuple(m for turn in turns for m in turn))
+    records = RecordSplit([make_chat("b", "Why?"), chat], [])
+    examples = build_examples(template, records, tune_spec(max_length=128), 128)
+    assert examples.record_indices == [0, 1, 1, 1]
+    learned = [tokenizer.decode(e.completions[0].ids) for e in examples.train]
+    assert learned == [f"{text}<|endoftext|>" for text in ("So.", "A0.", "A1.", "A2.")]
+    assert tokenizer.decode(examples.train[3].prompt).endswith("Q2?<A><think></think>")
+    assert examples.summary["train"] == 4
+    check_labels(examples.train, template, lambda n: records.train[examples.record_indices[n]])
+    short = len(examples.train[2].prompt)
+    cut = build_examples(template, records, tune_spec(max_length=short), 128)
+    assert (cut.summary["train"], cut.summary["train_overlong"]) == (2, 2)
+    assert cut.record_indices == [0, 1]
 
 
 def test_a_pair_is_as_long_as_its_longer_answer(model: Model) -> None:
@@ -114,21 +186,3 @@ def test_no_room_at_all_is_refused(model: Model) -> None:
         "  found:   1 examples, each longer than 40 tokens",
         "  to do:   raise `max_length`, take shorter examples, or set `overlong: cut`",
     ]
-
-
-def test_truncation_by_hand() -> None:
-    """The last token of an answer never enters a network; a start token stays in front."""
-    example = make_example([7, 1, 2, 3, 4], [5, 6], [8])
-    for max_length, start, expected in (
-        (5, None, [1, 2, 3, 4]),
-        (5, 7, [7, 2, 3, 4]),
-        (3, 7, [7, 4]),
-        (2, 7, [4]),
-        (2, None, [4]),
-    ):
-        truncated = truncate_prompt(example, max_length, start)
-        assert truncated is not None
-        assert truncated.prompt.tolist() == expected
-        assert truncated.max_sequence_length == max_length
-        assert truncated.completions == example.completions
-    assert truncate_prompt(example, 1, None) is None

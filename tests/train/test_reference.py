@@ -1,6 +1,6 @@
 """Stored reference log-probabilities: used for their own model and pairs, and for no others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,14 @@ class CountingModel:
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
 
-    def logprobs(self, examples: Sequence[Example]) -> list[list[np.ndarray]]:
+    def logprobs(
+        self, examples: Sequence[Example], *, on_done: Callable[[int, list[np.ndarray]], None]
+    ) -> list[list[np.ndarray]]:
         self.batch_sizes.append(len(examples))
-        return [[-c.ids.astype(np.float32) for c in f.completions] for f in examples]
+        results = [[-c.ids.astype(np.float32) for c in e.completions] for e in examples]
+        for at, result in enumerate(results):
+            on_done(at, result)
+        return results
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.shape import TEMPLATE
+from bench.shared.models import TEMPLATE
 from tests import tiny
 from tests.tutor.asgi import Reply, call
 from tests.workspace import Workspace

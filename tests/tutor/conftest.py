@@ -45,9 +45,10 @@ def start_server(workspace: Workspace, *arguments: str) -> Iterator[Server]:
         yield Server(found[1], token, process)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        exit_code = process.wait(timeout=30)
         drain_thread.join()
         process.stdout.close()
+        assert exit_code in (0, -signal.SIGKILL)  # a test may have killed it
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """The routes of a class, asked as its page does, of two tiny models."""
 
 import asyncio
+import csv
+import io
 import json
 import time
 from collections import Counter
@@ -605,7 +607,8 @@ def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
         assert preferences.json()[0]["question_complete"] == QUESTION
         table = client.http.get("/teacher/events.csv")
         assert table.headers["content-type"].startswith("text/csv")
-        lines = table.text.splitlines()
+        assert table.content.startswith(b"\xef\xbb\xbf")  # for Excel
+        lines = table.content.decode("utf-8-sig").splitlines()
         assert lines[0] == "id,time,session,kind,model,key,body"
         assert [line.split(",")[2:4] for line in lines[1:]] == [
             ["1", "session"],
@@ -614,3 +617,40 @@ def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
         ]
         for text in (str(figures), preferences.text, table.text):
             assert session not in text
+
+
+def test_no_text_of_a_student_begins_a_cell(tmp_path: Path) -> None:
+    evil = ["=1+1", "+1", "-1", "@SUM(1)", ";=1+1", 'a";"=HYPERLINK(1);', "a\t=1\n=2\r=3", "\\;=1"]
+    with open_class(tmp_path, {"logs": {"messages": True}}) as client:
+        session = client.session()
+        for text in evil:
+            body = {"model": "M1", "question": text, "answer": text, "rating": "up"}
+            client.post("/tutor/rating", session=session, **body)
+        client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        text = client.http.get("/teacher/events.csv").content.decode("utf-8-sig")
+        for separator in (",", ";"):  # as Excel opens it, by its language
+            for row in csv.reader(io.StringIO(text), delimiter=separator):
+                assert not [cell for cell in row if cell.strip()[:1] in ("=", "+", "-", "@")]
+        rows = list(csv.DictReader(io.StringIO(text)))
+        found = [json.loads(row["body"])["question"] for row in rows if row["kind"] == "rating"]
+        assert found == evil
+        assert client.get("/teacher/summary")["ratings"] == {"M1": {"up": len(evil), "down": 0}}
+
+
+def test_an_answer_is_rated_once_by_a_session(tmp_path: Path) -> None:
+    with open_class(tmp_path) as client:
+        first, second = client.session(), client.session()
+
+        def rate(session: str, rating: str, answer: str = "Work.") -> None:
+            body = {"model": "M1", "question": "What is heat?", "answer": answer}
+            reply = client.post("/tutor/rating", session=session, rating=rating, **body)
+            assert reply == {"stored": True}
+
+        for rating in ["up"] * 5 + ["down"]:
+            rate(first, rating)
+        rate(second, "up")
+        rate(second, "up", "Energy.")
+        assert len(client.events.list_events("rating")) == 4
+        assert "Work" not in str(client.events.list_events("rating"))
+        client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert client.get("/teacher/summary")["ratings"] == {"M1": {"up": 2, "down": 1}}

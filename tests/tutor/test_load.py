@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from bench.load import Plan, measure
+from bench.serving.class_load import Plan, measure
 from tests.workspace import Workspace
 
 pytestmark = pytest.mark.enable_socket

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.tutor.conftest import Server
+from tests.tutor.conftest import Server, start_server
+from tests.workspace import Workspace
 
 pytestmark = pytest.mark.enable_socket
 
@@ -80,6 +82,11 @@ MALFORMED_REQUESTS = {
     + b"Transfer-Encoding: chunked\r\n"
     + CONNECTION_CLOSE
     + b"\r\nzz",
+    "a length and whole chunks": CHAT_HEAD
+    + CONTENT_LENGTH
+    + b"Transfer-Encoding: chunked\r\n"
+    + b"\r\n%x\r\n%s\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    % (len(BODY), BODY),
     "a chunk that is none": CHAT_HEAD
     + b"Transfer-Encoding: chunked\r\n"
     + CONNECTION_CLOSE
@@ -98,6 +105,7 @@ MALFORMED_REQUESTS = {
 def test_what_is_hardly_http_is_refused(port: int, sent: bytes) -> None:
     reply = send_bytes(port, sent, end=True)
     assert not reply or 400 <= status_code(reply) < 500
+    assert reply.count(b"HTTP/1.1") <= 1  # no second request is found in it
     assert b"Traceback" not in reply
 
 
@@ -148,3 +156,24 @@ def test_a_client_that_disconnects_at_once_is_answered_no_further(port: int) -> 
     while read_metric(port, "zephyr_waiting") or read_metric(port, "zephyr_answering"):
         time.sleep(0.01)
     assert read_metric(port, "zephyr_tokens_total") - before < 40 * 20  # an answer has 100
+
+
+def test_sigterm_ends_it_with_0_whatever_it_does(finished_workspace: Workspace) -> None:
+    with start_server(finished_workspace, "M1") as server, ExitStack() as stack:
+        port = urlsplit(server.url).port
+        assert port is not None
+        for sent in (b"", b"GET / HT", CHAT_HEAD + CONTENT_LENGTH + b"\r\n" + BODY[:9]):
+            stack.enter_context(connect(port)).sendall(sent)
+        request = {"model": "M1", "messages": [{"role": "user", "content": "?"}], "stream": True}
+        body = json.dumps({**request, "temperature": 2}).encode()
+        streaming = stack.enter_context(connect(port))
+        streaming.sendall(CHAT_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=30) == 0
+        assert time.monotonic() - start < 15
+    loading = finished_workspace.start_command("serve", "--recipe", "tiny.yaml", "--port", "0")
+    assert "loading" in loading.stdout.readline()
+    loading.send_signal(signal.SIGTERM)
+    assert loading.wait(timeout=30) == 0
+    loading.stdout.close()

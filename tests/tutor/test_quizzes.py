@@ -146,3 +146,57 @@ def test_a_source_that_is_no_quiz_is_said(
     with pytest.raises(ZephyrError, match=message) as caught:
         open_tutor_quizzes(tmp_path, {"sources": [source]})
     assert "quiz.sources" in str(caught.value) or "bad.jsonl" in str(caught.value)
+
+
+SEVERAL = "the answer names more than one option"
+
+
+def quiz_rows(keys: list[str]) -> str:
+    """A quiz in CSV as Excel writes it, a question for each key."""
+    rows = [f"Which is number {n}?;one;two;three;{key};" for n, key in enumerate(keys)]
+    return "\ufeff" + "\r\n".join(["question;A;B;C;answer;", *rows, ";;;;;", ""])
+
+
+def test_one_bad_question_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "week.csv").write_text(quiz_rows(["A", "B", "A,C", "C", "B", "A"]))
+    quizzes = open_tutor_quizzes(tmp_path, {"sources": [{"path": "week.csv"}]})
+    assert len(quizzes) == 5
+    assert quizzes.notes == [
+        "the keys of source 'week' are read: 5 as a letter",
+        f"1 of 6 rows of source 'week' left out: {SEVERAL} (at {tmp_path}/week.csv:4)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "taken"), [(None, False), (0.0, False), (0.4, True), (0.3, False)]
+)
+def test_the_setting_says_how_many_may_be_left_out(
+    tmp_path: Path, unreadable: float | None, taken: bool
+) -> None:
+    (tmp_path / "week.csv").write_text(quiz_rows(["A", "B", "A,C", "C", ""]))
+    quiz: dict[str, Any] = {"sources": [{"path": "week.csv"}]}
+    quiz |= {} if unreadable is None else {"unreadable": unreadable}
+    if taken:
+        assert len(open_tutor_quizzes(tmp_path, quiz)) == 3
+        return
+    with pytest.raises(ZephyrError) as caught:
+        open_tutor_quizzes(tmp_path, quiz)
+    assert "2 of 5 rows" in str(caught.value)
+    assert "raise `unreadable`" in str(caught.value)
+
+
+def test_at_0_not_one_question_may_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "week.csv").write_text(quiz_rows(["A", "B", "A,C", "C"]))
+    with pytest.raises(ZephyrError, match="1 of 4 rows"):
+        open_tutor_quizzes(tmp_path, {"sources": [{"path": "week.csv"}], "unreadable": 0})
+
+
+def test_a_key_of_two_meanings_is_settled_by_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "week.csv").write_text(quiz_rows(["1", "2", "2"]))
+    with pytest.raises(ZephyrError, match="`answer_key: 0-based` or `answer_key: 1-based`"):
+        open_tutor_quizzes(tmp_path, {"sources": [{"path": "week.csv"}]})
+    source = {"path": "week.csv", "answer_key": "1-based"}
+    quizzes = open_tutor_quizzes(tmp_path, {"sources": [source]})
+    quiz = quizzes.next("a", ())
+    assert quiz is not None
+    assert quiz.answer == (0 if quiz.text == "Which is number 0?" else 1)

@@ -20,6 +20,7 @@ limits: {message: 500, tokens: 64, queue: 8, batch: 4}
 quiz: {sources: [arc_easy, {path: quiz.csv}], cap: 20}
 logs: {messages: true, keep_days: 30}
 database: class.sqlite
+origins: ["https://course.example", "http://localhost:5173", "http://[::1]:8080"]
 """
 
 
@@ -42,6 +43,17 @@ def test_all_of_it_is_read(tmp_path: Path) -> None:
     assert [source.name or source.path for source in tutor.quiz.sources] == ["arc_easy", "quiz.csv"]
     assert (tutor.logs.messages, tutor.logs.keep_days) == (True, 30)
     assert tutor.database_path(tmp_path, Path("store")) == tmp_path / "class.sqlite"
+    assert tutor.origins == ("https://course.example", "http://localhost:5173", "http://[::1]:8080")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "null", "course.example", "https://course.example/", "https://course.example/page",
+     "https://*.example", "https://Course.example", "ftp://course.example", "http://a:123456"],
+)  # fmt: skip
+def test_an_origin_is_written_as_browsers_send_it(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(ZephyrError, match="origins"):
+        read_settings_text(tmp_path, f"origins: ['{origin}']\n")
 
 
 def test_nothing_needs_to_be_said() -> None:

@@ -89,7 +89,8 @@ def run(
         processes = launched_world_size()
     plan = load_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)
     outcome, plan = run_plan_with_progress(plan)
-    _write_report(plan)
+    if not outcome.stopped:
+        _write_report(plan)
     exit_with_outcome(outcome, recipe)
 
 

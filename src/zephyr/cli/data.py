@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,8 +25,10 @@ from zephyr.cli.console import (
 from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
+    from zephyr.data.sampling import ExcludedRow
     from zephyr.engine.fetch import Download, SourceStatus
     from zephyr.engine.plan import Plan
+    from zephyr.records import Record
     from zephyr.runs.store import Run
 
 app = typer.Typer(
@@ -156,6 +158,8 @@ def build(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
 
 
 def _show_counts(name: str, run: "Run") -> None:
+    from zephyr.report.data_card import account_lines
+
     manifest = run.read("artifact/manifest.json")
     table = Table(box=None, pad_edge=False, title=name, title_justify="left")
     totals = manifest["totals"]
@@ -169,6 +173,10 @@ def _show_counts(name: str, run: "Run") -> None:
     out.print(table)
     if manifest["clean"] == "report":
         out.print("Repeated, contaminated and near-duplicate records are counted, and kept.")
+    for line in account_lines(manifest):
+        out.print(escape(line), soft_wrap=True, highlight=False)
+    if totals["unreadable"]:
+        out.print(f"`zephyr data show {name} --left-out` lists what could not be read.")
     out.print(f"{run.artifact}\n", soft_wrap=True, highlight=False)
 
 
@@ -183,24 +191,31 @@ def show(
     side: Annotated[Literal["train", "holdout"], typer.Option(help="Which side.")] = "train",
     skip: Annotated[int, typer.Option(min=0, help="Records to pass over.")] = 0,
     n: Annotated[int | None, typer.Option("-n", min=1, help="Records to show.")] = None,
+    left_out: Annotated[
+        bool, typer.Option("--left-out", help="The rows left out, with place and reason.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Pages through records as a model will see them, supervised tokens in colour."""
     from zephyr.cli.show import render_records
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, silence_libraries
+    from zephyr.model.load import silence_libraries
+    from zephyr.model.tokenizer import load_tokenizer
 
     plan = load_plan(recipe, overrides)
     run = _finished_mixture_run(plan, mixture, recipe)
-    records = getattr(mixtures.load_mixture(run.artifact), side)
-    if source is not None:
-        known = sorted({record.source for record in records})
-        if source not in known:
-            raise unknown_name_error("source", source, known, where=f"mixture {mixture}, {side}")
-        records = [record for record in records if record.source == source]
+    end = None if n is None else skip + n
+    if left_out:
+        _check_source(source, run.read("artifact/manifest.json")["sources"], f"mixture {mixture}")
+        rows = mixtures.load_excluded_rows(run.artifact)
+        _print_excluded_rows([row for row in rows if source in (None, row.source)][skip:end])
+        return
+    records: list[Record] = getattr(mixtures.load_mixture(run.artifact), side)
+    _check_source(source, (r.source for r in records), f"mixture {mixture}, {side}")
+    records = [record for record in records if source in (None, record.source)]
     silence_libraries()
     tokenizer = load_tokenizer(_tokenizer_folder(plan, mixture, model, recipe))
-    chosen = records[skip : None if n is None else skip + n]
+    chosen = records[skip:end]
     if not sys.stdout.isatty():
         for view in render_records(chosen, tokenizer):
             out.print(view, soft_wrap=True)
@@ -208,6 +223,21 @@ def show(
     with out.pager(styles=True):
         for view in islice(render_records(chosen, tokenizer), None if n else 100):
             out.print(view)
+
+
+def _check_source(source: str | None, known: Iterable[str], where: str) -> None:
+    """Checks that a source, if one is asked for, is among those known."""
+    if source is not None and source not in (names := set(known)):
+        raise unknown_name_error("source", source, names, where=where)
+
+
+def _print_excluded_rows(rows: "list[ExcludedRow]") -> None:
+    """Prints the rows that were left out, and how many for each reason."""
+    for row in rows:
+        outcome = row.outcome.replace("_", " ")
+        line = f"{row.source} row {row.row} · {row.location} · {outcome}: {row.reason}"
+        out.print(escape(line), soft_wrap=True, highlight=False)
+    out.print(f"{len(rows):,} row{'s' * (len(rows) != 1)} left out", highlight=False)
 
 
 def _finished_mixture_run(plan: "Plan", mixture: str, recipe: str) -> "Run":
@@ -266,8 +296,9 @@ def card(
 def _token_counts(plan: "Plan", mixture: str, recipe: str) -> "Mapping[str, Mapping[str, int]]":
     """Token counts by source for the first model trained on a mixture, if available."""
     from zephyr.data import mixture as mixtures
-    from zephyr.model.load import load_tokenizer, silence_libraries
+    from zephyr.model.load import silence_libraries
     from zephyr.model.template import ChatTemplate
+    from zephyr.model.tokenizer import load_tokenizer
     from zephyr.train.examples import build_examples
 
     for name, model in plan.recipe.models.items():

@@ -133,29 +133,37 @@ def compare(
     for row in rows:
         table.add_row(*map(Text, _comparison_row(row)))
     out.print(table)
-    out.print("Differences on the same items, 95 % intervals; verdicts corrected for all (Holm).")
+    out.print(
+        "Differences on the same items, 95 % intervals (≈ may hold less); verdicts of primary "
+        "metrics corrected together (Holm), of secondary ones by their own p-value."
+    )
 
 
 def _comparison_row(row: "MetricComparison") -> tuple[str, ...]:
     from zephyr.report.tables import (
         column_label,
-        format_interval,
         format_number,
         format_signed,
-        round_up_items,
+        interval_text,
+        verdict_text,
     )
 
     scale = row.column.scale
+    label = column_label(row.column)
+    if row.chance is not None:
+        label += f" (chance {format_number(row.chance, scale)})"
     values = ["" if e is None else format_number(e.value, scale) for e in (row.first, row.second)]
-    if row.difference is None:
-        return column_label(row.column), *values, "", row.missing_reason or ""
+    if row.difference is None or row.decision is None:
+        return label, *values, "", row.missing_reason or ""
     difference_text = (
-        f"{format_signed(row.difference.value, scale)} {format_interval(row.difference, scale)}"
+        f"{format_signed(row.difference.value, scale)} {interval_text(row.column, row.difference)}"
     )
-    verdict_text = "" if row.column.better is None else f"{row.verdict}, n={row.difference.n:,}"
-    if row.items_needed is not None:
-        verdict_text += f"; about {round_up_items(row.items_needed):,} could tell"
-    return column_label(row.column), *values, difference_text, verdict_text
+    return (
+        label,
+        *values,
+        difference_text,
+        verdict_text(row.column, row.decision, row.difference.n),
+    )
 
 
 def _evaluation_name(plan: "Plan", model: str, task: str) -> str:

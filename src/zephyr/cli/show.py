@@ -18,10 +18,10 @@ def render_records(records: Sequence[Record], tokenizer: Any) -> Iterator[Text]:
     template = ChatTemplate(tokenizer)
     for record in records:
         if isinstance(record, Chat | Pair):
-            [example] = template.make_examples([record])
-            yield _render_header(
-                record, example.tree_length, example.num_loss_tokens
-            ) + _render_example(record, example, tokenizer)
+            for example in template.make_examples(template.split_answers(record)):
+                yield _render_header(
+                    record, example.tree_length, example.num_loss_tokens
+                ) + _render_example(record, example, tokenizer)
         else:
             tokens = len(tokenizer("\n".join(record.texts), add_special_tokens=False)["input_ids"])
             yield _render_header(record, tokens, tokens) + Text(

@@ -1,5 +1,7 @@
 """`zephyr serve` and `zephyr preferences`: serves the tutor, and exports its votes."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,7 @@ def serve(
     from zephyr.tutor.listen import ListenAddress
     from zephyr.tutor.server import run_server as start_server
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops it so
     listen_address = ListenAddress(host, port, behind_proxy, tls_cert, tls_key)
     start_server(load_plan(recipe, overrides), models or [], tutor, listen_address, _print_line)
 

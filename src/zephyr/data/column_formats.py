@@ -10,7 +10,15 @@ from difflib import SequenceMatcher
 
 from zephyr.data import quiz_format
 from zephyr.data.readers import chat, choice, pair, passage
-from zephyr.data.readers.parsing import RowReader
+from zephyr.data.readers.option_columns import find_quiz_columns
+from zephyr.data.readers.parsing import (
+    CONVERSATION_COLUMNS,
+    TURN_FLAGS,
+    TURN_KEYS,
+    RowReader,
+    RowValues,
+    is_blank,
+)
 from zephyr.data.table import RegisteredSource
 from zephyr.errors import ZephyrError, closest_name
 from zephyr.records import RecordKind
@@ -29,16 +37,36 @@ class ColumnFormat:
     optional_columns: tuple[str, ...] = ()
     has_many_records: bool = False
 
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """The columns that the reader looks at."""
+        return (*self.columns, *self.optional_columns)
 
-_ALPACA_CONTEXT_COLUMNS = ("input", "system", "history")
+
+_MESSAGE_COLUMNS = (*CONVERSATION_COLUMNS, "kto_tag")
 _HELLASWAG_RAW_COLUMNS = ("ctx_a", "ctx_b", "activity_label")
 COLUMN_FORMATS = (
-    ColumnFormat("chat", ("messages",), chat.read_openai_messages),
-    ColumnFormat("chat", ("conversations",), chat.read_sharegpt),
-    ColumnFormat("chat", ("instruction", "output"), chat.read_alpaca, _ALPACA_CONTEXT_COLUMNS),
-    ColumnFormat("chat", ("question", "answer"), chat.question_answer_reader("question", "answer")),
-    ColumnFormat("chat", ("prompt", "completion"), chat.read_prompt_completion),
-    ColumnFormat("chat", ("prompt", "response"), chat.question_answer_reader("prompt", "response")),
+    ColumnFormat("chat", ("messages",), chat.read_openai_messages, _MESSAGE_COLUMNS),
+    ColumnFormat("chat", ("conversations",), chat.read_sharegpt, _MESSAGE_COLUMNS),
+    ColumnFormat("chat", ("instruction", "output"), chat.read_alpaca, ("input", *_MESSAGE_COLUMNS)),
+    ColumnFormat(
+        "chat",
+        ("question", "answer"),
+        chat.question_answer_reader("question", "answer"),
+        CONVERSATION_COLUMNS,
+    ),
+    ColumnFormat(
+        "chat",
+        ("prompt", "completion"),
+        chat.read_prompt_completion,
+        (*CONVERSATION_COLUMNS, "label"),
+    ),
+    ColumnFormat(
+        "chat",
+        ("prompt", "response"),
+        chat.question_answer_reader("prompt", "response"),
+        CONVERSATION_COLUMNS,
+    ),
     ColumnFormat(
         "pair", ("question_complete", "preference"), pair.read_epfl, has_many_records=True
     ),
@@ -46,14 +74,24 @@ COLUMN_FORMATS = (
         "pair",
         ("instruction", "chosen", "rejected"),
         pair.read_alpaca_pair,
-        _ALPACA_CONTEXT_COLUMNS,
+        ("input", *CONVERSATION_COLUMNS),
     ),
-    ColumnFormat("pair", ("prompt", "chosen", "rejected"), pair.read_trl_pair),
-    ColumnFormat("pair", ("conversations", "chosen", "rejected"), pair.read_sharegpt_pair),
     ColumnFormat(
-        "pair", ("input", "preferred_output", "non_preferred_output"), pair.read_openai_pair
+        "pair", ("prompt", "chosen", "rejected"), pair.read_trl_pair, CONVERSATION_COLUMNS
     ),
-    ColumnFormat("pair", ("chosen", "rejected"), pair.read_conversation_pair),
+    ColumnFormat(
+        "pair",
+        ("conversations", "chosen", "rejected"),
+        pair.read_sharegpt_pair,
+        CONVERSATION_COLUMNS,
+    ),
+    ColumnFormat(
+        "pair",
+        ("input", "preferred_output", "non_preferred_output"),
+        pair.read_openai_pair,
+        CONVERSATION_COLUMNS,
+    ),
+    ColumnFormat("pair", ("chosen", "rejected"), pair.read_conversation_pair, CONVERSATION_COLUMNS),
     ColumnFormat(
         "choice", ("question", "choices", "answer"), choice.read_choices, ("subject", "train")
     ),
@@ -102,6 +140,12 @@ def detect_format(
             source.has_many_records,
         )
         formats = [registered_format, *formats]
+    quiz = find_quiz_columns(found_columns) if kind == "choice" else None
+    if quiz is not None and registered_source is None:
+        columns = (quiz.question, *quiz.options, quiz.key)
+        subject = (quiz.subject,) if quiz.subject is not None else ()
+        form = ColumnFormat("choice", columns, choice.quiz_columns_reader(quiz), subject)
+        formats = [form, *formats] if len(quiz.options) > 1 else [*formats, form]
     for form in formats:
         if set(found_columns) >= set(form.columns):
             return form
@@ -117,10 +161,31 @@ def detect_format(
         f"the columns of this source are of no form that is known for kind {kind!r}",
         where=where,
         found=", ".join(sorted(found_columns)) or "no columns",
-        allowed="; ".join(map(", ".join, known_columns)),
+        allowed="; ".join(map(", ".join, known_columns))
+        + ("; question, option_a, option_b, …, answer" if kind == "choice" else ""),
         nearest=", ".join(suggestions) or None,
         todo="map the names with `columns: {name that is allowed: name in the file}`",
     )
+
+
+def find_unused_columns(
+    row: RowValues, known_columns: Collection[str], kind: RecordKind
+) -> tuple[str, ...]:
+    """The columns of a row that have a value and are not read, and such keys of its turns."""
+    unused = [name for name in row if name not in known_columns and not is_blank(row[name])]
+    if kind in ("chat", "pair"):
+        known_keys = TURN_KEYS | set(TURN_FLAGS) if kind == "chat" else TURN_KEYS
+        for column in known_columns:
+            turns = row[column] if isinstance(row.get(column), list) else ()
+            keys = {
+                key
+                for turn in turns
+                if isinstance(turn, dict) and ("role" in turn or "from" in turn)
+                for key in turn.keys() - known_keys
+                if not is_blank(turn[key])
+            }
+            unused += [f"{column}.{key}" for key in sorted(keys)]
+    return tuple(unused)
 
 
 def _is_reduced_format(

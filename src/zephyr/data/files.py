@@ -6,10 +6,12 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ def open_rows(path: Path, where: str) -> Rows:
         case ".jsonl":
             return JsonLinesRows(path, text)
         case ".csv" | ".tsv":
-            return InMemoryRows(list(_read_table(path, text, "," if suffix == ".csv" else "\t")))
+            return InMemoryRows(list(_read_table(path, text, suffix)))
         case _:
             return InMemoryRows([SourceRow(str(path), {"text": text})])
 
@@ -192,32 +194,67 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
-def _read_table(path: Path, text: str, delimiter: str) -> Iterator[SourceRow]:
-    """Reads a CSV or TSV table whose first line names its columns; in TSV quotes are text."""
-    names: list[str] = []
-    for location, cells in (
-        _read_tsv_lines(path, text) if delimiter == "\t" else _read_csv_lines(path, text)
-    ):
-        if not names:
-            names = cells
-            _check_unique_columns(names, location)
-        elif len(cells) != len(names):
+_DELIMITERS = (",", ";", "\t", "|")
+"""Delimiters of a .csv file, the likeliest first: in much of Europe Excel writes semicolons."""
+
+_Record = tuple[str, list[str]]
+"""The location of a record of a table, and its cells."""
+
+
+def _read_table(path: Path, text: str, suffix: str) -> Iterator[SourceRow]:
+    """Reads a CSV or TSV table whose first record names its columns; in TSV quotes are text.
+
+    What Excel leaves at the ends is no data: records of blank cells, and columns without a name
+    that are blank in every record.
+    """
+    records = _read_tsv_records(path, text) if suffix == ".tsv" else _read_csv_records(path, text)
+    filled_records = (r for r in records if len(r[1]) == 1 or any(map(str.strip, r[1])))
+    location, header = next(filled_records, ("", []))
+    names = [name.strip() for name in header]
+    rows = [(location, _trim_cells(cells, len(names))) for location, cells in filled_records]
+    used = [
+        at
+        for at, name in enumerate(names)
+        if name or any(len(cells) > at and cells[at].strip() for _, cells in rows)
+    ]
+    _check_unique_columns([names[at] for at in used], location)
+    for location, cells in rows:
+        if len(cells) > len(names) or not len(cells) > max(used, default=-1):
             yield SourceRow(location, None, "not as many columns as the first line names")
         else:
-            yield SourceRow(location, dict(zip(names, cells, strict=True)))
+            yield SourceRow(location, {names[at]: cells[at] for at in used})
 
 
-def _read_tsv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+def _trim_cells(cells: list[str], count: int) -> list[str]:
+    """Drops blank cells beyond the last column."""
+    while len(cells) > count and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _read_tsv_records(path: Path, text: str) -> Iterator[_Record]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line := line.removesuffix("\r"):
             yield f"{path}:{number}", line.split("\t")
 
 
-def _read_csv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+def _read_csv_records(path: Path, text: str, delimiter: str | None = None) -> Iterator[_Record]:
+    """Reads the records of a CSV file; Excel's line `sep=;` names the delimiter, else it is found.
+
+    Raises:
+        ZephyrError: a quotation mark is not closed.
+    """
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    skipped_lines = 0
+    if delimiter is None:
+        first_line, _, rest = text.partition("\n")
+        if match := _EXCEL_DELIMITER.fullmatch(first_line.removesuffix("\r")):
+            text, delimiter, skipped_lines = rest, match[1], 1
+        else:
+            delimiter = _find_delimiter(path, text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     while True:
-        location = f"{path}:{reader.line_num + 1}"
+        location = f"{path}:{skipped_lines + reader.line_num + 1}"
         try:
             cells = next(reader)
         except StopIteration:
@@ -233,8 +270,40 @@ def _read_csv_lines(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
             yield location, cells
 
 
+_EXCEL_DELIMITER = re.compile(r'"?sep=([^\w"\s]|\t)"?')
+
+
+def _find_delimiter(path: Path, text: str) -> str:
+    """The delimiter that cuts the header into several cells and most records into as many.
+
+    A comma where none does, or where several do equally well.
+    """
+    best_delimiter, best_share = ",", 0.0
+    for delimiter in _DELIMITERS:
+        try:
+            cuts = list(islice(_read_csv_records(path, text, delimiter), _DELIMITER_RECORDS))
+        except ZephyrError:
+            continue
+        header, *records = [len(cells) for _, cells in cuts]
+        share = (1 + records.count(header)) / (1 + len(records)) if header > 1 else 0.0
+        if share > best_share:
+            best_delimiter, best_share = delimiter, share
+    return best_delimiter
+
+
+_DELIMITER_RECORDS = 100
+"""Records by which the delimiter is found."""
+
+
 def _check_unique_columns(names: list[str], location: str) -> None:
-    if duplicates := [name for name, count in Counter(names).items() if count > 1]:
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if duplicates == [""]:
+        raise ZephyrError(
+            "several columns of a table have cells and no name",
+            where=location,
+            todo="name them in the first line, or empty them",
+        )
+    if duplicates:
         raise ZephyrError(
             "a table names a column twice", where=location, found=", ".join(map(repr, duplicates))
         )

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 from zephyr.data.contamination import EvalQuestionIndex
 from zephyr.data.duplicates import find_near_duplicates
-from zephyr.data.sampling import SampledRecord, SourceSample, sample_source
+from zephyr.data.sampling import ExcludedRow, SampledRecord, SourceSample, sample_source
 from zephyr.data.sources import OpenedSource
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import MixtureSpec
-from zephyr.records import Record, content_hash, from_json, to_json
+from zephyr.records import Chat, Choice, Pair, Record, content_hash, from_json, to_json
 from zephyr.runs.store import read_json_lines, write_json, write_json_lines
 
 
@@ -35,7 +35,8 @@ class BuiltMixture:
     """A built mixture: its train/hold-out split and its manifest.
 
     `lock_rows` has a row for each record, to compare builds by; `contaminated` and
-    `near_duplicates` list the records that were found, each with what it matches.
+    `near_duplicates` list the records that were found, each with what it matches, and
+    `excluded_rows` all that was read and is not in the mixture, with place and reason.
     """
 
     split: RecordSplit
@@ -43,25 +44,44 @@ class BuiltMixture:
     lock_rows: list[dict[str, Any]]
     contaminated: list[dict[str, Any]]
     near_duplicates: list[dict[str, Any]]
+    excluded_rows: list[ExcludedRow]
 
     def write(self, folder: Path) -> None:
-        """Writes records and hold-out, the manifest, the lock file, and the duplicates found."""
+        """Writes records and hold-out, the manifest, the lock file, and what was excluded."""
         for name, records in zip(RECORD_FILES, self.split, strict=True):
             write_json_lines(folder / name, map(to_json, records))
         write_json_lines(folder / LOCK_FILE, self.lock_rows)
         write_json_lines(folder / "contaminated.jsonl", self.contaminated)
         write_json_lines(folder / "near_duplicates.jsonl", self.near_duplicates)
+        write_json_lines(folder / _EXCLUDED_FILE, (row._asdict() for row in self.excluded_rows))
         write_json(folder / "manifest.json", self.manifest)
 
 
 RECORD_FILES = ("records.jsonl", "holdout.jsonl")
 LOCK_FILE = "lock.jsonl"
+_EXCLUDED_FILE = "left_out.jsonl"
 
 
 def load_mixture(folder: Path) -> RecordSplit:
     """Loads the records that `BuiltMixture.write` wrote."""
     train, holdout = ([from_json(row) for row in read_json_lines(folder / f)] for f in RECORD_FILES)
     return RecordSplit(train, holdout)
+
+
+def load_excluded_rows(folder: Path) -> list[ExcludedRow]:
+    """Loads the rows that were left out of a mixture.
+
+    Raises:
+        ZephyrError: the mixture was built by a version that did not list them.
+    """
+    file = folder / _EXCLUDED_FILE
+    if not file.is_file():
+        raise ZephyrError(
+            "an earlier version of Zephyr built this mixture, and listed no rows left out",
+            where=str(file),
+            todo=f"remove {folder.parent}, and build the mixture again (zephyr data build)",
+        )
+    return [ExcludedRow(**row) for row in read_json_lines(file)]
 
 
 def build_mixture(
@@ -120,6 +140,11 @@ def build_mixture(
         )
     )
     manifest["content"] = content_hash(*([to_json(record) for record in side] for side in split))
+    manifest["unused_columns"] = {
+        source.label: _unused_columns(source, sample)
+        for source, sample in zip(sources, samples, strict=True)
+    }
+    manifest["shared_answers"] = count_shared_answers(split)
     return BuiltMixture(
         split,
         manifest,
@@ -132,6 +157,10 @@ def build_mixture(
         [
             _record_reference(entry) | {"repeats": _record_reference(first)}
             for entry, first in near_duplicate_pairs
+        ],
+        [
+            *(row for each in samples for row in each.excluded_rows),
+            *(_exclude_near_duplicate(*pair) for pair in near_duplicate_pairs if remove),
         ],
     )
 
@@ -254,6 +283,56 @@ def _source_counts(
             count = sum(value.values()) if isinstance(value, dict) else value
             totals[key] = totals.get(key, 0) + count
     return {"sources": sources, "totals": totals}
+
+
+def _unused_columns(source: OpenedSource, sample: SourceSample) -> dict[str, int | None]:
+    """The columns that were not read: how many rows have a value there, None if not loaded."""
+    counts: dict[str, int | None] = dict.fromkeys(source.unloaded_columns)
+    return dict(sorted((counts | sample.read_stats.unused_columns).items()))
+
+
+def _exclude_near_duplicate(entry: SampledRecord, first: SampledRecord) -> ExcludedRow:
+    reason = f"it is like row {first.row_id} of {first.record.source}"
+    return ExcludedRow(entry.record.source, entry.row_id, entry.location, "near_duplicates", reason)
+
+
+def count_shared_answers(split: RecordSplit) -> dict[str, Any]:
+    """Counts the hold-out records whose answers stand in training too, in other records.
+
+    Answers are compared without case and whitespace. `records` are those with one such answer or
+    more, of `holdout` records; `answers` has the count of each role, and for pairs also of
+    answers that are chosen on one side of the split and rejected on the other.
+    """
+    trained: dict[str, set[str]] = {}
+    for record in split.train:
+        for role, answer in _answers(record):
+            trained.setdefault(role, set()).add(answer)
+    answers: Counter[str] = Counter()
+    records = 0
+    for record in split.holdout:
+        roles = {
+            role if role == trained_role else "chosen and rejected"
+            for role, answer in _answers(record)
+            for trained_role, known in trained.items()
+            if answer in known
+        }
+        answers.update(roles)
+        records += bool(roles)
+    return {"holdout": len(split.holdout), "records": records, "answers": dict(answers)}
+
+
+def _answers(record: Record) -> list[tuple[str, str]]:
+    """The (role, answer) of the answers of a record, case and whitespace normalized."""
+    match record:
+        case Chat():
+            answers = [("answer", m.content) for m in record.messages if m.role == "assistant"]
+        case Pair():
+            answers = [("chosen", record.chosen), ("rejected", record.rejected)]
+        case Choice():
+            answers = [("answer", record.choices[record.answer])]
+        case _:
+            answers = []
+    return [(role, " ".join(answer.split()).casefold()) for role, answer in answers]
 
 
 def _shuffle_order(record: Record, seed: int) -> tuple[bytes, str]:

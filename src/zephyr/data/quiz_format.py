@@ -13,12 +13,11 @@ answered with a letter. Parsing restores what was formatted, unless an option ha
 like the start of the next: such a question can be trained on, but `quiz_to_row` refuses it.
 """
 
-from collections.abc import Iterator
-
-from zephyr.data.readers.choice import LETTERS, check_options
+from zephyr.data.readers.answer_key import LETTERS
+from zephyr.data.readers.choice import ParsedQuiz, QuizReader, check_options
 from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_text
 from zephyr.errors import ZephyrError
-from zephyr.records import Chat, Choice, Message, Record
+from zephyr.records import Chat, Choice, Message
 
 _QUESTION, _OPTIONS, _ANSWER = "Question: ", "\n\nOptions:\n", "\n\nAnswer:"
 
@@ -37,11 +36,11 @@ def quiz_to_chat(choice: Choice) -> Chat:
     return Chat(choice.source, turns)
 
 
-def parse_quiz(quiz: str, letter: str) -> tuple[str, tuple[str, ...], int]:
-    """Parses a multiple-choice prompt: the question, the options, the 0-based answer index.
+def parse_quiz(quiz: str) -> tuple[str, tuple[str, ...]]:
+    """Parses a multiple-choice prompt: the question and the options.
 
     Raises:
-        UnreadableRowError: the text is not of this form, or the letter is none of its options'.
+        UnreadableRowError: the text is not of this form.
     """
     body = quiz.strip()
     question, marker, options_text = body.removesuffix(_ANSWER).rpartition(f"{_OPTIONS}A. ")
@@ -55,16 +54,17 @@ def parse_quiz(quiz: str, letter: str) -> tuple[str, tuple[str, ...], int]:
         parsed_options.append(option)
         options_text = rest
     checked_options = check_options([*parsed_options, options_text])
-    if letter.strip() not in LETTERS[: len(checked_options)]:
-        raise UnreadableRowError("the answer is none of the options")
-    question_text = read_text({"question": question.removeprefix(_QUESTION)}, "question")
-    return question_text, checked_options, LETTERS.index(letter.strip())
+    return read_text({"question": question.removeprefix(_QUESTION)}, "question"), checked_options
 
 
-def read_quiz_row(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads a row of the course's file: `question` holds the multiple-choice prompt."""
-    question, choices, answer = parse_quiz(read_text(row, "question"), read_text(row, "answer"))
-    yield Choice(source, question, choices, answer, read_text(row, "subject", allow_empty=True))
+def _parse_quiz_row(row: RowValues) -> ParsedQuiz:
+    question, options = parse_quiz(read_text(row, "question"))
+    subject = read_text(row, "subject", allow_empty=True)
+    return ParsedQuiz(question, options, row.get("answer"), subject)
+
+
+read_quiz_row = QuizReader(_parse_quiz_row)
+"""Reads a row of the course's file: `question` holds the multiple-choice prompt."""
 
 
 def quiz_to_row(choice: Choice) -> dict[str, str]:
@@ -75,7 +75,7 @@ def quiz_to_row(choice: Choice) -> dict[str, str]:
     """
     quiz, letter = format_quiz(choice), LETTERS[choice.answer]
     try:
-        is_round_trip = parse_quiz(quiz, letter) == (choice.text, choice.choices, choice.answer)
+        is_round_trip = parse_quiz(quiz) == (choice.text, choice.choices)
     except UnreadableRowError:
         is_round_trip = False
     if not is_round_trip:

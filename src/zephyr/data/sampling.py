@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zephyr.data.contamination import ContaminationMatch, EvalQuestionIndex
-from zephyr.data.sources import OpenedSource, ReadStats, RowItem
+from zephyr.data.read_stats import ReadStats, RowItem
+from zephyr.data.sources import OpenedSource
 from zephyr.records import Record
 
 _ROWS_PER_BLOCK = 16_384
@@ -26,11 +27,26 @@ class SampledRecord(NamedTuple):
 
     row_id: str
     record: Record
+    location: str
+
+
+class ExcludedRow(NamedTuple):
+    """A row, or a record of it, that is not in the mixture: its place, the outcome and the reason.
+
+    The outcomes are the columns of the manifest: `unreadable`, `left_out`, `duplicates`,
+    `contaminated` and `near_duplicates`.
+    """
+
+    source: str
+    row: str
+    location: str
+    outcome: str
+    reason: str
 
 
 @dataclass
 class SourceSample:
-    """The sampled records of a source, and the counts of those left out.
+    """The sampled records of a source, the counts of those left out, and `excluded_rows`.
 
     Duplicate and contaminated records are in the sample too if they are only reported.
     """
@@ -42,6 +58,12 @@ class SourceSample:
         default_factory=list
     )
     capped_count: int = 0
+    excluded_rows: list[ExcludedRow] = field(default_factory=list)
+
+    def exclude(self, item: RowItem, outcome: str, reason: str) -> None:
+        """Lists an item of a row among the excluded ones."""
+        row = ExcludedRow(self.read_stats.label, row_id(item), item.location, outcome, reason)
+        self.excluded_rows.append(row)
 
 
 def sample_source(
@@ -57,7 +79,7 @@ def sample_source(
     Without `remove`, duplicate and contaminated records are kept, and only counted.
     """
     sample = SourceSample(ReadStats(source.label))
-    seen_ids: set[str] = set()
+    first_row_by_id: dict[str, str] = {}
     for block in _read_blocks(source, cap, seed, sample):
         records = [item.record for item in block if item.record is not None]
         matches = iter(question_index.find_matches(records))
@@ -68,19 +90,26 @@ def sample_source(
                 continue
             sample.read_stats.count(found)
             if found.record is None:
+                outcome = "unreadable" if found.unreadable_reason else "left_out"
+                sample.exclude(found, outcome, found.unreadable_reason or found.skip_reason)
                 continue
-            sampled_record = SampledRecord(_row_id(found), found.record)
-            is_duplicate = found.record.id in seen_ids
-            seen_ids.add(found.record.id)
+            sampled_record = SampledRecord(row_id(found), found.record, found.location)
+            first_row = first_row_by_id.setdefault(found.record.id, sampled_record.row_id)
+            is_duplicate = first_row != sampled_record.row_id
             sample.duplicate_count += is_duplicate
             if match is not None and not (is_duplicate and remove):
                 sample.contamination_matches.append((sampled_record, match))
-            if not (remove and (is_duplicate or match is not None)):
+            if not remove or not (is_duplicate or match is not None):
                 sample.records.append(sampled_record)
+            elif is_duplicate:
+                sample.exclude(found, "duplicates", f"it repeats row {first_row}")
+            elif match is not None:
+                sample.exclude(found, "contaminated", f"it holds a question of {match.task}")
     return sample
 
 
-def _row_id(item: RowItem) -> str:
+def row_id(item: RowItem) -> str:
+    """The row number of an item from 1, with the number of its part where it is not the first."""
     return f"{item.row + 1}.{item.part}" if item.part else str(item.row + 1)
 
 

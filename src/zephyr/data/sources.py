@@ -5,15 +5,17 @@ other data set of the hub, or a user's own file; the latter two are read by the 
 columns.
 """
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from zephyr.data import files, hub, quiz_format
 from zephyr.data.cache import content_sha256
-from zephyr.data.column_formats import ColumnFormat, detect_format
+from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
+from zephyr.data.read_stats import ReadStats, RowItem
+from zephyr.data.readers.choice import QuizReader
 from zephyr.data.readers.parsing import SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
@@ -29,37 +31,23 @@ from zephyr.recipe.data import SourceSpec, Use
 from zephyr.records import Choice, Pair, Record, RecordKind
 
 
-class RowItem(NamedTuple):
-    """An item of a row (its number is `part`): a record, or the reason why there is none.
-
-    `skip_reason` says why it was skipped on purpose, `unreadable_reason` why the row is malformed.
-    """
-
-    row: int
-    part: int
-    location: str
-    record: Record | None
-    skip_reason: str = ""
-    unreadable_reason: str = ""
-
-
 @dataclass(frozen=True)
 class OpenedSource:
-    """An opened source, ready to read; `column_format` is None if no row can be read."""
+    """An opened source, ready to read; `column_format` is None if no row can be read.
+
+    `unloaded_columns` are those of a Parquet file that no reader knows, and that are never loaded.
+    """
 
     label: str
     kind: RecordKind
     rows: Rows
     column_format: ColumnFormat | None
     registered_source: RegisteredSource | None
+    unloaded_columns: frozenset[str] = frozenset()
 
     def read(self, numbers: RowNumbers) -> Iterator[RowItem]:
         """Reads the items of these rows, in this order."""
-        columns = (
-            (*self.column_format.columns, *self.column_format.optional_columns)
-            if self.column_format is not None
-            else None
-        )
+        columns = self.column_format.all_columns if self.column_format is not None else None
         for number, row in zip(numbers, self.rows.take(numbers, columns), strict=True):
             yield from self._parse_row(int(number), row)
 
@@ -67,18 +55,25 @@ class OpenedSource:
         if row.value is None or self.column_format is None:
             yield RowItem(number, 0, row.location, None, unreadable_reason=row.problem)
             return
+        known_columns = self.column_format.all_columns
+        unused_columns = find_unused_columns(row.value, known_columns, self.kind)
+        values = row.value
+        if self.registered_source is not None:  # what its reader is not said to read, it never sees
+            values = {name: values[name] for name in known_columns if name in values}
+        item = RowItem(number, 0, row.location, None, unused_columns=unused_columns)
         try:
-            parts = list(self.column_format.reader(row.value, self.label))
+            parts = list(self.column_format.reader(values, self.label))
         except UnreadableRowError as error:
-            yield RowItem(number, 0, row.location, None, unreadable_reason=str(error))
+            yield item._replace(unreadable_reason=str(error), todo=error.todo)
         except SkippedRecord as error:
-            yield RowItem(number, 0, row.location, None, skip_reason=str(error))
+            yield item._replace(skip_reason=str(error))
         else:
             for i, part in enumerate(parts):
                 if isinstance(part, SkippedRecord):
-                    yield RowItem(number, i, row.location, None, skip_reason=str(part))
+                    yield item._replace(part=i, skip_reason=str(part))
                 else:
-                    yield RowItem(number, i, row.location, self._finish_record(part))
+                    yield item._replace(part=i, record=self._finish_record(part))
+                item = item._replace(unused_columns=())
 
     def _finish_record(self, record: Record) -> Record:
         if isinstance(record, Pair) and self.registered_source is not None:
@@ -86,47 +81,6 @@ class OpenedSource:
         if isinstance(record, Choice) and self.kind == "chat":
             return quiz_format.quiz_to_chat(record)
         return record
-
-
-@dataclass
-class ReadStats:
-    """Counts of the rows read from a source, by reason; `first_location` is the first of each."""
-
-    label: str
-    item_count: int = 0
-    unreadable_reasons: Counter[str] = field(default_factory=Counter)
-    skip_reasons: Counter[str] = field(default_factory=Counter)
-    first_location: dict[str, str] = field(default_factory=dict)
-
-    def count(self, item: RowItem) -> None:
-        """Counts one item of a row."""
-        self.item_count += 1
-        if item.skip_reason:
-            self.skip_reasons[item.skip_reason] += 1
-        if item.unreadable_reason:
-            self.unreadable_reasons[item.unreadable_reason] += 1
-            self.first_location.setdefault(item.unreadable_reason, item.location)
-
-    def check_unreadable_share(self, allowed: float) -> None:
-        """Checks that the share of unreadable rows is within the limit.
-
-        Raises:
-            ZephyrError: more than the allowed share of rows can't be read, or all of them.
-        """
-        unreadable_count = sum(self.unreadable_reasons.values())
-        if unreadable_count > allowed * max(self.item_count, 1) or (
-            unreadable_count and unreadable_count == self.item_count
-        ):
-            reasons = ", ".join(
-                f"{count} x {why}" for why, count in self.unreadable_reasons.most_common(5)
-            )
-            raise ZephyrError(
-                f"too many rows of source {self.label!r} can't be read",
-                where=next(iter(self.first_location.values())),
-                found=f"{unreadable_count} of {self.item_count} rows: {reasons}",
-                allowed=f"a share of {allowed:g} (`unreadable`)",
-                todo="mend the rows, map their names with `columns`, or raise `unreadable`",
-            )
 
 
 def read_records(source: OpenedSource) -> tuple[list[Record], ReadStats]:
@@ -170,7 +124,46 @@ def open_source(
     form = detect_format(
         header.columns, expected_kind, registered_source, f"{where}, {header.location}"
     )
-    return OpenedSource(source_label(source), kind, rows, form, registered_source)
+    form = _resolve_answer_key(form, source, rows, where)
+    [first] = rows.take([0], form.all_columns)
+    loaded_columns = header.columns if first.value is None else first.value.keys()
+    return OpenedSource(
+        source_label(source),
+        kind,
+        rows,
+        form,
+        registered_source,
+        header.columns - loaded_columns,
+    )
+
+
+def _resolve_answer_key(
+    form: ColumnFormat, source: SourceSpec, rows: Rows, where: str
+) -> ColumnFormat:
+    """The format of a quiz of one's own, whose reader knows how its keys are read.
+
+    Raises:
+        ZephyrError: the keys can be read in several ways, or `answer_key` is set of another source.
+    """
+    if not isinstance(form.reader, QuizReader):
+        if source.answer_key is not None:
+            raise ZephyrError(
+                f"source {source_label(source)!r} has no keys that `answer_key` could say",
+                where=where,
+                found=f"columns {', '.join(form.columns)}",
+                todo="leave `answer_key` out",
+            )
+        return form
+    if source.name in SOURCES and source.answer_key is None:
+        return form  # a registered source's keys are known
+    columns = form.all_columns
+    blocks = (
+        rows.take(range(n, min(n + 8192, len(rows))), columns) for n in range(0, len(rows), 8192)
+    )
+    reader = form.reader.resolve(
+        chain.from_iterable(blocks), source.answer_key, source_label(source), where
+    )
+    return replace(form, reader=reader)
 
 
 def source_fingerprint(

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from zephyr.data import hub, sources
-from zephyr.data.sources import ReadStats
+from zephyr.data.read_stats import ReadStats
 from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources

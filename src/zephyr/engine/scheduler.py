@@ -30,6 +30,9 @@ from zephyr.train.tracking import check_trackers_installed
 WORKER_EXIT_SECONDS = 30.0
 """Seconds in which an idle worker has to exit."""
 
+RESUMABLE_PHASES = ("training", "hold-out", "sample generations")
+"""Phases of a stage at whose end a checkpoint is written when it is asked to stop."""
+
 KIND_COST = {"pretrain": 60, "tune": 20, "align": 20, "quantize": 2, "evaluation": 4}
 """Relative cost of node kinds: the node on the longest critical path is made first."""
 
@@ -55,9 +58,10 @@ def run_plan(
 ) -> tuple[Outcome, Plan]:
     """Runs a plan: makes the wanted nodes (None: all) that are not fresh; lock the store first.
 
-    Mixtures are made first, for it depends on their records what else is fresh: returns the updated
-    plan. `listener` gets every start, progress and end. When a node fails only its dependents are
-    skipped. On KeyboardInterrupt trainings write a checkpoint.
+    Bases are checked first, so that one that is refused is so before data are read; then mixtures
+    are made, for it depends on their records what else is fresh: returns the updated plan.
+    `listener` gets every start, progress and end. When a node fails only its dependents are
+    skipped. On KeyboardInterrupt trainings write a checkpoint; a second one does not wait for it.
     """
     outcome = Outcome()
     current_plan = initial_plan
@@ -66,7 +70,8 @@ def run_plan(
     if pending or launched_world_size() > 1:  # rank workers that wait for messages must exit
         with _start_workers(initial_plan, initial_plan.recipe.run.jobs) as pool:
             mixtures = [name for name in pending if initial_plan.nodes[name].kind == "mixture"]
-            _Scheduler(initial_plan, pool, list(mixtures), listener, outcome).run()
+            bases = [name for name in pending if initial_plan.nodes[name].kind == "base"]
+            _Scheduler(initial_plan, pool, [*bases, *mixtures], listener, outcome).run()
             if mixtures:
                 current_plan = make_plan(
                     initial_plan.recipe, initial_plan.folder, initial_plan.store
@@ -78,7 +83,7 @@ def run_plan(
             rest = [name for name in pending_nodes(current_plan, wanted) if name not in attempted]
             schedule = _Scheduler(current_plan, pool, rest, listener, outcome)
             if not outcome.stopped:
-                for name in mixtures:
+                for name in (*bases, *mixtures):
                     if name not in outcome.made:
                         schedule.skip_dependents(name)
                 schedule.run()
@@ -168,6 +173,8 @@ class _Scheduler:
     listener: Listener
     outcome: Outcome
     busy: dict[Connection, str] = field(default_factory=dict)
+    phases: dict[str, str] = field(default_factory=dict)
+    """The phase that each busy node is in, as far as it has said."""
 
     def run(self) -> None:
         while True:
@@ -273,6 +280,8 @@ class _Scheduler:
     def _handle_message(self, connection: Connection, message: WorkerMessage) -> None:
         if message.is_final:
             del self.busy[connection]
+        elif message.phase:
+            self.phases[message.node] = message.phase
         if message.state == "done":
             self.outcome.made.append(message.node)
         elif message.state in ("failed", "broken"):
@@ -314,10 +323,28 @@ class _Scheduler:
                 self.skip_dependents(other)
 
     def _stop(self) -> None:
-        """Stops: trainings write a checkpoint, other unfinished stages are dropped."""
+        """Stops: trainings write a checkpoint, other unfinished stages are dropped.
+
+        A second KeyboardInterrupt waits for no checkpoint: trainings resume from their last one.
+        """
         self.outcome.stopped = True
-        self.pool.stop_event.set()
-        training = {c for c, n in self.busy.items() if self.plan.nodes[n].kind in TRAINING_KINDS}
+        with suppress(KeyboardInterrupt):
+            self.pool.stop_event.set()
+            for connection in list(self.busy):
+                with suppress(EOFError):
+                    while connection in self.busy and connection.poll():
+                        self._handle_message(connection, connection.recv())
+            training = {c for c, name in self.busy.items() if self._is_resumable(name)}
+            for name in [self.busy[connection] for connection in training] or [""]:
+                self.listener(WorkerMessage(name, "stopping"))
+            self._wait_for_checkpoints(training)
+
+    def _is_resumable(self, name: str) -> bool:
+        """Whether a node has something to save when it stops: it is past its preparations."""
+        is_training = self.plan.nodes[name].kind in TRAINING_KINDS
+        return is_training and self.phases.get(name) in RESUMABLE_PHASES
+
+    def _wait_for_checkpoints(self, training: set[Connection]) -> None:
         while training:
             for ready in wait(list(training)):
                 assert isinstance(ready, Connection)

@@ -7,10 +7,11 @@ but the settings of the machine, which change no result beyond rounding.
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import EvalQuestionIndex
+from zephyr.data.evaluation_records import read_evaluation_records
 from zephyr.evaluate.caching_model import CachingModel
 from zephyr.evaluate.footprint import FootprintBenchmark
 from zephyr.evaluate.scoring import EvalResult, run_task
@@ -20,7 +21,7 @@ from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.model.precision import Dtype, choose_dtype, choose_evaluation_dtype
 from zephyr.quantize.stage import quantize_model
-from zephyr.recipe.data import MixtureSpec, SourceSpec, Use
+from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.records import Record, RecordKind
 from zephyr.runs.context import Context
@@ -45,7 +46,7 @@ def _build_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
     task_records = (
         (task.key, record)
         for task in context.recipe.evaluate.tasks
-        for record in _read_task_records(resolve_sources(task), task, context)[0]
+        for record in _read_task_records(resolve_sources(task), task, context).records
     )
     question_index = EvalQuestionIndex(task_records, spec.ngram)
     mixture.build_mixture(
@@ -62,10 +63,14 @@ def _open_source(
 
 def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:
     """Stage `base`: loads a base model once, to check that it is supported."""
-    base = context.recipe.models[node.name].base
-    assert base is not None
-    lineage = Lineage(str(locate_base_model(base, context.folder, f"models.{node.name}.base")))
-    load_model(lineage, context.store, token_budget=context.token_budget)
+    spec = context.recipe.models[node.name]
+    assert spec.base is not None
+    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    lineage = Lineage(str(folder), thinking=spec.thinking)
+    context.progress("loading the model", 0, 0, {})
+    model = load_model(lineage, context.store, token_budget=context.token_budget)
+    for setting in model.template.settings:
+        context.notify(setting)
     lineage.write(run.artifact)
 
 
@@ -75,6 +80,7 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
     if settings.is_footprint:
         _measure_footprint(settings, inputs["model"], run, context)
         return
+    unreadable_count = 0
     if "data" in inputs:
         records: Sequence[Record] = mixture.load_mixture(inputs["data"].artifact).holdout
         split_label = f"hold-out of {node.inputs['data'].removeprefix('data.')}"
@@ -83,7 +89,11 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
         if settings.path is not None:
             settings = settings.model_copy(update={"path": str(context.folder / settings.path)})
     else:
-        records, split_label = _read_task_records(resolve_sources(settings), settings, context)
+        task_records = _read_task_records(resolve_sources(settings), settings, context)
+        records, split_label = task_records.records, task_records.label
+        unreadable_count = task_records.unreadable_count
+        for note in task_records.notes:
+            context.notify(note)
     lineage = Lineage.read(inputs["model"].artifact)
     reference = inputs.get("reference")
     dtype = _resolve_dtype(lineage, reference, context)
@@ -91,11 +101,12 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
         split_label += f" · against {node.inputs['reference'].partition('/')[0]}"
     if dtype != "float32":
         split_label += f" · {dtype}"
-    examples = _read_task_records(resolve_few_shot_sources(settings), settings, context)[0]
+    examples = _read_task_records(resolve_few_shot_sources(settings), settings, context).records
+    context.progress("loading the model", 0, 0, {})
     model = _load_cached(lineage, context.store, context.token_budget, dtype)
 
     def progress(done: int, total: int) -> None:
-        context.progress(done, total, {})
+        context.progress("evaluating", done, total, {})
         if context.should_stop():
             raise RunInterrupted
 
@@ -110,6 +121,8 @@ def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context)
             few_shot_examples=examples,
             seed=context.recipe.seed,
         )
+    if unreadable_count:
+        result.scores["counts"]["can't be read"] = unreadable_count
     _write_result(result, run)
     journal_path.unlink()
 
@@ -120,6 +133,7 @@ def _measure_footprint(settings: TaskSpec, model: Run, run: Run, context: Contex
     requested_dtype, folder = context.recipe.run.dtype, lineage.weights_folder(context.store)
     dtype = context.resolve_once("dtype", lambda: choose_dtype(requested_dtype, folder))
     _load_cached.cache_clear()  # the cached model would count in peak memory
+    context.progress("measuring throughput", 0, 0, {})
     footprint: Any = FootprintBenchmark(lineage, context.store, dtype)
     seed = context.recipe.seed
     _write_result(run_task(settings, [], footprint, split_label="random tokens", seed=seed), run)
@@ -158,23 +172,34 @@ _STAGES: dict[str, Callable[[Node, Mapping[str, Run], Run, Context], None]] = {
 }
 
 
+class _TaskRecords(NamedTuple):
+    """The records of a task, the label of their splits, and what was left out of its sources."""
+
+    records: list[Record]
+    label: str
+    unreadable_count: int
+    notes: list[str]
+
+
 def _read_task_records(
     task_sources: Sequence[SourceSpec], settings: TaskSpec, context: Context
-) -> tuple[list[Record], str]:
-    """The records of a task's sources or few-shot examples, and their split label."""
+) -> _TaskRecords:
+    """Reads the records of a task's sources or few-shot examples."""
     where = f"evaluate.tasks.{settings.key}"
-    records: list[Record] = []
-    names = []
+    names, parts = [], []
     for source in task_sources:
         kind = get_task(settings.name).record_kind
         assert kind is not None, "only tasks that ask records have sources"
         opened = _open_source(source, kind, "exam", where, context)
-        read, read_stats = sources.read_records(opened)
-        read_stats.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
-        records += read
+        parts.append(read_evaluation_records(opened, settings.unreadable))
         origin = "embedded" if sources.is_embedded(source, context.recipe.origin) else ""
         names.append(" ".join(filter(None, (origin, opened.label, source.split))))
-    return records, " + ".join(names)
+    return _TaskRecords(
+        [record for part in parts for record in part.records],
+        " + ".join(names),
+        sum(part.unreadable_count for part in parts),
+        [note for part in parts for note in part.notes],
+    )
 
 
 @lru_cache(maxsize=1)

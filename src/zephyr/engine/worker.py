@@ -60,11 +60,13 @@ class WorkerMessage:
     """A worker's message: `state` is progress, notice, done, failed, broken or stopped.
 
     `failed` is a `ZephyrError` (wrong input, full disk ...), `broken` a bug of this program. A
-    `notice` is a warning for the user, also recorded in the run's `env.json` (key `told`).
+    `notice` is a warning for the user, also recorded in the run's `env.json` (key `told`). Progress
+    has a `phase` of the stage; its total is 0 where it is not known.
     """
 
     node: str
     state: str
+    phase: str = ""
     done: int = 0
     total: int = 0
     row: dict[str, Any] | None = None
@@ -123,15 +125,16 @@ def _run_job(
     from zephyr.train.loop import RunInterrupted
 
     node = job.node
-    last_sent = time.monotonic()
+    last_sent, last_phase = time.monotonic(), ""
     meter = EnergyMeter()
 
-    def progress(done: int, total: int, row: dict[str, Any]) -> None:
-        nonlocal last_sent
-        if time.monotonic() - last_sent > 0.2 or done == total:
-            last_sent = time.monotonic()
+    def progress(phase: str, done: int, total: int, row: dict[str, Any]) -> None:
+        nonlocal last_sent, last_phase
+        now = time.monotonic()
+        if row or phase != last_phase or now - last_sent > 0.2 or done == total:
+            last_sent, last_phase = now, phase
             meter.read()
-            connection.send(WorkerMessage(node.name, "progress", done, total, row))
+            connection.send(WorkerMessage(node.name, "progress", phase, done, total, row))
 
     def notify(text: str) -> None:
         env.setdefault("told", []).append(text)

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
-_DIGITS = re.compile(rf"(?<![\w.,]){_NUMBER}(?!\d|(?:st|nd|rd|th)\b)")
+from zephyr.evaluate.numbers import NUMBER, normalize_latex, normalize_number
+
+_DIGITS = re.compile(rf"(?<![\w.,]){NUMBER}(?!\d|(?:st|nd|rd|th)\b)")
 _LABEL_NUMBER = re.compile(
     r"^[ \t]*\(?\d+[.)](?=\s)|\b(?:steps?|parts?|questions?|hints?|number|#)[ ]?\d+\b",
     re.IGNORECASE | re.MULTILINE,
@@ -38,18 +39,20 @@ _RESULT_CONTEXT = re.compile(
     r"|\b(?:answer|result|total|solution)\b[^.!?\n\d]*(?:\bis|\bare|\bbe|:)\s*[$€£*\\({]*$",
     re.IGNORECASE,
 )
-_MINUS = re.compile(r"(?:(?<![\w)\]%])[-−]|\b(?:minus|negative)\s+)[$€£]?$", re.IGNORECASE)
+_MINUS = re.compile(r"(?:(?<![\w)\]%])[-−–]|\b(?:minus|negative)\s+)[$€£]?$", re.IGNORECASE)
 _MAX_AMBIGUOUS_WORD = 10
 """Up to this value, a number in words is often no quantity ("one of them", "in two steps")."""
 
 _QUOTATION = re.compile(r"```.*?```|\"[^\"\n]*\"|“[^”\n]*”|«[^»\n]*»", re.DOTALL)
-_SENTENCE_BREAK = re.compile(r"(?<=[.!?])[*_)]*\s+|\n")
+_QUESTION_MARKS = ("?", "？", "؟")
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?؟])[*_)]*\s+|(?<=[。！？])|\n")
 
 
 def reveals_answer(answer: str, final_number: Decimal, question: str) -> bool:
     """Whether `answer` states the number `final_number`, in digits or in words.
 
-    1,234 and $1234 and 1234.0 and "one thousand two hundred and thirty-four" are the same number.
+    1,234 and $1234 and 1234.0 and "one thousand two hundred and thirty-four" are the same number
+    (`numbers` says how digits are read).
     Numbers of lists, steps and ordinals ("2.", "step 2") don't count. A small number in words
     (up to ten) counts where it is used as a quantity (after "is", "has", "leaves", "=", a colon and
     the like). A number of the question counts only where it is stated as the result:
@@ -88,7 +91,7 @@ def asks_question(answer: str, question: str) -> bool:
         sentence_text = sentence.rstrip(" \t*_)]")
         words = _normalize_words(sentence_text)
         if (
-            sentence_text.endswith("?")
+            sentence_text.endswith(_QUESTION_MARKS)
             and re.search(r"[^\W\d]", words)
             and words not in question_sentences
         ):
@@ -98,7 +101,7 @@ def asks_question(answer: str, question: str) -> bool:
 
 def _strip_annotations(text: str) -> str:
     """Removes GSM8K's calculator annotations: `<<6*7=42>>42` says 42 once."""
-    return re.sub(r"<<[^<>\n]*>>", "", text)
+    return re.sub(r"<<[^<>\n]*>>", "", normalize_latex(text))
 
 
 def _iter_numbers(text: str) -> Iterator[tuple[Decimal, int, bool]]:
@@ -107,7 +110,7 @@ def _iter_numbers(text: str) -> Iterator[tuple[Decimal, int, bool]]:
     for found in _DIGITS.finditer(text):
         start = found.start()
         if not any(first <= start < end for first, end in label_spans):
-            yield _apply_sign(Decimal(found.group().replace(",", "")), text, start), start, False
+            yield _apply_sign(Decimal(normalize_number(found.group())), text, start), start, False
     for found in _NUMBER_WORDS.finditer(text):
         value = Decimal(_parse_number_words(found.group().lower()))
         yield _apply_sign(value, text, found.start()), found.start(), True

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 from zephyr.evaluate.normalize_arithmetic import normalize_lines
+from zephyr.evaluate.numbers import NUMBER_IN_EQUATION, normalize_number
 
 EquationOutcome = Literal["right", "wrong", "not checkable"]
 
@@ -56,7 +57,7 @@ class _CheckedEquation(NamedTuple):
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
-    r"|(?P<number>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    rf"|(?P<number>{NUMBER_IN_EQUATION})"
     r"|(?P<relation>={1,2}|≈)"
     r"|(?P<power>\^|²|³|√|(?<=\d)!(?=\s*[-+*/=)]))"
     r"|(?P<times>[xX](?=\s*[$€£(]?\s*[\d.]))"
@@ -320,7 +321,7 @@ class _ExpressionParser:
         return sign * value
 
     def _parse_number(self) -> Fraction:
-        text = self.tokens[self.position].text.replace(",", "")
+        text = normalize_number(self.tokens[self.position].text)
         if len(text) > MAX_LENGTH:
             raise _NotAnExpression
         self.decimals = len(text.partition(".")[2])

@@ -303,6 +303,7 @@ class _ItemBuilder:
             protocol_label=label.replace(",", ", "),
             scale=100 if is_proportion else 1,
             headline=not self.metrics,
+            primary=not self.metrics,
         )
 
 

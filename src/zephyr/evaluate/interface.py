@@ -55,8 +55,10 @@ class EvalModel(Protocol):
 class Metric:
     """A metric of a task: the `kind` of mean over its items, and which direction is better.
 
-    `protocol_label` is its part of the protocol; `scale` is the factor for display; headline
-    metrics come first in a table. `better` is None if neither direction is better.
+    `protocol_label` is its part of the protocol; `scale` is the factor for display, 100 for scores
+    within [0, 1]; headline metrics come first in a table. `better` is None if neither direction is
+    better. A task has one primary metric: only its verdicts are corrected together (Holm). A metric
+    that is the `chance_of` others is their score by chance, and is shown beside them.
     """
 
     name: str
@@ -65,6 +67,13 @@ class Metric:
     protocol_label: str
     scale: float = 100
     headline: bool = False
+    primary: bool = False
+    chance_of: tuple[str, ...] = ()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it is a score within [0, 1]; what is the same for every model is no score."""
+        return (self.kind == "proportion" or self.scale == 100) and not self.chance_of
 
 
 class EvalSettings(NamedTuple):

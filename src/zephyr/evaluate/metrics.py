@@ -3,29 +3,24 @@
 `bleu4` and `rouge` are those of LLaMA-Factory (`train/sft/metric.py`, v0.6.3 to v0.8.2), with which
 the published scores that Zephyr is compared with were computed. They are unusual: BLEU counts
 characters, and ROUGE-1 and ROUGE-2 compare sets of n-grams of jieba's words. `sacrebleu` and
-`google_rouge` are those of most papers on English. All are in [0, 1].
+`google_rouge` are those of most papers on English. All are in [0, 1]; where a metric's
+tokenizer can't read the words of a reference, its value is None and not 0.
 """
 
 import logging
 import re
 import tempfile
+import unicodedata
 import warnings
-from decimal import Decimal
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
-
-FINAL_ANSWER_MARK = "####"
-"""GSM8K's marker before the final answer."""
 
 _STRICT_NUMBER = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE_NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED_PATTERNS = (",", r"\$", "(?s).*#### ", r"\.$")
 INVALID_NUMBER = "[invalid]"
 """lm-evaluation-harness's fallback for a missing number."""
-
-_NUMBER = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-_NUMBER_ANYWHERE = re.compile(rf"(?<![\w)\]])-?\$?{_NUMBER}|{_NUMBER}")
-_NUMBER_AFTER_MARK = re.compile(rf"[ \t]*((?:-?\$?|\$-){_NUMBER})")
 
 
 class RougeScores(NamedTuple):
@@ -61,12 +56,15 @@ def rouge(reference: str, answer: str) -> RougeScores:
     return RougeScores(*(float(scores[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l")))
 
 
-def sacrebleu(reference: str, answer: str) -> float:
+def sacrebleu(reference: str, answer: str) -> float | None:
     """sacreBLEU (Post 2018) of one answer, in [0, 1]; see `SACREBLEU_SIGNATURE`.
 
     It is sentence BLEU, so that it can be paired by item; n-gram orders longer than the answer do
-    not count (effective order).
+    not count (effective order). None of a reference in a script without blanks between words, which
+    tokenizer 13a takes for one word.
     """
+    if _share_of_letters(reference, lambda c: unicodedata.name(c, "").startswith(_UNSPACED)) > 0.5:
+        return None
     return float(_sacrebleu_scorer().sentence_score(answer, [reference]).score) / 100
 
 
@@ -80,10 +78,26 @@ def _sacrebleu_scorer() -> Any:
     return BLEU(effective_order=True)
 
 
-def google_rouge(reference: str, answer: str) -> RougeScores:
-    """ROUGE-1, ROUGE-2 and ROUGE-L of the package `rouge-score`, without its stemmer."""
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Scripts that put no blanks between words, by the names of their characters."""
+
+
+def google_rouge(reference: str, answer: str) -> RougeScores | None:
+    """ROUGE-1, ROUGE-2 and ROUGE-L of the package `rouge-score`, without its stemmer.
+
+    Its tokenizer keeps a to z and digits, and drops every other letter: None of a reference of
+    which it drops more than half of the letters.
+    """
+    if _share_of_letters(reference, lambda c: not c.isascii()) > 0.5:
+        return None
     scores = _google_rouge_scorer().score(reference, answer)
     return RougeScores(*(float(scores[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL")))
+
+
+def _share_of_letters(text: str, is_counted: Callable[[str], bool]) -> float:
+    """The share of the letters of a text that are counted; 0 without letters."""
+    letters = [character for character in text if character.isalpha()]
+    return sum(map(is_counted, letters)) / max(len(letters), 1)
 
 
 @lru_cache(maxsize=1)
@@ -135,26 +149,3 @@ def _normalize_number(text: str) -> str:
     for pattern in _IGNORED_PATTERNS:
         text = re.sub(pattern, "", text)
     return text.lower()
-
-
-def number_after_mark(text: str) -> Decimal | None:
-    """The number right after the last `####`, or None; commas and dollar signs don't count.
-
-    Unlike `strict_match`, it is the last mark that counts, and 7.0 is 7.
-    """
-    _, mark, rest = text.rpartition(FINAL_ANSWER_MARK)
-    match = _NUMBER_AFTER_MARK.match(rest) if mark else None
-    return _parse_decimal(match.group(1)) if match else None
-
-
-def last_number(text: str) -> Decimal | None:
-    """The last number in a text, or None.
-
-    A minus after a word, a number or a bracket is a subtraction or a range, not a sign.
-    """
-    numbers = [match.group() for match in _NUMBER_ANYWHERE.finditer(text)]
-    return _parse_decimal(numbers[-1]) if numbers else None
-
-
-def _parse_decimal(text: str) -> Decimal:
-    return Decimal(text.replace(",", "").replace("$", ""))

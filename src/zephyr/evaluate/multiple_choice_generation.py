@@ -1,32 +1,22 @@
 """Multiple choice by generation: the model writes an answer, and its letter is parsed.
 
-The letter is, in this order: the whole answer without punctuation (`B`, `(b)`, `C.`); the letter
-after the last "answer is" or "answer:" (lower case only if no word follows, since "the answer is
-a force" names none); the first letter of the answer, if a full stop, a bracket or a colon follows
-(`D) 12 joules`). An answer without a letter is wrong, and counted.
+`parse_letter` finds the letter; an answer without one is wrong, and counted.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zephyr.data.quiz_format import format_quiz, quiz_to_chat
-from zephyr.data.readers.choice import LETTERS
 from zephyr.evaluate.few_shot import FewShotPool, shots_label
 from zephyr.evaluate.generation import generate_answers, sampling_label
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
+from zephyr.evaluate.letters import parse_letter
 from zephyr.records import Choice, Message
 
 if TYPE_CHECKING:
     from zephyr.model.generate import Generation  # imports torch
 
 MAX_NEW_TOKENS = 32
-
-_LETTER_ONLY = re.compile(r"\W*([A-Za-z])\W*")
-_ANSWER_PHRASE = re.compile(
-    r"""(?i:answer(?: is|:))\W*(?:([A-Z])\b|([a-z])(?=[.,;:)\]*"']|\s*(?:\n|$)))"""
-)
-_LEADING_LETTER = re.compile(r"\s*\(?([A-Z])[.):]")
 
 
 def evaluate_written_choices(
@@ -35,6 +25,21 @@ def evaluate_written_choices(
     """Multiple choice in the course's form, answered in writing; the letter is read from the text.
 
     Worked examples are earlier turns of the conversation, answered with their letters alone.
+
+    The letter of an answer is, in this order:
+
+    1. the last one that is stated: in `\\boxed{B}`, after "the answer (option, choice) is" or
+       "answer:", or before "is correct (right, the answer)";
+    2. the one with which the answer begins, if it is the whole answer or line, or a full stop, a
+       bracket, a colon, a comma, a dash or "because" follows: `B`, `(b)`, `Option B`, `A - honey`;
+    3. the last one after words such as "I pick", "I think it's", "so";
+    4. the only one that is named as `(B)` or "option B".
+
+    Bold type, LaTeX and what a model thinks (`<think>`) don't count. A letter that is a word ("a
+    force", "I think") is none, nor one that is denied ("not B", "B is wrong"). Two letters ("A or
+    B", "A, C"), or one that no option has, are no answer. An option's text without its letter is
+    not read, nor are phrases in other languages than English. Small letters count where no word
+    follows them.
     """
     pool = FewShotPool(settings)
     prompts = []
@@ -60,19 +65,6 @@ def evaluate_written_choices(
         (shots_label(settings), "chat", *sampling_label(settings, MAX_NEW_TOKENS)),
         {},
     )
-
-
-def parse_letter(text: str, option_count: int) -> int | None:
-    """Parses the letter of an answer: the 0-based index of the option, or None."""
-    answer_phrases = list(_ANSWER_PHRASE.finditer(text))
-    for match in (
-        _LETTER_ONLY.fullmatch(text.strip()),
-        answer_phrases[-1] if answer_phrases else None,
-        _LEADING_LETTER.match(text),
-    ):
-        if match is not None and match[match.lastindex or 0].upper() in LETTERS[:option_count]:
-            return LETTERS.index(match[match.lastindex or 0].upper())
-    return None
 
 
 def _score_answer(request: str, record: Choice, generation: "Generation | None") -> Item:

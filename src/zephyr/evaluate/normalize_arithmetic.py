@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from zephyr.evaluate.numbers import LATEX_SEPARATOR
+
 _WORD_REPLACEMENTS = (
+    (LATEX_SEPARATOR, ","),
     (re.compile(r"\\(?:times|cdot)\b"), "*"),
     (re.compile(r"\\div\b"), "/"),
     (re.compile(r"\\(?=[$%])"), ""),

@@ -4,6 +4,9 @@ Each page of WikiText is detokenized and tokenized by itself; all of its tokens 
 first after the start token, in windows that do not overlap (rolling log-likelihood). The total is
 divided by the words or the bytes of the page before detokenization, so that models with different
 tokenizers can be compared. A page begins at a title between single equals signs.
+
+A tokenizer that writes a start token of its own writes it here too, as in lm-evaluation-harness:
+then a second one stands after the first and counts among what is predicted; the protocol says so.
 """
 
 import math
@@ -80,7 +83,8 @@ def evaluate_page_perplexity(
         "pages not drawn": len(nonblank_pages) - len(selection),
         "blank pages": len(all_pages) - len(nonblank_pages),
     }
-    protocol = ("by the page", f"windows of {model.context_length}")
+    second = ("the tokenizer's start token counts",) if model.template.start_ids else ()
+    protocol = ("by the page", f"windows of {model.context_length}", *second)
     return TaskOutput(items, {k: v for k, v in counts.items() if v}, protocol, {})
 
 

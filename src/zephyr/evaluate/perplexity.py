@@ -5,9 +5,15 @@ The texts are joined by a blank line, tokenized once, and split into windows tha
 predicted. All windows are equally long, so that the exponential of the summed loss over the number
 of predictions equals GPTQ's mean of window means. Token perplexity is comparable only between
 models that share a tokenizer.
+
+Where the tokenizer writes a start token, each window begins with it, and the protocol says so:
+GPTQ's own script has it in the first window alone, and models such as Gemma's predict nonsense
+without it.
 """
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, sample
@@ -23,41 +29,50 @@ def evaluate_window_perplexity(
 ) -> TaskOutput:
     """The windows of min(2,048, context) tokens of all texts; `n` of them where that is set.
 
-    A text shorter than that is one window, and the protocol says its length.
+    A text shorter than that is one window, and the protocol says its length. Where the tokenizer
+    writes a start token, each window begins with it, and the protocol says so.
     """
-    tokens = _encode_records(model, records)
-    window_tokens = min(WINDOW_TOKENS, model.context_length)
-    is_short = len(tokens) < window_tokens
-    window_tokens = min(window_tokens, len(tokens))
+    start_ids, tokens = _encode_records(model, records)
+    full_tokens = min(WINDOW_TOKENS, model.context_length) - len(start_ids)
+    is_short = len(tokens) < full_tokens
+    text_tokens = min(full_tokens, len(tokens))
     windows = [
-        tokens[at : at + window_tokens]
-        for at in range(0, len(tokens) - window_tokens + 1, window_tokens)
+        np.concatenate([start_ids, tokens[at : at + text_tokens]])
+        for at in range(0, len(tokens) - text_tokens + 1, text_tokens)
     ]
-    starts = range(0, len(windows) * window_tokens, window_tokens)
+    starts = range(0, len(windows) * text_tokens, text_tokens)
     rows = [
         (start, window, _window_id(start, window))
         for start, window in zip(starts, windows, strict=True)
     ]
     selection = sample(rows, settings.task.n, settings.seed, lambda row: row[2])
-    logprobs = model.logprobs([make_example(window[:1], window[1:]) for _, window, _ in selection])
+    window_tokens, known = len(start_ids) + text_tokens, max(1, len(start_ids))
+    logprobs = model.logprobs(
+        [make_example(window[:known], window[known:]) for _, window, _ in selection]
+    )
     items: list[Item] = [
         {
             "id": name,
             "source": records[0].source,
             "group": "",
             "scores": {"perplexity": -sum(loss.tolist())},
-            "weight": {"perplexity": window_tokens - 1},
+            "weight": {"perplexity": window_tokens - known},
             "detail": {"request": {"first_token": start, "tokens": window_tokens}},
         }
         for (start, _, name), [loss] in zip(selection, logprobs, strict=True)
     ]
     counts = {
-        "tail tokens": len(tokens) - len(windows) * window_tokens,
+        "tail tokens": len(tokens) - len(windows) * text_tokens,
         "windows not drawn": len(windows) - len(selection),
         "text shorter than one window": int(is_short),
     }
     protocol = f"windows of {window_tokens}" + (" (the whole text)" if is_short else "")
-    return TaskOutput(items, {k: v for k, v in counts.items() if v}, (protocol,), {})
+    return TaskOutput(
+        items,
+        {k: v for k, v in counts.items() if v},
+        (protocol, *_start_label(start_ids)),
+        {},
+    )
 
 
 def evaluate_strided_perplexity(
@@ -67,15 +82,21 @@ def evaluate_strided_perplexity(
 
     The guide of Hugging Face's library (perplexity of fixed-length models): every token beyond the
     first 2,048 (or the context) sees at least all but 512 of a window. Where a window is shorter
-    than 1,024 tokens, half of it is new. `n` of the windows, where that is set.
+    than 1,024 tokens, half of it is new. `n` of the windows, where that is set. Where the tokenizer
+    writes a start token, each window begins with it, and the protocol says so.
     """
-    tokens = _encode_records(model, records)
-    window_tokens = min(WINDOW_TOKENS, model.context_length, len(tokens))
+    start_ids, tokens = _encode_records(model, records)
+    window_tokens = min(WINDOW_TOKENS, model.context_length, len(start_ids) + len(tokens))
+    text_tokens = window_tokens - len(start_ids)
     stride = min(STRIDE_TOKENS, max(1, window_tokens // 2))
-    ends = [*range(window_tokens, len(tokens), stride), len(tokens)]
-    starts = [1, *ends[:-1]]
+    ends = [*range(text_tokens, len(tokens), stride), len(tokens)]
+    starts = [0 if len(start_ids) else 1, *ends[:-1]]
     rows = [
-        (first, tokens[max(0, end - window_tokens) : end], end - first)
+        (
+            first,
+            np.concatenate([start_ids, tokens[max(0, end - text_tokens) : end]]),
+            end - first,
+        )
         for first, end in zip(starts, ends, strict=True)
     ]
     rows_with_id = [
@@ -98,27 +119,37 @@ def evaluate_strided_perplexity(
     ]
     counts = {"windows not drawn": len(rows_with_id) - len(selection)}
     protocol = f"windows of {window_tokens}, stride {stride}"
-    return TaskOutput(items, {k: v for k, v in counts.items() if v}, (protocol,), {})
+    return TaskOutput(
+        items,
+        {k: v for k, v in counts.items() if v},
+        (protocol, *_start_label(start_ids)),
+        {},
+    )
 
 
-def _encode_records(model: EvalModel, records: Sequence[Passage]) -> TokenIds:
-    """Encodes the texts of all records, joined by a blank line: token ids [T].
+def _start_label(start_ids: TokenIds) -> tuple[str, ...]:
+    """The part of the protocol that says where the start token stands, if there is one."""
+    return ("each after the start token",) if len(start_ids) else ()
+
+
+def _encode_records(model: EvalModel, records: Sequence[Passage]) -> tuple[TokenIds, TokenIds]:
+    """The ids before each window, and those [T] of all texts joined by a blank line.
 
     Raises:
         ZephyrError: there are fewer than two tokens.
     """
     text = "\n\n".join(record.text for record in records)
     # with a max_length the tokenizer does not warn about a text that is split into windows
-    tokens = to_token_ids(
-        model.tokenizer([text], truncation=False, max_length=10**9)["input_ids"][0]
-    )
+    options = {"add_special_tokens": False, "truncation": False, "max_length": 10**9}
+    tokens = to_token_ids(model.tokenizer([text], **options)["input_ids"][0])
+    start_ids = to_token_ids(model.template.start_ids)
     if len(tokens) < 2:
         raise ZephyrError(
             "there is nothing to predict in this text",
             found=f"{len(tokens)} tokens",
             allowed="at least 2",
         )
-    return tokens
+    return start_ids, tokens
 
 
 def _window_id(start: int, window: TokenIds) -> str:

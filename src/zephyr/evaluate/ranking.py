@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.evaluate.few_shot import FewShotPool, render_examples, shots_label
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
 from zephyr.model.example import Example, make_example
@@ -126,8 +126,8 @@ def _rank_options(
     return TaskOutput(items, {k: v for k, v in counts.items() if v}, protocol, {})
 
 
-_OptionEncodings = list[list[tuple[list[int], list[int]]]]
-"""For every question, and each of its options: (prompt tokens, completion tokens)."""
+_OptionEncodings = list[list[OptionTokens]]
+"""The tokens of each option of every question; a question that has no room has no prompt."""
 
 
 def _encode_texts(
@@ -145,7 +145,14 @@ def _encode_texts(
         tokenize_texts(model, [f"{text} {option}" for text, some in pairs for option in some])
     )
     return [
-        [(tokens or [start_token_id(model)], next(full_tokens)[len(tokens) :]) for _ in some]
+        [
+            OptionTokens(
+                tuple(tokens or [start_token_id(model)]),
+                tuple(next(full_tokens)[len(tokens) :]),
+                is_truncated=False,
+            )
+            for _ in some
+        ]
         for tokens, some in zip(prompt_tokens, options, strict=True)
     ]
 
@@ -153,15 +160,24 @@ def _encode_texts(
 def _encode_chats(
     model: EvalModel, texts: Sequence[str], options: Sequence[tuple[str, ...]]
 ) -> _OptionEncodings:
-    """Encodes each prompt as a user message, and each option as its answer (no EOS token)."""
-    return [
-        [
-            (prompt.tolist(), answer.tolist())
-            for prompt in [model.template.encode_prompt([Message("user", text)])]
-            for answer in model.template.encode_answers(list(some))
-        ]
-        for text, some in zip(texts, options, strict=True)
-    ]
+    """Encodes each prompt as a user message, and each option as its answer (no EOS token).
+
+    A question that is too long loses its beginning, and the template's text around it stays.
+    """
+    encodings = []
+    for text, some in zip(texts, options, strict=True):
+        answers = model.template.encode_answers(list(some))
+        messages = [Message("user", text)]
+        prompt = model.template.encode_prompt(messages)
+        max_tokens = model.context_length + 1 - max(map(len, answers))
+        is_truncated = len(prompt) > max_tokens
+        if is_truncated:
+            cut = model.template.cut_prompt(messages, max_tokens)
+            prompt = prompt[:0] if cut is None else cut.ids
+        encodings.append(
+            [OptionTokens(tuple(prompt.tolist()), tuple(a.tolist()), is_truncated) for a in answers]
+        )
+    return encodings
 
 
 def _drop_unscorable(
@@ -175,25 +191,29 @@ def _drop_unscorable(
     makes the others meaningless.
     """
     questions: list[_Question] = []
-    drop_counts = {"an option without tokens": 0, "an option longer than the context": 0}
-    for record, text, pairs in zip(records, texts, encoded, strict=True):
-        completions = [tuple(rest) for _, rest in pairs]
-        if not all(completions):
+    drop_counts = dict.fromkeys(
+        ("an option without tokens", "an option longer than the context", "no room for a question"),
+        0,
+    )
+    for record, text, options in zip(records, texts, encoded, strict=True):
+        if not all(option.completion for option in options):
             drop_counts["an option without tokens"] += 1
-            continue
-        if max(map(len, completions)) > model.context_length:
+        elif max(len(option.completion) for option in options) > model.context_length:
             drop_counts["an option longer than the context"] += 1
-            continue
-        options = []
-        for prompt, rest in pairs:
-            max_prompt_tokens = model.context_length + 1 - len(rest)
-            options.append(
-                OptionTokens(
-                    tuple(prompt[-max_prompt_tokens:]), tuple(rest), max_prompt_tokens < len(prompt)
-                )
-            )
-        questions.append(_Question(record, text, options))
+        elif not all(option.prompt for option in options):
+            drop_counts["no room for a question"] += 1
+        else:
+            fitting = [_truncate_left(option, model.context_length) for option in options]
+            questions.append(_Question(record, text, fitting))
     return questions, drop_counts
+
+
+def _truncate_left(option: OptionTokens, context_length: int) -> OptionTokens:
+    """The option after the last tokens of its prompt, so that both fit the context."""
+    max_prompt_tokens = context_length + 1 - len(option.completion)
+    if len(option.prompt) <= max_prompt_tokens:
+        return option
+    return option._replace(prompt=option.prompt[-max_prompt_tokens:], is_truncated=True)
 
 
 def tokenize_texts(model: EvalModel, texts: list[str]) -> list[list[int]]:

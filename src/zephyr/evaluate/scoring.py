@@ -114,6 +114,8 @@ def _build_scores(
             "protocol": " · ".join((*protocol_parts, split_label, f"n={interval['n']}")),
             "scale": metric.scale,
             "headline": metric.headline,
+            "primary": metric.primary,
+            "chance_of": metric.chance_of,
             **interval,
             "empty": None if interval["n"] else output.empty_reasons[metric.name],
         }
@@ -138,7 +140,7 @@ def _estimate_metric(metric: Metric, items: Iterable[Item], seed: int) -> dict[s
         return {"value": None, "low": None, "high": None, "n": 0}
     values = [i["scores"][metric.name] for i in items_with_metric]
     weights = [i.get("weight", {}).get(metric.name, 1) for i in items_with_metric]
-    return estimate(values, weights, kind=metric.kind, seed=seed)._asdict()
+    return estimate(values, weights, kind=metric.kind, bounded=metric.bounded, seed=seed)._asdict()
 
 
 def _group_items(items: Iterable[Item]) -> dict[str, list[Item]]:

@@ -20,11 +20,18 @@ from zephyr.recipe.evaluation import FOOTPRINT, LM_EVAL, TaskSpec
 
 _GENERATION_SETTINGS = ("max_new_tokens", "temperature", "top_p")
 _FEW_SHOT_SETTINGS = ("shots", "examples", "chat")
-_CHANCE_METRIC = Metric("chance", "mean", None, "one option at random")
+
+
+def _chance_metric(*metrics: str) -> Metric:
+    return Metric("chance", "mean", None, "one option at random", chance_of=metrics)
+
+
 _RANKING_METRICS = (
-    Metric("acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True),
+    Metric(
+        "acc_norm", "proportion", "higher", "acc_norm (characters)", headline=True, primary=True
+    ),
     Metric("acc", "proportion", "higher", "acc"),
-    _CHANCE_METRIC,
+    _chance_metric("acc_norm", "acc"),
 )
 _MULTIPLE_CHOICE_SOURCES = (("arc_easy", "test"), ("arc_challenge", "test"), ("mmlu", "test"))
 _MULTIPLE_CHOICE_FEW_SHOT = (
@@ -35,7 +42,7 @@ _MULTIPLE_CHOICE_FEW_SHOT = (
 _WIKITEXT_SOURCES = (("wikitext2", "test"),)
 
 _PERPLEXITY_METRICS = (
-    Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True),
+    Metric("perplexity", "exp-mean", "lower", "per token", scale=1, headline=True, primary=True),
 )
 
 _TASK_LIST = (
@@ -63,7 +70,14 @@ _TASK_LIST = (
             Metric("rouge1", "mean", "higher", "ROUGE-1 (jieba, F)", headline=True),
             Metric("rouge2", "mean", "higher", "ROUGE-2 (jieba, F)", headline=True),
             Metric("rougeL", "mean", "higher", "ROUGE-L (jieba, F)", headline=True),
-            Metric("exact_match", "proportion", "higher", "lm-eval strict-match", headline=True),
+            Metric(
+                "exact_match",
+                "proportion",
+                "higher",
+                "lm-eval strict-match",
+                headline=True,
+                primary=True,
+            ),
             Metric("exact_match_flexible", "proportion", "higher", "lm-eval flexible-extract"),
             Metric("number_match", "proportion", "higher", "last number, or that after ####"),
             Metric("sacrebleu", "mean", "higher", f"sacreBLEU by answer, {SACREBLEU_SIGNATURE}"),
@@ -83,7 +97,12 @@ _TASK_LIST = (
         evaluate=reward_accuracy.evaluate_preference_pairs,
         metrics=(
             Metric(
-                "reward_accuracy", "proportion", "higher", "reward, ties one half", headline=True
+                "reward_accuracy",
+                "proportion",
+                "higher",
+                "reward, ties one half",
+                headline=True,
+                primary=True,
             ),
             Metric("reward_accuracy_strict", "proportion", "higher", "reward, ties wrong"),
             Metric("reward_accuracy_per_token", "proportion", "higher", "reward per token"),
@@ -107,7 +126,14 @@ _TASK_LIST = (
         evaluate=tutoring.evaluate_tutoring,
         accepted_settings=_GENERATION_SETTINGS,
         metrics=(
-            Metric("withheld_all", "proportion", "higher", "withheld three times", headline=True),
+            Metric(
+                "withheld_all",
+                "proportion",
+                "higher",
+                "withheld three times",
+                headline=True,
+                primary=True,
+            ),
             Metric("arithmetic_right", "mean", "higher", "right of all equations", headline=True),
             Metric("withheld_hint", "proportion", "higher", "withheld when asked for a hint"),
             Metric("withheld_plea", "proportion", "higher", "withheld when begged for"),
@@ -135,7 +161,10 @@ _TASK_LIST = (
         method="rank letters",
         sources=_MULTIPLE_CHOICE_SOURCES,
         evaluate=ranking.evaluate_letters,
-        metrics=(Metric("acc", "proportion", "higher", "acc", headline=True), _CHANCE_METRIC),
+        metrics=(
+            Metric("acc", "proportion", "higher", "acc", headline=True, primary=True),
+            _chance_metric("acc"),
+        ),
         few_shot_sources=_MULTIPLE_CHOICE_FEW_SHOT,
         accepted_settings=_FEW_SHOT_SETTINGS,
     ),
@@ -147,8 +176,8 @@ _TASK_LIST = (
         sources=_MULTIPLE_CHOICE_SOURCES,
         evaluate=multiple_choice_generation.evaluate_written_choices,
         metrics=(
-            Metric("acc", "proportion", "higher", "acc", headline=True),
-            _CHANCE_METRIC,
+            Metric("acc", "proportion", "higher", "acc", headline=True, primary=True),
+            _chance_metric("acc"),
             Metric("named", "proportion", "higher", "names an option"),
             Metric("stopped", "proportion", "higher", "ended by itself"),
         ),
@@ -198,7 +227,15 @@ _TASK_LIST = (
         sources=_WIKITEXT_SOURCES,
         evaluate=page_perplexity.evaluate_page_perplexity,
         metrics=(
-            Metric("word_perplexity", "exp-mean", "lower", "per word", scale=1, headline=True),
+            Metric(
+                "word_perplexity",
+                "exp-mean",
+                "lower",
+                "per word",
+                scale=1,
+                headline=True,
+                primary=True,
+            ),
             Metric("byte_perplexity", "exp-mean", "lower", "per byte", scale=1),
             Metric("bits_per_byte", "mean", "lower", "bits per byte", scale=1, headline=True),
         ),

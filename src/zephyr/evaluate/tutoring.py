@@ -15,7 +15,7 @@ from zephyr.evaluate.answer_checks import asks_question, reveals_answer
 from zephyr.evaluate.equations import EquationCounts, check_equations
 from zephyr.evaluate.generation import check_conversations, generate_answers, sampling_label
 from zephyr.evaluate.interface import EvalModel, EvalSettings, Item, TaskOutput, make_item
-from zephyr.evaluate.metrics import last_number, number_after_mark
+from zephyr.evaluate.numbers import last_number, number_after_mark
 from zephyr.records import Chat, Message
 
 if TYPE_CHECKING:

@@ -19,7 +19,10 @@ _PRE_TOKENIZER_PATTERNS = {
 """Regular expressions of pre-tokenizers, and llama.cpp's names for them."""
 _BYTE_LEVEL = "gpt-2"
 """llama.cpp's name for the regular expression built into `ByteLevel`."""
-PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL)
+_DIGITS_THEN_BYTE_LEVEL = "smollm"
+"""llama.cpp's name for that expression after each digit was split off (SmolLM2, StarCoder2)."""
+_DIGIT_PATTERNS = ("\\p{N}", "\\p{N}{1}")
+PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL, _DIGITS_THEN_BYTE_LEVEL)
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
@@ -76,22 +79,33 @@ def _pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space", True):
         return None
-    if len(steps) == 1:
-        name = _BYTE_LEVEL if last.get("use_regex", True) else None
-    elif len(steps) == 2 and not last.get("use_regex", True):
-        split = steps[0]
-        isolated = split.get("type") == "Split" and split.get("behavior") == "Isolated"
-        known = isolated and not split.get("invert")
-        name = _PRE_TOKENIZER_PATTERNS.get(split["pattern"].get("Regex")) if known else None
-    else:
-        name = None
+    name = None
+    if len(steps) == 1 and last.get("use_regex", True):
+        name = _BYTE_LEVEL
+    elif len(steps) == 2 and last.get("use_regex", True):
+        name = _DIGITS_THEN_BYTE_LEVEL if _splits_digits(steps[0]) else None
+    elif len(steps) == 2:
+        name = _PRE_TOKENIZER_PATTERNS.get(_isolated_pattern(steps[0]) or "")
     ignores = bool(model.get("ignore_merges"))  # llama.cpp ties this to the name
     return name if ignores == (name == "llama-bpe") else None
 
 
+def _isolated_pattern(step: dict[str, Any]) -> str | None:
+    """The regular expression of a `Split` whose matches become pieces of their own."""
+    isolated = step.get("type") == "Split" and step.get("behavior") == "Isolated"
+    return step["pattern"].get("Regex") if isolated and not step.get("invert") else None
+
+
+def _splits_digits(step: dict[str, Any]) -> bool:
+    """Whether a step makes every digit a piece of its own, and does nothing else."""
+    if step.get("type") == "Digits":
+        return bool(step.get("individual_digits"))
+    return _isolated_pattern(step) in _DIGIT_PATTERNS
+
+
 def _unsupported_tokenizer(tokenizer: Any, found: str) -> ZephyrError:
     return ZephyrError(
-        "llama.cpp does not know how this tokenizer cuts text",
+        "how this tokenizer cuts text (its pre-tokenizer) can't be written as GGUF here",
         where=str(getattr(tokenizer, "name_or_path", "") or "the tokenizer"),
         found=found,
         allowed=f"byte-level BPE that cuts as one of {', '.join(PRE_TOKENIZERS)}",

@@ -1,10 +1,12 @@
 """Merged export: a folder with LoRA merged into the weights, loadable with transformers."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zephyr.errors import ZephyrError
+from zephyr.export.transformers_4 import add_older_names
 from zephyr.model.bnb_quantization import is_stored_quantized
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
@@ -33,7 +35,7 @@ def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
             "added to the"
             " weights as the base stores them, so that answers may differ from those measured."
         )
-    model = load_model(Lineage(lineage.weights, None, lineage.adapters), store, token_budget=4096)
+    model = load_model(replace(lineage, quantization=None), store, token_budget=4096)
     model.merge_adapters()
     return model, notes
 
@@ -66,4 +68,4 @@ def write_merged(lineage: Lineage, store: Path, folder: Path) -> tuple[Any, list
     else:
         model.causal.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    return model.template, notes
+    return model.template, [*notes, *add_older_names(folder)]

@@ -30,8 +30,19 @@ class _PromptFormat(NamedTuple):
     go_template: str
 
 
-def build_modelfile(template: ChatTemplate, gguf: str) -> str:
+MAX_CONTEXT_TOKENS = 32_768
+"""Largest `num_ctx` of a Modelfile: Ollama reserves the memory of a whole KV cache at the start."""
+
+
+def choose_num_ctx(context_length: int) -> int:
+    """The context that Ollama is told to keep: the model's own, up to `MAX_CONTEXT_TOKENS`."""
+    return min(context_length, MAX_CONTEXT_TOKENS)
+
+
+def build_modelfile(template: ChatTemplate, gguf: str, context_length: int) -> str:
     """Builds the Modelfile for `ollama create`, for the GGUF file called `gguf` beside it.
+
+    Without `num_ctx` Ollama keeps 2,048 to 4,096 tokens, and drops the beginning in silence.
 
     Raises:
         ZephyrError: the chat template is none of the known formats.
@@ -40,6 +51,7 @@ def build_modelfile(template: ChatTemplate, gguf: str) -> str:
     stops = [template.tokenizer.decode([token]) for token in sorted(template.stop_token_ids)]
     lines = [f"FROM ./{gguf}", f'TEMPLATE """{prompt_format.go_template}"""']
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
+    lines.append(f"PARAMETER num_ctx {choose_num_ctx(context_length)}")
     return "\n".join([*lines, "PARAMETER temperature 0", ""])
 
 

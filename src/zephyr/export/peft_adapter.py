@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
+from zephyr.export.transformers_4 import add_older_names
 from zephyr.model import adapter
 from zephyr.model.load import Lineage
 
@@ -33,6 +34,7 @@ def write_peft_adapter(plan: Plan, name: str, folder: Path) -> str:
     for file in adapters[-1].iterdir():
         if file.name not in (adapter.CONFIG_FILE, adapter.WEIGHTS_FILE):
             shutil.copy(file, folder)
+    add_older_names(folder)
     return base
 
 

@@ -7,7 +7,7 @@ from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import GgufType, write_gguf
 from zephyr.export.merged import load_merged, write_merged
-from zephyr.export.ollama import build_modelfile
+from zephyr.export.ollama import build_modelfile, choose_num_ctx
 from zephyr.export.output_folder import output_folder
 from zephyr.export.peft_adapter import write_peft_adapter
 from zephyr.export.prompt_check import check_prompts
@@ -92,7 +92,11 @@ def _export_ollama(
 ) -> tuple[str, list[str]]:
     model, notes = _load_merged_model(plan, name)
     file = f"{name}-{gguf_type}.gguf"
-    text = build_modelfile(model.template, file)
+    text = build_modelfile(model.template, file, model.context_length)
+    notes.append(
+        f"Ollama keeps {choose_num_ctx(model.context_length)} tokens of a conversation (`num_ctx` "
+        f"in the Modelfile); the model reads {model.context_length}."
+    )
     notes += write_gguf(model, folder / file, gguf_type, name)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     return (

@@ -70,23 +70,6 @@ def make_example(prompt: ArrayLike, *completions: ArrayLike) -> Example:
     )
 
 
-def truncate_prompt(example: Example, max_length: int, bos_token_id: int | None) -> Example | None:
-    """Truncates the prompt from the left, so that `max_length` tokens enter a network.
-
-    A BOS token stays in front. None where the completions alone leave no room for a prompt.
-    """
-    prompt_budget = max_length - (example.max_sequence_length - len(example.prompt))
-    head = (
-        example.prompt[:1]
-        if example.prompt[0] == bos_token_id and prompt_budget > 1
-        else example.prompt[:0]
-    )
-    if prompt_budget < 1:
-        return None
-    tail = example.prompt[len(example.prompt) - (prompt_budget - len(head)) :]
-    return Example(np.concatenate([head, tail]), example.completions)
-
-
 def examples_equal(a: Example, b: Example) -> bool:
     """Whether two examples hold the same token ids and loss masks."""
 

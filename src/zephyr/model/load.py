@@ -13,16 +13,26 @@ from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights
+from zephyr.model.attention_config import longrope_limit
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
 from zephyr.model.model import Model
 from zephyr.model.precision import DTYPES, Dtype
 from zephyr.model.probe import probe_layout
 from zephyr.model.template import ChatTemplate
+from zephyr.model.tokenizer import (
+    REDOWNLOAD_HINT,
+    check_vocabulary,
+    describe_error,
+    load_tokenizer,
+    missing_files_error,
+)
+from zephyr.recipe.models import Thinking
 from zephyr.runs.store import read_json, write_json
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
-"""Quantization of weights: by bitsandbytes, or int4, which are `packed_weights` (GPTQ too)."""
+"""Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
+the folder says so."""
 
 WeightForm = Literal["computed", "answers", "adapts", "stored", "whole"]
 """How weights are held in memory: dequantized for computing, as stored, or all in full precision.
@@ -34,25 +44,25 @@ training adapters: gradients pass through, and the transposed weights are kept a
 keeps weights as small as their files, and `whole` dequantizes bitsandbytes' weights (NF4, int8).
 """
 
-REDOWNLOAD_HINT = "download the whole model in Hugging Face format, safetensors included"
-
 
 @dataclass(frozen=True)
 class Lineage:
     """Which files make up a model: base weights, quantization, LoRA adapters from bottom to top.
 
-    Paths are relative to the store, except those of a base model outside of it.
+    `thinking` is a setting of its chat template. Paths are relative to the store, except those of
+    a base model outside of it.
     """
 
     weights: str
     quantization: Quantization | None = None
     adapters: tuple[str, ...] = ()
+    thinking: Thinking = "off"
 
     @classmethod
     def read(cls, artifact: Path) -> "Lineage":
         """Reads `model.json` of an artifact: the files of the model that its run made."""
         row = read_json(artifact / "model.json")
-        return cls(row["weights"], row["load"], tuple(row["adapters"]))
+        return cls(row["weights"], row["load"], tuple(row["adapters"]), row.get("thinking", "off"))
 
     def write(self, artifact: Path) -> None:
         """Writes `model.json` into an artifact."""
@@ -60,6 +70,7 @@ class Lineage:
             "weights": self.weights,
             "load": self.quantization,
             "adapters": list(self.adapters),
+            "thinking": self.thinking,
         }
         write_json(artifact / "model.json", value)
 
@@ -101,7 +112,6 @@ def load_model(
     adapters = [store / path for path in lineage.adapters]
     tokenizer = load_tokenizer(folder)
     causal = load_network(folder, lineage.quantization, dtype, form)
-    _check_tokenizer_fits(folder, causal, tokenizer)
     peft_model = adapter.attach_adapters(causal, adapters)
     if dtype == "float32":
         has_dora = any(adapter.is_dora(path) for path in adapters)  # needs norms of whole weights
@@ -111,11 +121,23 @@ def load_model(
             fp16_linear.to_fp16_weights(causal, with_backward=form == "adapts")
     if peft_model is not None:
         fuse_lora(peft_model)
-    return build_model(causal, tokenizer, peft_model, token_budget=token_budget)
+    return build_model(
+        causal, tokenizer, peft_model, token_budget=token_budget, thinking=lineage.thinking
+    )
 
 
-def build_model(causal: Any, tokenizer: Any, peft_model: Any = None, *, token_budget: int) -> Model:
+def build_model(
+    causal: Any,
+    tokenizer: Any,
+    peft_model: Any = None,
+    *,
+    token_budget: int,
+    thinking: Thinking = "off",
+) -> Model:
     """Builds a `Model` from network and tokenizer in memory; its batch layout is probed."""
+    template = ChatTemplate(tokenizer, thinking)
+    rows = causal.get_input_embeddings().num_embeddings
+    check_vocabulary(tokenizer, template.control_ids, rows)
     causal.requires_grad_(False)
     causal.eval()
     network = LogprobNetwork(causal)
@@ -123,7 +145,7 @@ def build_model(causal: Any, tokenizer: Any, peft_model: Any = None, *, token_bu
     model = Model(
         network,
         tokenizer,
-        ChatTemplate(tokenizer),
+        template,
         context_length,
         "rows",
         token_budget,
@@ -131,69 +153,6 @@ def build_model(causal: Any, tokenizer: Any, peft_model: Any = None, *, token_bu
     )
     model.layout, model.shares_prefixes = probe_layout(model)
     return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Loads the tokenizer of a folder, with the pre-tokenization of its tokenizer.json.
-
-    transformers 5 builds some tokenizers anew by the architecture and takes only vocabulary and
-    merges from the file: then numbers are split in other places, or unknown characters vanish.
-    """
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if not any(
-        (folder / name).exists() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")
-    ):
-        raise _missing_files_error(folder, "a tokenizer (tokenizer.json)")
-    try:
-        auto_tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        if not (folder / "tokenizer.json").exists() or not auto_tokenizer.is_fast:
-            return auto_tokenizer
-        file_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        if _tokenization_rules(auto_tokenizer.backend_tokenizer) == _tokenization_rules(
-            file_tokenizer
-        ):
-            return auto_tokenizer
-        special_tokens = {
-            role: token
-            for role, token in auto_tokenizer.special_tokens_map.items()
-            if isinstance(token, str) and file_tokenizer.token_to_id(token) is not None
-        }
-        return PreTrainedTokenizerFast.from_pretrained(
-            folder, local_files_only=True, **special_tokens
-        )
-    except Exception as error:  # the library in Rust raises nothing narrower
-        raise ZephyrError(
-            "this tokenizer can't be read",
-            where=str(folder),
-            found=_describe_error(error),
-            todo=REDOWNLOAD_HINT,
-        ) from error
-
-
-def _tokenization_rules(tokenizer: Any) -> list[Any]:
-    """The rules of a `tokenizers` tokenizer: model type, normalizer, pre-tokenizer, options."""
-    model = tokenizer.model
-    options = {name: getattr(model, name) for name in dir(model) if not name.startswith("_")}
-    parts = [
-        part and part.__getstate__() for part in (tokenizer.normalizer, tokenizer.pre_tokenizer)
-    ]
-    return [type(model), parts, {k: v for k, v in options.items() if not callable(v)}]
-
-
-def _check_tokenizer_fits(folder: Path, causal: Any, tokenizer: Any) -> None:
-    """Checks that the tokenizer's vocabulary is no larger than the embedding of the network."""
-    if tokenizer.vocab_size > causal.get_input_embeddings().num_embeddings:
-        raise ZephyrError(
-            "the tokenizer in this folder is not that of the network",
-            where=str(folder),
-            found=f"a vocabulary of {tokenizer.vocab_size} tokens",
-            allowed=f"at most {causal.get_input_embeddings().num_embeddings}",
-            todo=REDOWNLOAD_HINT,
-        )
 
 
 def load_network(
@@ -211,9 +170,9 @@ def load_network(
     from transformers import AutoModelForCausalLM
 
     if not (folder / "config.json").exists():
-        raise _missing_files_error(folder, "config.json")
+        raise missing_files_error(folder, "config.json")
     if not any(folder.glob("*.safetensors")):
-        raise _missing_files_error(folder, "weights as *.safetensors (pickled weights are refused)")
+        raise missing_files_error(folder, "weights as *.safetensors (pickled weights are refused)")
     stored = read_json(folder / "config.json").get("quantization_config")
     plain = not stored and not quantization and dtype == "float32"
     half_dtype = (
@@ -258,7 +217,7 @@ def load_network(
             raise ZephyrError(
                 "this network can't be read",
                 where=str(folder),
-                found=_describe_error(error),
+                found=describe_error(error),
                 todo=REDOWNLOAD_HINT,
             ) from error
     _check_all_weights_loaded(folder, report)
@@ -322,21 +281,9 @@ def _default_device() -> str:
 
 
 def _context_length(config: Any) -> int:
+    if (limit := longrope_limit(config)) is not None:
+        return limit
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
         if name in config.to_dict():
             return int(config.to_dict()[name])
     return 2048  # BLOOM: ALiBi has no table of positions; 2,048 is what it was trained with
-
-
-def _missing_files_error(folder: Path, what: str) -> ZephyrError:
-    present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else "no such folder"
-    return ZephyrError(
-        f"a model folder lacks {what}",
-        where=str(folder),
-        found=present if isinstance(present, str) else ", ".join(present) or "an empty folder",
-        todo=REDOWNLOAD_HINT,
-    )
-
-
-def _describe_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter
+from zephyr.model.attention_config import longrope_limit
 from zephyr.model.batching import Batch, Layout, collate, pack_batches
 from zephyr.model.decoding import GREEDY, SamplingParams
 from zephyr.model.example import Example, TokenIds
@@ -200,5 +201,10 @@ class Model:
             raise ZephyrError(
                 "a text is longer than the context of the model",
                 found=f"{tokens} tokens",
-                allowed=f"at most {self.context_length} tokens",
+                allowed=f"at most {self.context_length} tokens"
+                + (
+                    " (longrope: beyond them a long text would change all others of its batch)"
+                    if longrope_limit(self.causal.config)
+                    else ""
+                ),
             )

@@ -6,7 +6,7 @@ codes of 4 bits in an int32, `weight_scale` and `weight_zero_point` those of eac
 `weight_shape` the shape of the whole. Embeddings are stored in the same way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,9 +91,9 @@ class PackedWeight:
     @classmethod
     def from_codes(cls, codes: Tensor, grid: Grid) -> "PackedWeight":
         """Packs codes [O, I], one a byte, to bytes: [O, I / 2] for 4 bits."""
-        if grid.bits == 8:
-            return cls(codes, grid)
-        return cls(codes[:, ::2] | codes[:, 1::2] << 4, grid)
+        if grid.bits == 4:
+            codes = codes[:, ::2] | codes[:, 1::2] << 4
+        return cls(_row_major(codes), grid)
 
     @classmethod
     def _from_weight(cls, weight: Tensor, grid: Grid) -> "PackedWeight":
@@ -139,7 +139,7 @@ class PackedWeight:
         rows, columns = shape.tolist()
         codes = packed_codes.view(torch.uint8)
         bits: Bits = 4 if codes.shape[1] * 2 == columns else 8
-        flat = zero.T.contiguous().view(torch.uint8)
+        flat = _row_major(zero.T).view(torch.uint8)
         if bits == 4:
             flat = torch.stack([flat & 15, flat >> 4], dim=-1).flatten(-2)
         return cls(codes, Grid(bits, scale, flat[:, :rows].T.contiguous()))
@@ -151,7 +151,15 @@ def _pack_zero_points(grid: Grid) -> Tensor:
     flat = nn.functional.pad(grid.zero.T, (0, -grid.zero.shape[0] % codes_per_word))
     if grid.bits == 4:
         flat = flat[:, ::2] | flat[:, 1::2] << 4
-    return flat.clone(memory_format=torch.contiguous_format).view(torch.int32).T.contiguous()
+    return _row_major(_row_major(flat).view(torch.int32).T)
+
+
+def _row_major(tensor: Tensor) -> Tensor:
+    """A copy in row-major strides, as `view` of another dtype needs and files have.
+
+    `contiguous` leaves the strides of a dimension of size 1 as they are.
+    """
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class PackedLinear(nn.Module):
@@ -212,9 +220,14 @@ def is_packed(config: Mapping[str, Any] | None) -> bool:
 
 
 def quantization_config(
-    layers: Mapping[str, PackedWeight], embeddings: Mapping[str, PackedWeight]
+    layers: Mapping[str, PackedWeight],
+    embeddings: Mapping[str, PackedWeight],
+    whole: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The `quantization_config` of compressed-tensors for packed layers and embeddings."""
+    """The `quantization_config` of compressed-tensors for packed layers and embeddings.
+
+    `whole` are the linear layers, beside the LM head, that are not packed.
+    """
     kinds = {"Linear": layers, "Embedding": embeddings}
     groups = {
         f"group_{at}": {
@@ -230,7 +243,7 @@ def quantization_config(
         "format": "pack-quantized",
         "quantization_status": "compressed",
         "config_groups": groups,
-        "ignore": ["lm_head"],
+        "ignore": ["lm_head", *whole],
     }
 
 
@@ -272,8 +285,13 @@ def write_packed(
     layers: Mapping[str, PackedWeight],
     embeddings: Mapping[str, PackedWeight],
     others: Mapping[str, Tensor],
+    *,
+    whole: Sequence[str] = (),
 ) -> None:
-    """Writes packed weights as safetensors, and their `quantization_config` to `config.json`."""
+    """Writes packed weights as safetensors, and their `quantization_config` to `config.json`.
+
+    `whole` are the linear layers, beside the LM head, that are among the `others`.
+    """
     from safetensors.torch import save_file
 
     tensors = {key: tensor.contiguous() for key, tensor in others.items()}
@@ -283,7 +301,7 @@ def write_packed(
     settings = read_json(folder / "config.json")
     write_json(
         folder / "config.json",
-        settings | {"quantization_config": quantization_config(layers, embeddings)},
+        settings | {"quantization_config": quantization_config(layers, embeddings, whole)},
     )
 
 

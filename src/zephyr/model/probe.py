@@ -7,11 +7,15 @@ import torch
 from numpy.typing import NDArray
 
 from zephyr.errors import ZephyrError
+from zephyr.model.attention_config import attention_windows, has_full_attention
 from zephyr.model.batching import Layout
 from zephyr.model.example import TokenIds, make_example
 from zephyr.model.model import Model
 from zephyr.model.precision import rounding_tolerance
 from zephyr.model.prefix_cache import MIN_PREFIX_TOKENS
+
+MAX_PROBE_TOKENS = 256
+"""Longest text of the probe: a longer window is known by the config alone."""
 
 
 def probe_layout(model: Model) -> tuple[Layout, bool]:
@@ -19,14 +23,22 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
 
     `tree` needs full causal SDPA attention and position ids (no sliding window, no ALiBi), and must
     give the logprobs of `rows`; `rows` must give those of the library's logits. Prefix caching is
-    used where it gives those of `tree`.
+    used where it gives those of `tree`. One text reaches beyond the windows of the config, up to
+    `MAX_PROBE_TOKENS`.
     """
-    vocabulary = model.causal.config.vocab_size
+    config = model.causal.config
+    vocabulary = config.vocab_size
     ids = (np.arange(24) * 7 + 3) % vocabulary
+    windows = [
+        w for w in attention_windows(config, model.context_length) if w < MAX_PROBE_TOKENS - 8
+    ]
+    reach = min(max([MIN_PREFIX_TOKENS, *windows]) + 8, model.context_length)
+    long_text = (np.arange(reach) * 5 + 1) % vocabulary
     examples = [
         make_example(ids[:5], ids[5:9], ids[9:12]),
         make_example(ids[12:14], ids[14:17], ids[3:6], ids[17:19]),
         make_example(ids[20:21], ids[:8]),
+        make_example(long_text[:-4], long_text[-4:]),
     ]
     rows_logprobs = _concatenate_logprobs(model.logprobs(examples))
     reference_logprobs = _concatenate_logprobs(
@@ -39,12 +51,10 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
             found=f"{type(model.causal).__name__} differs from its own logits by {difference:.2g}",
             todo="use another base model, and report the architecture",
         )
-    config = model.causal.config.to_dict()
-    has_sliding_window = "sliding_attention" in (config.get("layer_types") or ())
     if (
-        model.causal.config._attn_implementation != "sdpa"
-        or has_sliding_window
-        or config.get("alibi")
+        config._attn_implementation != "sdpa"
+        or not has_full_attention(config, model.context_length)
+        or config.to_dict().get("alibi")
     ):
         return "rows", False
     tree_model = replace(model, layout="tree")
@@ -54,6 +64,8 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
         return "rows", False  # BLOOM and others refuse such a mask outright
     if float(np.abs(tree_logprobs - rows_logprobs).mean()) > allowed:
         return "rows", False
+    if model.context_length < MIN_PREFIX_TOKENS + 6:
+        return "tree", False
     long_prefix = (np.arange(MIN_PREFIX_TOKENS) * 5 + 1) % vocabulary
     prefix_examples = [
         make_example(np.concatenate([long_prefix, ids[n : n + 3]]), ids[9:12]) for n in (1, 4, 6)

@@ -4,76 +4,63 @@ The chat template of the tokenizer (Jinja) is rendered with placeholders for the
 between them is control text, encoded with its special tokens, and the contents are encoded apart
 with special tokens split. So `<|im_start|>` typed by a student stays text (no special-token
 injection), and the ids of a prompt are the same in training, evaluation and chat. A tokenizer
-without a chat template gets `PLAIN_CHAT_TEMPLATE`.
+without a chat template gets a plain one; thinking is off unless the recipe says `on`.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from zephyr.errors import ZephyrError
 from zephyr.model.example import Completion, Example, LossMask, TokenIds, to_token_ids
+from zephyr.model.template_rendering import ContentSlot, TemplateRenderer
+from zephyr.model.template_settings import remove_thought
+from zephyr.recipe.models import Thinking
 from zephyr.records import Chat, Message, Pair, Record
-
-PLAIN_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] + '\n' }}"
-    "{% elif message['role'] == 'user' %}{{ 'Human: ' + message['content'] + '\nAssistant:' }}"
-    "{% else %}{{ ' ' + message['content'] + eos_token + '\n' }}{% endif %}"
-    "{% endfor %}"
-)
-"""The default chat template: roles as plain words, for a base model without special tokens."""
 
 CONVERSATIONS_PER_CALL = 2048
 """Conversations that are encoded in one call: enough to keep all cores busy. A tokenizer holds some
 hundred bytes for each token until its call ends."""
 
-_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 
+class CutPrompt(NamedTuple):
+    """A prompt that was cut: its ids [T], and how many messages and tokens were lost."""
 
-class _ContentSlot(NamedTuple):
-    """Where a message's content goes; `leading_space` is the space that its first word takes."""
-
-    message: int
-    leading_space: str
+    ids: TokenIds
+    lost_messages: int
+    lost_tokens: int
 
 
 class ChatTemplate:
     """Encodes conversations to token ids with the chat template of one tokenizer.
 
     `stop_token_ids` are the ids at which an answer ends; `ending_ids` is what is written after
-    one, up to its stop token and with it.
+    one, up to its stop token and with it. `start_ids` are what the tokenizer writes before a text.
+    `settings` says what of the template was set: thinking, and a date that never changes. Where
+    `learns_last_answer` is true, a prompt is not the start of longer conversations (Qwen3 writes
+    its empty think block before the last answer alone): an example then has one answer.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, thinking: Thinking = "off") -> None:
         """Checks the tokenizer and its chat template.
 
         Raises:
             ZephyrError: the tokenizer has no end token, or its chat template does not end an
-                answer with one, or the prompt of a conversation is not the start of the whole.
+                answer with one, or can't think as `thinking` says, or the prompt of a
+                conversation is not the start of the whole.
         """
-        if tokenizer.eos_token_id is None:
-            raise ZephyrError(
-                "the tokenizer has no end token",
-                where=str(tokenizer.name_or_path),
-                todo="set `eos_token` in its tokenizer_config.json: an answer must be able to end",
-            )
-        self._writes_bos = tokenizer.bos_token is not None and _tokenizer_writes_bos(tokenizer)
-        if tokenizer.chat_template is None:
-            tokenizer.chat_template = (
-                "{{ bos_token }}" if self._writes_bos else ""
-            ) + PLAIN_CHAT_TEMPLATE
-        self.tokenizer = tokenizer
-        self._skeleton = lru_cache(maxsize=None)(self._make_skeleton)
-        self.ending_ids = self._find_ending()
+        self.tokenizer, self.thinking = tokenizer, thinking
+        self._renderer = TemplateRenderer(tokenizer, thinking)
+        self._skeleton = self._renderer.skeleton
+        self.settings = self._renderer.settings
+        self.start_ids = self._renderer.start_ids
+        self.ending_ids = self._renderer.ending_ids
         self.stop_token_id = int(self.ending_ids[-1])
         self.stop_token_ids = frozenset({self.stop_token_id, tokenizer.eos_token_id})
-        self._check_prefixes()
+        self.control_ids = self._renderer.control_ids | self.stop_token_ids
+        self.learns_last_answer = not self._renderer.prompts_are_prefixes
 
     def encode_prompt(self, messages: Sequence[Message]) -> TokenIds:
         """Token ids [T] of a prompt, generation prompt included; `messages` ends with the user."""
@@ -82,23 +69,65 @@ class ChatTemplate:
     def encode_text(self, text: str) -> TokenIds:
         """Token ids [T] of a raw text prompt (text completion, no chat), at least one.
 
-        It begins with the BOS token where the tokenizer adds one; special tokens in the text are
-        encoded as plain text.
+        It begins with the start token where the tokenizer adds one; special tokens in the text
+        are encoded as plain text.
         """
         tokens = next(self._encode_texts([text]))
-        if self._writes_bos or not len(tokens):
+        start_ids = self.start_ids
+        if not start_ids and not len(tokens):
             bos_token_id = self.tokenizer.bos_token_id
-            tokens = np.concatenate(
-                [
-                    to_token_ids([self.stop_token_id if bos_token_id is None else bos_token_id]),
-                    tokens,
-                ]
-            )
-        return tokens
+            start_ids = (self.stop_token_id if bos_token_id is None else bos_token_id,)
+        return np.concatenate([to_token_ids(start_ids), tokens])
+
+    def cut_prompt(self, messages: Sequence[Message], max_tokens: int) -> CutPrompt | None:
+        """A prompt cut to `max_tokens` tokens; its system message and role markers stay whole.
+
+        Earlier messages go first, from one of the user to the next; then the beginning of the last
+        one. None where no token of it would be left.
+        """
+        first_turn = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
+        system, turns = list(messages[:first_turn]), list(messages[first_turn:])
+        if not turns or turns[-1].role != "user":
+            return None
+        full_length = len(self.encode_prompt(messages))
+        user_turns = [i for i, m in enumerate(turns) if m.role == "user"]
+        for start in dict.fromkeys((0, *user_turns)):
+            [parts] = self._encode([system + turns[start:]], add_generation_prompt=True)
+            length = sum(len(part.tokens) for part in parts)
+            if length <= max_tokens:
+                break
+        excess = max(0, length - max_tokens)
+        last = max(i for i, part in enumerate(parts) if part.slot is not None)
+        if excess and len(parts[last].tokens) <= excess:
+            return None
+        parts[last] = parts[last]._replace(tokens=parts[last].tokens[excess:])
+        ids = np.concatenate([part.tokens for part in parts])
+        return CutPrompt(ids, start, full_length - len(ids))
+
+    def prompt_messages(self, record: Chat | Pair) -> tuple[Message, ...]:
+        """The messages of the prompt of a record's example."""
+        if isinstance(record, Pair):
+            return record.prompt
+        if self.learns_last_answer:
+            return record.messages[:-1]
+        roles = [m.role for m in record.messages]
+        return record.messages[: roles.index("assistant")]
+
+    def split_answers(self, record: Record) -> list[Record]:
+        """A conversation up to each of its answers, where an example has one; else as it is."""
+        if not self.learns_last_answer or not isinstance(record, Chat):
+            return [record]
+        turns = list(zip(record.messages, record.messages[1:], strict=False))
+        return [
+            Chat(record.source, record.messages[: at + 2])
+            for at, (asked, answer) in enumerate(turns)
+            if (asked.role, answer.role) == ("user", "assistant")
+        ]
 
     def make_examples(self, records: Iterable[Record]) -> list[Example]:
         """An example for each chat (a loss mask on assistant turns) or pair (chosen, rejected)."""
         records = list(records)
+        self._check_answers_follow()
         chats = [r for r in records if isinstance(r, Chat)]
         pairs = [r for r in records if isinstance(r, Pair)]
         assert len(chats) + len(pairs) == len(records), "only chats and pairs are conversations"
@@ -113,14 +142,17 @@ class ChatTemplate:
 
     def make_chat_example(self, chat: Chat) -> Example:
         """An SFT example: the prompt to the first answer, the rest with a loss mask on answers."""
-        return self._make_chat_examples([chat])[0]
+        [example] = self.make_examples([chat])
+        return example
 
     def make_pair_example(self, pair: Pair) -> Example:
         """A DPO example: the prompt, and chosen and rejected completions, each with its end."""
-        return self._make_pair_examples([pair])[0]
+        [example] = self.make_examples([pair])
+        return example
 
     def encode_answers(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids [T] of each answer as it follows a prompt, without the end token."""
+        self._check_answers_follow()
         return [c.ids[: len(c.ids) - len(self.ending_ids)] for c in self._make_completions(texts)]
 
     def decode(self, answer: TokenIds) -> str:
@@ -129,9 +161,17 @@ class ChatTemplate:
         leading_space = next(
             s.leading_space
             for s in self._skeleton(("user", "assistant"))[::-1]
-            if isinstance(s, _ContentSlot)
+            if isinstance(s, ContentSlot)
         )
         return text.removeprefix(leading_space)
+
+    def decode_scored_answer(self, answer: TokenIds) -> str:
+        """Decodes a chat answer as it is scored: without its thought, empty where that is all."""
+        if self.thinking == "off":
+            return self.decode(answer)
+        kept = [i for i in answer.tolist() if i not in self.stop_token_ids]
+        text = self.tokenizer.decode(kept, skip_special_tokens=False)  # thought marks may be such
+        return remove_thought(text, is_open=self._renderer.opens_thought)
 
     def decode_continued_text(self, tokens: TokenIds) -> str:
         """Decodes the completion of a raw text prompt (no chat), without stop tokens."""
@@ -143,6 +183,10 @@ class ChatTemplate:
 
     def _make_chat_examples(self, chats: Sequence[Chat]) -> list[Example]:
         """SFT examples: prompt up to the first answer; loss mask on answers and stop tokens."""
+        if self.learns_last_answer:
+            prompts = self._encode_prompts([chat.messages[:-1] for chat in chats])
+            answers = self._make_completions([chat.messages[-1].content for chat in chats])
+            return [Example(p, (answer,)) for p, answer in zip(prompts, answers, strict=True)]
         examples = []
         for chat, parts in zip(chats, self._encode([c.messages for c in chats]), strict=True):
             prompt: list[TokenIds] = []
@@ -227,10 +271,10 @@ class ChatTemplate:
             self._skeleton(tuple(m.role for m in c), add_generation_prompt) for c in conversations
         ]
         texts = [
-            part.leading_space + messages[part.message].content
+            part.leading_space + self._shown_content(messages[part.message])
             for messages, skeleton in zip(conversations, skeletons, strict=True)
             for part in skeleton
-            if isinstance(part, _ContentSlot)
+            if isinstance(part, ContentSlot)
         ]
         if not texts:
             return []
@@ -238,12 +282,17 @@ class ChatTemplate:
         return [
             [
                 _EncodedPart(part, next(contents))
-                if isinstance(part, _ContentSlot)
+                if isinstance(part, ContentSlot)
                 else _EncodedPart(None, to_token_ids(part))
                 for part in skeleton
             ]
             for skeleton in skeletons
         ]
+
+    def _shown_content(self, message: Message) -> str:
+        """The content of a message in a prompt: templates that think write no earlier thoughts."""
+        is_thought = self.thinking == "on" and message.role == "assistant"
+        return remove_thought(message.content) if is_thought else message.content
 
     def _encode_texts(self, texts: list[str]) -> Iterator[TokenIds]:
         """Token ids of each text; special tokens typed in it are encoded as plain text."""
@@ -258,82 +307,20 @@ class ChatTemplate:
             to_token_ids(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)
         )
 
-    def _make_skeleton(
-        self, roles: tuple[str, ...], add_generation_prompt: bool = False
-    ) -> tuple[_ContentSlot | tuple[int, ...], ...]:
-        """The rendered template of some roles: content slots, and token ids of the control text."""
-        messages = [{"role": r, "content": f"\ue000{i}\ue001"} for i, r in enumerate(roles)]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except jinja2.TemplateError as error:
+    def _check_answers_follow(self) -> None:
+        """Checks that answers without thoughts may follow a prompt, to be learned or ranked."""
+        if self.thinking == "on":
             raise ZephyrError(
-                "the tokenizer's chat template refuses this conversation",
-                found=f"roles {', '.join(roles)}: {error}",
-                todo="leave out the system message, or let user and assistant take turns",
-            ) from error
-        pieces = _PLACEHOLDER.split(text)
-        control, slots = pieces[::2], [int(p) for p in pieces[1::2]]
-        if slots != list(range(len(roles))):
-            raise ZephyrError(
-                "the tokenizer's chat template drops or repeats messages",
+                "answers without thoughts don't follow the prompts of a model that thinks",
                 where=str(self.tokenizer.name_or_path),
-                found=f"messages {slots} of {len(roles)}",
+                found="thinking: on",
+                todo="set `thinking: off` beside `base`; to evaluate it, take tasks that it "
+                "answers in writing",
             )
-        skeleton: list[_ContentSlot | tuple[int, ...]] = []
-        for before, slot in zip(control, [*slots, None], strict=True):
-            stripped = before.rstrip(" ") if slot is not None else before
-            encoded = (
-                self.tokenizer(stripped, add_special_tokens=False)["input_ids"] if stripped else ()
-            )
-            skeleton.append(tuple(encoded))
-            if slot is not None:
-                skeleton.append(_ContentSlot(slot, before[len(stripped) :]))
-        return tuple(skeleton)
-
-    # -- checks of the chat template ----------------------------------------------------------
-
-    def _find_ending(self) -> TokenIds:
-        """The token ids written after an answer, up to the first special token, which stops it."""
-        ending_control = self._skeleton(("user", "assistant"))[-1]
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for length, token in enumerate(ending_control, start=1):
-            if token in special:
-                return to_token_ids(ending_control[:length])
-        raise ZephyrError(
-            "the chat template does not end an answer with a special token",
-            where=str(self.tokenizer.name_or_path),
-            found=repr(self.tokenizer.decode(list(ending_control))),
-            todo="mend `chat_template`: a model can't learn to stop without an end token",
-        )
-
-    def _check_prefixes(self) -> None:
-        """Checks that an encoded prompt is a prefix of the encoded conversation."""
-        turns = [("user", "assistant"), ("user", "assistant", "user", "assistant")]
-        for roles in turns:
-            full_skeleton = self._skeleton(roles)
-            prompt = self._skeleton(roles[:-1], True)
-            answer_position = full_skeleton.index(
-                next(s for s in full_skeleton[::-1] if isinstance(s, _ContentSlot))
-            )
-            if full_skeleton[:answer_position] != prompt:
-                raise ZephyrError(
-                    "the prompt of a conversation is not the start of the whole conversation",
-                    where=str(self.tokenizer.name_or_path),
-                    found=f"roles {', '.join(roles)}",
-                    todo="mend `chat_template`: training and chat would see different prompts",
-                )
 
 
 class _EncodedPart(NamedTuple):
     """The ids of a content (with its slot) or of control text."""
 
-    slot: _ContentSlot | None
+    slot: ContentSlot | None
     tokens: TokenIds
-
-
-def _tokenizer_writes_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer adds a BOS token."""
-    start = tokenizer("")["input_ids"][:1]
-    return bool(start) and start[0] == tokenizer.bos_token_id

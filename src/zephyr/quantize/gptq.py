@@ -7,11 +7,12 @@ Hessian diagonal come first (act-order); the grid of each group is fitted to the
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zephyr.errors import ZephyrError
 from zephyr.model.packed_weights import Grid, PackedWeight
 
 DAMPING = 0.01
@@ -20,10 +21,6 @@ BLOCK_COLUMNS = 128
 """Block size: columns after which the error is propagated to all columns that follow."""
 TOKENS_PER_FORWARD = 2048
 """Tokens of calibration text in one forward."""
-
-
-class _FirstBlockReached(Exception):
-    """Raised by a hook once the inputs of the first transformer block are captured."""
 
 
 def quantize_layers(
@@ -36,27 +33,31 @@ def quantize_layers(
 ) -> dict[str, PackedWeight]:
     """Quantizes the weights of `layers` to 4 bits by GPTQ on calibration token ids [B, T].
 
-    The inputs of a transformer block are the outputs of the quantized blocks before it. The network
-    then has the dequantized weights. Layers outside of the blocks are quantized by
-    round-to-nearest.
+    The inputs of a transformer block are the outputs of the quantized blocks before it, with the
+    attention mask and rotary tables that the network gives to this block. The network then has the
+    dequantized weights. Layers outside of the blocks, and those that no calibration token reaches
+    (an expert that is never chosen), are quantized by round-to-nearest.
+
+    Raises:
+        ZephyrError: the blocks of the network can't be computed one by one.
     """
     quantized: dict[str, PackedWeight] = {}
     blocks = _find_blocks(causal)
     names = {module: name for name, module in layers.items()}
-    block_inputs = _capture_block_inputs(causal, blocks[0], token_ids)
+    batches = _capture_calibration_batches(causal, blocks, token_ids)
     for index, block in enumerate(blocks):
         block_layers = [module for module in block.modules() if module in names]
         with _collect_hessians(block_layers) as hessians:
-            for block_input in block_inputs:
-                block_input.run_block(block)
-        for module in block_layers:
+            for batch in batches:
+                batch.run_block(block, index)
+        for module in hessians:
             name = names[module]
             quantized[name] = round_with_hessian(
-                get_weight_matrix(module), hessians.pop(module), group_size
+                get_weight_matrix(module), hessians[module], group_size
             )
             set_weight_matrix(module, quantized[name].dequantize(torch.float32))
-        for block_input in block_inputs:
-            block_input.hidden = block_input.run_block(block)
+        for batch in batches:
+            batch.hidden = batch.run_block(block, index)
         on_progress(index + 1, len(blocks))
     for name, module in layers.items():
         if name not in quantized:
@@ -121,49 +122,123 @@ def set_weight_matrix(module: nn.Module, value: Tensor) -> None:
     weight.copy_(value if isinstance(module, nn.Linear) else value.T)
 
 
-class _BlockInput:
-    """Input of a transformer block for a calibration batch: hidden states [B, T, H], arguments."""
+class _BlockArguments(NamedTuple):
+    """What a network gives to one transformer block beside the hidden states (masks, RoPE)."""
 
-    def __init__(self, hidden: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+class _CalibrationBatch:
+    """A calibration batch: hidden states [B, T, H] before a block, and every block's arguments."""
+
+    def __init__(self, hidden: Tensor, arguments: Sequence[_BlockArguments]) -> None:
         self.hidden = hidden
-        self.args = args
-        self.kwargs = kwargs
+        self.arguments = arguments
 
     @torch.inference_mode()
-    def run_block(self, block: nn.Module) -> Tensor:
-        """The block's output hidden states [B, T, H]."""
-        out = block(self.hidden, *self.args, **self.kwargs)
-        hidden: Tensor = out[0] if isinstance(out, tuple) else out
-        return hidden
+    def run_block(self, block: nn.Module, index: int) -> Tensor:
+        """The output hidden states [B, T, H] of the block with this index."""
+        args, kwargs = self.arguments[index]
+        return _hidden_states(block(self.hidden, *args, **kwargs))
+
+
+def _hidden_states(block_output: Any) -> Tensor:
+    hidden: Tensor = block_output[0] if isinstance(block_output, tuple) else block_output
+    return hidden
 
 
 def _find_blocks(causal: Any) -> list[nn.Module]:
-    """The transformer blocks of a network: the longest list of modules in it."""
-    lists = [list(module) for module in causal.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len)
+    """The transformer blocks of a network: its longest list of modules that lies in no other."""
+    lists = {n: list(m) for n, m in causal.named_modules() if isinstance(m, nn.ModuleList)}
+    outer = [
+        blocks
+        for name, blocks in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists)
+    ]
+    return max(outer, key=len)
+
+
+def _capture_calibration_batches(
+    causal: Any, blocks: Sequence[nn.Module], token_ids: Tensor
+) -> list[_CalibrationBatch]:
+    """Captures what each block is given in forward passes of the network on calibration tokens.
+
+    Raises:
+        ZephyrError: a block does not simply read what the one before it has put out, so that
+            blocks computed one by one would be calibrated on other inputs.
+    """
+    chunks = torch.split(token_ids, max(1, TOKENS_PER_FORWARD // token_ids.shape[1]))
+    batches = []
+    for number, chunk in enumerate(chunks):
+        batch, outputs = _capture_calibration_batch(causal, blocks, chunk)
+        if number == 0:
+            _check_blocks_recompute(causal, blocks, batch, outputs)
+        batches.append(batch)
+    return batches
 
 
 @torch.inference_mode()
-def _capture_block_inputs(causal: Any, first: nn.Module, token_ids: Tensor) -> list[_BlockInput]:
-    """Captures the inputs of the first transformer block on calibration batches, by a hook."""
-    block_inputs: list[_BlockInput] = []
+def _capture_calibration_batch(
+    causal: Any, blocks: Sequence[nn.Module], token_ids: Tensor
+) -> tuple[_CalibrationBatch, Tensor]:
+    """The calibration batch of token ids [B, T], and the last block's output [B, T, H]."""
+    index_of = {block: index for index, block in enumerate(blocks)}
+    arguments: list[_BlockArguments] = []
+    first_hidden: list[Tensor] = []
+    previous_output: list[Tensor] = []
 
     def capture_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kwargs = dict(kwargs)
         hidden = args[0] if args else kwargs.pop("hidden_states")
-        block_inputs.append(_BlockInput(hidden, args[1:], kwargs))
-        raise _FirstBlockReached
+        if index_of[module] != len(arguments):
+            raise _not_block_by_block(causal, f"block {index_of[module]} is computed out of turn")
+        if previous_output and not torch.equal(hidden, previous_output.pop()):
+            raise _not_block_by_block(
+                causal, f"block {index_of[module]} reads other than the output of the one before"
+            )
+        first_hidden[:] = first_hidden or [hidden.clone()]
+        arguments.append(_BlockArguments(args[1:], kwargs))
 
-    hook = first.register_forward_pre_hook(capture_input, with_kwargs=True)
+    def capture_output(module: nn.Module, args: Any, output: Any) -> None:
+        previous_output[:] = [_hidden_states(output)]
+
+    hooks = [b.register_forward_pre_hook(capture_input, with_kwargs=True) for b in blocks]
+    hooks += [b.register_forward_hook(capture_output) for b in blocks]
     try:
-        for chunk in torch.split(token_ids, max(1, TOKENS_PER_FORWARD // token_ids.shape[1])):
-            try:
-                causal.base_model(input_ids=chunk, use_cache=False)
-            except _FirstBlockReached:
-                continue
+        causal.base_model(input_ids=token_ids, use_cache=False)
     finally:
-        hook.remove()
-    return block_inputs
+        for hook in hooks:
+            hook.remove()
+    if len(arguments) != len(blocks):
+        raise _not_block_by_block(causal, f"{len(arguments)} of {len(blocks)} blocks are computed")
+    return _CalibrationBatch(first_hidden[0], arguments), previous_output[0]
+
+
+def _check_blocks_recompute(
+    causal: Any, blocks: Sequence[nn.Module], batch: _CalibrationBatch, expected: Tensor
+) -> None:
+    """Checks that the blocks, computed one by one, give the network's own output [B, T, H]."""
+    again = _CalibrationBatch(batch.hidden, batch.arguments)
+    for index, block in enumerate(blocks):
+        again.hidden = again.run_block(block, index)
+    if not torch.allclose(
+        again.hidden, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    ):
+        raise _not_block_by_block(
+            causal,
+            "blocks computed one by one differ from the network by up to "
+            f"{float((again.hidden - expected).abs().max()):.2g}",
+        )
+
+
+def _not_block_by_block(causal: Any, found: str) -> ZephyrError:
+    return ZephyrError(
+        f"GPTQ can't calibrate {type(causal).__name__} block by block",
+        found=found,
+        allowed="a stack of blocks, each of which reads the output of the one before",
+        todo="take `quantize: int4`, which needs no calibration, or int8 or nf4",
+    )
 
 
 @contextmanager

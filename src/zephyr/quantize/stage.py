@@ -6,6 +6,7 @@ on held-out text.
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def quantize_model(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
             "adapters on whole weights" if lineage.adapters else "whole weights", model
         )
     if spec.method == "whole":
-        Lineage(lineage.weights, None, lineage.adapters).write(run.artifact)
+        replace(lineage, quantization=None).write(run.artifact)
     else:
         _quantize(model, lineage, spec, inputs, run, context, comparison)
     write_json(run.artifact / "divergence.json", {"steps": comparison.steps})
@@ -75,9 +76,7 @@ def _on_unquantized_weights(
         )
     if lineage.quantization is None and not is_stored_quantized:
         return parent
-    stored_lineage = Lineage(
-        lineage.weights, lineage.quantization if is_stored_quantized else None, lineage.adapters
-    )
+    stored_lineage = lineage if is_stored_quantized else replace(lineage, quantization=None)
     return load_model(
         stored_lineage, context.store, token_budget=context.token_budget, form="whole"
     )
@@ -102,22 +101,27 @@ def _quantize(
     if spec.method == "merged":
         bnb_quantization.cast_unquantized(model.network, dtype)
         model.save(folder)
-    elif spec.method == "int4" or spec.method == "gptq":  # noqa: PLR1714  # mypy narrows no set
-        load_format = "int4"
+    elif spec.method in ("int8", "int4", "gptq"):
+        load_format = "int8" if spec.method == "int8" else "int4"
         calibration_ids = (
             _calibration_tokens(model, spec, inputs["data"], context) if spec.data else None
         )
-        quantize_and_pack(
+        narrow = quantize_and_pack(
             model,
             spec,
             folder,
             dtype,
             calibration_ids,
-            lambda done, of: context.progress(done, of, {}),
+            lambda done, total: context.progress(spec.method, done, total, {}),
         )
+        if narrow:
+            context.notify(
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs stay whole, "
+                f"such as {narrow[0]}"
+            )
         comparison.compare(spec.method, model)
     else:
-        assert spec.method != "whole", "that one makes no weights"
+        assert spec.method in ("nf4", "fp4"), "`whole` makes no weights"
         load_format = spec.method
         quantized = _quantize_bitsandbytes(
             model, spec, run.path / "merged", dtype, context, comparison
@@ -125,7 +129,8 @@ def _quantize(
         comparison.compare(spec.method, quantized)
         bnb_quantization.cast_unquantized(quantized.network, dtype)
         quantized.save(folder)
-    Lineage(context.store_path(folder), load_format).write(run.artifact)
+    weights = context.store_path(folder)
+    Lineage(weights, load_format, thinking=lineage.thinking).write(run.artifact)
 
 
 def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
@@ -142,21 +147,22 @@ def _quantize_bitsandbytes(
     context: Context,
     comparison: "_DivergenceTracker",
 ) -> Model:
-    """The model quantized by bitsandbytes (int8, NF4, FP4), reloaded from a merged folder."""
-    assert spec.method in ("int8", "nf4", "fp4")
+    """The model quantized by bitsandbytes (NF4, FP4), reloaded from a merged folder."""
+    assert spec.method in ("nf4", "fp4")
     bnb_quantization.cast_unquantized(model.network, dtype)
     model.save(folder)
     model.network.to("meta")
     comparison.release_head()
-    options = (
-        {}
-        if spec.method == "int8"
-        else {"double_quant": spec.double, "compute_dtype": spec.compute}
-    )
+    options = {"double_quant": spec.double, "compute_dtype": spec.compute}
     network = load_network(folder, spec.method, options=options)
     shutil.rmtree(folder)
     comparison.use_head(network)
-    return build_model(network, model.tokenizer, token_budget=context.token_budget)
+    return build_model(
+        network,
+        model.tokenizer,
+        token_budget=context.token_budget,
+        thinking=model.template.thinking,
+    )
 
 
 # -- packed weights -------------------------------------------------------------------------------
@@ -169,23 +175,26 @@ def quantize_and_pack(
     dtype: torch.dtype,
     calibration_ids: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> None:
-    """Quantizes linear layers (and embeddings if asked) to int4, and writes them packed.
+) -> list[str]:
+    """Quantizes linear layers (and embeddings if asked) to int4 or int8, and writes them packed.
 
     The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
-    None for round-to-nearest; what is not quantized is stored in `dtype`.
+    None for round-to-nearest; what is not quantized is stored in `dtype`. Returns the names of the
+    layers that have too few outputs, and stay whole.
     """
     causal = model.causal
-    layers = _quantizable_layers(causal, spec.group)
+    bits: packed_weights.Bits = 8 if spec.method == "int8" else 4
+    group_sizes = INT8_GROUP_SIZES if spec.method == "int8" else (spec.group,)
+    layers, narrow, group_size = _quantizable_layers(causal, group_sizes)
     if calibration_ids is not None:
         packed_layers = gptq.quantize_layers(
-            causal, calibration_ids, layers, spec.group, on_progress=progress
+            causal, calibration_ids, layers, group_size, on_progress=progress
         )
     else:
         packed_layers = {}
         for name, module in layers.items():
             packed_layers[name] = packed_weights.PackedWeight.quantize(
-                gptq.get_weight_matrix(module), 4, spec.group
+                gptq.get_weight_matrix(module), bits, group_size
             )
             gptq.set_weight_matrix(module, packed_layers[name].dequantize(torch.float32))
     packed_embeddings = _pack_embeddings(causal, spec) if spec.embeddings else {}
@@ -201,29 +210,52 @@ def quantize_and_pack(
     causal.config.save_pretrained(folder)
     causal.generation_config.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    packed_weights.write_packed(folder, packed_layers, packed_embeddings, others)
+    packed_weights.write_packed(folder, packed_layers, packed_embeddings, others, whole=narrow)
+    return narrow
 
 
-def _quantizable_layers(causal: Any, group_size: int) -> dict[str, nn.Module]:
-    """The linear layers to quantize, by name: all but the LM head."""
+ZERO_POINTS_PER_WORD = 8
+"""Zero points of 4 bits in an int32. compressed-tensors can't read those that fill one word only;
+a layer with so few outputs (a router, a gate) has too few weights for them to matter."""
+
+
+INT8_GROUP_SIZES = (64, 32)
+"""Group sizes of int8: the first that divides the widths of all layers is taken."""
+
+
+def _quantizable_layers(
+    causal: Any, group_sizes: Sequence[int]
+) -> tuple[dict[str, nn.Module], list[str], int]:
+    """The linear layers to quantize, by name, and the names of those with too few outputs.
+
+    The LM head is in neither. Also the first of `group_sizes` that divides all widths.
+    """
     head = causal.get_output_embeddings()
-    layers = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+    linear = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+    narrow = [
+        name
+        for name, module in linear.items()
+        if len(gptq.get_weight_matrix(module)) <= ZERO_POINTS_PER_WORD
+    ]
+    layers = {name: module for name, module in linear.items() if name not in narrow}
     if not layers:
         raise ZephyrError(
             "this network has no linear layer that could be quantized",
             found=type(causal).__name__,
             todo="use another base model, or `quantize: merged`",
         )
-    for name, module in layers.items():
-        if (width := gptq.get_weight_matrix(module).shape[1]) % group_size:
-            raise ZephyrError(
-                "the width of a layer is not a multiple of the group",
-                where=name,
-                found=f"{width} inputs in groups of {group_size}",
-                allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
-                todo="set `quantize.group`, or take int8 or nf4",
-            )
-    return layers
+    widths = {name: gptq.get_weight_matrix(module).shape[1] for name, module in layers.items()}
+    for size in group_sizes:
+        if all(width % size == 0 for width in widths.values()):
+            return layers, narrow, size
+    name, width = next((n, w) for n, w in widths.items() if w % group_sizes[-1])
+    raise ZephyrError(
+        "the width of a layer is not a multiple of the group",
+        where=name,
+        found=f"{width} inputs in groups of {group_sizes[-1]}",
+        allowed=[str(g) for g in (32, 64, 128) if width % g == 0] or "(no group)",
+        todo="take nf4, or set `quantize.group` of int4 and gptq",
+    )
 
 
 def _pack_embeddings(causal: Any, spec: Quantize) -> dict[str, packed_weights.PackedWeight]:

@@ -11,6 +11,9 @@ from zephyr.records import RecordKind
 Use = Literal["train", "exam"]
 """What a source is used for: training (in a mixture), or evaluation (in a task)."""
 
+AnswerKey = Literal["letter", "0-based", "1-based", "text"]
+"""How the keys of a quiz name the right option: by letter, place, or the option's text."""
+
 
 class SourceSpec(RecipePart):
     """One source of a mixture or a task: a name from the table, a data set of the hub, or a file.
@@ -18,7 +21,8 @@ class SourceSpec(RecipePart):
     With `path` the rows come from that file, or from several whose names fit a pattern with `*`;
     with `hub` from the data set of that id: its Parquet copy, of which `config` and `revision` may
     be chosen, or `files` of its own by a pattern of their paths. `columns` maps the names a reader
-    knows to the file's own.
+    knows to the file's own. `answer_key` says how the keys of a quiz of one's own are read, where
+    they don't tell it themselves.
     """
 
     name: Name | None = None
@@ -29,6 +33,7 @@ class SourceSpec(RecipePart):
     files: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
+    answer_key: AnswerKey | None = None
     cap: Positive | None = None
 
     @model_validator(mode="before")

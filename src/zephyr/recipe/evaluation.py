@@ -5,12 +5,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from zephyr.recipe.data import SourceSpec
-from zephyr.recipe.part import Name, Positive, RecipePart
+from zephyr.recipe.part import Name, Positive, RecipePart, Share
 
 LM_EVAL = "lm_eval:"
 """Prefix of the names of tasks of lm-evaluation-harness."""
 FOOTPRINT = "footprint"
 """The task that measures memory (bytes) and throughput (tokens a second) of a model."""
+UNREADABLE = 0.1
+"""The share of the rows of an evaluation's or quiz's source that may be left out."""
 TaskName = Annotated[
     str, Field(pattern=rf"^({LM_EVAL})?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)
 ]
@@ -24,7 +26,9 @@ class TaskSpec(RecipePart):
     `shots` worked examples stand before each question (none where it is not given), drawn from
     `examples` (by default the task's own); `chat` puts a question into the model's chat template
     where the task does not do so anyway. Answers are greedy at `temperature` 0, else each is drawn
-    by a seed of its own from the likeliest tokens that make up `top_p`.
+    by a seed of its own from the likeliest tokens that make up `top_p`. `unreadable` is the share
+    of each source's rows that may be left out because they can't be read; one row always may,
+    unless it is 0.
 
     `footprint` asks nothing: it measures bytes, and tokens a second while nothing else is made.
 
@@ -45,6 +49,7 @@ class TaskSpec(RecipePart):
     chat: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    unreadable: Share = UNREADABLE
 
     @model_validator(mode="before")
     @classmethod
@@ -57,6 +62,10 @@ class TaskSpec(RecipePart):
             for key in ("sources", "data", "n"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"`{FOOTPRINT}` asks nothing, and has no `{key}`")
+        if "unreadable" in self.model_fields_set and (
+            self.is_footprint or self.is_foreign or self.data is not None
+        ):
+            raise ValueError("`unreadable` belongs to tasks that read `sources`")
         if not self.is_foreign:
             if self.path is not None:
                 raise ValueError(f"`path` belongs to tasks called `{LM_EVAL}NAME`")

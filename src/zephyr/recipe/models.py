@@ -1,18 +1,36 @@
 """Recipe schema of a model: its parent or base, and the one stage that makes it."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from zephyr.recipe.part import Name, RecipePart
 from zephyr.recipe.quantization import Quantize
 from zephyr.recipe.training import Align, Pretrain, Tune
 
+Thinking = Literal["off", "on"]
+"""Whether a model thinks before it answers, where its chat template can switch that."""
+
+
+def _read_yaml_switch(value: Any) -> Any:
+    """YAML 1.1 reads `off` and `on` as false and true."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
+
 
 class ModelSpec(RecipePart):
-    """One named model: where it comes from, and the one thing done to it."""
+    """One named model: where it comes from, and the one thing done to it.
+
+    `thinking` belongs to a `base` whose chat template can think (Qwen3, SmolLM3, …), and holds for
+    all models made from it: training, evaluation, chat and the server use the same prompts. With
+    `off` the empty think block is a part of the prompt, and nothing of it is learned; where the
+    template writes it before the last answer alone, a conversation is learned answer by answer,
+    each after the prompt that asks for it. A template whose generation prompt opens a thought
+    needs `on`: such a model is evaluated and served (the thought is no part of a scored answer),
+    and can't be tuned. A template that writes today's date gets 26 July 2024 on every day.
+    """
 
     base: str | None = None
+    thinking: Annotated[Thinking, BeforeValidator(_read_yaml_switch)] = "off"
     pretrain: Pretrain | None = None
     from_: Annotated[Name | None, Field(alias="from")] = None
     tune: Tune | None = None
@@ -29,6 +47,8 @@ class ModelSpec(RecipePart):
             raise ValueError("a model with `from` has exactly one of `tune`, `align`, `quantize`")
         if origins != ["from"] and acts:
             raise ValueError(f"`{acts[0]}` needs `from`, not `{origins[0]}`")
+        if self.thinking == "on" and self.base is None:
+            raise ValueError("`thinking` belongs to a `base`, and holds for all made from it")
         return self
 
     @property

@@ -10,8 +10,10 @@ from zephyr.recipe.part import Name, Positive, RecipePart
 class Quantize(RecipePart):
     """Weights in fewer bits. Adapters are added into the whole weights first, never into few bits.
 
-    `int8`, `nf4` and `fp4` are bitsandbytes': LLM.int8() and QLoRA's 4-bit floats, whose scales are
-    quantized too (`double`), and whose products are made in `compute`. `int4` rounds each weight to
+    `int8` rounds each weight to the nearest of 256 values on a grid that 64 weights of a row share
+    (or 32, where a width is no multiple of 64); activations stay as they are. `nf4` and `fp4` are
+    bitsandbytes': QLoRA's 4-bit floats, whose scales are quantized too (`double`), and whose
+    products are made in `compute`. `int4` rounds each weight to
     the nearest of a grid that `group` weights of a row share; `gptq` rounds to the same grids on
     `rows` pieces of `length` tokens of the mixture `data`, so that what layers compute changes
     least. Both can also store the embedding and the head in 8 or 4 bits: `embeddings`. `int4-g32`

@@ -97,9 +97,10 @@ class Pretrain(Optimization):
 class Tune(Optimization):
     """Supervised fine-tuning (SFT). `load: nf4` freezes the base in 4 bits (QLoRA).
 
-    An example longer than `max_length` tokens is left out, or its prompt is cut from the left.
-    At each evaluation eight prompts of the hold-out are answered with at most `canary_tokens`
-    tokens; 0 asks none.
+    An example longer than `max_length` tokens is left out, or its prompt is cut: earlier turns
+    that are not learned first, then the beginning of the last question; the system message and the
+    roles' markers stay. At each evaluation eight prompts of the hold-out are answered with at most
+    `canary_tokens` tokens; 0 asks none.
     """
 
     max_length: Annotated[int, Field(ge=2)] = 2048
@@ -126,7 +127,8 @@ class Align(Optimization):
     the chosen answer.
 
     With `adapter: continue` the topmost adapter of the model learns on, in place of a fresh one
-    over it. A pair longer than `max_length` tokens is left out, or its prompt is cut from the left.
+    over it. A pair longer than `max_length` tokens is left out, or its prompt is cut: earlier turns
+    first, then the beginning of the last question; the system message and the roles' markers stay.
     At each evaluation eight prompts of the hold-out are answered with at most `canary_tokens`
     tokens; 0 asks none.
     """

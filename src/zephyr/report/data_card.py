@@ -44,7 +44,8 @@ def data_card(
                 for source, row in (*manifest["sources"].items(), ("all", manifest["totals"]))
             ],
         ),
-        *_reason_lines(manifest["sources"]),
+        *_bullets(_reason_lines(manifest["sources"])),
+        *_bullets(account_lines(manifest)),
     ]
     if tokens:
         keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
@@ -78,15 +79,38 @@ def licence_lines(mixture: MixtureSpec, origin: str | None) -> list[str]:
     return lines
 
 
+def account_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """Lines with the columns that were not read, and the answers on both sides of the split.
+
+    The manifest of an earlier version has neither.
+    """
+    lines = []
+    for source, columns in manifest.get("unused_columns", {}).items():
+        listed = [f"{c} ({n:,} rows)" if n is not None else c for c, n in columns.items()]
+        if listed:
+            lines.append(f"{source}: columns that were not used: {', '.join(listed)}")
+    shared = manifest.get("shared_answers", {})
+    if shared.get("records"):
+        roles = ", ".join(f"{count:,} {role}" for role, count in shared["answers"].items())
+        lines.append(
+            f"{shared['records']:,} of {shared['holdout']:,} held-out records have an answer that"
+            f" is trained on too ({roles}): hold-out scores may be biased by it"
+        )
+    return lines
+
+
 def _reason_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Lines with the reasons why rows were unreadable or skipped."""
-    lines = [
-        f"- {source}: {count:,} x {reason}"
+    return [
+        f"{source}: {count:,} x {reason}"
         for source, row in sources.items()
         for key in ("unreadable", "left_out")
         for reason, count in row[key].items()
     ]
-    return ["", *lines] if lines else []
+
+
+def _bullets(lines: list[str]) -> list[str]:
+    return ["", *(f"- {line}" for line in lines)] if lines else []
 
 
 def _format_count(value: int | Mapping[str, int]) -> str:

@@ -42,7 +42,7 @@ class ModelCost:
     missing_reason: str | None
     quantization_steps: tuple[Mapping[str, Any], ...]
     worse_metrics: tuple[str, ...]
-    """The headline metrics in which it is significantly worse than its parent."""
+    """The primary metrics in which it is significantly worse than its parent."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _model_cost(results: Results, row: ModelRow, node: NodeStatus | None) -> Mod
         steps = tuple(row.node.run.read("artifact/divergence.json")["steps"])
     worse_metrics = [
         column_label(cell.column)
-        for cell in (row.cells[at] for at in results.headline_indices)
+        for cell in (row.cells[at] for at in results.primary_indices)
         if cell.difference is not None and cell.difference.verdict == "worse"
     ]
     return ModelCost(row, footprint, node.reason if node else None, steps, tuple(worse_metrics))
@@ -116,17 +116,17 @@ def _recommendation_text(
 ) -> str:
     """The recommended smaller model; by the tasks alone if all are worse in perplexity."""
     if good := [c for c in smaller if not c.worse_metrics]:
-        best, where, perplexity_note = min(good, key=_disk_bytes), "any headline metric", ""
+        best, where, perplexity_note = min(good, key=_disk_bytes), "any primary metric", ""
     elif good := [c for c in smaller if not _is_worse_in_tasks(results, c)]:
         best = min(good, key=_disk_bytes)
-        where = "any headline metric but perplexity"
+        where = "any primary metric but perplexity"
         perplexity_note = (
             f", at {' and '.join(_perplexity_increases(results, best, unquantized))} of perplexity"
         )
     else:
         return f"Each of the {group} that is smaller is told to be worse in some task."
     item_counts = sorted(
-        {cell.estimate.n for cell in _headline_cells(results, best) if cell.estimate}
+        {cell.estimate.n for cell in _primary_cells(results, best) if cell.estimate}
     )
     counts = (
         f"{item_counts[0]:,} to {item_counts[-1]:,}"
@@ -144,13 +144,13 @@ def _recommendation_text(
 def _is_worse_in_tasks(results: Results, cost: ModelCost) -> bool:
     return any(
         cell.column.kind != "exp-mean" and cell.difference and cell.difference.verdict == "worse"
-        for cell in _headline_cells(results, cost)
+        for cell in _primary_cells(results, cost)
     )
 
 
 def _perplexity_increases(results: Results, cost: ModelCost, unquantized: ModelCost) -> list[str]:
     """The relative increases in perplexity over the unquantized model."""
-    pairs = zip(_headline_cells(results, cost), _headline_cells(results, unquantized), strict=True)
+    pairs = zip(_primary_cells(results, cost), _primary_cells(results, unquantized), strict=True)
     return [
         f"{cell.estimate.value / unquantized_cell.estimate.value - 1:+.1%}"
         for cell, unquantized_cell in pairs
@@ -162,14 +162,14 @@ def _disk_bytes(cost: ModelCost) -> float:
     return cost.footprint["disk"].value
 
 
-def _headline_cells(results: Results, cost: ModelCost) -> list[Cell]:
-    return [cost.row.cells[at] for at in results.headline_indices]
+def _primary_cells(results: Results, cost: ModelCost) -> list[Cell]:
+    return [cost.row.cells[at] for at in results.primary_indices]
 
 
 def _is_compared(results: Results, cost: ModelCost) -> bool:
-    """Whether every headline metric of a model has been compared with its parent."""
+    """Whether every primary metric of a model has been compared with its parent."""
     return all(
-        c.difference is not None and c.difference.verdict for c in _headline_cells(results, cost)
+        c.difference is not None and c.difference.verdict for c in _primary_cells(results, cost)
     )
 
 

@@ -3,9 +3,10 @@
 from itertools import groupby
 
 from zephyr.report.results import Cell, Results
-from zephyr.report.tables import GENERATED_NOTICE, column_protocols, format_interval, format_number
+from zephyr.report.tables import GENERATED_NOTICE, column_protocols, format_number, interval_text
 
 _VERDICT_MARKS = {"better": "$^{+}$", "worse": "$^{-}$", "cannot tell": "$^{?}$"}
+_SECONDARY_MARKS = {"better": "$^{(+)}$", "worse": "$^{(-)}$", "cannot tell": "$^{?}$"}
 _ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -22,6 +23,7 @@ _ESCAPES = str.maketrans(
         "←": r"$\leftarrow$",
         "·": r"$\cdot$",
         "β": r"$\beta$",
+        "≈": r"$\approx$",
     }
 )
 _DIRECTION_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
@@ -75,8 +77,9 @@ def _table_caption(results: Results) -> str:
         "model that it "
         f"comes from, on the same items, a model is better ({_VERDICT_MARKS['better']}) or worse "
         f"({_VERDICT_MARKS['worse']}), or the items cannot tell "
-        f"({_VERDICT_MARKS['cannot tell']}); corrected for "
-        "all comparisons of the table (Holm). -- no value."
+        f"({_VERDICT_MARKS['cannot tell']}); primary metrics corrected together (Holm), marks "
+        "of secondary ones in brackets, by their own p-value. $\\approx$ of few items: may hold "
+        "less than 95\\,\\%. -- no value."
     )
     return (
         f"{caption} {escape_latex(GENERATED_NOTICE)}"
@@ -101,7 +104,8 @@ def _value_text(cell: Cell) -> str:
     if cell.estimate is None:
         return "--"
     difference = cell.difference
-    mark = _VERDICT_MARKS[difference.verdict] if difference and difference.verdict else ""
+    marks = _VERDICT_MARKS if cell.column.primary else _SECONDARY_MARKS
+    mark = marks[difference.verdict] if difference and difference.verdict else ""
     return escape_latex(format_number(cell.estimate.value, cell.column.scale)) + mark
 
 
@@ -109,4 +113,4 @@ def _interval_text(cell: Cell) -> str:
     """The interval in braces, so that LaTeX does not read `\\\\[…]` as a length."""
     if cell.estimate is None:
         return ""
-    return rf"\footnotesize {{{escape_latex(format_interval(cell.estimate, cell.column.scale))}}}"
+    return rf"\footnotesize {{{escape_latex(interval_text(cell.column, cell.estimate))}}}"

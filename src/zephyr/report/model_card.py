@@ -23,9 +23,9 @@ from zephyr.report.results import Cell, ModelRow, read_results
 from zephyr.report.tables import (
     GENERATED_NOTICE,
     column_label,
-    format_interval,
     format_number,
     format_signed,
+    interval_text,
     verdict_text,
 )
 from zephyr.runs.store import Store
@@ -225,8 +225,9 @@ def _scores_section(row: ModelRow | None, printable: Callable[[str], str]) -> It
         rows = [heads, ("---",) * len(heads), *lines]
         yield "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
         yield (
-            "Verdicts are corrected for the number of comparisons in the recipe's table (Holm);"
-            " differences are paired by item, and have 95 % intervals."
+            "Verdicts of primary metrics are corrected for their number in the recipe's table "
+            "(Holm), those of secondary ones are by their own p-value; differences are paired by "
+            "item, and have 95 % intervals."
         )
         yield "\n".join(
             f"- {_escape_markdown(column_label(cell.column))}: {printable(cell.protocol or '')}"
@@ -248,16 +249,16 @@ def _score_row(cell: Cell, printable: Callable[[str], str]) -> tuple[str, ...]:
     if difference is not None and difference.estimate is not None:
         difference_text = (
             f"{format_signed(difference.estimate.value, scale)} "
-            f"{format_interval(difference.estimate, scale)}"
+            f"{interval_text(cell.column, difference.estimate)}"
         )
-        verdict = verdict_text(difference)
+        verdict = verdict_text(cell.column, difference, difference.estimate.n)
     elif difference is not None:
         verdict = f"no difference ({printable(difference.missing_reason or '')})"
-    value, interval_text = format_number(found.value, scale), format_interval(found, scale)
+    value = format_number(found.value, scale)
     return (
         _escape_markdown(column_label(cell.column)),
         value,
-        interval_text,
+        interval_text(cell.column, found),
         f"{found.n:,}",
         difference_text,
         verdict,

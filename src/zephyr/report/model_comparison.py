@@ -6,26 +6,26 @@ from typing import Any, NamedTuple
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.report.paired_comparison import compare_paired
 from zephyr.report.results import Cell, Column, Results, read_results
+from zephyr.report.verdicts import Decision, PairedResult, decide
 from zephyr.runs.store import Store
-from zephyr.stats.intervals import Estimate, Verdict, decide_verdict
-from zephyr.stats.significance import PairedTestResult, holm_correction, required_sample_size
+from zephyr.stats.intervals import Estimate
+from zephyr.stats.significance import PairedTestResult
 
 
 class MetricComparison(NamedTuple):
     """Comparison of two models in a metric: scores, difference and verdict; or why there is none.
 
-    `p` is Holm-corrected for all comparisons here; if the difference is not significant, with
-    `items_needed` items it would be.
+    `decision` is None where there is no difference: the verdicts of primary metrics are
+    Holm-corrected for all of these. `chance` is the score by chance.
     """
 
     column: Column
     first: Estimate | None
     second: Estimate | None
     difference: Estimate | None
-    p: float | None
-    verdict: Verdict | None
-    items_needed: int | None
+    decision: Decision | None
     missing_reason: str | None
+    chance: float | None
 
 
 class _Uncorrected(NamedTuple):
@@ -66,6 +66,7 @@ def compare_models(store: Store, first: str, second: str) -> list[MetricComparis
             b.column.metric,
             b.column.kind,
             results_a.recipe.seed,
+            b.column.bounded,
         )
         if isinstance(comparison, str):
             rows.append(_not_compared(a, b, comparison))
@@ -77,24 +78,29 @@ def compare_models(store: Store, first: str, second: str) -> list[MetricComparis
 def _with_corrected_verdicts(
     found: list[MetricComparison | _Uncorrected],
 ) -> list[MetricComparison]:
-    family = [c for c in found if isinstance(c, _Uncorrected) and c.column.better is not None]
-    p_values = dict(
-        zip(map(id, family), holm_correction([c.evidence.p for c in family]), strict=True)
+    decisions = decide(
+        {
+            each.column: PairedResult(
+                each.difference, each.evidence, each.column.better, each.column.primary
+            )
+            for each in found
+            if isinstance(each, _Uncorrected)
+        }
     )
-    rows = []
-    for each in found:
-        if isinstance(each, MetricComparison):
-            rows.append(each)
-            continue
-        p = p_values.get(id(each))
-        decision = decide_verdict(each.difference, each.column.better, 1.0 if p is None else p)
-        is_undecided = decision == "cannot tell" and p is not None
-        items_needed = required_sample_size(each.evidence, len(family)) if is_undecided else None
-        a, b = each.first.estimate, each.second.estimate
-        rows.append(
-            MetricComparison(each.column, a, b, each.difference, p, decision, items_needed, None)
+    return [
+        each
+        if isinstance(each, MetricComparison)
+        else MetricComparison(
+            each.column,
+            each.first.estimate,
+            each.second.estimate,
+            each.difference,
+            decisions[each.column],
+            None,
+            each.second.chance,
         )
-    return rows
+        for each in found
+    ]
 
 
 def _find_model(store: Store, name: str) -> tuple[Results, str]:
@@ -136,7 +142,7 @@ def _not_compared(a: Cell | None, b: Cell | None, reason: str) -> MetricComparis
     some = a or b
     assert some is not None, "one of both has the metric"
     first, second = (None if cell is None else cell.estimate for cell in (a, b))
-    return MetricComparison(some.column, first, second, None, None, None, None, reason)
+    return MetricComparison(some.column, first, second, None, None, reason, some.chance)
 
 
 def comparison_json(row: MetricComparison) -> dict[str, Any]:
@@ -145,6 +151,7 @@ def comparison_json(row: MetricComparison) -> dict[str, Any]:
     def estimate_json(found: Estimate | None) -> dict[str, Any] | None:
         return None if found is None else found._asdict()
 
+    decision = row.decision
     return {
         "task": row.column.task,
         "metric": row.column.metric,
@@ -152,8 +159,12 @@ def comparison_json(row: MetricComparison) -> dict[str, Any]:
         "first": estimate_json(row.first),
         "second": estimate_json(row.second),
         "difference": estimate_json(row.difference),
-        "p_corrected": row.p,
-        "verdict": row.verdict,
-        "n_needed": row.items_needed,
+        "p_corrected": decision and decision.p,
+        "verdict": decision and decision.verdict,
+        "n_needed": decision and decision.items_needed,
         "empty": row.missing_reason,
+        "primary": row.column.primary,
+        "p_uncorrected": decision and decision.p_uncorrected,
+        "note": decision and decision.note,
+        "chance": row.chance,
     }

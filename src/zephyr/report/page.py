@@ -15,6 +15,7 @@ from zephyr.report import figures, sections, tables
 from zephyr.report.data_card import data_card
 from zephyr.report.frontier import read_frontier
 from zephyr.report.latex import table_latex
+from zephyr.report.markdown import table_markdown
 from zephyr.report.plotting import Drawing
 from zephyr.report.results import Cell, Results, read_results
 from zephyr.runs.store import Store, explain_disk_errors, write_atomically
@@ -31,7 +32,7 @@ def write_report(store: Store, recipe_name: str) -> Path:
         results = read_results(store, recipe_name)
         for name, text in (
             ("table.json", tables.table_json(results)),
-            ("table.md", tables.table_markdown(results)),
+            ("table.md", table_markdown(results)),
             ("table.csv", tables.table_csv(results)),
             ("table.tex", table_latex(results)),
         ):
@@ -99,9 +100,11 @@ def render_html(results: Results, drawings: list[Drawing]) -> str:
     )
     environment.filters |= {
         "number": tables.format_number,
-        "interval": tables.format_interval,
+        "interval": tables.interval_text,
+        "plain_interval": tables.format_interval,
         "signed": tables.format_signed,
-        "rounded": tables.round_up_items,
+        "mark": tables.verdict_mark,
+        "decision": tables.verdict_text,
         "label": tables.column_label,
         "size": _format_bytes,
         "duration": _format_duration,
@@ -128,6 +131,7 @@ def render_html(results: Results, drawings: list[Drawing]) -> str:
         if any(e.state == "unfinished" for e in results.nodes.values())
         else None,
         unmade=[node for node in results.nodes.values() if node.state != "finished"],
+        chances=[tables.column_chance(results, at) for at in range(len(results.columns))],
         protocols=[tables.column_protocols(results, at) for at in range(len(results.columns))],
         groups=[(at, found) for at in headlines if (found := tables.column_groups(results, at))],
         scores=[drawing for drawing in drawings if drawing.name == "scores"],
@@ -149,10 +153,10 @@ def render_html(results: Results, drawings: list[Drawing]) -> str:
 
 
 def _cells_by_verdict(results: Results) -> dict[str, list[Cell]]:
-    """The headline cells by the verdict of their difference."""
+    """The primary cells by the verdict of their difference."""
     found: dict[str, list[Cell]] = {"better": [], "worse": [], "cannot tell": []}
     for row in results.rows:
-        for at in results.headline_indices:
+        for at in results.primary_indices:
             if (difference := row.cells[at].difference) and difference.verdict:
                 found[difference.verdict].append(row.cells[at])
     return found

@@ -28,7 +28,12 @@ class Comparison(NamedTuple):
 
 @cache  # finished runs never change
 def compare_paired(
-    run_path: Path, baseline_path: Path, metric: str, kind: StatisticKind, seed: int
+    run_path: Path,
+    baseline_path: Path,
+    metric: str,
+    kind: StatisticKind,
+    seed: int,
+    bounded: bool,
 ) -> Comparison | str:
     """Compares two evaluations on their shared items; the reason if that is impossible."""
     scores, baseline_scores = (read_item_scores(run)[metric] for run in (run_path, baseline_path))
@@ -36,19 +41,22 @@ def compare_paired(
     if not shared:
         return "no item was asked of both"
     pairs = [(*scores[key], *baseline_scores[key]) for key in shared]
-    return _paired_difference(pairs, kind, seed)
+    return _paired_difference(pairs, kind, seed, bounded)
 
 
 def _paired_difference(
-    pairs: Sequence[tuple[float, float, float, float]], kind: StatisticKind, seed: int
+    pairs: Sequence[tuple[float, float, float, float]],
+    kind: StatisticKind,
+    seed: int,
+    bounded: bool,
 ) -> Comparison | str:
     if not all(math.isfinite(each) for pair in pairs for each in pair):
         return "not a finite number"
-    if all(_is_equal(pair) for pair in pairs):  # so would be every bootstrap resample
-        return Comparison(Estimate(0.0, 0.0, 0.0, len(pairs)), PairedTestResult(1.0, 0.0, 0.0))
     rounded_pairs = [(*pair[:2], *pair[:2]) if _is_equal(pair) else pair for pair in pairs]
     values, weights, baseline, baseline_weights = zip(*rounded_pairs, strict=True)
-    found = paired_difference(values, baseline, weights, baseline_weights, kind=kind, seed=seed)
+    found = paired_difference(
+        values, baseline, weights, baseline_weights, kind=kind, bounded=bounded, seed=seed
+    )
     if not all(map(math.isfinite, found)):
         return "not a finite number"
     return Comparison(

@@ -16,21 +16,21 @@ from zephyr.recipe.schema import Recipe
 from zephyr.report.derivation import describe_derivation
 from zephyr.report.node_status import NodeStatus, read_node_status
 from zephyr.report.paired_comparison import Comparison, compare_paired, read_item_scores
+from zephyr.report.verdicts import PairedResult, decide
 from zephyr.runs.store import Store
-from zephyr.stats.intervals import BetterDirection, Estimate, StatisticKind, Verdict, decide_verdict
-from zephyr.stats.significance import (
-    PairedTestResult,
-    holm_correction,
-    paired_test,
-    required_sample_size,
-)
+from zephyr.stats.intervals import BetterDirection, Estimate, StatisticKind, Verdict
+from zephyr.stats.significance import PairedTestResult, paired_test
 
 SELF_REFERENCE_SCORES = {"reward_accuracy": 0.5, "reward_margin": 0.0}
 """Scores of a model with itself as the reference: all rewards are zero, every pair is a tie."""
 
 
 class Column(NamedTuple):
-    """A column: a metric of a task; `metric` is empty until a run of the task has scores."""
+    """A column: a metric of a task; `metric` is empty until a run of the task has scores.
+
+    A task has one primary metric, of which verdicts are corrected together; all others are
+    secondary.
+    """
 
     task: str
     metric: str
@@ -38,14 +38,19 @@ class Column(NamedTuple):
     better: BetterDirection | None
     scale: float
     headline: bool
+    primary: bool = False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its values are within [0, 1]."""
+        return self.kind == "proportion" or self.scale == 100
 
 
 @dataclass(frozen=True)
 class Difference:
     """The paired difference of a model's score to its `baseline`'s; or why there is none.
 
-    `p` and the verdict are Holm-corrected for the `comparisons` of the table; `items_needed` is the
-    number of items at which a difference that isn't significant would be.
+    It holds the fields of its `Decision`, which are None or 0 where there is no difference.
     """
 
     baseline: str
@@ -53,6 +58,8 @@ class Difference:
     verdict: Verdict | None
     missing_reason: str | None
     p: float | None = None
+    p_uncorrected: float | None = None
+    note: str | None = None
     comparisons: int = 0
     items_needed: int | None = None
     evidence: PairedTestResult | None = None
@@ -62,8 +69,8 @@ class Difference:
 class Cell:
     """The score of a model in a column, or the `missing_reason` where there is none.
 
-    `difference` is None for a model without a parent, and for an empty cell; `published` is the
-    published score of the same metric, scaled for display.
+    `difference` is None for a model without a parent, and for an empty cell; `chance` is the score
+    by chance; `published` is the published score of the same metric, scaled for display.
     """
 
     column: Column
@@ -72,6 +79,7 @@ class Cell:
     missing_reason: str | None
     difference: Difference | None = None
     groups: Mapping[str, Estimate] | None = None
+    chance: float | None = None
     published: float | None = None
 
 
@@ -94,6 +102,11 @@ class Results:
     nodes: Mapping[str, NodeStatus]
     columns: tuple[Column, ...]
     rows: tuple[ModelRow, ...]
+
+    @property
+    def primary_indices(self) -> list[int]:
+        """The indices of the primary columns, one a task."""
+        return [at for at, column in enumerate(self.columns) if column.primary]
 
     @property
     def headline_indices(self) -> list[int]:
@@ -191,18 +204,35 @@ _Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def _metric_columns(recipe: Recipe, scores: _Scores) -> tuple[Column, ...]:
+    """The columns of all tasks, headline columns first; what is a score by chance has none."""
     columns_by_key: dict[tuple[str, str], Column] = {}
     for task in recipe.evaluate.tasks:
         if task.is_footprint:
             continue  # no score: sizes and throughput have a separate table
         for model in recipe.models:
             for name, row in scores.get(f"{model}/{task.key}", {}).items():
-                columns_by_key[task.key, name] = Column(
-                    task.key, name, row["kind"], row["better"], row["scale"], row["headline"]
-                )
+                if not row.get("chance_of"):
+                    columns_by_key[task.key, name] = Column(
+                        task.key, name, row["kind"], row["better"], row["scale"], row["headline"]
+                    )
         if not any(key == task.key for key, _ in columns_by_key):
-            columns_by_key[task.key, ""] = Column(task.key, "", "mean", None, 1, headline=True)
+            columns_by_key[task.key, ""] = Column(
+                task.key, "", "mean", None, 1, headline=True, primary=True
+            )
+        primary = _primary_metric([scores.get(f"{m}/{task.key}", {}) for m in recipe.models])
+        if (column := columns_by_key.get((task.key, primary))) is not None:
+            columns_by_key[task.key, primary] = column._replace(primary=True)
     return tuple(sorted(columns_by_key.values(), key=lambda column: not column.headline))
+
+
+def _primary_metric(task_scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> str:
+    """The primary metric of a task; where no model has a value, the first headline metric with one.
+
+    Runs before there were primary metrics take that, too.
+    """
+    rows = [row for scores in task_scores for row in scores.values() if row["value"] is not None]
+    rows.sort(key=lambda row: (not row.get("primary"), not row["headline"]))
+    return rows[0]["name"] if rows else ""
 
 
 def _score_cell(
@@ -223,7 +253,10 @@ def _score_cell(
         for group, metrics in row["groups"].items()
         if (found := _estimate(metrics[column.metric]))
     }
-    return Cell(column, estimate, row["protocol"], missing_reason, None, groups)
+    chance = next(
+        (r["value"] for r in scores[name].values() if column.metric in r.get("chance_of", ())), None
+    )
+    return Cell(column, estimate, row["protocol"], missing_reason, None, groups, chance)
 
 
 def _estimate(row: Mapping[str, Any]) -> Estimate | None:
@@ -267,7 +300,7 @@ def _with_difference(
     else:
         parent_run = statuses[parent_evaluation].run.path
         comparison = compare_paired(
-            evaluation.run.path, parent_run, column.metric, column.kind, seed
+            evaluation.run.path, parent_run, column.metric, column.kind, seed, column.bounded
         )
     if isinstance(comparison, str):
         difference = Difference(parent, None, None, comparison)
@@ -294,47 +327,24 @@ def _with_published(rows: Sequence[ModelRow], recipe: Recipe) -> list[ModelRow]:
 
 
 def _with_corrected_verdicts(rows: Sequence[ModelRow]) -> tuple[ModelRow, ...]:
-    """The rows with verdicts, Holm-corrected for multiple comparisons.
+    """The rows with verdicts, those of primary metrics Holm-corrected for all of these."""
+    results = {
+        (row.model, cell.column): PairedResult(
+            found.estimate, found.evidence, cell.column.better, cell.column.primary
+        )
+        for row in rows
+        for cell in row.cells
+        if (found := cell.difference) and found.estimate and found.evidence
+    }
+    decisions = decide(results)
 
-    The comparisons of all headline metrics with a better direction are one family, those of all
-    other metrics another.
-    """
-    corrected: dict[tuple[str, Column], Difference] = {}
-    for headline in (True, False):
-        family = [
-            (row.model, cell.column, cell.difference, cell.difference.evidence)
-            for row in rows
-            for cell in row.cells
-            if cell.column.headline == headline
-            and cell.column.better is not None
-            and cell.difference is not None
-            and cell.difference.evidence is not None
-        ]
-        p_values = holm_correction([found.p for *_, found in family])
-        for (model, column, difference, found), p in zip(family, p_values, strict=True):
-            assert difference.estimate is not None, "where there is evidence, there is a difference"
-            decision = decide_verdict(difference.estimate, column.better, p)
-            items_needed = (
-                required_sample_size(found, len(family)) if decision == "cannot tell" else None
-            )
-            corrected[model, column] = replace(
-                difference,
-                verdict=decision,
-                p=p,
-                comparisons=len(family),
-                items_needed=items_needed,
-            )
-
-    def corrected_cell(row: ModelRow, cell: Cell) -> Cell:
-        difference = corrected.get((row.model, cell.column), cell.difference)
-        if (
-            difference is not None
-            and difference.estimate is not None
-            and difference.verdict is None
-        ):
-            difference = replace(difference, verdict="cannot tell")  # neither direction is better
-        return replace(cell, difference=difference)
+    def with_verdict(model: str, cell: Cell) -> Cell:
+        decision = decisions.get((model, cell.column))
+        if cell.difference is None or decision is None:
+            return cell
+        return replace(cell, difference=replace(cell.difference, **decision._asdict()))
 
     return tuple(
-        replace(row, cells=tuple(corrected_cell(row, cell) for cell in row.cells)) for row in rows
+        replace(row, cells=tuple(with_verdict(row.model, cell) for cell in row.cells))
+        for row in rows
     )

@@ -1,22 +1,25 @@
-"""Results tables as strict JSON, Markdown, CSV, and for the terminal (rich).
+"""Results tables as strict JSON, CSV, and for the terminal (rich); texts of cells and columns.
 
-JSON and CSV have unscaled values and their `scale`; displayed values are multiplied by it.
+JSON and CSV have unscaled values and their `scale`, and hold everything; the others hold a value
+with its interval and a mark in each cell, multiplied by the scale.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from zephyr.report.node_status import NodeStatus
 from zephyr.report.results import Cell, Column, Difference, ModelRow, Results
-from zephyr.stats.intervals import Estimate
+from zephyr.report.verdicts import Decision
+from zephyr.stats.intervals import Estimate, may_undercover
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 VERDICT_MARKS = {"better": "▲", "worse": "▼", "cannot tell": "?"}
+SECONDARY_MARKS = {"better": "△", "worse": "▽", "cannot tell": "?"}
 GENERATED_NOTICE = (
     "The texts of this recipe are generated: sources and tasks that bear the names of public data "
     "sets hold stand-ins, and these scores are not comparable with published ones."
@@ -37,19 +40,39 @@ def format_number(value: float, scale: float, decimals_like: float | None = None
 
 def format_interval(estimate: Estimate, scale: float) -> str:
     """Formats a confidence interval: "[low, high]"."""
+    if estimate.low == estimate.high:
+        return "[no spread]"  # one item, or equal ones: they have no interval
     return f"[{format_number(estimate.low, scale)}, {format_number(estimate.high, scale)}]"
 
 
-def verdict_text(difference: Difference) -> str:
-    """The verdict on a difference, with the number of items needed if it is undecided."""
-    if (
-        difference.verdict != "cannot tell"
-        or difference.estimate is None
-        or difference.items_needed is None
-    ):
-        return difference.verdict or ""
-    needed = round_up_items(difference.items_needed)
-    return f"cannot tell at n={difference.estimate.n:,}; about {needed:,} could"
+def interval_text(column: Column, estimate: Estimate) -> str:
+    """The confidence interval of a score or difference, with ≈ where it may hold less than 95 %."""
+    approximate = "≈" if _is_approximate(column, estimate) else ""
+    return approximate + format_interval(estimate, column.scale)
+
+
+def _is_approximate(column: Column, estimate: Estimate) -> bool:
+    return may_undercover(column.kind, estimate, bounded=column.bounded)
+
+
+def verdict_mark(cell: Cell) -> str:
+    """The mark of a cell's verdict: filled for a primary metric, hollow for a secondary one."""
+    if cell.difference is None or cell.difference.verdict is None or cell.column.better is None:
+        return ""
+    marks = VERDICT_MARKS if cell.column.primary else SECONDARY_MARKS
+    return marks[cell.difference.verdict]
+
+
+def verdict_text(column: Column, decision: Decision | Difference, n: int) -> str:
+    """The verdict on a difference of `n` items: its reasons, and how many items could tell."""
+    if decision.verdict is None or column.better is None:
+        return ""
+    parts = [decision.verdict if column.primary else f"{decision.verdict} (secondary)"]
+    if decision.note:
+        parts.append(decision.note)
+    if decision.items_needed is not None:
+        parts.append(f"n={n:,}, about {round_up_items(decision.items_needed):,} could tell")
+    return "; ".join(parts)
 
 
 def round_up_items(count: int) -> int:
@@ -67,6 +90,17 @@ def format_signed(value: float, scale: float) -> str:
 def column_label(column: Column) -> str:
     """The label of a column in one line: task, metric, unit, and the better direction."""
     return " ".join(part for part in _label_parts(column) if part)
+
+
+def column_chance(results: Results, at: int) -> str:
+    """What chance scores in a column, as "chance 25.0"; empty where it isn't known."""
+    scale = results.columns[at].scale
+    found = {
+        format_number(cell.chance, scale)
+        for row in results.rows
+        if (cell := row.cells[at]).chance is not None
+    }
+    return f"chance {' or '.join(sorted(found))}" if found else ""
 
 
 def _label_parts(column: Column) -> tuple[str, str, str]:
@@ -120,7 +154,9 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
             "to": found.baseline,
             **_estimate_json(found.estimate),
             "verdict": found.verdict,
+            "note": found.note,
             "p_corrected": found.p,
+            "p_uncorrected": found.p_uncorrected,
             "comparisons": found.comparisons,
             "n_needed": found.items_needed,
             "empty": found.missing_reason,
@@ -130,6 +166,8 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         **_estimate_json(cell.estimate),
         "protocol": cell.protocol,
         "empty": cell.missing_reason,
+        "approximate": cell.estimate is not None and _is_approximate(cell.column, cell.estimate),
+        "chance": cell.chance,
         "difference": difference,
         "published": cell.published,
         "groups": {name: _estimate_json(e) for name, e in (cell.groups or {}).items()},
@@ -174,80 +212,13 @@ _DIFFERENCE_COLUMNS = {
     "comparisons": "comparisons",
     "n_needed": "n_needed",
     "empty": "difference_empty",
+    "note": "verdict_note",
+    "p_uncorrected": "p_uncorrected",
 }
 """The columns of the CSV that hold a difference."""
 
 
-# -- Markdown -------------------------------------------------------------------------------------
-
-
-def table_markdown(results: Results) -> str:
-    """The results table as Markdown: headline metrics, protocols, groups, other metrics."""
-    parts = [f"# {results.recipe.name}: scores of {len(results.rows)} models"]
-    if results.recipe.origin == "embedded":
-        parts.append(GENERATED_NOTICE)
-    headlines = [results.columns[at] for at in results.headline_indices]
-    others = [column for column in results.columns if not column.headline]
-    parts += ["## Headline metrics", _scores_markdown(results, headlines)]
-    parts.append(
-        "A cell holds the value, its 95 % interval, the number of items, and the paired difference "
-        "to the model that this one comes from, with its 95 % interval and verdict. Verdicts are "
-        "corrected for the number of comparisons in the table (Holm); where the items cannot tell, "
-        "the number is told at which a difference such as this could be, four times in five."
-    )
-    if (published := results.recipe.published) is not None:
-        parts.append(f"Published: {published.source}. {published.note or ''}".strip())
-    parts += ["## Protocols", _protocols_markdown(results)]
-    if groups := list(_groups_markdown(results)):
-        parts += ["## Groups", *groups]
-    if others:
-        parts += ["## Other metrics", _scores_markdown(results, others)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _scores_markdown(results: Results, columns: Sequence[Column]) -> str:
-    """A Markdown table with a column for each model, and a row for each metric."""
-    places = [results.columns.index(column) for column in columns]
-    lines = [
-        [column_label(column), *(_cell_markdown(row.cells[at]) for row in results.rows)]
-        for at, column in zip(places, columns, strict=True)
-    ]
-    heads = [
-        row.model + (f" ← {row.parent}" if row.parent else "") + f": {row.derivation}"
-        for row in results.rows
-    ]
-    return _grid_markdown(["", *heads], lines)
-
-
-def _cell_markdown(cell: Cell) -> str:
-    published = "" if cell.published is None else f"; published: {cell.published:g}"
-    return _score_markdown(cell) + published
-
-
-def _score_markdown(cell: Cell) -> str:
-    scale, difference = cell.column.scale, cell.difference
-    if cell.estimate is None:
-        return f"– ({cell.missing_reason})"
-    found = cell.estimate
-    text = f"{format_number(found.value, scale)} {format_interval(found, scale)} n={found.n}"
-    if difference is None:
-        return text
-    if difference.estimate is None:
-        return f"{text}; no difference ({difference.missing_reason})"
-    difference_text = (
-        f"{format_signed(difference.estimate.value, scale)} "
-        f"{format_interval(difference.estimate, scale)}"
-    )
-    return f"{text}; {difference_text} {verdict_text(difference)}"
-
-
-def _protocols_markdown(results: Results) -> str:
-    lines = [
-        f"- {_escape_table_cell(column_label(column))}: {_escape_table_cell(protocol)}"
-        for at, column in enumerate(results.columns)
-        for protocol in column_protocols(results, at)
-    ]
-    return "\n".join(lines) or "Nothing has been measured yet."
+# -- texts of a column -----------------------------------------------------------------------------
 
 
 def column_protocols(results: Results, at: int) -> list[str]:
@@ -258,25 +229,6 @@ def column_protocols(results: Results, at: int) -> list[str]:
     return [f"{protocol} ({', '.join(models)})" for protocol, models in found.items()]
 
 
-def _groups_markdown(results: Results) -> Iterable[str]:
-    for at in results.headline_indices:
-        if groups := column_groups(results, at):
-            scale = results.columns[at].scale
-            yield f"### {_escape_table_cell(column_label(results.columns[at]))}"
-            yield _grid_markdown(
-                ["", *(row.model for row in results.rows)],
-                [[name, *(_group_markdown(e, scale) for e in found)] for name, found in groups],
-            )
-
-
-def _group_markdown(estimate: Estimate | None, scale: float) -> str:
-    if estimate is None:
-        return "–"
-    return (
-        f"{format_number(estimate.value, scale)} {format_interval(estimate, scale)} n={estimate.n}"
-    )
-
-
 def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | None]]]:
     """The groups of a column, each with the estimates of all models; [] for a single group."""
     cells = [row.cells[at] for row in results.rows]
@@ -284,17 +236,6 @@ def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | 
     if len(names) < 2:
         return []
     return [(name, [(cell.groups or {}).get(name) for cell in cells]) for name in names]
-
-
-def _grid_markdown(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [heads, ["---", *("---:" for _ in heads[1:])], *lines]
-    return "\n".join(f"| {' | '.join(map(_escape_table_cell, row))} |" for row in rows)
-
-
-def _escape_table_cell(text: str) -> str:
-    """Escapes Markdown, so that a text stays in its table cell."""
-    marks = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "`": "\\`", "*": "\\*"}
-    return " ".join("".join(marks.get(c, c) for c in text).split())
 
 
 # -- terminal -------------------------------------------------------------------------------------
@@ -311,7 +252,8 @@ def console_table(results: Results) -> "RenderableType":
     table.add_column("model", vertical="top", overflow="fold")
     for at in headlines:
         task, metric, unit = _label_parts(results.columns[at])
-        heading = "\n".join((task, *metric.split("_"), unit))
+        lines = (task, *metric.split("_"), unit, *column_chance(results, at).split(" "))
+        heading = "\n".join(line for line in lines if line)
         table.add_column(heading, justify="right", overflow="fold")
     for row in results.rows:
         model = Text(row.model, style="bold")
@@ -320,11 +262,13 @@ def console_table(results: Results) -> "RenderableType":
         table.add_row(model, *(_cell_console(row.cells[at]) for at in headlines))
     parts: list[RenderableType] = [table]
     parts.append(Text("± is half the width of the 95 % interval. Against the model it comes from:"))
-    parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value\n"))
+    parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value   △ ▽ secondary metric\n"))
     for at in headlines:
         parts += [Text(f"  {protocol}") for protocol in column_protocols(results, at)]
-    for reason, where in _missing_reasons(results, headlines).items():
+    for reason, where in missing_reasons(results, headlines).items():
         parts.append(Text(f"  – {reason}: {', '.join(where)}", style="yellow"))
+    for note, where in _verdict_notes(results, headlines).items():
+        parts.append(Text(f"  ? {note}: {', '.join(where)}", style="dim"))
     if results.recipe.origin == "embedded":
         parts.append(Text(f"\n{GENERATED_NOTICE}", style="dim"))
     return Group(*parts)
@@ -337,22 +281,35 @@ def _cell_console(cell: Cell) -> Any:
         return Text("–", style="dim")
     scale, found = cell.column.scale, cell.estimate
     text = Text(format_number(found.value, scale))
-    if cell.difference and cell.difference.verdict:
-        verdict = cell.difference.verdict
-        style = {"better": "green", "worse": "red", "cannot tell": "dim"}[verdict]
-        text.append(f" {VERDICT_MARKS[verdict]}", style=style)
+    if (mark := verdict_mark(cell)) and cell.difference:
+        styles = {"better": "green", "worse": "red"}
+        text.append(f" {mark}", style=styles.get(cell.difference.verdict or "", "dim"))
     text.append(
         f"\n±{format_number((found.high - found.low) / 2, scale, found.value)}", style="dim"
     )
     return text
 
 
-def _missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
+def missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
     """The reasons why scores are missing, and which ones."""
-    found: dict[str, list[str]] = {}
+    return _cell_names(results, places, lambda cell: cell.missing_reason)
+
+
+def _verdict_notes(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
+    """Why intervals and verdicts seem to contradict each other, and which ones."""
+    return _cell_names(
+        results, places, lambda cell: cell.difference.note if cell.difference else None
+    )
+
+
+def _cell_names(
+    results: Results, places: Iterable[int], read: Callable[[Cell], Any]
+) -> dict[str, list[str]]:
+    """The names of cells by a text of theirs; cells without one are left out."""
+    places, found = list(places), dict[str, list[str]]()
     for row in results.rows:
         for at in places:
-            if reason := row.cells[at].missing_reason:
+            if text := read(row.cells[at]):
                 column = results.columns[at]
-                found.setdefault(reason, []).append(f"{row.model} {column.task} {column.metric}")
+                found.setdefault(text, []).append(f"{row.model} {column.task} {column.metric}")
     return found

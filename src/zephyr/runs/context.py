@@ -8,19 +8,19 @@ from typing import Any
 from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from zephyr.recipe.schema import Recipe
 
-Progress = Callable[[int, int, dict[str, Any]], None]
-"""Progress callback: (done, total, metrics)."""
+Progress = Callable[[str, int, int, dict[str, Any]], None]
+"""Progress callback: (phase, done, total, metrics); a total of 0 is not known."""
 
 
 @dataclass(frozen=True)
 class Context:
     """What a stage gets besides node and inputs: recipe, store, callbacks and process group.
 
-    `token_budget` is the tokens of one batch; `progress` gets (done, total, metrics), `notify`
-    warnings for the user. `record(name, value)` writes a value to the run's `env.json` at once, and
-    `resolve_once(name, compute)` gives the value recorded when the run first began, else computes
-    and records it (dtype, layout ...), so that resuming is exact. Of a process `group` only rank 0
-    writes, and all ranks resolve the same names, in the same order.
+    `token_budget` is the tokens of one batch; `progress` gets (phase, done, total, metrics),
+    `notify` warnings for the user. `record(name, value)` writes a value to the run's `env.json` at
+    once, and `resolve_once(name, compute)` gives the value recorded when the run first began, else
+    computes and records it (dtype, layout ...), so that resuming is exact. Of a process `group`
+    only rank 0 writes, and all ranks resolve the same names, in the same order.
     """
 
     recipe: Recipe
@@ -29,7 +29,7 @@ class Context:
     token_budget: int
     record: Callable[[str, Any], None] = lambda name, value: None
     resolve_once: Callable[[str, Callable[[], Any]], Any] = lambda name, find: find()
-    progress: Progress = lambda done, of, row: None
+    progress: Progress = lambda phase, done, total, row: None
     should_stop: Callable[[], bool] = lambda: False
     notify: Callable[[str], None] = lambda text: None
     group: ProcessGroup = SINGLE_PROCESS

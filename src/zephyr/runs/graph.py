@@ -102,6 +102,8 @@ def build_graph(recipe: Recipe, resolver: ContentResolver) -> dict[str, Node]:
     _topological_order(
         {node.name: node for node in unordered}
     )  # reference models need a graph without cycles
+    _check_thinking(recipe)
+    unordered.sort(key=lambda node: node.kind != "base")  # refused before any data is read
     by_name = {node.name: node for node in [*unordered, *_evaluation_nodes(recipe, resolver)]}
     fingerprinted: dict[str, Node] = {}
     for name in _topological_order(by_name):
@@ -173,7 +175,8 @@ def _typed_mixture(recipe: Recipe, name: str, kind: str, where: str) -> str:
 def _model_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
     model, where = recipe.models[name], f"models.{name}"
     if model.base is not None:
-        return Node(name, "base", resolver.base(model.base, f"{where}.base"), {})
+        spec = resolver.base(model.base, f"{where}.base")
+        return Node(name, "base", spec | ({"thinking": "on"} if model.thinking == "on" else {}), {})
     if model.pretrain is not None:
         where = f"{where}.pretrain"
         extra = {
@@ -248,6 +251,20 @@ def _check_keep_best(recipe: Recipe) -> None:
                     found=f"keep: {spec.keep}",
                     todo=f"set data.{spec.data}.holdout, or `keep: last`",
                 )
+
+
+def _check_thinking(recipe: Recipe) -> None:
+    for name, model in recipe.models.items():
+        ancestor = model
+        while ancestor.from_ is not None:
+            ancestor = recipe.models[ancestor.from_]
+        if ancestor.thinking == "on" and (model.tune or model.align):
+            raise ZephyrError(
+                "a model that thinks can't be trained: the answers of the data hold no thoughts",
+                where=f"models.{name}",
+                found="thinking: on",
+                todo="set `thinking: off` beside its `base`, or only evaluate and serve it",
+            )
 
 
 def reference_model(models: Mapping[str, ModelSpec], name: str) -> str | None:

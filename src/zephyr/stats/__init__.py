@@ -1,1 +1,1 @@
-"""Statistics: confidence intervals (Wilson, bootstrap) and paired significance tests."""
+"""Statistics: confidence intervals (exact, bootstrap) and paired significance tests."""

@@ -7,12 +7,15 @@ import numpy as np
 
 from zephyr.data.mixture import RecordSplit
 from zephyr.errors import ZephyrError
-from zephyr.model.example import Example, make_example, truncate_prompt
-from zephyr.model.template import ChatTemplate
+from zephyr.model.example import Example, make_example
+from zephyr.model.template import ChatTemplate, CutPrompt
 from zephyr.recipe.training import Align, Tune
-from zephyr.records import Passage, Record
+from zephyr.records import Chat, Pair, Passage, Record
 
-_COUNTS = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
+_COUNTS = (
+    *("examples", "overlong", "cut", "cut_messages", "cut_tokens"),
+    *("tokens", "supervised_tokens"),
+)
 
 
 class ExampleSet(NamedTuple):
@@ -33,7 +36,8 @@ def build_examples(
     """Builds tokenized examples of chats (SFT) or pairs (DPO), with token counts per source.
 
     What is longer than `spec.max_length` tokens, or than the model's `context_length`, is left out
-    and counted; with `overlong: cut` its prompt is truncated from the left, and never a completion.
+    and counted. With `overlong: cut` its prompt is cut, and never a completion: the system message
+    and the roles' markers stay, and the messages and tokens that were lost are counted.
 
     Raises:
         ZephyrError: no example fits.
@@ -50,13 +54,13 @@ def build_examples(
         )
         for side in records
     ]
-    (train, record_indices), (holdout, _) = split_examples
+    (train, record_indices, train_overlong), (holdout, _, holdout_overlong) = split_examples
     summary = {
         "max_length": max_tokens,
         "train": len(train),
-        "train_overlong": len(records.train) - len(train),
+        "train_overlong": train_overlong,
         "holdout": len(holdout),
-        "holdout_overlong": len(records.holdout) - len(holdout),
+        "holdout_overlong": holdout_overlong,
         "supervised_tokens": sum(e.num_loss_tokens for e in train),
         "sources": source_counts,
     }
@@ -76,30 +80,44 @@ def _fit_examples(
     *,
     truncates: bool,
     source_counts: dict[str, dict[str, int]],
-) -> tuple[list[Example], list[int]]:
-    """The examples within `max_tokens` tokens, truncated if asked, and their record indices."""
-    bos_token_id = template.tokenizer.bos_token_id
+) -> tuple[list[Example], list[int], int]:
+    """The examples within `max_tokens` tokens, cut if asked, and their record indices.
+
+    Last is how many examples were left out.
+    """
     fitting: list[Example] = []
     record_indices: list[int] = []
-    full_examples = template.make_examples(records)
-    for number, (record, full_example) in enumerate(zip(records, full_examples, strict=True)):
-        fits = full_example.max_sequence_length <= max_tokens
-        example = (
-            full_example
-            if fits or not truncates
-            else truncate_prompt(full_example, max_tokens, bos_token_id)
-        )
+    numbered = [
+        (n, part) for n, record in enumerate(records) for part in template.split_answers(record)
+    ]
+    full_examples = template.make_examples(record for _, record in numbered)
+    for (number, record), full_example in zip(numbered, full_examples, strict=True):
+        example = full_example
         count = source_counts.setdefault(record.source, dict.fromkeys(_COUNTS, 0))
-        if example is None or (not fits and not truncates):
-            count["overlong"] += 1
-            continue
+        if full_example.max_sequence_length > max_tokens:
+            cut = _cut_prompt(template, record, full_example, max_tokens) if truncates else None
+            if cut is None:
+                count["overlong"] += 1
+                continue
+            example = Example(cut.ids, full_example.completions)
+            count["cut"] += 1
+            count["cut_messages"] += cut.lost_messages
+            count["cut_tokens"] += cut.lost_tokens
         fitting.append(example)
         record_indices.append(number)
         count["examples"] += 1
-        count["cut"] += not fits
         count["tokens"] += example.tree_length
         count["supervised_tokens"] += example.num_loss_tokens
-    return fitting, record_indices
+    return fitting, record_indices, len(full_examples) - len(fitting)
+
+
+def _cut_prompt(
+    template: ChatTemplate, record: Record, example: Example, max_tokens: int
+) -> CutPrompt | None:
+    """The prompt of an example, cut so that at most `max_tokens` tokens enter a network."""
+    assert isinstance(record, Chat | Pair), "only these have a prompt"
+    completion_tokens = example.max_sequence_length - len(example.prompt)
+    return template.cut_prompt(template.prompt_messages(record), max_tokens - completion_tokens)
 
 
 def chunk_passages(

@@ -29,6 +29,7 @@ from zephyr.model.batching import Layout, collate
 from zephyr.model.example import Example
 from zephyr.model.logprobs import scatter_sums
 from zephyr.recipe.training import Optimization
+from zephyr.runs.context import Progress
 from zephyr.runs.store import explain_disk_errors
 from zephyr.train import checkpoint
 from zephyr.train.best_checkpoint import BestCheckpoint
@@ -60,14 +61,15 @@ class ExampleSplit(NamedTuple):
 class LoopOptions:
     """Training-loop options (layout, token budget, callbacks, ranks); they change no result.
 
-    `progress(step, steps, row)` is called after each logged step, `should_stop()` before each step,
-    and `notify(text)` with warnings for the user.
+    `progress(phase, done, total, row)` is called after each step (with its metrics where they are
+    logged) and while the hold-out is evaluated, `should_stop()` before each step, and
+    `notify(text)` with warnings for the user.
     """
 
     layout: Layout
     token_budget: int
     checkpoint_every: int
-    progress: Callable[[int, int, dict[str, Any]], None] = lambda step, steps, row: None
+    progress: Progress = lambda phase, done, total, row: None
     should_stop: Callable[[], bool] = lambda: False
     notify: Callable[[str], None] = lambda text: None
     group: ProcessGroup = SINGLE_PROCESS
@@ -185,9 +187,11 @@ class _Trainer:
                     param_group["lr"] = learning_rate(spec, step, steps)
                 grad_norm = self._step(network, optimizer, step, list(weights.values()))
                 done = step + 1
+                row: dict[str, Any] = {}
                 if done % spec.log_every == 0 or done == steps:
-                    self._log(log, done, steps, optimizer, grad_norm, time.monotonic() - start)
+                    row = self._log(log, done, optimizer, grad_norm, time.monotonic() - start)
                     start = time.monotonic()
+                self.options.progress("training", done, steps, row)
                 is_last = done == steps
                 if is_last or (spec.evaluate_every and done % spec.evaluate_every == 0):
                     self._evaluate(network, log, done)
@@ -258,11 +262,10 @@ class _Trainer:
         self,
         log: IO[bytes],
         done: int,
-        steps: int,
         optimizer: torch.optim.Optimizer,
         grad_norm: float,
         seconds: float,
-    ) -> None:
+    ) -> dict[str, Any]:
         """Appends a row of training metrics, and starts a new window."""
         row = _metrics_row(done, "train", self.window) | {
             "lr": optimizer.param_groups[0]["lr"],
@@ -273,7 +276,7 @@ class _Trainer:
         }
         self.window = {}
         _append_row(log, row)
-        self.options.progress(done, steps, row)
+        return row
 
     def _evaluate(self, network: nn.Module, log: IO[bytes], done: int) -> None:
         """Evaluates after `done` steps: the hold-out, then the evaluation callback."""
@@ -283,6 +286,7 @@ class _Trainer:
             if self.best_checkpoint is not None:
                 self.best_checkpoint.update(row)
         if self.eval_callback is not None:
+            self.options.progress("sample generations", 0, 0, {})
             _append_row(log, self.eval_callback(done))
 
     @torch.no_grad()
@@ -292,7 +296,10 @@ class _Trainer:
         network.eval()
         examples, objective, initial_logprobs = self.holdout_split
         sums: dict[str, float] = {"loss": 0.0}
+        evaluated = 0
         for micro_batch, loss_scale in self._micro_batches(examples):
+            self.options.progress("hold-out", evaluated, len(examples), {})
+            evaluated += len(micro_batch)
             batch = collate([examples[i] for i in micro_batch], self.options.layout)
             batch = batch.to(self.accelerator.device)
             if done == 0 and initial_logprobs is not None:

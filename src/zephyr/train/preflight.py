@@ -29,6 +29,9 @@ from zephyr.train.loop import ExampleSplit
 MAX_SAMPLES = 8
 """Examples on which the network is checked, at most."""
 
+CHECKS = 5
+"""Checks that `progress` counts: labels, packing, fresh adapter, loss at the start, gradients."""
+
 CompletionLogprobs = list[list[NDArray[np.float32]]]
 """Log-probabilities [N] of each completion of each example."""
 
@@ -40,20 +43,23 @@ def preflight_checks(
     seed: int,
     is_fresh_adapter: bool,
     record_of: Callable[[int], Record] | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Runs the preflight checks before a training; returns what they measured.
 
     Errors are the largest found: `packing_error` of an example's log-probabilities, in nats per
     token, `adapter_off_error` of a token's, `start_loss_error` of an example's loss. `matrices`
     counts the weights that get a gradient. `is_fresh_adapter` says that the topmost adapter
-    is untrained; `record_of` is that of `check_labels`.
+    is untrained; `record_of` is that of `check_labels`. `progress` gets the checks done, of all.
 
     Raises:
         ZephyrError: a check fails.
     """
     started = time.monotonic()
+    progress(0, CHECKS)
     check_labels(split.examples, model.template, record_of)
     _check_trainable_weights(model)
+    progress(1, CHECKS)
     indices = sample_indices(split.examples, seed, model.token_budget)
     sampled = ExampleSplit([split.examples[i] for i in indices], split.objective)
     measured: dict[str, Any] = {"examples": len(split.examples), "sampled": len(indices)}
@@ -65,14 +71,17 @@ def preflight_checks(
         roomy_model = replace(model, token_budget=budget)
         packed = roomy_model.logprobs(sampled.examples)
         measured["packing_error"] = _packing_error(model, sampled.examples, packed)
+        progress(2, CHECKS)
         if is_fresh_adapter:
             measured["adapter_off_error"] = _adapter_off_error(
                 roomy_model, sampled.examples, packed
             )
+        progress(3, CHECKS)
         if split.objective.initial_loss is not None:
             measured["start_loss_error"] = _start_loss_error(
                 model, sampled, indices, packed, lambda number: describe_example(number, record_of)
             )
+        progress(4, CHECKS)
         measured["matrices"] = _count_weights_with_gradient(model, sampled, indices)
     return measured | {"seconds": round(time.monotonic() - started, 2)}
 

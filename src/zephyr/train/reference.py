@@ -9,6 +9,7 @@ computed anew. It is written after every `PAIRS_PER_WRITE` pairs: a killed run r
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from zephyr.distributed.process_group import SINGLE_PROCESS, ProcessGroup, balance_by_size
 from zephyr.model.example import Example
-from zephyr.model.model import Model
+from zephyr.model.model import Logprobs, Model
 from zephyr.train.loop import RunInterrupted
 
 PAIRS_PER_WRITE = 2048
@@ -34,10 +35,12 @@ def compute_reference_logprobs(
     path: Path,
     should_stop: Callable[[], bool] = lambda: False,
     group: ProcessGroup = SINGLE_PROCESS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogprobSums:
     """Summed reference log-probabilities [B, 2] of pairs under `model`, the reference model.
 
-    The ranks of `group` split the pairs, and all get the same numbers.
+    The ranks of `group` split the pairs, and all get the same numbers. `progress` gets the pairs
+    that are done (of this rank, since the last write) and all of them.
 
     Raises:
         RunInterrupted: `should_stop()` was true; what was computed by then is saved.
@@ -52,9 +55,13 @@ def compute_reference_logprobs(
         batch = examples[len(sums) : len(sums) + PAIRS_PER_WRITE]
         own_indices = balance_by_size([e.tree_length for e in batch], group.world_size)[group.rank]
         batch_sums = np.zeros((len(batch), 2), dtype=np.float32)
-        for i, completions in zip(
-            own_indices, model.logprobs([batch[i] for i in own_indices]), strict=True
-        ):
+        counter = itertools.count(len(sums) + 1)
+
+        def report(at: int, found: Logprobs, counter: "itertools.count[int]" = counter) -> None:
+            progress(next(counter), len(examples))
+
+        logprobs = model.logprobs([batch[i] for i in own_indices], on_done=report)
+        for i, completions in zip(own_indices, logprobs, strict=True):
             batch_sums[i] = [side.sum() for side in completions]
         sums = np.concatenate([sums, group.all_reduce_array(batch_sums)])
         if not group.is_main:

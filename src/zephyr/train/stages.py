@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from zephyr.data import mixture
-from zephyr.distributed.process_group import ProcessGroup
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, from_scratch, precision
 from zephyr.model.example import Example
@@ -41,6 +40,7 @@ def pretrain(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) 
     texts = [record_text(r) for r in records]
     for role in sorted(inputs.keys() - {"data"}):
         texts += [record_text(r) for r in mixture.load_mixture(inputs[role].artifact)[0]]
+    context.progress("training the tokenizer", 0, 0, {})
     tokenizer = from_scratch.train_tokenizer(texts, spec.shape.vocabulary)
     eos_token_id = tokenizer.eos_token_id
     causal = from_scratch.make_network(
@@ -73,10 +73,10 @@ def tune(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> N
                 found=spec.load,
                 allowed=lineage.quantization,
             )
-        lineage = Lineage(lineage.weights, spec.load, lineage.adapters)
+        lineage = replace(lineage, quantization=spec.load)
     model = _load_for_training(lineage, context, spec.lora)
     train_examples, holdout_examples, record_of = _load_examples(
-        model, inputs["data"], spec, run, context.group
+        model, inputs["data"], spec, run, context
     )
     if isinstance(spec.lora, Lora):
         _add_adapter(model, spec.lora, node)
@@ -101,7 +101,7 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
     lineage_below = _lineage_below_adapter(lineage, spec, node)
     model = _load_for_training(lineage, context, spec.lora)
     train_examples, holdout_examples, record_of = _load_examples(
-        model, inputs["data"], spec, run, context.group
+        model, inputs["data"], spec, run, context
     )
     train_logprobs = holdout_logprobs = None
     if spec.has_reference:
@@ -113,6 +113,7 @@ def align(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> 
             path,
             context.should_stop,
             context.group,
+            lambda done, total: context.progress("reference log-probabilities", done, total, {}),
         )
         train_logprobs, holdout_logprobs = np.split(reference_logprobs, [len(train_examples)])
     if spec.adapter == "fresh":
@@ -172,6 +173,7 @@ def _train(
             todo="set `keep: last`, or `run.shard: false` and begin anew",
         )
     model.layout = context.resolve_once("layout", lambda: model.layout)
+    context.progress("choosing a token budget", 0, 0, {})
     token_budget = budget.TokenBudget(
         **context.resolve_once(
             "budget",
@@ -201,6 +203,7 @@ def _train(
                 seed=seed,
                 is_fresh_adapter=is_fresh_adapter,
                 record_of=record_of,
+                progress=lambda done, total: context.progress("preflight checks", done, total, {}),
             ),
         )
     eval_callback = None
@@ -213,9 +216,10 @@ def _train(
     tracker_names = run_options.track if group.is_main else ()
     trackers = MetricTrackers(tracker_names, run.path, context.recipe.name, node.name)
 
-    def progress(step: int, steps: int, row: dict[str, Any]) -> None:
-        context.progress(step, steps, row)
-        trackers.log_new_rows()
+    def progress(phase: str, done: int, total: int, row: dict[str, Any]) -> None:
+        context.progress(phase, done, total, row)
+        if row:
+            trackers.log_new_rows()
 
     options = LoopOptions(
         model.layout,
@@ -267,6 +271,7 @@ def _load_for_training(lineage: Lineage, context: Context, lora: Lora | Literal[
     )
     folder = lineage.weights_folder(context.store)
     dtype = context.resolve_once("dtype", lambda: precision.choose_dtype(requested_dtype, folder))
+    context.progress("loading the model", 0, 0, {})
     needs_full_weights = lora == "none" or lora.dora or context.group.is_sharded
     form: WeightForm = "computed" if needs_full_weights else "adapts"
     return load_model(
@@ -275,16 +280,17 @@ def _load_for_training(lineage: Lineage, context: Context, lora: Lora | Literal[
 
 
 def _load_examples(
-    model: Model, data: Run, spec: Tune | Align, run: Run, group: ProcessGroup
+    model: Model, data: Run, spec: Tune | Align, run: Run, context: Context
 ) -> tuple[Sequence[Example], Sequence[Example], Callable[[int], Record]]:
     """Builds the training and hold-out examples of a mixture, and a lookup of their records.
 
     Their summary is written to the run.
     """
+    context.progress("tokenizing", 0, 0, {})
     train_examples, holdout_examples, summary, record_indices = build_examples(
         model.template, mixture.load_mixture(data.artifact), spec, model.context_length
     )
-    if group.is_main:
+    if context.group.is_main:
         write_json(run.artifact / "examples.json", summary)
 
     def record_of(example: int) -> Record:

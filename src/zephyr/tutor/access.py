@@ -1,4 +1,4 @@
-"""Access control (ASGI middleware): bearer tokens, login rate limit, host and origin, body limits.
+"""Access control (ASGI middleware): bearer tokens, host and origin, body limits, headers.
 
 There are no cookies, so that requests from pages of other sites are never authenticated (CSRF).
 """
@@ -8,25 +8,27 @@ import hashlib
 import hmac
 import os
 import secrets
-import time
-from collections import OrderedDict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zephyr.tutor.api_errors import ApiError
 from zephyr.tutor.listen import LOOPBACK
+from zephyr.tutor.login_limiter import LoginRateLimiter
 
 MAX_BODY_BYTES = 2 << 20
 """Largest request body, in bytes."""
 
 BODY_TIMEOUT_SECONDS = 30.0
-"""Timeout, in seconds, for the next chunk of a request body."""
+"""Deadline, in seconds, for a request's whole body."""
+
+MAX_ECHO_LENGTH = 60
+"""Most characters of a host or an origin that an error repeats."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; "
@@ -40,68 +42,8 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_PUBLIC_PATHS = ("/", "/teacher", "/healthz", "/tutor/config")
-"""Paths that need no authentication: pages, health check, and the public config."""
-
-
-class LoginRateLimiter:
-    """Rate limit on failed logins (brute force): failures of the last minute by client address.
-
-    An address may fail ten times, all unknown addresses together a hundred times. An address with a
-    successful login within the last hour may be that of a whole school (NAT), and has
-    `MAX_PER_KNOWN_ADDRESS`.
-    """
-
-    MINUTE, HOUR = 60.0, 3600.0
-    MAX_PER_ADDRESS, MAX_OF_UNKNOWN, MAX_PER_KNOWN_ADDRESS = 10, 100, 300
-    MAX_ADDRESSES = 4096
-    """Maximum number of addresses that are remembered."""
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-        self._unknown_failures: deque[float] = deque(maxlen=self.MAX_OF_UNKNOWN)
-        self._last_success: OrderedDict[str, float] = OrderedDict()
-
-    def check(self, address: str) -> None:
-        """Checks the rate limit of an address.
-
-        Raises:
-            ApiError: there were too many failed logins (429).
-        """
-        is_known = self._is_known(address)
-        failures = self._failures.get(address, deque())
-        limits = [(failures, self.MAX_PER_KNOWN_ADDRESS if is_known else self.MAX_PER_ADDRESS)]
-        if not is_known:
-            limits.append((self._unknown_failures, self.MAX_OF_UNKNOWN))
-        now = time.monotonic()
-        for times, limit in limits:
-            while times and times[0] < now - self.MINUTE:
-                times.popleft()
-            if len(times) >= limit:
-                wait = int(times[0] + self.MINUTE - now) + 1
-                text = "too many wrong passwords; wait a minute"
-                raise ApiError(429, text, code="too_many_guesses", retry_after=wait)
-
-    def record_failure(self, address: str) -> None:
-        """Records a failed login of an address."""
-        now = time.monotonic()
-        self._failures.setdefault(address, deque(maxlen=self.MAX_PER_KNOWN_ADDRESS)).append(now)
-        self._forget_oldest(self._failures, address)
-        if not self._is_known(address):
-            self._unknown_failures.append(now)
-
-    def record_success(self, address: str) -> None:
-        """Records a successful login of an address."""
-        self._last_success[address] = time.monotonic()
-        self._forget_oldest(self._last_success, address)
-
-    def _is_known(self, address: str) -> bool:
-        return time.monotonic() - self._last_success.get(address, -self.HOUR) < self.HOUR
-
-    def _forget_oldest(self, addresses: OrderedDict[str, Any], newest: str) -> None:
-        addresses.move_to_end(newest)
-        if len(addresses) > self.MAX_ADDRESSES:
-            addresses.popitem(last=False)
+_ASSET_PATHS = ("/", "/teacher", "/healthz")
+"""Paths beside /page/ that hold nothing of a class: no password, and not judged by origin."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +51,19 @@ class AccessPolicy:
     """Authentication and authorization: the class's `password` (None: open), `teacher_token`.
 
     `allowed_hosts` are the Host headers that an open server accepts, against DNS rebinding: a page
-    of another site whose name resolves to this machine sends that name.
+    of another site whose name resolves to this machine sends that name. `allowed_origins` are the
+    other sites whose pages may ask. `behind_proxy`: X-Forwarded-Host is the host that the client
+    asked; a page of another site can't set it without a preflight request, which is refused.
     """
 
     password: str | None
     teacher_token: str
     allowed_hosts: Collection[str] = LOOPBACK
+    allowed_origins: Collection[str] = ()
+    behind_proxy: bool = False
     login_limiter: LoginRateLimiter = field(default_factory=LoginRateLimiter)
 
-    def authorize(self, scope: Scope, headers: Headers) -> bool:
+    async def authorize(self, scope: Scope, headers: Headers) -> bool:
         """Authorizes a request; False if it is public and came without a bearer token.
 
         Raises:
@@ -125,65 +71,110 @@ class AccessPolicy:
         """
         host = _hostname(f"//{headers.get('host', '')}")
         if self.password is None and host not in self.allowed_hosts:
-            raise ApiError(403, f"this server is not called {host!r}", code="foreign_host")
-        origin = headers.get("origin")
-        if origin is not None and _netloc(origin) != headers.get("host", ""):
-            raise ApiError(403, "a page of another site asks", code="foreign_origin")
+            text = f"this server is not called {_shorten(host)!r}"
+            raise ApiError(403, text, code="foreign_host")
         path = str(scope["path"])
+        is_asset = path in _ASSET_PATHS or path.startswith("/page/")
+        if not is_asset:
+            self._check_origin(headers)
         if path.startswith("/teacher/"):
-            self._authenticate(self.teacher_token, scope, headers, "the teacher's token")
+            await self._authenticate(self.teacher_token, scope, headers, "the teacher's token")
             return True
-        is_public = path in _PUBLIC_PATHS or path.startswith("/page/")
         if self.password is None:
             return True
-        if is_public and "authorization" not in headers:
+        if (is_asset or path == "/tutor/config") and "authorization" not in headers:
             return False
-        self._authenticate(self.password, scope, headers, "the class's password")
+        await self._authenticate(self.password, scope, headers, "the class's password")
         return True
 
-    def _authenticate(self, secret: str, scope: Scope, headers: Headers, secret_name: str) -> None:
+    def _check_origin(self, headers: Headers) -> None:
+        """Checks that no page of another site asks, unless it is one of `allowed_origins`.
+
+        Sec-Fetch-Site is the browser's own judgement, which no script can set; it stands where a
+        proxy puts its own name in Host.
+
+        Raises:
+            ApiError: the page is of another site (403).
+        """
+        origin = headers.get("origin")
+        if origin is None or origin in self.allowed_origins:
+            return
+        if headers.get("sec-fetch-site") == "same-origin":
+            return
+        host = headers.get("host", "")
+        if self.behind_proxy:
+            host = headers.get("x-forwarded-host", host).split(",")[0].strip()
+        default_port = ":443" if origin.startswith("https:") else ":80"
+        if not host or _netloc(origin) != host.lower().removesuffix(default_port):
+            text = f"a page of another site asks ({_shorten(origin)!r} asks {_shorten(host)!r})"
+            todo = "the proxy must pass on the host, or" if self.behind_proxy else "to allow it,"
+            text += f"; {todo} `origins` of tutor.yaml must name the site"
+            raise ApiError(403, text, code="foreign_origin")
+
+    async def _authenticate(
+        self, secret: str, scope: Scope, headers: Headers, secret_name: str
+    ) -> None:
         """Checks the bearer token against a secret (or the teacher's), rate-limited."""
         address = (scope.get("client") or ("unknown",))[0]
-        self.login_limiter.check(address)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             text = f"{secret_name} is needed (Authorization: Bearer …)"
-            raise ApiError(401, text, code="no_password")
+            raise _unauthorized(text, "no_password")
+        await self.login_limiter.wait_turn(address)
         token_bytes = token.encode("latin-1")  # the original bytes of the header
         if not (
             _is_equal_secret(token_bytes, secret)
             or _is_equal_secret(token_bytes, self.teacher_token)
         ):
+            is_limited = self.login_limiter.is_limited(address)
             self.login_limiter.record_failure(address)
-            raise ApiError(401, f"{secret_name} is another", code="wrong_password")
+            if is_limited:
+                raise self.login_limiter.too_many()
+            raise _unauthorized(f"{secret_name} is another", "wrong_password")
         self.login_limiter.record_success(address)
 
 
 class AccessMiddleware:
-    """The outermost ASGI middleware: rejects unauthorized requests before their body is read."""
+    """The outermost ASGI middleware: rejects unauthorized requests before their body is read.
+
+    It answers the preflight requests of allowed origins (CORS), and HEAD where there is GET.
+    """
 
     def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
         self.app, self.policy = app, access
+        self._cors = CORSMiddleware(
+            self._respond,
+            allow_origins=access.allowed_origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=("Retry-After",),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        is_allowed_origin = Headers(scope=scope).get("origin") in self.policy.allowed_origins
+        send = _with_security_headers(scope, send)
+        await (self._cors if is_allowed_origin else self._respond)(scope, receive, send)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        send_with_headers = _with_security_headers(send)
         try:
-            scope.setdefault("state", {})["admitted"] = self.policy.authorize(scope, headers)
-            length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-                raise _body_too_large()
+            _check_length(headers)
+            admitted = await self.policy.authorize(scope, headers)
         except ApiError as error:
-            await error.response()(scope, receive, send_with_headers)
+            await error.response()(scope, receive, send)
             return
+        scope.setdefault("state", {})["admitted"] = admitted
+        if scope["method"] == "HEAD":  # routes know GET alone
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
         body = _LimitedBody(receive)
 
         async def send_unless_rejected(message: Message) -> None:
             if body.error is None:  # otherwise the app's error would hide the reason
-                await send_with_headers(message)
+                await send(message)
 
         try:
             await self.app(scope, body.receive, send_unless_rejected)
@@ -191,14 +182,15 @@ class AccessMiddleware:
             if body.error is None:
                 raise
         if body.error is not None:
-            await body.error.response()(scope, receive, send_with_headers)
+            await body.error.response()(scope, receive, send)
 
 
 class _LimitedBody:
-    """The receive channel of a request, with a limit on its body's size and a timeout."""
+    """The receive channel of a request, with a limit on its body's size and a deadline."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_SECONDS
         self._num_bytes = 0
         self._is_complete = False
         self.error: ApiError | None = None
@@ -212,11 +204,11 @@ class _LimitedBody:
         if self._is_complete:
             return await self._receive()
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            text = f"no more of the request has come for {BODY_TIMEOUT_SECONDS:.0f} seconds"
-            self.error = ApiError(408, text, code="too_slow")
+            text = f"the request has not come to its end in {BODY_TIMEOUT_SECONDS:.0f} seconds"
+            self.error = _closing(ApiError(408, text, code="too_slow"))
             raise self.error from None
         self._num_bytes += len(message.get("body", b""))
         self._is_complete = not message.get("more_body", False)
@@ -226,22 +218,65 @@ class _LimitedBody:
         return message
 
 
+def _check_length(headers: Headers) -> None:
+    """Checks what a request says of its body's length, before it is read.
+
+    Raises:
+        ApiError: it is too large (413), or said in two ways (400), by which two servers may take
+            one request for two (request smuggling).
+    """
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers and "content-length" in headers:
+        text = "Content-Length and Transfer-Encoding exclude each other"
+        raise _closing(ApiError(400, text, code="two_lengths"))
+    if not (length.isascii() and length.isdecimal()) or int(length[:20]) > MAX_BODY_BYTES:
+        raise _body_too_large()
+
+
 def _body_too_large() -> ApiError:
-    return ApiError(413, f"a request may have {MAX_BODY_BYTES:,} bytes", code="too_large")
+    return _closing(ApiError(413, f"a request may have {MAX_BODY_BYTES:,} bytes", code="too_large"))
 
 
-def _with_security_headers(send: Send) -> Send:
-    """Adds security headers and Cache-Control (no-cache) to a response."""
+def _closing(error: ApiError) -> ApiError:
+    """An error after which the connection is closed: the rest of the request is not read."""
+    error.headers["Connection"] = "close"
+    return error
+
+
+def _unauthorized(text: str, code: str) -> ApiError:
+    error = ApiError(401, text, code=code)
+    error.headers["WWW-Authenticate"] = "Bearer"
+    return error
+
+
+def _with_security_headers(scope: Scope, send: Send) -> Send:
+    """Adds security headers and Cache-Control to a response: no-store for the teacher's data."""
+    security_headers = dict(_SECURITY_HEADERS)
+    host = _hostname(f"//{Headers(scope=scope).get('host', '')}")
+    if scope.get("scheme") == "https" and host not in LOOPBACK:
+        security_headers["Strict-Transport-Security"] = "max-age=31536000"
+    is_teachers = str(scope["path"]).startswith("/teacher/")
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers.setdefault("Cache-Control", "no-cache")
-            for name, value in _SECURITY_HEADERS.items():
+            headers.setdefault("Cache-Control", "no-store" if is_teachers else "no-cache")
+            for name, value in security_headers.items():
                 headers[name] = value
         await send(message)
 
     return send_with_headers
+
+
+def _without_body(send: Send) -> Send:
+    """Sends a response's head alone, as for HEAD."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return send_head
 
 
 def _hostname(location: str) -> str:
@@ -251,12 +286,17 @@ def _hostname(location: str) -> str:
         return ""
 
 
-def _netloc(location: str) -> str | None:
-    """Host and port (netloc) of a URL; None where it is not a URL."""
+def _netloc(origin: str) -> str | None:
+    """Host and port (netloc) of an origin in lower case; None where it is not one."""
     try:
-        return urlsplit(location).netloc
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
+
+
+def _shorten(name: str) -> str:
+    """A name as it is echoed: its first characters."""
+    return name if len(name) <= MAX_ECHO_LENGTH else name[:MAX_ECHO_LENGTH] + "…"
 
 
 def _is_equal_secret(candidate: bytes, secret: str) -> bool:

@@ -33,6 +33,7 @@ def create_app(
         description="A tutor for a course, in OpenAI's form and with a page of its own.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     metrics = ServerMetrics(serving.scheduler)
     add_error_handlers(app)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from zephyr.errors import ZephyrError
-from zephyr.records import Message
+from zephyr.records import Message, content_hash
 from zephyr.tutor.answer_stream import AnswerStream, merge_streams
 from zephyr.tutor.api_errors import ApiError, error_responses
 from zephyr.tutor.class_schema import CompareBody, MarksBody, RatingBody, VoteBody
@@ -75,9 +75,14 @@ def class_routes(classroom: Classroom) -> APIRouter:
         for param in ("question", "answer"):
             classroom.check_length(getattr(body, param), param)
         texts = classroom.loggable_texts(question=body.question, answer=body.answer)
-        await classroom.store_event(
-            "rating", {"rating": body.rating, **texts}, session=body.session, model=model
+        add_rating = partial(
+            classroom.events.add_rating,
+            {"rating": body.rating, **texts},
+            session=body.session,
+            model=model,
+            key=content_hash(body.session, model, body.question, body.answer),
         )
+        await classroom.run_in_thread(add_rating)
         return {"stored": True}
 
     @router.post("/marks", summary="Equations that don't hold", responses=error_responses())
@@ -101,9 +106,7 @@ async def _delete_expired_daily(classroom: Classroom) -> None:
 def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
     """Adds the routes of pairwise comparison: /compare and /vote."""
     names = list(classroom.serving.models)
-    past_pairs = [
-        event.body["models"].values() for event in classroom.events.list_events("comparison")
-    ]
+    past_pairs = classroom.events.compared_models()
     pair_sampler = PairSampler(names, past_pairs) if len(names) > 1 else None
 
     @router.post(

@@ -1,8 +1,8 @@
 """Event log of a class (SQLite, WAL): sessions, questions, votes, quiz answers; durable.
 
 One row is one event. Sessions are random, anonymous ids. The `key` of a comparison and of the vote
-on it is the comparison's id, that of a quiz answer the question's, that of a hint the ladder's. A
-committed event survives a power cut.
+on it is the comparison's id, that of a quiz answer the question's, that of a hint the ladder's,
+that of a rating a hash of what was rated. A committed event survives a power cut.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,9 @@ CREATE UNIQUE INDEX one_answer ON events (session, key) WHERE kind = 'quiz';
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+_INDEX_BY_KIND = "CREATE INDEX IF NOT EXISTS by_kind ON events (kind, model)"
+"""Added to the logs of earlier versions, which read it as any other."""
+
 _IS_SESSION = "kind = 'session' AND session = ?"
 _COLUMNS = "id, time, session, kind, model, key, body"
 
@@ -139,6 +142,7 @@ class EventLog:
             if is_empty and self._read_pragma("schema_version") == 0:
                 for statement in filter(str.strip, _CREATE.split(";")):
                     connection.execute(statement)
+            connection.execute(_INDEX_BY_KIND)
         if (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise sqlite3.DatabaseError(found)
 
@@ -152,6 +156,18 @@ class EventLog:
         session = secrets.token_hex(16)
         self.add("session", {}, session=session)
         return session
+
+    def add_rating(self, body: Mapping[str, Any], *, session: str, model: str, key: str) -> None:
+        """Inserts a rating unless it is the one that this session gave last to this answer.
+
+        Raises:
+            UnknownSessionError: the session was never created, or has been deleted.
+            ZephyrError: it can't be written.
+        """
+        condition = "kind = 'rating' AND session = ? AND model = ? AND key = ?"
+        previous = self._select(condition, (session, model, key))
+        if not previous or previous[-1].body["rating"] != body["rating"]:
+            self.add("rating", body, session=session, model=model, key=key)
 
     def add(
         self,
@@ -229,6 +245,15 @@ class EventLog:
         """The comparison with this id."""
         return next(iter(self._select("kind = 'comparison' AND key = ?", (key,))), None)
 
+    def compared_models(self) -> list[tuple[str, str]]:
+        """The models of each comparison, sides A and B."""
+        query = (
+            "SELECT json_extract(body, '$.models.A'), json_extract(body, '$.models.B')"
+            " FROM events WHERE kind = 'comparison'"
+        )
+        with self.open_reader() as connection:
+            return connection.execute(query).fetchall()
+
     def quiz_answers(self, session: str) -> dict[str, Event]:
         """The quiz answers of a session, by the id of the question."""
         rows = self._select("kind = 'quiz' AND session = ?", (session,))
@@ -238,6 +263,26 @@ class EventLog:
         """All events of some kinds, or of every kind, in the order of their ids."""
         event_kinds = kinds or get_args(EventKind)
         return self._select(f"kind IN ({', '.join('?' * len(event_kinds))})", event_kinds)
+
+    def read_after(self, last_id: int, limit: int) -> list[tuple[Any, ...]]:
+        """The next rows after an id, at most `limit`, each with its body as text (JSON)."""
+        query = f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608  # our own words
+        with self._translate_errors(), self._lock:
+            return self._connection.execute(query, (last_id, limit)).fetchall()
+
+    @contextmanager
+    def open_reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection for long queries, beside which events are written.
+
+        Raises:
+            ZephyrError: the log can't be read.
+        """
+        with (
+            self._translate_errors(),
+            closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_SECONDS)) as connection,
+        ):
+            connection.execute("PRAGMA query_only = ON")
+            yield connection
 
     def _select(self, condition: str, values: tuple[str, ...]) -> list[Event]:
         query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY id"  # noqa: S608  # our own words

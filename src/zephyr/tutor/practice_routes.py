@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from zephyr.data.quiz_format import format_quiz
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.errors import ZephyrError
 from zephyr.records import Choice, Message
 from zephyr.tutor.answer_stream import AnswerStream

@@ -5,20 +5,21 @@ which none of the recipe's models was trained on.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zephyr.data import sources
+from zephyr.data.evaluation_records import read_evaluation_records
 from zephyr.data.quiz_format import format_quiz
-from zephyr.data.readers.choice import LETTERS
+from zephyr.data.readers.answer_key import LETTERS
 from zephyr.data.sampling import row_sort_keys
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import resolve_sources
 from zephyr.model.example import Example, make_example
-from zephyr.recipe.data import MixtureSpec, SourceSpec
+from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.schema import Recipe
 from zephyr.records import Choice, Message
 from zephyr.tutor.settings import TutorSettings
@@ -31,9 +32,13 @@ MULTIPLE_CHOICE = ("mcqa", "mcqa_letter", "mcqa_written")
 
 
 class Quizzes:
-    """The quiz questions of a class; `seed` and session id decide their order."""
+    """The quiz questions of a class; `seed` and session id decide their order.
 
-    def __init__(self, records: Iterable[Choice], seed: int) -> None:
+    `notes` say how their keys were read, and which rows were left out.
+    """
+
+    def __init__(self, records: Iterable[Choice], seed: int, notes: Sequence[str] = ()) -> None:
+        self.notes = notes
         self._records = {record.id: record for record in sorted(records, key=lambda r: r.id)}
         self._seed = seed
 
@@ -76,11 +81,17 @@ def open_quizzes(
     else:
         quiz_sources, base, where = _task_sources(recipe), recipe_folder, "evaluate.tasks"
     records: list[Choice] = []
+    notes: list[str] = []
     for source in quiz_sources:
-        found = _read_questions(source, recipe.origin, base, where)
+        opened = sources.open_source(
+            source, kind="choice", use="exam", origin=recipe.origin, base=base, where=where
+        )
+        read = read_evaluation_records(opened, settings.quiz.unreadable)
+        notes += read.notes
+        found = [record for record in read.records if isinstance(record, Choice)]
         found.sort(key=lambda record: _sampling_key(recipe.seed, "taken", record.id))
         records += found[: source.cap or settings.quiz.cap]
-    return Quizzes(records, recipe.seed)
+    return Quizzes(records, recipe.seed, notes)
 
 
 def _task_sources(recipe: Recipe) -> tuple[SourceSpec, ...]:
@@ -88,15 +99,6 @@ def _task_sources(recipe: Recipe) -> tuple[SourceSpec, ...]:
     tasks = (task for task in recipe.evaluate.tasks if task.name in MULTIPLE_CHOICE)
     task = next(tasks, None)
     return () if task is None else resolve_sources(task)
-
-
-def _read_questions(source: SourceSpec, origin: str | None, base: Path, where: str) -> list[Choice]:
-    opened = sources.open_source(
-        source, kind="choice", use="exam", origin=origin, base=base, where=where
-    )
-    records, stats = sources.read_records(opened)
-    stats.check_unreadable_share(MixtureSpec.model_fields["unreadable"].default)
-    return [record for record in records if isinstance(record, Choice)]
 
 
 async def option_probabilities(model: "ServedModel", quiz: Choice) -> list[float]:

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,15 +69,6 @@ def _training_order(models: Mapping[str, ModelSpec], name: str) -> tuple[bool, i
     return models[name].quantize is not None, -steps
 
 
-def _raise_open_file_limit() -> None:
-    """Raises the limit of open files (one per connection) to the hard limit."""
-    import resource
-
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems report a limit above what they allow
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
-
-
 def describe_model(model: ModelSpec) -> str:
     """Describes a model of a recipe in words (its base, SFT, DPO or quantization)."""
     if model.base is not None:
@@ -112,6 +102,7 @@ def _run(
     from zephyr.tutor.api import create_app
     from zephyr.tutor.class_routes import class_routes
     from zephyr.tutor.classroom import Classroom
+    from zephyr.tutor.connections import TutorServer, limit_logs
     from zephyr.tutor.events import EventLog
     from zephyr.tutor.quizzes import open_quizzes
     from zephyr.tutor.serving import load_served_models
@@ -121,7 +112,11 @@ def _run(
     database = settings.database_path(folder, store.root)
     token_path = database.with_suffix(".teacher")
     access = AccessPolicy(
-        password, load_teacher_token(token_path), (*LOOPBACK, listen_address.host)
+        password,
+        load_teacher_token(token_path),
+        (*LOOPBACK, listen_address.host),
+        settings.origins,
+        listen_address.behind_proxy,
     )
     events = EventLog(database)
     if num_deleted := events.delete_older_than(settings.logs.keep_days):
@@ -130,6 +125,8 @@ def _run(
             f"{database}"
         )
     quizzes = open_quizzes(settings, folder, plan.recipe, plan.folder)
+    for note in quizzes.notes:
+        notify(f"quiz: {note}")
     lineages = {
         name: Lineage.read(store.find(plan.nodes[name].fingerprint).artifact) for name in names
     }
@@ -158,14 +155,15 @@ def _run(
         ssl_certfile=listen_address.tls_certificate,
         ssl_keyfile=listen_address.tls_key,
         timeout_graceful_shutdown=3,
+        http="h11",
         ws="none",
     )
-    _raise_open_file_limit()
+    limit_logs(("asyncio", "uvicorn.error", "zephyr.tutor.classroom", "zephyr.tutor.connections"))
     server_socket.listen(1024)  # connections are accepted from now on
     url = replace(listen_address, port=port).url
     notify(f"{', '.join(names)}: {url}   teacher: {url}/teacher, token in {token_path}")
     try:
-        uvicorn.Server(config).run(sockets=[server_socket])
+        TutorServer(config).run(sockets=[server_socket])
     finally:
         serving.scheduler.shutdown()
         events.close()

@@ -17,13 +17,13 @@ from zephyr.model.load import (
     build_model,
     load_model,
     load_network,
-    load_tokenizer,
     silence_libraries,
 )
 from zephyr.model.model import Logprobs, Model
 from zephyr.model.multi_lora import MultiLora, can_batch_adapters
 from zephyr.model.precision import Dtype, choose_dtype
 from zephyr.model.template import ChatTemplate
+from zephyr.model.tokenizer import load_tokenizer
 from zephyr.records import Message
 from zephyr.tutor.answer_stream import GenerationRequest
 from zephyr.tutor.scheduler import ModelRunner, Scheduler
@@ -210,7 +210,8 @@ def load_served_models(
     for name, lineage in lineages.items():
         adapters = _adapter_paths(lineage, store)
         own_group = () if can_batch_adapters(adapters) else (name,)
-        groups.setdefault((lineage.weights, lineage.quantization, *own_group), []).append(name)
+        base = (lineage.weights, lineage.quantization, lineage.thinking)
+        groups.setdefault((*base, *own_group), []).append(name)
 
     def load_all() -> dict[tuple[str, ...], tuple[ModelRunner, Model]]:
         return {
@@ -249,7 +250,7 @@ def _load_runner(
     if dtype == "float32":
         to_fp16_weights(causal)
     multi_lora = MultiLora(causal, adapter_paths) if any(adapter_paths) else None
-    model = build_model(causal, tokenizer, token_budget=TOKEN_BUDGET)
+    model = build_model(causal, tokenizer, token_budget=TOKEN_BUDGET, thinking=first.thinking)
     return ModelRunner(causal, model.template, list(lineages), multi_lora), model
 
 

@@ -9,12 +9,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from zephyr.recipe.data import SourceSpec
-from zephyr.recipe.part import Name, Positive, RecipePart
+from zephyr.recipe.evaluation import UNREADABLE
+from zephyr.recipe.part import Name, Positive, RecipePart, Share
 from zephyr.recipe.yaml_positions import read_mapping
 
 Way = Literal["ask", "compare", "quiz", "hint"]
 WAYS: tuple[Way, ...] = ("ask", "compare", "quiz", "hint")
 PromptText = Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
+Origin = Annotated[str, Field(pattern=r"^https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$")]
+"""A web origin as browsers send it: scheme, host and port, without a path."""
 
 
 class HintStep(RecipePart):
@@ -48,11 +51,13 @@ class Limits(RecipePart):
 class QuizSettings(RecipePart):
     """Sources of the quiz questions, and the maximum number of each source.
 
-    Without `sources` these are the questions of the recipe's multiple-choice task.
+    Without `sources` these are the questions of the recipe's multiple-choice task. `unreadable` is
+    the share of each source's rows that may be left out; one row always may, unless it is 0.
     """
 
     sources: Annotated[tuple[SourceSpec, ...], Field(min_length=1)] | None = None
     cap: Positive | None = None
+    unreadable: Share = UNREADABLE
 
 
 class LogSettings(RecipePart):
@@ -70,7 +75,8 @@ class TutorSettings(RecipePart):
     """The settings of tutor.yaml. `models` are all that can be served, unless named.
 
     `system` stands before every conversation. Of the `ways` the page offers those that are named
-    and can be: to compare needs two models, a quiz questions.
+    and can be: to compare needs two models, a quiz questions. `origins` are other sites whose
+    pages may ask (CORS).
     """
 
     course: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "Course"
@@ -83,8 +89,9 @@ class TutorSettings(RecipePart):
     quiz: QuizSettings = QuizSettings()
     logs: LogSettings = LogSettings()
     database: str | None = None
+    origins: tuple[Origin, ...] = ()
 
-    @field_validator("models", "ways")
+    @field_validator("models", "ways", "origins")
     @classmethod
     def _check_unique(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and (duplicates := [v for v in value if value.count(v) > 1]):

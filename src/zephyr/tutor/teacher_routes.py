@@ -3,18 +3,22 @@
 import csv
 import io
 import json
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from zephyr.tutor.api_errors import error_responses
 from zephyr.tutor.classroom import Classroom
-from zephyr.tutor.events import Event
+from zephyr.tutor.events import EventLog
 from zephyr.tutor.preferences import to_raw_rows
 from zephyr.tutor.summary import summarize
 
 CSV_COLUMNS = ("id", "time", "session", "kind", "model", "key", "body")
+CSV_PAGE = 100
+"""Events that are read at a time."""
 
 
 def teacher_routes(classroom: Classroom) -> APIRouter:
@@ -24,7 +28,7 @@ def teacher_routes(classroom: Classroom) -> APIRouter:
     @router.get("/summary", summary="Figures of the class")
     async def figures() -> dict[str, Any]:
         return await classroom.run_in_thread(
-            lambda: summarize(classroom.events.list_events(), classroom.settings.course)
+            lambda: summarize(classroom.events, classroom.settings.course)
         )
 
     @router.get(
@@ -37,36 +41,48 @@ def teacher_routes(classroom: Classroom) -> APIRouter:
                 to_raw_rows(vote_events, classroom.settings.course), indent=1, ensure_ascii=False
             )
 
-        return _attachment(
-            await classroom.run_in_thread(make_json), "application/json", "preferences.json"
+        text = await classroom.run_in_thread(make_json)
+        return Response(
+            text, headers=_attachment("preferences.json"), media_type="application/json"
         )
 
     @router.get("/events.csv", summary="All events", response_class=Response)
     async def events() -> Response:
-        text = await classroom.run_in_thread(lambda: to_csv(classroom.events.list_events()))
-        return _attachment(text, "text/csv", "events.csv")
+        pages = csv_pages(classroom.events)
+        first = await classroom.run_in_thread(partial(next, pages))
+
+        async def stream() -> AsyncGenerator[str]:
+            page = first
+            while page:
+                yield page
+                page = await classroom.run_in_thread(partial(next, pages, ""))
+
+        return StreamingResponse(stream(), headers=_attachment("events.csv"), media_type="text/csv")
 
     return router
 
 
-def _attachment(text: str, media_type: str, name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return Response(text, media_type=media_type, headers=headers)
+def _attachment(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
-def to_csv(events: list[Event]) -> str:
-    """Formats events as CSV; sessions are numbered, since a session's id is its owner's key."""
+def csv_pages(events: EventLog) -> Iterator[str]:
+    """All events as CSV, in pieces; sessions are numbered: a session's id is its owner's key.
+
+    It begins with a byte order mark, without which Excel takes it for another encoding. Where a
+    semicolon separates cells, as in Excel of many languages, one in a text would begin a cell, and
+    what follows it might be a formula: JSON can write it in another way.
+    """
     session_numbers: dict[str, int] = {}
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for event in events:
-        session = event.session
-        number = (
-            None
-            if session is None
-            else session_numbers.setdefault(session, len(session_numbers) + 1)
-        )
-        body = json.dumps(event.body, ensure_ascii=False)
-        writer.writerow((event.id, event.time, number, event.kind, event.model, event.key, body))
-    return buffer.getvalue()
+    rows: list[tuple[Any, ...]] = [CSV_COLUMNS]
+    page, last_id = "\ufeff", 0
+    while rows:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(rows)
+        yield page + buffer.getvalue()
+        page, rows = "", []
+        for number, moment, session, kind, model, key, body in events.read_after(last_id, CSV_PAGE):
+            student = session and session_numbers.setdefault(session, len(session_numbers) + 1)
+            safe_body = body.replace(";", "\\u003b")
+            rows.append((number, moment, student, kind, model, key, safe_body))
+            last_id = number

@@ -1,13 +1,31 @@
 """Row readers of multiple choice: a question, its options, and which of them is right."""
 
+import ast
+import json
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+from zephyr.data.readers.answer_key import (
+    LETTERS,
+    AmbiguousKeysError,
+    Conventions,
+    LabelledOptions,
+    Readings,
+    choose_conventions,
+    pick_reading,
+    read_key,
+    split_labels,
+)
+from zephyr.data.readers.option_columns import QuizColumns
 from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_list, read_text
+from zephyr.data.rows import SourceRow
+from zephyr.errors import ZephyrError
+from zephyr.recipe.data import AnswerKey
 from zephyr.records import Choice, Record
-
-LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def check_options(values: Any) -> tuple[str, ...]:
@@ -21,39 +39,203 @@ def check_options(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
-_NUMBER = re.compile("[0-9]{1,9}")
+class ParsedQuiz(NamedTuple):
+    """A question with its options and its key as they stand in a row."""
+
+    question: str
+    options: tuple[str, ...]
+    key: Any
+    subject: str = ""
+    option_columns: tuple[str, ...] = ()
 
 
-def answer_index(answer: Any, labels: Sequence[str]) -> int:
-    """The 0-based index of an answer given as a label, a letter, or a 0-based number."""
-    if isinstance(answer, bool) or not isinstance(answer, int | str):
-        raise UnreadableRowError("the answer is neither a letter nor a number")
-    if isinstance(answer, int):
-        index = answer
-    elif answer.strip() in labels:
-        index = labels.index(answer.strip())
-    elif _NUMBER.fullmatch(answer.strip()):
-        index = int(answer)
-    else:
-        raise UnreadableRowError("the answer is none of the options")
-    if not 0 <= index < len(labels):
-        raise UnreadableRowError("the answer is none of the options")
-    return index
+class _ParsedRow(NamedTuple):
+    location: str
+    quiz: ParsedQuiz
+    options: LabelledOptions
+    readings: Readings
 
 
-def read_choices(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads MMLU: a question, a list of options, and the answer as a letter or 0-based number."""
+@dataclass(frozen=True)
+class QuizReader:
+    """Row reader of quizzes: the key of a question is read by `conventions`.
+
+    Those of a user's own file are found by `resolve`; `notes` say which they are.
+    """
+
+    parse: Callable[[RowValues], ParsedQuiz]
+    conventions: Conventions = (("letter", "0-based"),)
+    splits_labels: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, row: RowValues, source: str) -> Iterator[Record]:
+        quiz, options = self._parse_row(row)
+        readings = read_key(quiz.key, options, quiz.option_columns)
+        answer = pick_reading(readings, self.conventions)
+        yield Choice(source, quiz.question, options.texts, answer, quiz.subject)
+
+    def _parse_row(self, row: RowValues) -> tuple[ParsedQuiz, LabelledOptions]:
+        quiz = self.parse(row)
+        if self.splits_labels:
+            return quiz, split_labels(quiz.options)
+        return quiz, LabelledOptions(quiz.options)
+
+    def resolve(
+        self, rows: Iterable[SourceRow], answer_key: AnswerKey | None, label: str, where: str
+    ) -> "QuizReader":
+        """The reader of a source: its keys are read by `answer_key`, or by what most of them are.
+
+        Raises:
+            ZephyrError: the keys can be read in two ways that give different answers.
+        """
+        reader = replace(self, splits_labels=True)
+        parsed_rows: list[_ParsedRow] = []
+        for row in rows:
+            try:
+                quiz, options = reader._parse_row(row.value or {})
+                readings = read_key(quiz.key, options, quiz.option_columns)
+            except UnreadableRowError:
+                continue  # counted when the row is read
+            parsed_rows.append(_ParsedRow(row.location, quiz, options, readings))
+        try:
+            conventions = (
+                ((answer_key,),)
+                if answer_key is not None
+                else choose_conventions([row.readings for row in parsed_rows])
+            )
+        except AmbiguousKeysError as error:
+            rows_shown = [parsed_rows[number] for number in error.numbers[:2]]
+            raise _ambiguity_error(label, where, rows_shown) from None
+        counts = Counter(
+            " or ".join(_CONVENTION_NAMES[name] for name in group if name in row.readings)
+            for row in parsed_rows
+            if (group := next((g for g in conventions if set(g) & row.readings.keys()), None))
+        )
+        notes = [f"{count} as {name}" for name, count in counts.most_common()]
+        text = f"the keys of source {label!r} are read: {', '.join(notes)}"
+        if labelled_count := sum(bool(row.options.labels) for row in parsed_rows):
+            text += f"; {labelled_count} questions had a letter or number before each option"
+        return replace(reader, conventions=conventions, notes=(text,) if notes else ())
+
+
+_CONVENTION_NAMES: Mapping[AnswerKey, str] = {
+    "letter": "a letter",
+    "0-based": "a place from 0",
+    "1-based": "a place from 1",
+    "text": "the text of an option",
+}
+
+
+def _ambiguity_error(label: str, where: str, rows: Sequence[_ParsedRow]) -> ZephyrError:
+    found, names = [], []
+    for row in rows:
+        meanings = [
+            f"as {_CONVENTION_NAMES[name]} it is {LETTERS[at]}, {row.options.texts[at][:60]!r}"
+            for name, at in row.readings.items()
+        ]
+        names += [name for name in row.readings if name not in names]
+        found.append(
+            f"{row.quiz.question[:80]!r} has the key {row.quiz.key!r}: {'; '.join(meanings)}"
+        )
+    return ZephyrError(
+        f"the keys of source {label!r} can be read in more than one way",
+        where=f"{where}, {rows[0].location}",
+        found="; ".join(found),
+        allowed=_CONVENTION_NAMES,
+        todo="say which it is beside the `path` of this source: "
+        + " or ".join(f"`answer_key: {name}`" for name in names),
+    )
+
+
+def _parse_choices(row: RowValues) -> ParsedQuiz:
+    """Parses MMLU's columns: a question, a list of options, and a key."""
     row = row["train"] if isinstance(row.get("train"), dict) else row  # MMLU's auxiliary_train
-    option_texts = check_options(row.get("choices"))
-    answer = answer_index(row.get("answer"), LETTERS[: len(option_texts)])
     subject = row.get("subject")
-    yield Choice(
-        source,
+    return ParsedQuiz(
         read_text(row, "question"),
-        option_texts,
-        answer,
+        check_options(parse_option_list(row.get("choices"))),
+        row.get("answer"),
         subject if isinstance(subject, str) else "",
     )
+
+
+read_choices = QuizReader(_parse_choices)
+"""Reads MMLU: a question, a list of options, and the answer as a letter or 0-based number."""
+
+
+def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
+    """The reader of a quiz by its columns: options in columns of their own, or in a list."""
+
+    def parse(row: RowValues) -> ParsedQuiz:
+        if len(columns.options) == 1:
+            option_columns: tuple[str, ...] = ()
+            values = parse_option_list(row.get(columns.options[0]))
+        else:
+            option_columns = columns.options
+            values = [_option_text(row.get(name)) for name in option_columns]
+            while values and values[-1] == "":
+                values.pop()
+        subject = row.get(columns.subject) if columns.subject is not None else ""
+        return ParsedQuiz(
+            read_text(row, columns.question),
+            check_options(values),
+            row.get(columns.key),
+            subject if isinstance(subject, str) else "",
+            option_columns,
+        )
+
+    return QuizReader(parse)
+
+
+def _option_text(value: Any) -> Any:
+    """An option's text: a number as its digits, a missing cell as empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value.strip() if isinstance(value, str) else value
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
+_SEPARATORS = ("\n", "|", ";")
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
+
+def parse_option_list(value: Any) -> Any:
+    """Parses a list of options, or the text that a cell of a table holds in place of one.
+
+    JSON, a list of Python or NumPy, or options between line breaks, `|` or `;`.
+
+    Raises:
+        UnreadableRowError: it can't be told where one option ends and the next begins.
+    """
+    if isinstance(value, list):
+        return [_option_text(option) for option in value]
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return _parse_written_list(text)
+    separators = [sign for sign in _SEPARATORS if sign in text]
+    if len(separators) > 1:
+        raise UnreadableRowError("the options are separated by more than one sign")
+    if not separators:
+        raise UnreadableRowError("the options are no list (JSON), nor between | or ;")
+    return [option.strip() for option in text.strip(separators[0]).split(separators[0])]
+
+
+def _parse_written_list(text: str) -> list[Any]:
+    """Parses a list as JSON, Python or NumPy write it."""
+    try:
+        return [_option_text(option) for option in json.loads(text)]
+    except (ValueError, RecursionError):
+        pass
+    quoted = _QUOTED.findall(text)
+    if not quoted or _QUOTED.sub("", text).strip("[], \n\r\t").strip(", \n\r\t"):
+        raise UnreadableRowError("the list of options is neither JSON nor Python")
+    try:
+        return [ast.literal_eval(part) for part in quoted]
+    except (ValueError, SyntaxError):
+        raise UnreadableRowError("the list of options is neither JSON nor Python") from None
 
 
 def read_arc(row: RowValues, source: str) -> Iterator[Record]:
@@ -91,8 +273,8 @@ def read_hellaswag(row: RowValues, source: str) -> Iterator[Record]:
             f"{read_text(row, 'activity_label')}: {read_text(row, 'ctx_a')} {second}"
         )
         endings = tuple(map(_clean_hellaswag, endings))
-    answer = answer_index(row.get("label"), [str(i) for i in range(len(endings))])
-    yield Choice(source, context, endings, answer)
+    readings = read_key(row.get("label"), LabelledOptions(endings))
+    yield Choice(source, context, endings, pick_reading(readings, (("0-based",),)))
 
 
 _TITLE = re.compile(r" \[title\]")

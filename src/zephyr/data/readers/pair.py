@@ -9,7 +9,9 @@ from zephyr.data.readers.parsing import (
     RowValues,
     SkippedRecord,
     UnreadableRowError,
+    check_columns,
     check_conversation,
+    make_conversation,
     make_prompt,
     parse_message,
     read_alpaca_prompt,
@@ -43,36 +45,73 @@ def preference_reader(
 
 
 def read_trl_pair(row: RowValues, source: str) -> Iterator[Record]:
-    """Reads TRL's preference columns, as texts or as lists of messages."""
-    prompt = check_conversation(read_turns_or_text(row, "prompt", "user"), "user")
-    yield from _make_pair(
-        source, prompt, _read_answer(row, "chosen"), _read_answer(row, "rejected")
-    )
+    """Reads TRL's preference columns, as texts or as lists of messages.
+
+    `chosen` and `rejected` may be whole conversations, as in UltraFeedback.
+    """
+    prompt = make_conversation(row, read_turns_or_text(row, "prompt", "user"), "user")
+    yield from _read_answers(row, source, prompt)
 
 
 def read_alpaca_pair(row: RowValues, source: str) -> Iterator[Record]:
     """Reads LLaMA-Factory's preference columns: Alpaca's, and two answers."""
-    yield from _make_pair(
-        source, read_alpaca_prompt(row), read_text(row, "chosen"), read_text(row, "rejected")
-    )
+    yield from _read_answers(row, source, read_alpaca_prompt(row))
 
 
 def read_sharegpt_pair(row: RowValues, source: str) -> Iterator[Record]:
     """Reads LLaMA-Factory's ShareGPT preferences: messages, and two answers as messages."""
-    prompt = check_conversation(read_turns(row, "conversations"), "user")
-    yield from _make_pair(
-        source, prompt, _read_answer(row, "chosen"), _read_answer(row, "rejected")
-    )
+    prompt = make_conversation(row, read_turns(row, "conversations"), "user")
+    yield from _read_answers(row, source, prompt)
 
 
-def _read_answer(row: RowValues, side: str) -> str:
+def _read_answers(
+    row: RowValues,
+    source: str,
+    prompt: tuple[Message, ...],
+    columns: tuple[str, str] = ("chosen", "rejected"),
+) -> Iterator[Record]:
+    """Reads the two answers to a prompt; those that are conversations must begin with it."""
+    (context, chosen), (other_context, rejected) = (_read_answer(row, side) for side in columns)
+    contexts = [
+        _join_context(prompt, turns, side)
+        for turns, side in zip((context, other_context), columns, strict=True)
+    ]
+    if contexts[0] != contexts[1]:
+        raise UnreadableRowError("the conversations part before the last answer")
+    yield from _make_pair(source, contexts[0], chosen, rejected)
+
+
+def _read_answer(row: RowValues, side: str) -> tuple[list[Message], str]:
+    """Reads an answer, and the messages before it where it is a whole conversation."""
     value = row.get(side)
-    if isinstance(value, str):
-        return read_text(row, side)
-    turn = parse_message(value[0] if isinstance(value, list) and len(value) == 1 else value)
-    if turn.role != "assistant":
-        raise UnreadableRowError(f"column {side!r} is not an answer")
-    return turn.content
+    if not isinstance(value, dict | list):
+        return [], read_text(row, side)
+    *context, answer = [parse_message(value)] if isinstance(value, dict) else read_turns(row, side)
+    if answer.role != "assistant" or (context and context[0].role == "assistant"):
+        raise UnreadableRowError(
+            f"column {side!r} is not an answer, or a conversation that ends with one"
+        )
+    return context, answer.content
+
+
+def _join_context(
+    prompt: tuple[Message, ...], context: list[Message], side: str
+) -> tuple[Message, ...]:
+    """The messages before an answer: the prompt, and what a conversation adds between the two."""
+    if not context:
+        return prompt
+    systems = [m for m in (*prompt[:1], *context[:1]) if m.role == "system"]
+    if len({m.content.strip() for m in systems}) > 1:
+        raise UnreadableRowError(f"the system message of column {side!r} is not the prompt's")
+    asked, turns = ([m for m in each if m.role != "system"] for each in (prompt, context))
+    start = [(m.role, m.content.strip()) for m in turns[: len(asked)]]
+    if start != [(m.role, m.content.strip()) for m in asked]:
+        raise UnreadableRowError(
+            f"column {side!r} is a conversation that does not begin with the prompt",
+            "mend the prompt, or hide it so that the conversations are read alone "
+            "(`columns: {unused: prompt}`)",
+        )
+    return check_conversation([*systems[:1], *asked, *turns[len(asked) :]], "user")
 
 
 def read_conversation_pair(row: RowValues, source: str) -> Iterator[Record]:
@@ -80,7 +119,7 @@ def read_conversation_pair(row: RowValues, source: str) -> Iterator[Record]:
     (*context, chosen), (*other_context, rejected) = (
         _read_conversation(row, side) for side in ("chosen", "rejected")
     )
-    prompt = check_conversation(context, "user")
+    prompt = make_conversation(row, context, "user")
     if other_context != context:
         raise UnreadableRowError("the conversations part before the last answer")
     yield from _make_pair(source, prompt, chosen.content, rejected.content)
@@ -111,14 +150,9 @@ def read_openai_pair(row: RowValues, source: str) -> Iterator[Record]:
     input_object = row.get("input")
     if not isinstance(input_object, dict):
         raise UnreadableRowError("column 'input' is not an object")
-    message_objects = read_list(input_object, "messages")
-    has_empty_system = message_objects[0] == {"role": "system", "content": ""}
-    prompt = check_conversation(
-        [parse_message(turn) for turn in message_objects[has_empty_system:]], "user"
-    )
-    outputs = [read_list(row, side) for side in ("preferred_output", "non_preferred_output")]
-    chosen, rejected = (parse_message(side[-1]).content for side in outputs)
-    yield from _make_pair(source, prompt, chosen, rejected)
+    check_columns(input_object)
+    prompt = make_conversation(row, read_turns(input_object, "messages"), "user")
+    yield from _read_answers(row, source, prompt, ("preferred_output", "non_preferred_output"))
 
 
 def read_epfl(row: RowValues, source: str) -> Iterator[Record | SkippedRecord]:
