@@ -135,9 +135,9 @@ _ROWS = """## How rows are read
 - **Whole conversations as `chosen` and `rejected`.** Both must be the same up to their last
   answers; that is the prompt. With a `prompt` beside them (as in UltraFeedback), both begin
   with it.
-- **Cells.** Null and NaN are nothing; a column that may be empty is so where it holds the word
-  nan, and as a question or an answer in a column of its own that word is a missing value. A
-  whole number is its digits (25.0 is 25). Truth values and infinite numbers are no text.
+- **Cells.** Null and NaN are nothing, and so is a cell of a CSV or TSV (and Alpaca's `input` in
+  any file) that holds the word nan, NaN or `<NA>` alone. A whole number is its digits (25.0 is
+  25); in CSV, 25.0 is a text, and stays. Truth values and infinite numbers are no text.
 - **Registered sources** are read by their own columns, below, and no others.
 
 Rows that can't be read are counted by reason, each with its first place; where they are more

@@ -494,7 +494,7 @@ def test_compare_pairs_what_two_models_were_asked_alike(
     assert rows["preferences", "reward_accuracy"]["empty"].startswith("tiny/M0: a base model")
     code, out, _ = zephyr("compare", "tiny/M0", "tiny/M1")
     assert code == 0
-    assert "cannot tell, n=8" in out
+    assert "cannot tell" in out
 
 
 def test_compare_names_what_is_not_there(workspace: Workspace, zephyr: Command) -> None:

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.data.in_memory_sources import read_source
 from zephyr.data.read_stats import ReadStats
 from zephyr.data.readers.answer_key import split_labels
-from zephyr.data.readers.choice import QuizReader, parse_option_list
+from zephyr.data.readers.choice import QuizReader, parse_option_list, read_choices
 from zephyr.data.readers.option_columns import find_quiz_columns
 from zephyr.data.readers.parsing import UnreadableRowError
+from zephyr.data.rows import SourceRow
 from zephyr.data.sources import OpenedSource, open_source, read_records
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
@@ -83,7 +86,7 @@ def test_columns_that_leave_open_which_is_which(columns: str) -> None:
 
 
 def test_a_question_may_have_fewer_options_than_there_are_columns(tmp_path: Path) -> None:
-    text = "question,A,B,C,D,answer\nOne?,p,q,,,B\nTwo?,p,q,r,s,D\nGap?,p,,r,,A\nNone?,p,q,,,C\n"
+    text = "question,A,B,C,D,answer\nOne?,p, q ,, ,B\nTwo?,p,q,r,s,D\nGap?,p,,r,,A\nNone?,p,q,,,C\n"
     quizzes, stats, _ = read_quiz(tmp_path, "r.csv", text)
     assert quizzes == [("One?", ("p", "q"), 1), ("Two?", ("p", "q", "r", "s"), 3)]
     assert stats.unreadable_reasons == {
@@ -123,6 +126,10 @@ def test_lists_in_a_cell(cell: str, options: list[str]) -> None:
         ("[a, b]", "neither JSON nor Python"),
         ("['a', b]", "neither JSON nor Python"),
         ("['a' 'b", "no list"),
+        (r'["\ud83d", "b"]', "half a character"),
+        (r"['\ud83d', 'b']", "half a character"),
+        ("[" * 20_000 + "]" * 20_000, "neither JSON nor Python"),
+        (r"['\x', 'b']", "neither JSON nor Python"),
     ],
 )
 def test_cells_that_leave_open_where_an_option_ends(cell: str, reason: str) -> None:
@@ -305,11 +312,11 @@ def test_the_setting_is_refused_where_there_are_no_such_keys(tmp_path: Path) -> 
 
 
 def test_a_registered_source_is_read_as_it_is_known(tmp_path: Path) -> None:
-    """MMLU counts from 0, and an option of it that begins with a letter keeps it."""
-    row = {"question": "Q?", "choices": ["A. x", "B. y", "C. z"], "answer": 1, "subject": ""}
+    """MMLU counts from 0, and its options keep their letters and blanks."""
+    row = {"question": "Q?", "choices": ["A. x", "B. y ", "C. z"], "answer": 1, "subject": ""}
     (tmp_path / "mmlu.jsonl").write_text(json.dumps(row) + "\n")
     records, _ = read_source(SourceSpec(name="mmlu", path="mmlu.jsonl"), "choice", tmp_path)
-    assert records == [Choice("mmlu", "Q?", ("A. x", "B. y", "C. z"), 1)]
+    assert records == [Choice("mmlu", "Q?", ("A. x", "B. y ", "C. z"), 1)]
 
 
 @pytest.mark.parametrize("key", ["A,C", "A;C", "A and C", "AC", "A C", "(A), (C)", ["A", "C"]])
@@ -317,3 +324,41 @@ def test_two_right_answers_are_said(tmp_path: Path, key: Any) -> None:
     quizzes, stats, _ = read_quiz(tmp_path, "r.jsonl", key_rows(["B", key]))
     assert len(quizzes) == 1
     assert stats.unreadable_reasons == {"the answer names more than one option": 1}
+
+
+CELLS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.just(10**400)
+    | st.text(max_size=4)
+    | st.sampled_from(["A", "b)", "2", "0", "A,B", "['a' 'b']", '["a", "b"]', "a|b", "A) a\nB) b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=1), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.fixed_dictionaries({"choices": CELLS, "answer": CELLS}), max_size=4),
+    st.sampled_from([None, "letter", "0-based", "1-based", "text"]),
+)
+def test_any_cells_give_a_question_or_a_reason(rows: list[dict[str, Any]], answer_key: Any) -> None:
+    """Never another exception, and the same key for every row that is read."""
+    source_rows = [
+        SourceRow(f"r:{n}", {"question": "Q?", **row}) for n, row in enumerate(rows, start=1)
+    ]
+    try:
+        reader = read_choices.resolve(source_rows, answer_key, "r", "here")
+    except ZephyrError:
+        assert answer_key is None
+        return
+    for row in source_rows:
+        assert row.value is not None
+        try:
+            [record] = reader(row.value, "r")
+        except UnreadableRowError:
+            continue
+        assert isinstance(record, Choice)
+        assert 0 <= record.answer < len(record.choices)

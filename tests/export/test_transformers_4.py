@@ -105,6 +105,14 @@ def test_networks_of_which_it_is_not_known_say_so(tmp_path: Path) -> None:
     assert "whether version 4 reads an export of olmo3 has not been tested" in note
 
 
+def test_quantized_weights_are_not_said_to_be_tested(tmp_path: Path) -> None:
+    write_export(tmp_path, "llama")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {}}))
+    [note] = add_older_names(tmp_path)
+    assert "an export of quantized llama has not been tested" in note
+
+
 _READ = """
 import sys, numpy as np, torch, transformers
 assert transformers.__version__.startswith("4."), transformers.__version__

@@ -223,8 +223,8 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
     [
         ([], "messages"),
         ([{"role": "user", "content": " "}], "messages"),
-        ([{"role": "assistant", "content": "a"}], "alternate"),
-        ([*QUESTION_MESSAGES, *QUESTION_MESSAGES], "alternate"),
+        ([{"role": "assistant", "content": "a"}], "the last turn is the assistant's"),
+        ([*QUESTION_MESSAGES, *QUESTION_MESSAGES], "two turns of the user in a row"),
         ([{"role": "tool", "content": "a"}], "role"),
         ([{"role": "user", "content": "a", "name": "b"}], "name"),
         ([{"role": "user", "content": 3}], "content"),

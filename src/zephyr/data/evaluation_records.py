@@ -15,6 +15,12 @@ class EvaluationRecords(NamedTuple):
     notes: list[str]
 
 
+def reading_notes(source: OpenedSource) -> tuple[str, ...]:
+    """How the keys of a quiz are read; nothing of other sources."""
+    reader = source.column_format.reader if source.column_format is not None else None
+    return reader.notes if isinstance(reader, QuizReader) else ()
+
+
 def read_evaluation_records(source: OpenedSource, unreadable: float) -> EvaluationRecords:
     """Reads all records of a source, of whose rows a share of `unreadable` may be left out.
 
@@ -27,9 +33,7 @@ def read_evaluation_records(source: OpenedSource, unreadable: float) -> Evaluati
     unreadable_count = sum(stats.unreadable_reasons.values())
     if not (unreadable and unreadable_count == 1 < stats.item_count):
         stats.check_unreadable_share(unreadable)
-    notes: list[str] = []
-    if source.column_format is not None and isinstance(source.column_format.reader, QuizReader):
-        notes += source.column_format.reader.notes
+    notes = list(reading_notes(source))
     for reason, count in stats.unreadable_reasons.items():
         notes.append(
             f"{count} of {stats.item_count} rows of source {source.label!r} left out: {reason} "

@@ -222,7 +222,8 @@ def _read_table(path: Path, text: str, suffix: str) -> Iterator[SourceRow]:
         if len(cells) > len(names) or not len(cells) > max(used, default=-1):
             yield SourceRow(location, None, "not as many columns as the first line names")
         else:
-            yield SourceRow(location, {names[at]: cells[at] for at in used})
+            value = {names[at]: cells[at] for at in used}
+            yield SourceRow(location, value, has_text_cells=True)
 
 
 def _trim_cells(cells: list[str], count: int) -> list[str]:

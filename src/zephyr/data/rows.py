@@ -11,11 +11,15 @@ RowNumbers = Sequence[int] | NDArray[np.int64]
 
 
 class SourceRow(NamedTuple):
-    """One row of a source and its location; if it can't be read, `problem` instead of `value`."""
+    """One row of a source and its location; if it can't be read, `problem` instead of `value`.
+
+    With `has_text_cells`, as in CSV, its file knows no types, and a missing value is a word.
+    """
 
     location: str
     value: dict[str, Any] | None
     problem: str = ""
+    has_text_cells: bool = False
 
 
 class Header(NamedTuple):

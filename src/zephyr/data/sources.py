@@ -16,7 +16,7 @@ from zephyr.data.cache import content_sha256
 from zephyr.data.column_formats import ColumnFormat, detect_format, find_unused_columns
 from zephyr.data.read_stats import ReadStats, RowItem
 from zephyr.data.readers.choice import QuizReader
-from zephyr.data.readers.parsing import SkippedRecord, UnreadableRowError
+from zephyr.data.readers.parsing import MISSING_VALUES, SkippedRecord, UnreadableRowError
 from zephyr.data.rows import (
     ConcatenatedRows,
     InMemoryRows,
@@ -56,8 +56,10 @@ class OpenedSource:
             yield RowItem(number, 0, row.location, None, unreadable_reason=row.problem)
             return
         known_columns = self.column_format.all_columns
-        unused_columns = find_unused_columns(row.value, known_columns, self.kind)
         values = row.value
+        if row.has_text_cells and self.column_format.kind in ("chat", "pair"):
+            values = {n: None if cell in MISSING_VALUES else cell for n, cell in values.items()}
+        unused_columns = find_unused_columns(values, known_columns, self.kind)
         if self.registered_source is not None:  # what its reader is not said to read, it never sees
             values = {name: values[name] for name in known_columns if name in values}
         item = RowItem(number, 0, row.location, None, unused_columns=unused_columns)
@@ -166,6 +168,11 @@ def _resolve_answer_key(
     return replace(form, reader=reader)
 
 
+READER_VERSION = 2
+"""Version of how rows of users' own files, and of mixtures, become records: 2 reads `system` beside
+any form, numbers and blank cells, quizzes with option columns and letters in their options."""
+
+
 def source_fingerprint(
     source: SourceSpec, *, use: Use, origin: str | None, base: Path, where: str
 ) -> dict[str, Any]:
@@ -188,7 +195,9 @@ def source_fingerprint(
         for path in paths:
             files.check_format(path, where)
         hashes = [content_sha256(path) for path in paths]
-    return {"sha256": hashes if len(hashes) > 1 else hashes[0]}
+    content = {"sha256": hashes if len(hashes) > 1 else hashes[0]}
+    is_read_anew = registered_source is None or use == "train"
+    return content | ({"reader": READER_VERSION} if is_read_anew else {})
 
 
 def hub_query(source: SourceSpec, use: Use, where: str) -> hub.HubQuery | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import EvalQuestionIndex
-from zephyr.data.evaluation_records import read_evaluation_records
+from zephyr.data.evaluation_records import read_evaluation_records, reading_notes
 from zephyr.evaluate.caching_model import CachingModel
 from zephyr.evaluate.footprint import FootprintBenchmark
 from zephyr.evaluate.scoring import EvalResult, run_task
@@ -43,6 +43,8 @@ def _build_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
     opened_sources = [
         _open_source(s, spec.kind, "train", f"data.{name}", context) for s in spec.sources
     ]
+    for note in (note for opened in opened_sources for note in reading_notes(opened)):
+        context.notify(note)
     task_records = (
         (task.key, record)
         for task in context.recipe.evaluate.tasks

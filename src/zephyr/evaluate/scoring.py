@@ -115,7 +115,7 @@ def _build_scores(
             "scale": metric.scale,
             "headline": metric.headline,
             "primary": metric.primary,
-            "chance_of": metric.chance_of,
+            "chance_of": list(metric.chance_of),
             **interval,
             "empty": None if interval["n"] else output.empty_reasons[metric.name],
         }

@@ -59,7 +59,7 @@ _TASK_LIST = (
     ),
     Task(
         name="gsm8k",
-        version=2,
+        version=3,
         record_kind="chat",
         method="write",
         sources=(("gsm8k", "test"),),
@@ -119,7 +119,7 @@ _TASK_LIST = (
     ),
     Task(
         name="tutoring",
-        version=1,
+        version=2,
         record_kind="chat",
         method="tutor",
         sources=(("gsm8k_socratic", "test"), ("mathdial", "test")),
@@ -170,7 +170,7 @@ _TASK_LIST = (
     ),
     Task(
         name="mcqa_written",
-        version=1,
+        version=2,
         record_kind="choice",
         method="write a letter",
         sources=_MULTIPLE_CHOICE_SOURCES,

@@ -35,11 +35,13 @@ def add_older_names(folder: Path) -> list[str]:
     if not path.exists():  # an adapter: its base says which version reads it
         return []
     settings = read_json(path)
-    if settings["model_type"] in TESTED_MODEL_TYPES:
+    is_quantized = "quantization_config" in settings
+    if settings["model_type"] in TESTED_MODEL_TYPES and not is_quantized:
         return [f"It loads in transformers {OLDEST_VERSION}, with which this is tested, and newer."]
+    kind = f"{'quantized ' if is_quantized else ''}{settings['model_type']}"
     note = (
         f"It was written by transformers {settings['transformers_version']}; whether version 4 "
-        f"reads an export of {settings['model_type']} has not been tested."
+        f"reads an export of {kind} has not been tested."
     )
     return [note]
 

@@ -205,6 +205,8 @@ def _model_node(recipe: Recipe, name: str, resolver: ContentResolver) -> Node:
     if (text := holdout_mixture(recipe, model.from_)) is not None:
         inputs["text"] = f"data.{text}"
     spec = {key: value for key, value in model.quantize.spec().items() if key != "data"}
+    if model.quantize.method == "int8":
+        spec["weights"] = "packed"  # runs before it were bitsandbytes'
     return Node(name, "quantize", spec, inputs, parent=model.from_)
 
 
@@ -232,9 +234,10 @@ def _any_mixture(recipe: Recipe, name: str, where: str) -> str:
 
 
 def _seeded_spec(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key not in ("data", "tokenizer_data")} | {
-        "seed": recipe.seed
-    }
+    kept = {key: value for key, value in spec.items() if key not in ("data", "tokenizer_data")}
+    if kept.get("overlong") == "cut":
+        kept["cut"] = "within markers"  # runs before it lost the system message
+    return kept | {"seed": recipe.seed}
 
 
 def _check_keep_best(recipe: Recipe) -> None:

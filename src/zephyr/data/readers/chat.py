@@ -13,7 +13,6 @@ from zephyr.data.readers.parsing import (
     make_prompt,
     parse_turns,
     read_alpaca_prompt,
-    read_cell,
     read_flag,
     read_list,
     read_text,
@@ -29,8 +28,8 @@ def question_answer_reader(question: str, answer: str) -> RowReader:
     """Makes a reader of two columns: the question and its answer."""
 
     def read_row(row: RowValues, source: str) -> Iterator[Record]:
-        turns = [Message("user", read_cell(row, question))]
-        turns.append(Message("assistant", read_cell(row, answer)))
+        turns = [Message("user", read_text(row, question))]
+        turns.append(Message("assistant", read_text(row, answer)))
         yield Chat(source, make_conversation(row, turns, "assistant"))
 
     return read_row
@@ -56,7 +55,7 @@ def read_alpaca(row: RowValues, source: str) -> Iterator[Record]:
     """Reads Alpaca's columns, with LLaMA-Factory's `system`, `history` and `kto_tag` if present."""
     if read_flag(row, "kto_tag") is False:
         raise SkippedRecord(_MARKED_WRONG)
-    yield Chat(source, (*read_alpaca_prompt(row), Message("assistant", read_cell(row, "output"))))
+    yield Chat(source, (*read_alpaca_prompt(row), Message("assistant", read_text(row, "output"))))
 
 
 def read_openai_messages(row: RowValues, source: str) -> Iterator[Record]:

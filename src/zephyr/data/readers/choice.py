@@ -2,7 +2,6 @@
 
 import ast
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,13 @@ from zephyr.data.readers.answer_key import (
     split_labels,
 )
 from zephyr.data.readers.option_columns import QuizColumns
-from zephyr.data.readers.parsing import RowValues, UnreadableRowError, read_list, read_text
+from zephyr.data.readers.parsing import (
+    RowValues,
+    UnreadableRowError,
+    read_list,
+    read_text,
+    to_text,
+)
 from zephyr.data.rows import SourceRow
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import AnswerKey
@@ -172,7 +177,8 @@ def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
             values = parse_option_list(row.get(columns.options[0]))
         else:
             option_columns = columns.options
-            values = [_option_text(row.get(name)) for name in option_columns]
+            cells = [_option_text(row.get(name)) for name in option_columns]
+            values = [cell.strip() if isinstance(cell, str) else cell for cell in cells]
             while values and values[-1] == "":
                 values.pop()
         subject = row.get(columns.subject) if columns.subject is not None else ""
@@ -188,12 +194,9 @@ def quiz_columns_reader(columns: QuizColumns) -> QuizReader:
 
 
 def _option_text(value: Any) -> Any:
-    """An option's text: a number as its digits, a missing cell as empty."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value.strip() if isinstance(value, str) else value
-    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+    """An option as text, a number as its digits; the value itself where it is no text."""
+    text = to_text(value)
+    return value if text is None else text
 
 
 _SEPARATORS = ("\n", "|", ";")
@@ -226,16 +229,26 @@ def parse_option_list(value: Any) -> Any:
 def _parse_written_list(text: str) -> list[Any]:
     """Parses a list as JSON, Python or NumPy write it."""
     try:
-        return [_option_text(option) for option in json.loads(text)]
+        options = json.loads(text)
     except (ValueError, RecursionError):
-        pass
-    quoted = _QUOTED.findall(text)
-    if not quoted or _QUOTED.sub("", text).strip("[], \n\r\t").strip(", \n\r\t"):
-        raise UnreadableRowError("the list of options is neither JSON nor Python")
+        options = _parse_quoted_list(text)
+    texts = [_option_text(option) for option in options]
     try:
-        return [ast.literal_eval(part) for part in quoted]
-    except (ValueError, SyntaxError):
-        raise UnreadableRowError("the list of options is neither JSON nor Python") from None
+        "".join(map(str, texts)).encode()
+    except UnicodeEncodeError:
+        raise UnreadableRowError("an option holds half a character (a surrogate)") from None
+    return texts
+
+
+def _parse_quoted_list(text: str) -> list[Any]:
+    """Parses quoted options between brackets, with or without commas (Python, NumPy)."""
+    quoted = _QUOTED.findall(text)
+    if quoted and not re.sub(r"[\[\],\s]", "", _QUOTED.sub("", text)):
+        try:
+            return [ast.literal_eval(part) for part in quoted]
+        except (ValueError, SyntaxError):
+            pass
+    raise UnreadableRowError("the list of options is neither JSON nor Python")
 
 
 def read_arc(row: RowValues, source: str) -> Iterator[Record]:

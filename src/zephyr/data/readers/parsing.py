@@ -26,8 +26,9 @@ RowValues = Mapping[str, Any]
 RowReader = Callable[[RowValues, str], Iterator[Record | SkippedRecord]]
 """A row reader: (columns of a row, name of the source) to records."""
 
-_MISSING_VALUES = ("nan", "NaN", "<NA>")
-"""Texts of a cell that pandas writes for a missing value."""
+
+MISSING_VALUES = ("nan", "NaN", "<NA>")
+"""What pandas writes for a missing value where it writes all cells as texts."""
 
 
 def is_blank(value: Any) -> bool:
@@ -35,7 +36,7 @@ def is_blank(value: Any) -> bool:
     if isinstance(value, float | Decimal):
         return math.isnan(value)
     if isinstance(value, str):
-        return value in _MISSING_VALUES or value.strip() in ("", "[]", "{}")
+        return value.strip() in ("", "[]", "{}")
     return value is None or (isinstance(value, list | dict) and not value)
 
 
@@ -47,7 +48,7 @@ def to_text(value: Any) -> str | None:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         return None
     is_whole = (
         value == int(value) and -(2**53) < value < 2**53
@@ -56,27 +57,14 @@ def to_text(value: Any) -> str | None:
 
 
 def read_text(row: RowValues, column: str, *, allow_empty: bool = False) -> str:
-    """Reads the text of a column, or the digits of a number; blank only with `allow_empty`.
-
-    A cell that may be empty, and holds the word nan, is.
-    """
+    """Reads the text of a column, or the digits of a number; blank only with `allow_empty`."""
     if column not in row:
         raise UnreadableRowError(f"column {column!r} is missing")
     text = to_text(row[column])
     if text is None:
         raise UnreadableRowError(f"column {column!r} is not text", "write the value in quotes")
-    if allow_empty:
-        return "" if text in _MISSING_VALUES else text
-    if not text.strip():
+    if not allow_empty and not text.strip():
         raise UnreadableRowError(f"column {column!r} is empty")
-    return text
-
-
-def read_cell(row: RowValues, column: str) -> str:
-    """Reads the text of a column of a table, where the word nan is a missing value."""
-    text = read_text(row, column)
-    if text in _MISSING_VALUES:
-        raise UnreadableRowError(f"column {column!r} is {text!r}, a missing value", "fill it")
     return text
 
 
@@ -319,6 +307,8 @@ def read_alpaca_prompt(row: RowValues) -> tuple[Message, ...]:
     """
     question_parts = [read_text(row, "instruction", allow_empty=True)]
     question_parts += [read_text(row, "input", allow_empty=True)] if "input" in row else []
+    if question_parts[-1] in MISSING_VALUES and "input" in row:  # never a text to work on
+        question_parts.pop()
     question = "\n".join(part for part in question_parts if part)
     if not question.strip():
         raise UnreadableRowError("column 'instruction' is empty")
