@@ -223,7 +223,7 @@ def test_all_pairs_are_shown_equally_often_on_both_sides(tmp_path: Path) -> None
     [
         ([], "messages"),
         ([{"role": "user", "content": " "}], "messages"),
-        ([{"role": "assistant", "content": "a"}], "the last turn is the assistant's"),
+        ([{"role": "assistant", "content": "a"}], "the first turn is the assistant's"),
         ([*QUESTION_MESSAGES, *QUESTION_MESSAGES], "two turns of the user in a row"),
         ([{"role": "tool", "content": "a"}], "role"),
         ([{"role": "user", "content": "a", "name": "b"}], "name"),
