@@ -27,17 +27,19 @@ text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 assert text == answer.message.content, text
 two = client.completions.create(model="M1", prompt=["The force", "The mass"], max_tokens=4)
 assert [choice.index for choice in two.choices] == [0, 1]
-try:
-    client.chat.completions.create(
-        model="M1", messages=[{"role": "user", "content": "7" * 7000}], max_tokens=4
-    )
-except openai.BadRequestError as error:
-    assert error.code == "context_length_exceeded", error
-else:
-    raise AssertionError("a long conversation was answered")
-try:
-    client.chat.completions.create(model="M9", messages=[question])
-except openai.NotFoundError as error:
-    assert error.code == "model_not_found", error
-else:
-    raise AssertionError("an unknown model answered")
+
+
+def raised(kind: type[openai.APIStatusError], **how: object) -> str | None:
+    """The code of the error that a request raises."""
+    try:
+        client.chat.completions.create(**how)
+    except kind as error:
+        return error.code
+    raise AssertionError("it was answered")
+
+
+long = {"role": "user", "content": "7" * 7000}
+found = raised(openai.BadRequestError, model="M1", messages=[long], max_tokens=4)
+assert found == "context_length_exceeded", found
+found = raised(openai.NotFoundError, model="M9", messages=[question])
+assert found == "model_not_found", found

@@ -20,9 +20,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.client import free_port
-from bench.server import Server
-
+from bench.serving.server import Server
 from tests.workspace import Workspace, make_workspace
 
 PYTHON_PACKAGES = ("openai", "litellm", "langchain-openai", "llm")
@@ -42,8 +40,8 @@ def install(folder: Path) -> None:
     """Installs the packages of both languages, unless they are there."""
     if not (folder / "venv").exists():
         venv.create(folder / "venv", with_pip=True)
-    pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
-    _run([*pip, *PYTHON_PACKAGES])
+        pip = [str(folder / "venv/bin/python"), "-m", "pip", "install", "--quiet"]
+        _run([*pip, *PYTHON_PACKAGES])
     if not (folder / "node_modules").exists():
         (folder / "package.json").write_text('{"private": true}')
         npm = ["npm", "install", "--no-fund", "--no-audit", "--silent"]
@@ -100,20 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run_all(folder: Path, workspace: Workspace) -> int:
-    port = free_port()
     command = [sys.executable, "-m", "zephyr", "serve", "M1", "M2", "--recipe", "tiny.yaml"]
     environment = {"ZEPHYR_RUNS": str(workspace.runs), "OMP_NUM_THREADS": "1"}
     failed = 0
     with Server(
-        [*command, "--port", str(port)],
-        port,
-        folder / "server.log",
-        cwd=workspace.folder,
-        environment=environment,
+        [*command, "--port", "{port}"], folder / "server.log", environment, workspace.folder
     ) as server:
-        await server.listening()
+        await server.wait_until_listening()
         for name in CLIENTS:
-            problem = run_client(folder, name, f"http://127.0.0.1:{port}")
+            problem = run_client(folder, name, f"http://127.0.0.1:{server.port}")
             print(f"{name}: {'failed' if problem else 'ok'}\n{problem}".strip(), flush=True)
             failed += bool(problem)
     return 1 if failed else 0

@@ -63,6 +63,8 @@ def _describe(error: Mapping[str, Any], body: Any) -> FieldError:
     kind, context = str(error["type"]), error.get("ctx", {})
     if "problem" in context:
         return FieldError(context["problem"], kind, context["param"])
+    if kind == "value_error":  # of a validator of ours, which says all
+        return FieldError(str(context["error"]), "invalid_value", None)
     if kind == "json_invalid":
         message = f"We could not parse the JSON body of your request: {context['error']}."
         return FieldError(message, "invalid_json", None)
