@@ -174,7 +174,7 @@ def test_rows_of_too_few_and_too_many_cells(tmp_path: Path, name: str, part: byt
     assert read_rows(tmp_path, name, data) == [
         SourceRow(f"{tmp_path}/{name}:2", None, reason),
         SourceRow(f"{tmp_path}/{name}:3", None, reason),
-        SourceRow(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}),
+        SourceRow(f"{tmp_path}/{name}:4", {"a": "1", "b": "2"}, has_text_cells=True),
     ]
 
 

@@ -1018,7 +1018,8 @@ def test_the_word_nan_in_a_table_of_texts_is_a_missing_value(tmp_path: Path) -> 
     records, _ = read_source(SourceSpec(path="rows.jsonl"), "chat", tmp_path)
     assert records == [Chat("rows", make_messages("a", "nan"))]
     (tmp_path / "quiz.csv").write_text(
-        'subject,question,answer\nx,"What is 0/0?\n\nA. NaN\nB. 1",A\n'
+        "subject,question,answer\n"
+        'x,"Question: What is 0/0?\n\nOptions:\nA. NaN\nB. 1\n\nAnswer:",A\n'
     )
     records, _ = read_source(SourceSpec(path="quiz.csv"), "choice", tmp_path)
     assert [record.texts for record in records] == [("What is 0/0?", "NaN", "1")]

@@ -318,7 +318,11 @@ def count_shared_answers(split: RecordSplit) -> dict[str, Any]:
         }
         answers.update(roles)
         records += bool(roles)
-    return {"holdout": len(split.holdout), "records": records, "answers": dict(answers)}
+    return {
+        "holdout": len(split.holdout),
+        "records": records,
+        "answers": dict(sorted(answers.items())),
+    }
 
 
 def _answers(record: Record) -> list[tuple[str, str]]:
