@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -310,3 +310,20 @@ def test_names_of_metrics_are_unique() -> None:
 def test_an_item_is_one_record(fake_model: Any) -> None:
     records: list[Record] = [*RECORDS["hellaswag"]]
     assert [i["id"] for i in evaluate("hellaswag", fake_model()).items] == [r.id for r in records]
+
+
+def test_an_amount_is_never_below_zero() -> None:
+    """Five readings of a busy machine vary so much that a mean's interval would go below zero."""
+
+    class Benchmark:
+        device_and_dtype = ("cpu", "float32")
+
+        def measure(self) -> list[dict[str, float]]:
+            sizes = {"disk": 1.0, "memory": 1.0}
+            rates = (1000.0, 1010.0, 990.0, 1005.0, 30.0)
+            return [sizes | {"prompt": rate, "decode": rate} for rate in rates]
+
+    settings, model = TaskSpec(name="footprint"), cast("Any", Benchmark())
+    result = run_task(settings, [], model, split_label="all", seed=0)
+    decode = {metric["name"]: metric for metric in result.scores["metrics"]}["decode"]
+    assert decode["low"] == 0 < decode["value"] == 807

@@ -58,7 +58,8 @@ class Metric:
     `protocol_label` is its part of the protocol; `scale` is the factor for display, 100 for scores
     within [0, 1]; headline metrics come first in a table. `better` is None if neither direction is
     better. A task has one primary metric: only its verdicts are corrected together (Holm). A metric
-    that is the `chance_of` others is their score by chance, and is shown beside them.
+    that is the `chance_of` others is their score by chance, and is shown beside them. An `amount`
+    (bytes, a rate) is never below zero, nor is its interval.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Metric:
     headline: bool = False
     primary: bool = False
     chance_of: tuple[str, ...] = ()
+    amount: bool = False
 
     @property
     def bounded(self) -> bool:

@@ -140,7 +140,8 @@ def _estimate_metric(metric: Metric, items: Iterable[Item], seed: int) -> dict[s
         return {"value": None, "low": None, "high": None, "n": 0}
     values = [i["scores"][metric.name] for i in items_with_metric]
     weights = [i.get("weight", {}).get(metric.name, 1) for i in items_with_metric]
-    return estimate(values, weights, kind=metric.kind, bounded=metric.bounded, seed=seed)._asdict()
+    found = estimate(values, weights, kind=metric.kind, bounded=metric.bounded, seed=seed)
+    return (found._replace(low=max(found.low, 0.0)) if metric.amount else found)._asdict()
 
 
 def _group_items(items: Iterable[Item]) -> dict[str, list[Item]]:

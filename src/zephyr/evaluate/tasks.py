@@ -192,11 +192,22 @@ _TASK_LIST = (
         sources=(),
         evaluate=footprint.measure_footprint,
         metrics=(
-            Metric("disk", "mean", "lower", "bytes of its files", scale=1),
-            Metric("memory", "mean", "lower", "bytes of its weights in memory", scale=1),
-            Metric("peak", "mean", "lower", "bytes at most while it loads and answers", scale=1),
-            Metric("prompt", "mean", "higher", "tokens of a prompt a second", scale=1),
-            Metric("decode", "mean", "higher", "tokens of an answer a second", scale=1),
+            Metric("disk", "mean", "lower", "bytes of its files", scale=1, amount=True),
+            Metric(
+                "memory", "mean", "lower", "bytes of its weights in memory", scale=1, amount=True
+            ),
+            Metric(
+                "peak",
+                "mean",
+                "lower",
+                "bytes at most while it loads and answers",
+                scale=1,
+                amount=True,
+            ),
+            Metric("prompt", "mean", "higher", "tokens of a prompt a second", scale=1, amount=True),
+            Metric(
+                "decode", "mean", "higher", "tokens of an answer a second", scale=1, amount=True
+            ),
         ),
     ),
     Task(
