@@ -207,7 +207,7 @@ def _read_task_records(
 @lru_cache(maxsize=1)
 def _load_cached(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
     """Loads a model for evaluation; the last one is cached, for the next is usually the same."""
-    return load_model(lineage, store, token_budget=token_budget, dtype=dtype, form="answers")
+    return load_model(lineage, store, token_budget=token_budget, dtype=dtype, form="inference")
 
 
 def _read_items(run: Run) -> list[dict[str, Any]]:
