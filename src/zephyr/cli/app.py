@@ -203,7 +203,13 @@ def export(
 
     recipe_plan = load_plan(recipe, overrides)
     _finished_model_run(recipe_plan, model, recipe)
-    summary = run_export(recipe_plan, model, to, out_folder, gguf_type=kind, force=force)
+
+    def print_phase(phase: str) -> None:
+        out.print(f"  {model}: {phase}", highlight=False, markup=False)
+
+    summary = run_export(
+        recipe_plan, model, to, out_folder, gguf_type=kind, force=force, on_phase=print_phase
+    )
     out.print(f"{out_folder}: {summary.contents}", soft_wrap=True, highlight=False, markup=False)
     for text in summary.notes:
         out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
