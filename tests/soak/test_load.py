@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.enable_socket, pytest.mark.timeout(7
 def test_a_class_of_a_hundred_is_answered_and_its_votes_are_kept(
     finished_workspace: Workspace,
 ) -> None:
-    figures = asyncio.run(measure(load_plan(finished_workspace, users=100, seconds=60)))
+    figures = asyncio.run(measure(load_plan(finished_workspace, users=100, seconds=60, hostile=28)))
     print(json.dumps(figures, indent=1))
     assert figures["failed"] == []
     assert figures["log"]["acknowledged"] > 100
