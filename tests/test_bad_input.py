@@ -932,7 +932,7 @@ def test_a_damaged_checkpoint_is_shown_and_remembered(
     )
     assert f"M1: {warning}" in " ".join(out.split())
     why_output = " ".join(workspace.command("why", "M1", "-r", "small.yaml").out.split())
-    assert why_output.endswith(f"told: {warning}")
+    assert why_output.endswith(f"note: {warning}")
 
 
 def test_another_machine_uses_the_threads_of_the_first_and_says_so(

@@ -185,3 +185,9 @@ def test_differences_bear_their_sign() -> None:
 
 def test_equal_items_have_no_interval() -> None:
     assert format_interval(Estimate(2.0, 2.0, 2.0, 1), 1) == "[no spread]"
+
+
+def test_a_recipe_without_tasks_has_no_table(make_runs: MakeRuns) -> None:
+    found = read_results(make_runs().store, "demo")
+    printed = render_to_text(console_table(found), width=100)
+    assert printed.startswith("No scores: the recipe asks no model a task")

@@ -363,7 +363,7 @@ def _show_environment(run: "Run") -> None:
                 f"  proofs: {_preflight_text(env['proofs'])}", highlight=False, soft_wrap=True
             )
         for text in env.get("told", ()):
-            out.print(f"  told: {escape(text)}", highlight=False)
+            out.print(f"  note: {escape(text)}", highlight=False)
 
 
 def _preflight_text(found: dict[str, float] | str) -> str:

@@ -242,12 +242,19 @@ def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | 
 
 
 def console_table(results: Results) -> "RenderableType":
-    """The results table for a terminal of 100 columns: headline metrics and protocols."""
+    """The results table for a terminal of 100 columns: headline metrics and protocols.
+
+    A recipe without tasks has no table.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     headlines = results.headline_indices
+    if not headlines:
+        return Text(
+            "No scores: the recipe asks no model a task (`evaluate: {tasks: [hellaswag]}`)."
+        )
     table = Table(box=None, pad_edge=False, padding=(0, 1, 1, 0))
     table.add_column("model", vertical="top", overflow="fold")
     for at in headlines:
