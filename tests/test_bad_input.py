@@ -185,8 +185,8 @@ shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitex
         """\
 Error: unknown task 'helaswag'
   where:   evaluate.tasks
-  allowed: footprint, gsm8k, hellaswag, mcqa, mcqa_letter, mcqa_written, preferences, tutoring, \
-wikitext2, wikitext2_pages, wikitext2_strided
+  allowed: footprint, gsm8k, hellaswag, lessons, mcqa, mcqa_letter, mcqa_written, preferences, \
+tutoring, wikitext2, wikitext2_pages, wikitext2_strided
   nearest: hellaswag
 """,
     ),

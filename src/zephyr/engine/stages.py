@@ -51,9 +51,12 @@ def _build_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
         for record in _read_task_records(resolve_sources(task), task, context).records
     )
     question_index = EvalQuestionIndex(task_records, spec.ngram)
-    mixture.build_mixture(
+    built = mixture.build_mixture(
         spec, opened_sources, seed=context.recipe.seed, question_index=question_index
-    ).write(run.artifact)
+    )
+    for note in mixture.size_notes(built.split, name):
+        context.notify(note)
+    built.write(run.artifact)
 
 
 def _open_source(
