@@ -260,15 +260,42 @@ Error: the models of this recipe come from each other in a circle
     "a learning rate below zero": (
         change_tune(lr=-1),
         """\
-Error: models.M1.tune.lr: Input should be greater than 0
+Error: models.M1.tune.lr: must be greater than 0
   where:   small.yaml:21
   found:   -1
+""",
+    ),
+    "a key of another tool": (
+        change_tune(learning_rate=1e-4),
+        """\
+Error: unknown key 'models.M1.tune.learning_rate'
+  where:   small.yaml:24
+  allowed: batch, beta2, canary_tokens, clip, data, epochs, evaluate_every, keep, load, log_every, \
+lora, lr, max_length, overlong, schedule, steps, warmup, weight_decay
+  nearest: lr
+""",
+    ),
+    "a decimal comma": (
+        change_tune(lr="0,001"),
+        """\
+Error: models.M1.tune.lr: must be a number
+  where:   small.yaml:21
+  found:   '0,001'
+  to do:   write a decimal point: 0.001
+""",
+    ),
+    "a word for a number": (
+        change_tune(batch="eight"),
+        """\
+Error: models.M1.tune.batch: must be a whole number
+  where:   small.yaml:20
+  found:   'eight'
 """,
     ),
     "a batch of nothing": (
         change_tune(batch=0),
         """\
-Error: models.M1.tune.batch: Input should be greater than 0
+Error: models.M1.tune.batch: must be greater than 0
   where:   small.yaml:20
   found:   0
 """,
@@ -301,7 +328,7 @@ Error: without a hold-out no evaluation is the best
     "a rank of nothing": (
         change_tune(lora={"rank": 0}),
         """\
-Error: models.M1.tune.lora.rank: Input should be greater than 0
+Error: models.M1.tune.lora.rank: must be greater than 0
   where:   small.yaml:23
   found:   0
 """,
@@ -309,7 +336,7 @@ Error: models.M1.tune.lora.rank: Input should be greater than 0
     "a hold-out of more than all": (
         lambda workspace: workspace.edit_recipe(lambda r: r["data"]["sft"].update(holdout=1.2)),
         """\
-Error: data.sft.holdout: Input should be less than 1
+Error: data.sft.holdout: must be less than 1
   where:   small.yaml:5
   found:   1.2
 """,

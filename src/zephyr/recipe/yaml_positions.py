@@ -1,21 +1,19 @@
-"""Loads YAML with source positions; validation errors name the file, line and nearest key.
+"""Loads YAML with source positions, so that errors name the file and line of a key.
 
 Recipes and the settings of the tutor are read by this; `noun` is what a file is called in errors.
 """
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from zephyr.errors import ZephyrError, closest_name
+from zephyr.errors import ZephyrError
+from zephyr.recipe.validation_error import KeyPath, explain_validation_error
 
-KeyPath = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -49,7 +47,16 @@ class YamlDocument(NamedTuple):
         try:
             return model.model_validate(self.value)
         except ValidationError as error:
-            raise _validation_error(error, self, model) from None
+            raise explain_validation_error(
+                error, self.value, model, self.noun, self.where
+            ) from None
+
+    def where(self, key_path: KeyPath) -> str:
+        """The file and line of a key, or of the innermost key around it that has one."""
+        for length in range(len(key_path), -1, -1):
+            if key_path[:length] in self.lines:
+                return f"{self.path}:{self.lines[key_path[:length]]}"
+        return f"{self.path}:1"
 
 
 def read_mapping(path: Path, noun: str, example: str) -> YamlDocument:
@@ -129,99 +136,3 @@ def _expand_variables(text: str, where: str, noun: str) -> str:
         return os.environ[name]
 
     return _VARIABLE.sub(replace, text)
-
-
-def _validation_error(
-    error: ValidationError, document: YamlDocument, model: type[BaseModel]
-) -> ZephyrError:
-    """Turns pydantic's validation error into a `ZephyrError`: the first error, with its line."""
-    errors = _root_errors(error, document.value)
-    key_path, first = next((c for c in errors if c[1]["type"] == "extra_forbidden"), errors[0])
-    line = next(
-        (
-            document.lines[key_path[:n]]
-            for n in range(len(key_path), -1, -1)
-            if key_path[:n] in document.lines
-        ),
-        1,
-    )
-    where = f"{document.path}:{line}"
-    key = ".".join(str(part) for part in key_path)
-    subject = key or f"the {document.noun}"
-    more_errors = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        allowed = _allowed_keys(key_path[:-1], model)
-        return ZephyrError(
-            f"unknown key {key!r}{more_errors}",
-            where=where,
-            allowed=allowed,
-            nearest=closest_name(str(key_path[-1]), allowed),
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    found = None if isinstance(first["input"], dict | list | BaseModel) else repr(first["input"])
-    if first["type"] == "missing":
-        missing = str(first["loc"][-1])
-        return ZephyrError(f"{subject} lacks {missing!r}{more_errors}", where=where)
-    return ZephyrError(f"{subject}: {message}{more_errors}", where=where, found=found)
-
-
-def _root_errors(
-    error: ValidationError, value: dict[str, Any]
-) -> list[tuple[KeyPath, ErrorDetails]]:
-    """Root errors, one for each key, without those of enclosing keys that follow from them."""
-    error_by_path: dict[KeyPath, ErrorDetails] = {}
-    missing_by_path: dict[KeyPath, ErrorDetails] = {}
-    for detail in error.errors():
-        key_path = _file_key_path(detail["loc"], value)
-        if detail["type"] == "missing":
-            missing_by_path[(*key_path, detail["loc"][-1])] = detail
-        else:
-            error_by_path.setdefault(key_path, detail)
-    paths = [*error_by_path, *missing_by_path]
-    innermost = [p for p in paths if not any(q != p and q[: len(p)] == p for q in paths)]
-    return [
-        (p, error_by_path[p]) if p in error_by_path else (p[:-1], missing_by_path[p])
-        for p in innermost
-    ]
-
-
-def _file_key_path(loc: Iterable[Any], value: Any) -> KeyPath:
-    """The key path in the file of a pydantic `loc`, without union and type names."""
-    parts = []
-    node = value
-    for part in loc:
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and part < len(node)
-        ):
-            node = node[part]
-        else:
-            continue
-        parts.append(part)
-    return tuple(parts)
-
-
-def _allowed_keys(key_path: KeyPath, model: type[BaseModel]) -> list[str]:
-    """The keys that are allowed at a path of a file, by the JSON schema."""
-    schema = model.model_json_schema(by_alias=True)
-    definitions = schema["$defs"]
-
-    def resolve(part: dict[str, Any]) -> dict[str, Any]:
-        options = [part, *part.get("anyOf", ())]
-        for option in options:
-            if "$ref" in option:
-                return dict(definitions[option["$ref"].rsplit("/", 1)[-1]])
-            if option.get("type") in ("object", "array"):
-                return dict(option)
-        return part
-
-    node = schema
-    for part in key_path:
-        if isinstance(part, int):
-            node = resolve(node["items"])
-        else:
-            property_schema = node.get("properties", {}).get(part)
-            item_schema = node.get("additionalProperties") or next(
-                iter(node.get("patternProperties", {}).values()), None
-            )
-            node = resolve(property_schema or item_schema or {})
-    return sorted(node.get("properties", {}))
