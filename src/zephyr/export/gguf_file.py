@@ -6,13 +6,25 @@ from typing import Any, Literal
 import numpy as np
 
 from zephyr.errors import ZephyrError
-from zephyr.export.gguf_tensors import Weights, find_architecture, named_tensors
+from zephyr.export.gguf_families import find_family
+from zephyr.export.gguf_hyperparameters import write_shape
+from zephyr.export.gguf_tensors import Weights, named_tensors, stays_float32
 from zephyr.export.gguf_vocabulary import Vocabulary, read_vocabulary
 from zephyr.model.model import Model
 
-GgufType = Literal["f16", "q8_0", "q4_0"]
+GgufType = Literal["f32", "f16", "q8_0", "q4_0"]
 BLOCK_SIZE = 32
 """Quantization block size: rows that are no multiple of it stay in float16."""
+
+
+def check_gguf_support(config: Any, tokenizer: Any) -> None:
+    """Checks by config and tokenizer alone that a network can be written, before it is trained.
+
+    Raises:
+        ZephyrError: llama.cpp does not support the architecture, a setting, or the tokenizer.
+    """
+    find_family(config)
+    read_vocabulary(tokenizer, config.get_text_config().vocab_size)
 
 
 def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list[str]:
@@ -25,21 +37,23 @@ def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list
             or the tokenizer, or a weight exceeds float16.
     """
     gguf = _import_gguf()
-    config = model.causal.config
-    architecture = find_architecture(config)
+    config = model.causal.config.get_text_config()
+    family = find_family(config)
     embedding_rows = model.causal.get_input_embeddings().num_embeddings
     vocab = read_vocabulary(model.tokenizer, embedding_rows)
-    writer = gguf.GGUFWriter(path, architecture.name)
+    writer = gguf.GGUFWriter(path, family.architecture)
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType[_FILE_TYPES[gguf_type]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    architecture.write_metadata(writer, config)
+    write_shape(writer, config, model.context_length)
+    for write_keys in family.writers:
+        write_keys(writer, config)
     _add_tokenizer(writer, model, vocab)
     requested_type = gguf.GGMLQuantizationType[gguf_type.upper()]
     f16 = gguf.GGMLQuantizationType.F16
     f16_matrices = []
     for tensor, value in named_tensors(model.causal):
-        if value.ndim < 2 or tensor.startswith("position_embd"):
+        if gguf_type == "f32" or stays_float32(tensor, value):
             writer.add_tensor(tensor, value)
             continue
         stored_type = requested_type if value.shape[-1] % BLOCK_SIZE == 0 else f16
@@ -62,7 +76,7 @@ def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list
     return [f"{len(f16_matrices)} of its matrices stay in f16, where {reason}: {names}."]
 
 
-_FILE_TYPES = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
+_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
 
 
 def _import_gguf() -> Any:

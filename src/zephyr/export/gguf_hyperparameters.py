@@ -1,0 +1,131 @@
+"""GGUF hyperparameters: the keys that llama.cpp reads of a network, from its config."""
+
+from collections.abc import Callable
+from typing import Any
+
+from zephyr.export.gguf_rope import head_dim, rope_settings, write_rope
+
+WriteKeys = Callable[[Any, Any], None]
+
+
+def write_shape(writer: Any, config: Any, context_length: int) -> None:
+    """Writes the keys of every network: sizes and counts, and the epsilon of its norms."""
+    writer.add_context_length(context_length)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(_feed_forward_size(config))
+    if config.model_type == "mamba2":
+        writer.add_head_count(0)
+    else:
+        writer.add_head_count(config.num_attention_heads)
+        writer.add_head_count_kv(_key_value_heads(config))
+    for names, add in (
+        (("rms_norm_eps", "norm_eps"), writer.add_layer_norm_rms_eps),
+        (("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"), writer.add_layer_norm_eps),
+    ):
+        epsilon = next((getattr(config, n) for n in names if hasattr(config, n)), None)
+        if epsilon is not None:
+            add(epsilon)
+    if config.model_type == "mamba2":  # its norms are RMS norms, whatever the setting is called
+        writer.add_layer_norm_rms_eps(config.layer_norm_epsilon)
+
+
+def _feed_forward_size(config: Any) -> int:
+    """Size of the feed-forward layer; LFM2 makes two thirds of it a multiple of a number."""
+    if config.model_type == "mamba2":
+        return 0
+    own = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    size = int(own or 4 * config.hidden_size)
+    if config.model_type == "lfm2" and config.block_auto_adjust_ff_dim:
+        size = int(config.block_ffn_dim_multiplier * int(2 * size / 3))
+        return int(config.block_multiple_of * -(-size // config.block_multiple_of))
+    return size
+
+
+def _key_value_heads(config: Any) -> int | list[int]:
+    """Key-value heads: a number, or one a layer, which is 0 in a convolution (LFM2)."""
+    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    if config.model_type == "lfm2":
+        return [heads if kind == "full_attention" else 0 for kind in config.layer_types]
+    return heads
+
+
+def write_rotary(writer: Any, config: Any) -> None:
+    """Writes the size of heads and RoPE."""
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
+    write_rope(writer, config)
+
+
+def write_window(writer: Any, config: Any) -> None:
+    """Writes the sliding window of attention, and which layers have one."""
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_sliding_window_pattern([t == "sliding_attention" for t in config.layer_types])
+    sliding = rope_settings(config, "sliding_attention").get("rope_theta")
+    if sliding is not None:
+        writer.add_rope_freq_base_swa(float(sliding))
+
+
+def write_window_if_any(writer: Any, config: Any) -> None:
+    """Writes the sliding window of a network that may have none (EXAONE 4)."""
+    if getattr(config, "sliding_window", None):
+        write_window(writer, config)
+
+
+def write_soft_caps(writer: Any, config: Any) -> None:
+    """Writes the soft caps of attention scores and logits (Gemma 2)."""
+    writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    writer.add_final_logit_softcapping(config.final_logit_softcapping)
+
+
+def write_granite_scales(writer: Any, config: Any) -> None:
+    """Writes Granite's multipliers of embeddings, attention scores, residuals and logits."""
+    writer.add_embedding_scale(config.embedding_multiplier)
+    writer.add_attention_scale(config.attention_multiplier)
+    writer.add_residual_scale(config.residual_multiplier)
+    writer.add_logit_scale(config.logits_scaling)
+
+
+def write_logit_scale(writer: Any, config: Any) -> None:
+    """Writes the factor of logits (Cohere)."""
+    writer.add_logit_scale(config.logit_scale)
+
+
+def write_experts(writer: Any, config: Any) -> None:
+    """Writes the number of experts, how many compute a token, and their size."""
+    writer.add_expert_count(config.num_local_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    size = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    writer.add_expert_feed_forward_length(size)
+
+
+def write_parallel_residual(writer: Any, config: Any) -> None:
+    """Writes whether attention and feed-forward are computed side by side."""
+    writer.add_parallel_residual(config.use_parallel_residual)
+
+
+def write_short_convolutions(writer: Any, config: Any) -> None:
+    """Writes the kernel size of LFM2's convolutions."""
+    writer.add_shortconv_l_cache(config.conv_L_cache)
+
+
+def write_temperature(writer: Any, config: Any) -> None:
+    """Writes Ministral 3's scale of queries beyond the context of its first training."""
+    settings = rope_settings(config)
+    writer.add_attn_temperature_scale(float(settings["llama_4_scaling_beta"]))
+    writer.add_attn_temperature_length(settings["original_max_position_embeddings"])
+
+
+def write_state_space(writer: Any, config: Any) -> None:
+    """Writes the sizes of Mamba-2 layers."""
+    names = ("mamba_d_conv", "mamba_d_state", "mamba_n_groups", "mamba_n_heads", "mamba_d_head")
+    plain = ("conv_kernel", "state_size", "n_groups", "num_heads", "head_dim")
+    kernel, state, groups, heads, size = (
+        getattr(config, a) if hasattr(config, a) else getattr(config, b)
+        for a, b in zip(names, plain, strict=True)
+    )
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(heads * size)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(heads)
+    writer.add_ssm_group_count(groups)
