@@ -7,7 +7,6 @@ networks spread log-probabilities over 3 to 5 nats: an error in one weight shows
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,51 +14,18 @@ import torch
 
 from tests import tiny
 from tests.export.llama_cpp_networks import FAMILIES, make_causal
+from tests.export.llama_cpp_server import make_model, serve
 from zephyr.export.gguf_file import write_gguf
-from zephyr.model.load import _context_length
-from zephyr.model.logprobs import LogprobNetwork
-from zephyr.model.model import Model
-from zephyr.model.template import ChatTemplate
-
-xllamacpp = pytest.importorskip(
-    "xllamacpp", reason="llama.cpp is not installed: pip install 'zephyr-tutor[llama-cpp]'"
-)
 
 PROMPT_TOKENS, NEW_TOKENS, TOP = 60, 8, 20
 EXACT, WITH_GELU = 1e-4, 5e-3
 _GELU_FAMILIES = ("gemma", "gpt2", "bloom", "gpt_neox", "starcoder2")
 
 
-def serve(path: Path, context_length: int) -> Any:
-    """llama.cpp's server of a GGUF file, on one thread, all in float32."""
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(path)
-    parameters.n_ctx = context_length
-    parameters.n_parallel = 1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-    parameters.warmup = False
-    parameters.verbosity = -1
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    return xllamacpp.Server(parameters)
-
-
-def make_model(causal: Any) -> Model:
-    """A model that is only exported: its batch layout is not probed."""
-    return Model(
-        LogprobNetwork(causal),
-        tiny.tokenizer(),
-        ChatTemplate(tiny.tokenizer()),
-        _context_length(causal.config),
-        "rows",
-        256,
-    )
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_llama_cpp_computes_the_same(family: str, tmp_path: Path) -> None:
     causal = make_causal(family)
-    model = make_model(causal)
+    model = make_model(causal, tiny.tokenizer())
     write_gguf(model, tmp_path / "m.gguf", "f32", "tiny")
     server = serve(tmp_path / "m.gguf", model.context_length)
     prompt = np.random.default_rng(0).integers(1, 300, PROMPT_TOKENS).tolist()

@@ -10,6 +10,7 @@ from zephyr.export.gguf_families import find_family
 from zephyr.export.gguf_hyperparameters import write_shape
 from zephyr.export.gguf_tensors import Weights, named_tensors, stays_float32
 from zephyr.export.gguf_vocabulary import Vocabulary, read_vocabulary
+from zephyr.model.gguf_pre_tokenizers import ASCII_CASE
 from zephyr.model.model import Model
 
 GgufType = Literal["f32", "f16", "q8_0", "q4_0"]
@@ -69,11 +70,22 @@ def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    notes = _tokenizer_notes(vocab.pre_tokenizer)
     if not f16_matrices:
-        return []
+        return notes
     names = ", ".join(f16_matrices[:4]) + (", …" if len(f16_matrices) > 4 else "")
     reason = f"a row is no multiple of {BLOCK_SIZE} wide"
-    return [f"{len(f16_matrices)} of its matrices stay in f16, where {reason}: {names}."]
+    return [*notes, f"{len(f16_matrices)} of its matrices stay in f16, where {reason}: {names}."]
+
+
+def _tokenizer_notes(pre_tokenizer: str) -> list[str]:
+    if pre_tokenizer not in ASCII_CASE:
+        return []
+    note = (
+        f"llama.cpp cuts words beyond ASCII that have capitals within, or combining marks, "
+        f"otherwise than the tokenizer ({pre_tokenizer})."
+    )
+    return [note]
 
 
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}

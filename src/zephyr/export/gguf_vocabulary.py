@@ -8,21 +8,9 @@ import json
 from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError
+from zephyr.model.gguf_pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-_REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-_PRE_TOKENIZER_PATTERNS = {
-    _CONTRACTIONS + "\\p{N}" + _REST: "qwen2",
-    _CONTRACTIONS + "\\p{N}{1,3}" + _REST: "llama-bpe",
-    " ?[^(\\s|[.,!?…。，、।۔،])]+": "bloom",
-}
-"""Regular expressions of pre-tokenizers, and llama.cpp's names for them."""
-_BYTE_LEVEL = "gpt-2"
-"""llama.cpp's name for the regular expression built into `ByteLevel`."""
-_DIGITS_THEN_BYTE_LEVEL = "smollm"
-"""llama.cpp's name for that expression after each digit was split off (SmolLM2, StarCoder2)."""
 _DIGIT_PATTERNS = ("\\p{N}", "\\p{N}{1}")
-PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL, _DIGITS_THEN_BYTE_LEVEL)
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
@@ -79,28 +67,23 @@ def _pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space", True):
         return None
-    name = None
-    if len(steps) == 1 and last.get("use_regex", True):
-        name = _BYTE_LEVEL
-    elif len(steps) == 2 and last.get("use_regex", True):
-        name = _DIGITS_THEN_BYTE_LEVEL if _splits_digits(steps[0]) else None
-    elif len(steps) == 2:
-        name = _PRE_TOKENIZER_PATTERNS.get(_isolated_pattern(steps[0]) or "")
-    ignores = bool(model.get("ignore_merges"))  # llama.cpp ties this to the name
-    return name if ignores == (name == "llama-bpe") else None
+    patterns = tuple(_isolated_pattern(step) for step in steps[:-1])
+    found = PreTokenizer(
+        tuple(pattern or "" for pattern in patterns),
+        bool(last.get("use_regex", True)),
+        bool(model.get("ignore_merges")),
+    )
+    return next((name for name, known in PRE_TOKENIZERS.items() if known == found), None)
 
 
 def _isolated_pattern(step: dict[str, Any]) -> str | None:
-    """The regular expression of a `Split` whose matches become pieces of their own."""
-    isolated = step.get("type") == "Split" and step.get("behavior") == "Isolated"
-    return step["pattern"].get("Regex") if isolated and not step.get("invert") else None
-
-
-def _splits_digits(step: dict[str, Any]) -> bool:
-    """Whether a step makes every digit a piece of its own, and does nothing else."""
-    if step.get("type") == "Digits":
-        return bool(step.get("individual_digits"))
-    return _isolated_pattern(step) in _DIGIT_PATTERNS
+    """The regular expression of a step whose matches become pieces of their own."""
+    if step.get("type") == "Digits" and step.get("individual_digits"):
+        return _DIGIT_PATTERNS[0]
+    if step.get("type") != "Split" or step.get("behavior") != "Isolated" or step.get("invert"):
+        return None
+    pattern = step["pattern"].get("Regex")
+    return _DIGIT_PATTERNS[0] if pattern in _DIGIT_PATTERNS else pattern
 
 
 def _unsupported_tokenizer(tokenizer: Any, found: str) -> ZephyrError:
