@@ -178,7 +178,7 @@ def byte_level(*, regex: bool) -> Any:
 def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
     assert read_vocabulary(make_tokenizer(byte_level(regex=True)), 3).pre_tokenizer == "gpt-2"
     bloom = make_tokenizer(split_by_pattern(SPLIT_PATTERNS["bloom"]), byte_level(regex=False))
-    assert read_vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
+    assert read_vocabulary(bloom, 3)[:4] == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
     llama = make_tokenizer(
         split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False), ignore_merges=True
     )

@@ -103,11 +103,15 @@ def _import_gguf() -> Any:
 
 def _add_tokenizer(writer: Any, model: Model, vocab: Vocabulary) -> None:
     tokenizer, template = model.tokenizer, model.template
-    writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
+    if (pieces := vocab.sentencepiece) is not None:
+        writer.add_tokenizer_model("llama")  # llama.cpp's name for SentencePiece's BPE
+        writer.add_token_scores([pieces.score(token) for token in vocab.tokens])
+    else:
+        writer.add_tokenizer_model("gpt2")  # llama.cpp's name for byte-level BPE
+        writer.add_token_merges(vocab.merges)
     writer.add_tokenizer_pre(vocab.pre_tokenizer)
     writer.add_token_list(vocab.tokens)
     writer.add_token_types(vocab.types)
-    writer.add_token_merges(vocab.merges)
     writer.add_eos_token_id(template.stop_token_id)
     for other in sorted(template.stop_token_ids - {template.stop_token_id}):
         writer.add_eot_token_id(other)  # at most one: the tokenizer's own EOS
@@ -118,7 +122,7 @@ def _add_tokenizer(writer: Any, model: Model, vocab: Vocabulary) -> None:
     first_ids = tokenizer("")["input_ids"][:1]
     writer.add_add_bos_token(bool(first_ids) and first_ids[0] == tokenizer.bos_token_id)
     writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    writer.add_add_space_prefix(pieces is not None and pieces.adds_blank)
     writer.add_chat_template(tokenizer.chat_template)
 
 
