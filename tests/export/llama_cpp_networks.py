@@ -55,6 +55,15 @@ _GRANITE = {
     "attention_multiplier": 0.2,
 }
 _EXPERTS = {"num_experts_per_tok": 2, "norm_topk_prob": True}
+_HYBRID = {
+    **_GRANITE,
+    "layer_types": ["mamba", "attention", "mamba"],
+    "num_hidden_layers": 3,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 16,
+    "shared_intermediate_size": 64,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama 3.2": ("llama", {"rope_parameters": _LLAMA3, "tie_word_embeddings": True}),
@@ -152,6 +161,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "ssm_in_multiplier": 1.2,
             "ssm_out_multiplier": 0.8,
             "ssm_multipliers": [0.5, 0.6, 1.5, 0.7, 2.0],
+        },
+    ),
+    "granitemoehybrid": ("granitemoehybrid", {**_HYBRID, "num_local_experts": 0}),
+    "granitemoehybrid experts": (
+        "granitemoehybrid",
+        {**_HYBRID, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "qwen3_5": (
+        "qwen3_5_text",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 64,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 6,
         },
     ),
     "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1}),

@@ -103,12 +103,31 @@ def _check_exaone_window(config: Any) -> None:
         )
 
 
+def _check_hybrid_layers(config: Any) -> None:
+    """llama.cpp's hybrid Granite has layers of both kinds."""
+    if len(set(config.layer_types)) < 2:
+        raise unsupported(f"{config.layer_types[0]} in all layers", "both kinds of layers")
+
+
+def _check_full_attention(config: Any) -> None:
+    """Qwen3.5 has full attention in every n-th layer, and equal sizes of keys and values."""
+    interval = config.layer_types.index("full_attention") + 1
+    kinds = ["linear_attention"] * (interval - 1) + ["full_attention"]
+    expected = [kinds[i % interval] for i in range(config.num_hidden_layers)]
+    if config.layer_types != expected:
+        raise unsupported("layers of full attention at uneven distances", str(expected))
+    if config.linear_key_head_dim != config.linear_value_head_dim:
+        raise unsupported("keys and values of two sizes", "one size")
+
+
 def _check_moe_layers(config: Any) -> None:
     if config.mlp_only_layers or config.decoder_sparse_step != 1:
         raise unsupported("layers without experts", "experts in every layer")
 
 
 _CHECKS = {
+    "granitemoehybrid": _check_hybrid_layers,
+    "qwen3_5_text": _check_full_attention,
     "exaone4": _check_exaone_window,
     "gemma2": _check_query_scale,
     "gemma3_text": _check_query_scale,
@@ -272,5 +291,32 @@ FAMILIES: Mapping[str, Family] = {
         writers=(keys.write_state_space,),
         changes=(weights.squeeze_convolution, weights.convert_state_space),
         required=_SILU,
+    ),
+    "granitemoehybrid": Family(
+        architecture="granitehybrid",
+        writers=(
+            keys.write_no_rope,
+            keys.write_granite_scales,
+            keys.write_state_space,
+            keys.write_shared_experts,
+        ),
+        changes=(
+            weights.split_experts,
+            weights.split_shared_mlp,
+            weights.squeeze_convolution,
+            weights.convert_state_space,
+        ),
+        required={**_SILU, "position_embedding_type": (None, "nope")},
+    ),
+    "qwen3_5_text": Family(
+        architecture="qwen35",
+        writers=(keys.write_rotary, keys.write_linear_attention),
+        changes=(
+            weights.add_one_to_norms,
+            weights.squeeze_convolution,
+            weights.tile_value_heads,
+        ),
+        required=_SILU,
+        rope_types=_PLAIN_ROPE,
     ),
 }

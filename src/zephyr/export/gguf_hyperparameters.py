@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from zephyr.export.gguf_rope import head_dim, rope_settings, write_rope
+from zephyr.export.gguf_rope import head_dim, rope_settings, rotary_dim, write_rope
 
 WriteKeys = Callable[[Any, Any], None]
 
@@ -35,6 +35,8 @@ def _feed_forward_size(config: Any) -> int:
     if config.model_type == "mamba2":
         return 0
     own = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    if config.model_type == "granitemoehybrid" and not config.num_local_experts:
+        own = config.shared_intermediate_size
     size = int(own or 4 * config.hidden_size)
     if config.model_type == "lfm2" and config.block_auto_adjust_ff_dim:
         size = int(config.block_ffn_dim_multiplier * int(2 * size / 3))
@@ -43,9 +45,9 @@ def _feed_forward_size(config: Any) -> int:
 
 
 def _key_value_heads(config: Any) -> int | list[int]:
-    """Key-value heads: a number, or one a layer, which is 0 in a convolution (LFM2)."""
+    """Key-value heads: a number, or one a layer, 0 where it has no attention."""
     heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    if config.model_type == "lfm2":
+    if config.model_type in ("lfm2", "granitemoehybrid"):
         return [heads if kind == "full_attention" else 0 for kind in config.layer_types]
     return heads
 
@@ -129,3 +131,31 @@ def write_state_space(writer: Any, config: Any) -> None:
     writer.add_ssm_state_size(state)
     writer.add_ssm_time_step_rank(heads)
     writer.add_ssm_group_count(groups)
+
+
+def write_shared_experts(writer: Any, config: Any) -> None:
+    """Writes Granite 4's experts, where it has any, and that of every token."""
+    if config.num_local_experts:
+        write_experts(writer, config)
+        writer.add_expert_shared_feed_forward_length(config.shared_intermediate_size)
+
+
+def write_no_rope(writer: Any, config: Any) -> None:
+    """Writes that no layer has RoPE: Granite 4 takes its positions from the state space."""
+    writer.add_rope_scaling_finetuned(False)
+    writer.add_rope_dimension_count(head_dim(config))
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
+
+
+def write_linear_attention(writer: Any, config: Any) -> None:
+    """Writes the sizes of Qwen3.5's gated delta layers, and how often full attention comes."""
+    writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+    writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
+    writer.add_ssm_state_size(config.linear_key_head_dim)
+    writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+    writer.add_ssm_group_count(config.linear_num_key_heads)
+    writer.add_full_attention_interval(config.layer_types.index("full_attention") + 1)
+    # sections are interleaved, and all have the same positions in a text
+    pairs = rotary_dim(config) // 2
+    writer.add_rope_dimension_sections([(pairs + 2 - i) // 3 for i in range(3)] + [0])

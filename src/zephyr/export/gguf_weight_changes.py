@@ -116,3 +116,45 @@ def multiply_falcon_h1(name: str, value: Weights, config: Any) -> NamedWeights:
 def drop_activation_parameters(name: str, value: Weights, config: Any) -> NamedWeights:
     """Leaves out the parameters of Apertus' xIELU: they are keys in GGUF."""
     return [] if ".mlp.act_fn." in name else [(name, value)]
+
+
+def tile_value_heads(name: str, value: Weights, config: Any) -> NamedWeights:
+    """Reorders Qwen3.5's value heads from [key head, copy] to [copy, key head], as they are tiled.
+
+    Its A is written as -exp(A_log), as a vector.
+    """
+    if ".linear_attn." not in name:
+        return [(name, value)]
+    keys, values = config.linear_num_key_heads, config.linear_num_value_heads
+    first = 2 * keys * config.linear_key_head_dim
+
+    def tile(part: Weights, axis: int = 0) -> Weights:
+        moved = np.moveaxis(part, axis, 0)
+        heads = moved.reshape(keys, values // keys, -1, *moved.shape[1:]).swapaxes(0, 1)
+        return np.moveaxis(heads.reshape(moved.shape), 0, axis)
+
+    if name.endswith(".A_log"):
+        return [(name, -np.exp(tile(value)))]
+    if name.endswith(".dt_bias"):
+        return [(name.removesuffix("_bias") + "_proj.bias", tile(value))]
+    if name.endswith((".in_proj_qkv.weight", ".conv1d.weight")):
+        return [(name, np.concatenate([value[:first], tile(value[first:])]))]
+    if name.endswith(".out_proj.weight"):
+        return [(name, tile(value, axis=1))]
+    is_norm = name.endswith(".norm.weight")  # of the size of one head, it serves all
+    return [(name, value if is_norm else tile(value))]
+
+
+def split_shared_mlp(name: str, value: Weights, config: Any) -> NamedWeights:
+    """Splits gate and up of Granite 4's shared feed-forward layer; alone, it is the plain one."""
+    match = re.fullmatch(r"model\.layers\.(\d+)\.shared_mlp\.(input|output)_linear\.weight", name)
+    if match is None:
+        return [(name, value)]
+    kind = "_shexp" if config.num_local_experts else ""
+    if match[2] == "output":
+        return [(f"blk.{match[1]}.ffn_down{kind}.weight", value)]
+    gate, up = np.split(value, 2)
+    return [
+        (f"blk.{match[1]}.ffn_gate{kind}.weight", gate),
+        (f"blk.{match[1]}.ffn_up{kind}.weight", up),
+    ]
