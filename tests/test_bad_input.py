@@ -185,8 +185,8 @@ shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitex
         """\
 Error: unknown task 'helaswag'
   where:   evaluate.tasks
-  allowed: footprint, gsm8k, hellaswag, mcqa, mcqa_letter, mcqa_written, preferences, tutoring, \
-wikitext2, wikitext2_pages, wikitext2_strided
+  allowed: footprint, gsm8k, hellaswag, lessons, mcqa, mcqa_letter, mcqa_written, preferences, \
+tutoring, wikitext2, wikitext2_pages, wikitext2_strided
   nearest: hellaswag
 """,
     ),
@@ -932,7 +932,7 @@ def test_a_damaged_checkpoint_is_shown_and_remembered(
     )
     assert f"M1: {warning}" in " ".join(out.split())
     why_output = " ".join(workspace.command("why", "M1", "-r", "small.yaml").out.split())
-    assert why_output.endswith(f"told: {warning}")
+    assert why_output.endswith(f"note: {warning}")
 
 
 def test_another_machine_uses_the_threads_of_the_first_and_says_so(

@@ -1,6 +1,7 @@
 """Load test of a class: what a server answers, keeps in memory, and has kept when it was killed.
 
-python -m bench.serving.class_load [--users 100] [--seconds 60] [--recipe RECIPE] [--model NAME ...]
+python -m bench.serving.class_load [--users 100] [--seconds 60] [--hostile 0] [--recipe RECIPE]
+    [--model NAME ...]
 
 `zephyr serve` is a process of its own, and all goes over HTTP. After a first round, which warms it
 up, memory is measured before and after the second. In the third the server is killed with SIGKILL:
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.serving.client import open_client
+from bench.serving.hostile import HostileCrowd
 from bench.serving.server import Server
 from bench.serving.students import Classroom
 from bench.shared.tables import percentile
@@ -47,6 +49,8 @@ class Plan:
     models: list[str]
     users: int
     seconds: float
+    hostile: int = 0
+    """Hostile clients beside the users, in the round that counts."""
     cwd: Path = field(default_factory=Path.cwd)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -96,9 +100,13 @@ async def _rounds(plan: Plan, server: Server, votes: dict[str, str]) -> dict[str
     await warmup.attend(plan.users, plan.seconds * WARMUP)
     before = await _settled(server)
     classroom = await _classroom(server.port)
+    crowd = HostileCrowd(server.port, classroom.models[0])
+    attack = asyncio.create_task(crowd.attack(plan.hostile))
     start = time.monotonic()
     await classroom.attend(plan.users, plan.seconds, first=plan.users)
     seconds = time.monotonic() - start
+    attack.cancel()
+    await asyncio.gather(attack, return_exceptions=True)
     after = await _settled(server)
     votes |= warmup.votes | classroom.votes
     first = classroom.first or [0.0]
@@ -111,7 +119,9 @@ async def _rounds(plan: Plan, server: Server, votes: dict[str, str]) -> dict[str
         "first text, s": {
             "median": round(statistics.median(first), 3),
             "90 %": round(percentile(first, 0.9), 3),
+            "slowest": round(max(first), 3),
         },
+        "hostile": dict(sorted(crowd.outcomes.items())),
         "before": before,
         "after": after,
         "growth": round(after["memory"] / before["memory"] - 1, 4),
@@ -193,10 +203,11 @@ def main() -> int:
     )
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--hostile", type=int, default=0, help="hostile clients beside the users")
     parser.add_argument("--recipe", default="embedded", help="one that has been run")
     parser.add_argument("--model", nargs="*", default=["M1", "M2"])
     given = parser.parse_args()
-    plan = Plan(given.recipe, given.model, given.users, given.seconds)
+    plan = Plan(given.recipe, given.model, given.users, given.seconds, given.hostile)
     figures = asyncio.run(measure(plan))
     print(json.dumps(figures, indent=1))
     return int(bool(figures["failed"]))

@@ -34,7 +34,9 @@ def one_pass(job: Job, path: str) -> Pass:
     timed = Pass()
     settings = RunSettings(**job.options)
     dtype = precision.choose_dtype(settings.dtype, Path(job.model))
-    model = load_model(Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype, form="adapts")
+    model = load_model(
+        Lineage(job.model), Path("/"), token_budget=1024, dtype=dtype, form="adapter-training"
+    )
     targets = job.targets if isinstance(job.targets, str) else tuple(job.targets)
     lora = Lora(rank=job.rank, alpha=job.alpha, targets=targets)
     spec = {

@@ -358,7 +358,7 @@ def test_an_exported_model_answers_alike_in_plain_transformers(
     out = tmp_path / "out"
     arguments = ("-r", "tiny.yaml", "--to", "merged", "--out", str(out))
     found = zephyr("export", name, *arguments)
-    assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: a whole model for transformers")
+    assert (found.code, found.out.splitlines()[2]) == (0, f"{out}: a whole model for transformers")
     ours = load_model(
         Lineage.read(workspace.run_folder(name) / "artifact"), workspace.runs, token_budget=256
     )
@@ -388,7 +388,15 @@ def test_an_exported_model_for_ollama_is_a_gguf_and_a_modelfile(
     arguments = ("-r", "tiny.yaml", "--to", "ollama", "--type", "q4_0", "--out", str(out))
     found = zephyr("export", "M2", *arguments)
     what = "a whole model for Ollama in q4_0: ollama create m2 -f Modelfile"
-    assert (found.code, found.out.splitlines()[0]) == (0, f"{out}: {what}")
+    assert (found.code, found.out.splitlines()[:4]) == (
+        0,
+        [
+            "  M2: loading and merging the weights",
+            "  M2: comparing prompts with the plain tokenizer's",
+            "  M2: writing the weights in q4_0",
+            f"{out}: {what}",
+        ],
+    )
     names = ["M2-q4_0.gguf", "Modelfile", "README.md", "zephyr-export.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert (out / "Modelfile").read_text().startswith("FROM ./M2-q4_0.gguf\n")

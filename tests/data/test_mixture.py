@@ -23,6 +23,7 @@ from zephyr.data.mixture import (
     count_shared_answers,
     load_excluded_rows,
     load_mixture,
+    size_notes,
 )
 from zephyr.data.sources import OpenedSource
 from zephyr.errors import ZephyrError
@@ -478,3 +479,13 @@ def test_a_mixture_that_holds_out_everything_is_refused() -> None:
 def test_a_source_that_stands_twice_is_refused() -> None:
     with pytest.raises(ZephyrError, match=r"stands twice in a mixture\n  found:   a\n"):
         make_mixture([make_source("a", make_chats("a", 2)), make_source("a", make_chats("a", 2))])
+
+
+def test_few_records_are_warned_of() -> None:
+    chats = [Chat("s", (Message("user", f"{n}"), Message("assistant", "a"))) for n in range(40)]
+    assert size_notes(RecordSplit(chats[:20], chats[20:]), "sft") == []
+    assert size_notes(RecordSplit(chats[:20], []), "sft") == []
+    few, held_out = size_notes(RecordSplit(chats[:19], chats[:3]), "sft")
+    assert few.startswith("only 19 records to train on")
+    assert held_out.startswith("only 3 records are held out")
+    assert held_out.endswith("(data.sft.holdout)")

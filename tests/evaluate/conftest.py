@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zephyr.model.example import Example, TokenIds, make_example, to_token_ids
-from zephyr.records import Message, Pair
+from zephyr.records import Chat, Message, Pair
 
 END_TOKEN_ID = 0
 """The id of the end token."""
@@ -40,6 +40,11 @@ class CharTokenizer:
 
     def encode_prompt(self, messages: Sequence[Message]) -> TokenIds:
         return to_token_ids([ord(c) for m in messages for c in f"{m.role}: {m.content}\n"])
+
+    def make_chat_example(self, chat: Chat) -> Example:
+        *prompt, answer = chat.messages
+        ids = [ord(c) for c in answer.content] + [END_TOKEN_ID]
+        return make_example(self.encode_prompt(prompt), ids)
 
     def make_pair_example(self, pair: Pair) -> Example:
         sides = [[ord(c) for c in text] + [END_TOKEN_ID] for text in (pair.chosen, pair.rejected)]

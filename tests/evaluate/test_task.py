@@ -70,6 +70,7 @@ RECORDS: dict[str, list[Any]] = {
     "mcqa": choices(400, options=5),
     "preferences": pairs(400),
     "gsm8k": problems(40),
+    "lessons": problems(40),
     "tutoring": problems(40),
     "mcqa_letter": choices(400, options=5),
     "mcqa_written": choices(40),
@@ -88,6 +89,7 @@ def perfect_model_functions(
     """The log-probability and answer functions of a perfect model."""
     right = {" " + r.choices[r.answer] for r in records if isinstance(r, Choice)}
     right |= {r.chosen + "\0" for r in records if isinstance(r, Pair)}
+    right |= {r.messages[-1].content + "\0" for r in records if isinstance(r, Chat)}
     answers = {
         f"user: {r.messages[0].content}\n": r.messages[1].content
         for r in records
@@ -267,7 +269,8 @@ def test_what_is_no_number_is_never_a_score(name: str, bad: float, fake_model: A
     def logprob_fn(prompt: str, completion: str) -> float:
         return (
             bad
-            if "text 7" in prompt or "question 7" in prompt or prompt in ("a", PAGE_START)
+            if any(text in prompt for text in ("text 7", "question 7", "What is 7 +"))
+            or prompt in ("a", PAGE_START)
             else -1
         )
 

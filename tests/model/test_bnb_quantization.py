@@ -131,7 +131,9 @@ def test_whole_weights_are_what_quantized_ones_stand_for(tmp_path: Path, method:
     path = save_network(tmp_path / "full", "llama")
     small = load_quantized(path, method)
     small.save(tmp_path / "small")
-    whole = load_model(Lineage(str(tmp_path / "small")), Path("/"), token_budget=512, form="whole")
+    whole = load_model(
+        Lineage(str(tmp_path / "small")), Path("/"), token_budget=512, form="unquantized"
+    )
     assert all(type(m) is torch.nn.Linear for m in whole.causal.modules() if hasattr(m, "bias"))
     tolerance = 0.05 if method == "int8" else 1e-5  # int8 rounds activations as well
     np.testing.assert_allclose(example_logprobs(whole), example_logprobs(small), atol=tolerance)
@@ -150,7 +152,7 @@ def test_stored_in_16_bits_they_compute_in_one_dtype(
     cast_unquantized(small.network, dtype)
     small.save(tmp_path / "small")
     lineage = Lineage(str(tmp_path / "small"), method)
-    for form, expected in (("computed", torch.float32), ("stored", torch.bfloat16)):
+    for form, expected in (("dequantized", torch.float32), ("stored", torch.bfloat16)):
         model = load_model(lineage, Path("/"), token_budget=512, dtype="bfloat16", form=form)
         plain = {  # bitsandbytes puts biases into the dtype of its products
             p.dtype

@@ -104,7 +104,10 @@ def test_a_network_answers_as_it_does_in_float32(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     folder = save_in_dtype(family, dtype, tmp_path / "model")
-    fp16_model, float32_model = load_in_form(folder, "answers"), load_in_form(folder, "computed")
+    fp16_model, float32_model = (
+        load_in_form(folder, "inference"),
+        load_in_form(folder, "dequantized"),
+    )
     assert fp16_layers(fp16_model)
     assert not fp16_layers(float32_model)
     assert isinstance(fp16_model.causal.get_input_embeddings(), fp16_linear.Fp16Embedding)
@@ -124,11 +127,11 @@ def test_adapters_are_applied_to_it(tmp_path: Path) -> None:
     )
     names = tuple(path.name for path in adapter_stack)
     fp16_model, float32_model = (
-        load_in_form(folder, form, names) for form in ("answers", "computed")
+        load_in_form(folder, form, names) for form in ("inference", "dequantized")
     )
     assert fp16_layers(fp16_model)
     assert_same_outputs(fp16_model, float32_model)
-    causal = load_network(folder, None, form="answers")
+    causal = load_network(folder, None, form="inference")
     fp16_linear.to_fp16_weights(causal)
     multi_lora = MultiLora(causal, [[], adapter_stack])
     multi_lora.select_models([1])
@@ -141,7 +144,7 @@ def test_dora_keeps_the_float32_weights_whose_norms_it_takes(tmp_path: Path) -> 
     folder = save_in_dtype("llama", torch.bfloat16, tmp_path / "model")
     (adapter_folder,) = save_adapter_stack("llama", tmp_path / "a", [], Lora(rank=2, dora=True), 1)
     fp16_model, float32_model = (
-        load_in_form(folder, form, (adapter_folder.name,)) for form in ("answers", "computed")
+        load_in_form(folder, form, (adapter_folder.name,)) for form in ("inference", "dequantized")
     )
     assert not fp16_layers(fp16_model)
     assert_same_outputs(fp16_model, float32_model)
@@ -155,7 +158,7 @@ def test_what_is_stored_in_more_than_one_dtype_is_not_rounded(tmp_path: Path) ->
     norm = next(name for name in tensors if "norm" in name)
     tensors[norm] = torch.full_like(tensors[norm], 1 + 2**-12, dtype=torch.float32)
     save_file(tensors, path, metadata={"format": "pt"})
-    model = load_in_form(folder, "answers")
+    model = load_in_form(folder, "inference")
     assert not fp16_layers(model)
     assert float(model.causal.get_parameter(norm)[0]) == 1 + 2**-12
 
@@ -168,7 +171,7 @@ def test_a_layer_beyond_the_range_of_float16_stays_as_it_is(tmp_path: Path) -> N
     name = next(name for name in tensors if name.endswith("q_proj.weight"))
     tensors[name][0, 0] = 1e5
     save_file(tensors, path, metadata={"format": "pt"})
-    model = load_in_form(folder, "answers")
+    model = load_in_form(folder, "inference")
     assert fp16_layers(model)
     assert model.causal.get_parameter(name)[0, 0] == torch.tensor(1e5).bfloat16().float()
 
@@ -179,12 +182,12 @@ def test_a_network_whose_buffers_would_be_rounded_is_read_in_float32(
 ) -> None:
     folder = save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model")
     monkeypatch.setattr(fp16_linear, "has_half_buffers", lambda causal: True)
-    causal = load_network(folder, None, form="answers")
+    causal = load_network(folder, None, form="inference")
     assert {p.dtype for p in causal.parameters()} == {torch.float32}
 
 
 def test_small_layers_are_quicker_in_float32(tmp_path: Path) -> None:
-    model = load_in_form(save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), "answers")
+    model = load_in_form(save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), "inference")
     assert not fp16_layers(model)
     assert {p.dtype for p in model.network.parameters()} == {torch.float32}
 
@@ -192,7 +195,7 @@ def test_small_layers_are_quicker_in_float32(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("convert_all_layers")
 def test_its_bytes_are_those_of_16_bits(tmp_path: Path) -> None:
     folder = save_in_dtype("llama", torch.bfloat16, tmp_path / "model")
-    fp16_model, float32_model = load_in_form(folder, "stored"), load_in_form(folder, "computed")
+    fp16_model, float32_model = load_in_form(folder, "stored"), load_in_form(folder, "dequantized")
     norms = sum(p.nbytes for p in fp16_model.network.parameters())
     assert (
         fp16_linear.weight_bytes(fp16_model.network)
@@ -261,9 +264,9 @@ def test_adapters_learn_on_it_as_on_float32(family: str, dropout: float, tmp_pat
     folder = save_in_dtype(family, torch.bfloat16, tmp_path / "model")
     (frozen_adapter,) = save_adapter_stack(family, tmp_path / "a", [], Lora(rank=2), 1)
     found = []
-    for form in ("adapts", "computed"):
+    for form in ("adapter-training", "dequantized"):
         model = load_in_form(folder, form, (frozen_adapter.name,))
-        assert bool(fp16_layers(model)) == (form == "adapts")
+        assert bool(fp16_layers(model)) == (form == "adapter-training")
         lora = Lora(rank=2, dropout=dropout)
         model.peft_model = adapter.add_trainable_adapter(model.causal, model.peft_model, lora, 3)
         with torch.no_grad():
@@ -285,7 +288,9 @@ def test_adapters_learn_on_it_as_on_float32(family: str, dropout: float, tmp_pat
 
 @pytest.mark.usefixtures("convert_all_layers")
 def test_nothing_is_merged_into_what_can_t_be_added_to(tmp_path: Path) -> None:
-    model = load_in_form(save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), "adapts")
+    model = load_in_form(
+        save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model"), "adapter-training"
+    )
     model.peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(rank=2), 3)
     before = model.logprobs(tiny.random_examples())
     with adapter.temporarily_merged(model.peft_model):
@@ -323,4 +328,4 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     folder = save_in_dtype("qwen2", torch.bfloat16, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(ZephyrError, match="can't be read"):
-        load_in_form(folder, "answers")
+        load_in_form(folder, "inference")

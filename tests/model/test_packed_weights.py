@@ -132,7 +132,7 @@ def load_stored_and_computed(path: Path) -> tuple[Any, Any]:
     lineage = Lineage(str(path), "int4")
     return tuple(
         load_model(lineage, Path("/"), token_budget=512, form=form)
-        for form in ("stored", "computed")
+        for form in ("stored", "dequantized")
     )
 
 

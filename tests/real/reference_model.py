@@ -42,10 +42,15 @@ class ReferenceModel:
         )
 
     def windows(self, text: str) -> list[list[int]]:
-        """The tokens of a text in windows that don't overlap, the rest left out."""
-        tokens = self.tokenizer.encode(text)
-        width = min(WINDOW, self.context)
-        return [tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
+        """The tokens of a text in windows that don't overlap, each after the start token.
+
+        The rest of the text is left out.
+        """
+        start = [self.tokenizer.bos_token_id]
+        assert self.tokenizer.encode("") == start
+        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        width = min(WINDOW, self.context) - 1
+        return [start + tokens[at : at + width] for at in range(0, len(tokens) - width + 1, width)]
 
 
 def argmax(values: list[float]) -> int:

@@ -33,7 +33,8 @@ MANIFEST = {
     "totals": {key: 2 * (sum(v.values()) if isinstance(v, dict) else v) for key, v in ROW.items()},
 }
 MODELS = {"M0": {"base": "b"}, "M1": {"from": "M0", "tune": {"data": "chat"}}}
-TOKENS = {"examples": 900, "overlong": 3, "cut": 0, "tokens": 6789, "supervised_tokens": 4321}
+TOKENS = {"examples": 900, "overlong": 3, "cut": 12, "cut_messages": 5, "cut_tokens": 1678}
+TOKENS |= {"tokens": 6789, "supervised_tokens": 4321}
 
 
 @pytest.fixture
@@ -50,7 +51,10 @@ def card(tmp_path: Path) -> str:
     assert [source.tokens for source in account.sources] == [6789, None]
     assert account.total.tokens == 6789
     assert not account.is_cleaned
-    path = write_report(runs.store, "demo").with_name("data-chat.md")
+    page = write_report(runs.store, "demo")
+    lost = "the prompts of 12 examples were cut; they lost 5 messages and 1,678 tokens"
+    assert lost in page.read_text()
+    path = page.with_name("data-chat.md")
     card = path.read_text()
     mixture = results.recipe.data["chat"]
     assert data_card("chat", mixture, MANIFEST, {"lima": TOKENS}, None) == card
@@ -61,7 +65,7 @@ def test_a_card_tells_all_counts(card: str) -> None:
     assert "| lima | 1,030 | 4 | 2 | 5 | 7 | 8 | 0 | 1,004 | 60 | 123,456 |" in card
     assert "| all | 2,060 | 8 | 4 | 10 | 14 | 16 | 0 | 2,008 | 120 | 246,912 |" in card
     assert "- lima: 2 x both answers | are the same" in card
-    assert "| lima | 900 | 3 | 0 | 6,789 | 4,321 |" in card
+    assert "| lima | 900 | 3 | 12 | 5 | 1,678 | 6,789 | 4,321 |" in card
     assert "(runs of 9 words), and near-duplicates are kept, and only counted" in card
 
 

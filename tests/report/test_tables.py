@@ -185,3 +185,20 @@ def test_differences_bear_their_sign() -> None:
 
 def test_equal_items_have_no_interval() -> None:
     assert format_interval(Estimate(2.0, 2.0, 2.0, 1), 1) == "[no spread]"
+
+
+def test_a_recipe_without_tasks_has_no_table(make_runs: MakeRuns) -> None:
+    found = read_results(make_runs().store, "demo")
+    printed = render_to_text(console_table(found), width=100)
+    assert printed.startswith("No scores: the recipe asks no model a task")
+
+
+def test_the_terminal_shows_intervals_within_what_is_possible(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz", "text")
+    runs.score("M0/quiz", item_scores(10, 0))  # all right: 69.2 to 100 (Clopper and Pearson)
+    values = {f"w{at}": 5.0 + at % 2 / 10 for at in range(60)}
+    text: Any = {"metric": "perplexity", "kind": "exp-mean", "better": "lower", "scale": 1}
+    runs.score("M0/text", values, **text)  # 156.0, and ends of three digits
+    printed = render_to_text(console_table(read_results(runs.store, "demo")), width=100)
+    assert "69.2–100" in printed
+    assert "154–158" in printed

@@ -6,7 +6,7 @@ import pytest
 
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
-from zephyr.recipe.evaluation import TaskSpec
+from zephyr.recipe.evaluation import HOLDOUT_TASKS, TaskSpec
 from zephyr.recipe.schema import Recipe
 from zephyr.runs.graph import ContentResolver, Node, build_graph, reference_model
 
@@ -14,7 +14,7 @@ RECIPE: dict[str, Any] = {
     "name": "r",
     "data": {
         "sft": {"kind": "chat", "sources": ["a"]},
-        "pairs": {"kind": "pair", "sources": ["b"]},
+        "pairs": {"kind": "pair", "holdout": 0.1, "sources": ["b"]},
     },
     "models": {
         "M2": {"from": "M1", "align": {"data": "pairs"}},
@@ -34,7 +34,7 @@ def recipe_nodes(
     contents: dict[str, str] | None = None,
 ) -> dict[str, Node]:
     def task_sources(task: TaskSpec) -> tuple[SourceSpec, ...]:
-        return () if task.name == "preferences" else (SourceSpec(name="g"),)
+        return () if task.name in HOLDOUT_TASKS else (SourceSpec(name="g"),)
 
     resolver = ContentResolver(
         version=lambda kind: (versions or {}).get(kind, 1),
@@ -165,6 +165,17 @@ def test_a_reference_is_scored_even_if_its_model_is_not_evaluated() -> None:
         ("evaluate.models", ["M7"], "unknown model 'M7'"),
         ("evaluate.tasks", ["gsm8k", "gsm8k"], "named twice"),
         ("evaluate.tasks", ["preferences"], "needs to know what to ask"),
+        ("evaluate.tasks", ["lessons"], "needs to know what to ask"),
+        (
+            "evaluate.tasks",
+            [{"name": "lessons", "data": "pairs"}],
+            "wrong kind(.|\n)*allowed: chat",
+        ),
+        (
+            "evaluate.tasks",
+            [{"name": "lessons", "data": "sft"}],
+            "no hold-out for task 'lessons' to ask(.|\n)*data.sft.holdout",
+        ),
         ("models.M1.from", "M2", "in a circle(.|\n)*M1"),
         ("models.M0.thinking", "on", "that thinks can't be trained(.|\n)*models.M"),
         (

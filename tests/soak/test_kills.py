@@ -21,7 +21,7 @@ FREQUENT_CHECKPOINTS = (
 )
 """A checkpoint after each step, and many hold-out evaluations: kills meet them, too."""
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
 
 class KillTime(NamedTuple):

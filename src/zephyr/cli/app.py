@@ -203,7 +203,13 @@ def export(
 
     recipe_plan = load_plan(recipe, overrides)
     _finished_model_run(recipe_plan, model, recipe)
-    summary = run_export(recipe_plan, model, to, out_folder, gguf_type=kind, force=force)
+
+    def print_phase(phase: str) -> None:
+        out.print(f"  {model}: {phase}", highlight=False, markup=False)
+
+    summary = run_export(
+        recipe_plan, model, to, out_folder, gguf_type=kind, force=force, on_phase=print_phase
+    )
     out.print(f"{out_folder}: {summary.contents}", soft_wrap=True, highlight=False, markup=False)
     for text in summary.notes:
         out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
@@ -357,7 +363,7 @@ def _show_environment(run: "Run") -> None:
                 f"  proofs: {_preflight_text(env['proofs'])}", highlight=False, soft_wrap=True
             )
         for text in env.get("told", ()):
-            out.print(f"  told: {escape(text)}", highlight=False)
+            out.print(f"  note: {escape(text)}", highlight=False)
 
 
 def _preflight_text(found: dict[str, float] | str) -> str:

@@ -18,7 +18,7 @@ def run_chat(
 
     silence_libraries()
     lineage = Lineage.read(run.artifact)
-    model = load_model(lineage, store.root, token_budget=TOKEN_BUDGET, form="answers")
+    model = load_model(lineage, store.root, token_budget=TOKEN_BUDGET, form="inference")
     console.print("Ask something. An empty line ends, /new starts afresh.", style="dim")
     messages: list[Message] = []
     seed = 0

@@ -57,6 +57,8 @@ class BuiltMixture:
         write_json(folder / "manifest.json", self.manifest)
 
 
+SMALL_SPLIT = 20
+"""Below so many records a training or a hold-out is warned of."""
 RECORD_FILES = ("records.jsonl", "holdout.jsonl")
 LOCK_FILE = "lock.jsonl"
 _EXCLUDED_FILE = "left_out.jsonl"
@@ -294,6 +296,22 @@ def _unused_columns(source: OpenedSource, sample: SourceSample) -> dict[str, int
 def _exclude_near_duplicate(entry: SampledRecord, first: SampledRecord) -> ExcludedRow:
     reason = f"it is like row {first.row_id} of {first.record.source}"
     return ExcludedRow(entry.record.source, entry.row_id, entry.location, "near_duplicates", reason)
+
+
+def size_notes(split: RecordSplit, name: str) -> list[str]:
+    """Warnings of a training or hold-out of fewer than `SMALL_SPLIT` records."""
+    notes = []
+    if len(split.train) < SMALL_SPLIT:
+        notes.append(
+            f"only {len(split.train)} records to train on: with fewer than {SMALL_SPLIT} a model "
+            "learns them by heart, and little else"
+        )
+    if 0 < len(split.holdout) < SMALL_SPLIT:
+        notes.append(
+            f"only {len(split.holdout)} records are held out: with fewer than {SMALL_SPLIT} their "
+            f"scores say little (data.{name}.holdout)"
+        )
+    return notes
 
 
 def count_shared_answers(split: RecordSplit) -> dict[str, Any]:

@@ -51,9 +51,12 @@ def _build_mixture(node: Node, inputs: Mapping[str, Run], run: Run, context: Con
         for record in _read_task_records(resolve_sources(task), task, context).records
     )
     question_index = EvalQuestionIndex(task_records, spec.ngram)
-    mixture.build_mixture(
+    built = mixture.build_mixture(
         spec, opened_sources, seed=context.recipe.seed, question_index=question_index
-    ).write(run.artifact)
+    )
+    for note in mixture.size_notes(built.split, name):
+        context.notify(note)
+    built.write(run.artifact)
 
 
 def _open_source(
@@ -207,7 +210,7 @@ def _read_task_records(
 @lru_cache(maxsize=1)
 def _load_cached(lineage: Lineage, store: Path, token_budget: int, dtype: Dtype) -> Model:
     """Loads a model for evaluation; the last one is cached, for the next is usually the same."""
-    return load_model(lineage, store, token_budget=token_budget, dtype=dtype, form="answers")
+    return load_model(lineage, store, token_budget=token_budget, dtype=dtype, form="inference")
 
 
 def _read_items(run: Run) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Exports a model in a format (peft, merged, gguf, ollama), with its model card, to a folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from zephyr.model.base_model import parse_hub_id
 from zephyr.model.load import Lineage, silence_libraries
 from zephyr.model.model import Model
 from zephyr.report.model_card import ExportFormat, model_card
+
+PhaseCallback = Callable[[str], None]
+"""Called with the name of each phase of an export as it begins."""
 
 
 class ExportSummary(NamedTuple):
@@ -32,10 +36,11 @@ def export_model(
     *,
     gguf_type: GgufType | None = None,
     force: bool = False,
+    on_phase: PhaseCallback = lambda phase: None,
 ) -> ExportSummary:
     """Exports a finished model to a folder, atomically.
 
-    `gguf_type` is the quantization type of GGUF (default: q8_0).
+    `gguf_type` is the quantization type of GGUF (default: q8_0); `on_phase` hears of each phase.
 
     Raises:
         ZephyrError: the model can't be exported in this format, or the folder is not empty.
@@ -48,7 +53,8 @@ def export_model(
         )
     silence_libraries()
     with output_folder(folder, force=force) as staging:
-        contents, notes = _EXPORTERS[export_format](plan, name, staging, gguf_type or "q8_0")
+        export = _EXPORTERS[export_format]
+        contents, notes = export(plan, name, staging, gguf_type or "q8_0", on_phase)
         card = model_card(
             plan.store,
             plan.recipe,
@@ -64,33 +70,40 @@ def export_model(
 
 
 def _export_adapter(
-    plan: Plan, name: str, folder: Path, gguf_type: GgufType
+    plan: Plan, name: str, folder: Path, gguf_type: GgufType, on_phase: PhaseCallback
 ) -> tuple[str, list[str]]:
+    on_phase("joining its adapters")
     return f"an adapter for {write_peft_adapter(plan, name, folder)}", []
 
 
 def _export_merged(
-    plan: Plan, name: str, folder: Path, gguf_type: GgufType
+    plan: Plan, name: str, folder: Path, gguf_type: GgufType, on_phase: PhaseCallback
 ) -> tuple[str, list[str]]:
+    on_phase("merging and writing the weights")
     template, notes = write_merged(_read_lineage(plan, name), plan.store.root, folder)
     from transformers import AutoTokenizer
 
     plain_tokenizer = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
+    on_phase("comparing prompts with the plain tokenizer's")
     return "a whole model for transformers", [*notes, *check_prompts(template, plain_tokenizer)]
 
 
-def _export_gguf(plan: Plan, name: str, folder: Path, gguf_type: GgufType) -> tuple[str, list[str]]:
-    model, notes = _load_merged_model(plan, name)
+def _export_gguf(
+    plan: Plan, name: str, folder: Path, gguf_type: GgufType, on_phase: PhaseCallback
+) -> tuple[str, list[str]]:
+    model, notes = _load_merged_model(plan, name, on_phase)
+    on_phase(f"writing the weights in {gguf_type}")
     notes += write_gguf(model, folder / f"{name}-{gguf_type}.gguf", gguf_type, name)
     return f"a whole model for llama.cpp in {gguf_type}", notes
 
 
 def _export_ollama(
-    plan: Plan, name: str, folder: Path, gguf_type: GgufType
+    plan: Plan, name: str, folder: Path, gguf_type: GgufType, on_phase: PhaseCallback
 ) -> tuple[str, list[str]]:
-    model, notes = _load_merged_model(plan, name)
+    model, notes = _load_merged_model(plan, name, on_phase)
+    on_phase(f"writing the weights in {gguf_type}")
     file = f"{name}-{gguf_type}.gguf"
     text = build_modelfile(model.template, file, model.context_length)
     notes.append(
@@ -114,8 +127,10 @@ def _base_hub_id(plan: Plan, name: str) -> str | None:
     return wanted.repo if wanted is not None else None
 
 
-def _load_merged_model(plan: Plan, name: str) -> tuple[Model, list[str]]:
+def _load_merged_model(plan: Plan, name: str, on_phase: PhaseCallback) -> tuple[Model, list[str]]:
+    on_phase("loading and merging the weights")
     model, notes = load_merged(_read_lineage(plan, name), plan.store.root)
+    on_phase("comparing prompts with the plain tokenizer's")
     return model, [*notes, *check_prompts(model.template, model.tokenizer)]
 
 

@@ -34,14 +34,14 @@ Quantization = bnb_quantization.BnbMethod | Literal["int4"]
 """Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
 the folder says so."""
 
-WeightForm = Literal["computed", "answers", "adapts", "stored", "whole"]
+WeightForm = Literal["dequantized", "inference", "adapter-training", "stored", "unquantized"]
 """How weights are held in memory: dequantized for computing, as stored, or all in full precision.
 
-`computed` dequantizes packed weights (int4, GPTQ) once at load time: the results are the same, and
-a CPU need not dequantize at every forward pass. `answers` is `computed` for inference: 16-bit
-weights stay in 16 bits where the compute dtype is float32 (`fp16_linear`). `adapts` is that for
-training adapters: gradients pass through, and the transposed weights are kept as well. `stored`
-keeps weights as small as their files, and `whole` dequantizes bitsandbytes' weights (NF4, int8).
+`dequantized` dequantizes packed weights (int4, GPTQ) once at load time: the results are the same,
+and a CPU need not dequantize at every forward pass. `inference` is that, and 16-bit weights stay in
+16 bits where the compute dtype is float32 (`fp16_linear`). `adapter-training` is `inference` with
+gradients, for which the transposed weights are kept as well. `stored` keeps weights as small as
+their files, and `unquantized` dequantizes bitsandbytes' weights (NF4, int8).
 """
 
 
@@ -97,7 +97,7 @@ def load_model(
     *,
     token_budget: int,
     dtype: Dtype = "float32",
-    form: WeightForm = "computed",
+    form: WeightForm = "dequantized",
 ) -> Model:
     """Loads the model of a lineage onto the GPU, or else the CPU, with all weights frozen.
 
@@ -118,7 +118,7 @@ def load_model(
         if has_dora:
             fp16_linear.to_float32(causal)
         else:
-            fp16_linear.to_fp16_weights(causal, with_backward=form == "adapts")
+            fp16_linear.to_fp16_weights(causal, with_backward=form == "adapter-training")
     if peft_model is not None:
         fuse_lora(peft_model)
     return build_model(
@@ -159,7 +159,7 @@ def load_network(
     folder: Path,
     quantization: Quantization | None,
     dtype: Dtype = "float32",
-    form: WeightForm = "computed",
+    form: WeightForm = "dequantized",
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
     """Loads the network of a folder in `dtype`, or by bitsandbytes' `quantization` with `options`.
@@ -177,7 +177,7 @@ def load_network(
     plain = not stored and not quantization and dtype == "float32"
     half_dtype = (
         fp16_linear.fp16_kernel_dtype(folder)
-        if plain and form in ("answers", "adapts", "stored")
+        if plain and form in ("inference", "adapter-training", "stored")
         else None
     )
     settings: dict[str, Any] = {"dtype": half_dtype or DTYPES[dtype], "use_safetensors": True}
@@ -230,7 +230,7 @@ def load_network(
     bnb_quantization.cast_unquantized(
         causal, settings["dtype"]
     )  # transformers leaves some as they are stored
-    if form == "whole":
+    if form == "unquantized":
         return bnb_quantization.dequantize(causal)
     bnb_quantization.disable_avx512_bf16_kernel(causal)
     return causal

@@ -78,7 +78,7 @@ def _on_unquantized_weights(
         return parent
     stored_lineage = lineage if is_stored_quantized else replace(lineage, quantization=None)
     return load_model(
-        stored_lineage, context.store, token_budget=context.token_budget, form="whole"
+        stored_lineage, context.store, token_budget=context.token_budget, form="unquantized"
     )
 
 

@@ -1,16 +1,20 @@
 """Recipe schema of evaluation: tasks, the models evaluated, and published scores."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.part import Name, Positive, RecipePart, Share
+from zephyr.records import RecordKind
 
 LM_EVAL = "lm_eval:"
 """Prefix of the names of tasks of lm-evaluation-harness."""
 FOOTPRINT = "footprint"
 """The task that measures memory (bytes) and throughput (tokens a second) of a model."""
+HOLDOUT_TASKS: Mapping[str, RecordKind] = {"lessons": "chat", "preferences": "pair"}
+"""The tasks that ask the hold-out of a mixture, and the kind of its records."""
 UNREADABLE = 0.1
 """The share of the rows of an evaluation's or quiz's source that may be left out."""
 TaskName = Annotated[
@@ -22,7 +26,8 @@ class TaskSpec(RecipePart):
     """One evaluation, asked of every model. `sources` replace the task's own.
 
     `n` draws that many items by the recipe's seed; without it, all are asked. `data` names the
-    mixture whose hold-out a `preferences` task asks; `label` tells two uses of a task apart.
+    mixture whose hold-out a `lessons` (chats) or `preferences` (pairs) task asks; `label` tells two
+    uses of a task apart.
     `shots` worked examples stand before each question (none where it is not given), drawn from
     `examples` (by default the task's own); `chat` puts a question into the model's chat template
     where the task does not do so anyway. Answers are greedy at `temperature` 0, else each is drawn
@@ -66,7 +71,14 @@ class TaskSpec(RecipePart):
             self.is_footprint or self.is_foreign or self.data is not None
         ):
             raise ValueError("`unreadable` belongs to tasks that read `sources`")
+        if self.data is not None and self.sources is not None:
+            raise ValueError("a task asks `sources`, or the hold-out of `data`")
         if not self.is_foreign:
+            if self.data is not None and self.name not in HOLDOUT_TASKS:
+                raise ValueError(
+                    f"`data` belongs to tasks that ask a hold-out: {', '.join(HOLDOUT_TASKS)}; "
+                    f"`{self.name}` asks its own data, or `sources`"
+                )
             if self.path is not None:
                 raise ValueError(f"`path` belongs to tasks called `{LM_EVAL}NAME`")
             return self

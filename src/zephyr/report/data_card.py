@@ -48,8 +48,11 @@ def data_card(
         *_bullets(account_lines(manifest)),
     ]
     if tokens:
-        keys = ("examples", "overlong", "cut", "tokens", "supervised_tokens")
-        rows = [(s, *(_format_count(row[key]) for key in keys)) for s, row in tokens.items()]
+        keys = (
+            *("examples", "overlong", "cut", "cut_messages", "cut_tokens"),
+            *("tokens", "supervised_tokens"),
+        )
+        rows = [(s, *(_format_count(row.get(key, 0)) for key in keys)) for s, row in tokens.items()]
         lines += ["", "## Tokens", "", *_markdown_table(("source", *keys), rows)]
     return "\n".join(
         [*lines, "", "## Sources and licences", "", *licence_lines(mixture, origin), ""]

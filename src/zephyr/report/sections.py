@@ -112,7 +112,10 @@ def token_counts(results: Results, mixture: str) -> Mapping[str, Mapping[str, in
 
 
 class TrainingExampleCounts(NamedTuple):
-    """Counts of training examples; those longer than `max_length` tokens were excluded."""
+    """Counts of training examples; those longer than `max_length` tokens were excluded, or cut.
+
+    Cut prompts lost messages and tokens (`overlong: cut`).
+    """
 
     model: str
     max_length: int
@@ -121,18 +124,27 @@ class TrainingExampleCounts(NamedTuple):
     holdout: int
     holdout_overlong: int
     supervised_tokens: int
+    cut: int
+    cut_messages: int
+    cut_tokens: int
 
 
 def training_example_counts(results: Results) -> list[TrainingExampleCounts]:
     """The example counts of every finished `tune` (SFT) and `align` (DPO) stage."""
-    return [
-        TrainingExampleCounts(
-            row.model, *(counts[key] for key in TrainingExampleCounts._fields[1:])
-        )
-        for row in results.rows
-        if row.node.kind in ("tune", "align") and row.node.state == "finished"
-        for counts in [row.node.run.read("artifact/examples.json")]
-    ]
+    found = []
+    for row in results.rows:
+        if row.node.kind in ("tune", "align") and row.node.state == "finished":
+            counts = row.node.run.read("artifact/examples.json")
+            sources = counts.get("sources", {}).values()
+            lost = {
+                k: sum(n.get(k, 0) for n in sources) for k in TrainingExampleCounts._fields[-3:]
+            }
+            found.append(
+                TrainingExampleCounts(
+                    row.model, *((counts | lost)[k] for k in TrainingExampleCounts._fields[1:])
+                )
+            )
+    return found
 
 
 def excluded_item_counts(results: Results) -> dict[str, dict[str, list[str]]]:

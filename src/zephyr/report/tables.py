@@ -242,12 +242,19 @@ def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | 
 
 
 def console_table(results: Results) -> "RenderableType":
-    """The results table for a terminal of 100 columns: headline metrics and protocols."""
+    """The results table for a terminal of 100 columns: headline metrics and protocols.
+
+    A recipe without tasks has no table.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     headlines = results.headline_indices
+    if not headlines:
+        return Text(
+            "No scores: the recipe asks no model a task (`evaluate: {tasks: [hellaswag]}`)."
+        )
     table = Table(box=None, pad_edge=False, padding=(0, 1, 1, 0))
     table.add_column("model", vertical="top", overflow="fold")
     for at in headlines:
@@ -261,7 +268,7 @@ def console_table(results: Results) -> "RenderableType":
             model.append(f"\n← {row.parent}", style="not bold dim")
         table.add_row(model, *(_cell_console(row.cells[at]) for at in headlines))
     parts: list[RenderableType] = [table]
-    parts.append(Text("± is half the width of the 95 % interval. Against the model it comes from:"))
+    parts.append(Text("Below a score is its 95 % interval. Against the model it comes from:"))
     parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value   △ ▽ secondary metric\n"))
     for at in headlines:
         parts += [Text(f"  {protocol}") for protocol in column_protocols(results, at)]
@@ -284,10 +291,19 @@ def _cell_console(cell: Cell) -> Any:
     if (mark := verdict_mark(cell)) and cell.difference:
         styles = {"better": "green", "worse": "red"}
         text.append(f" {mark}", style=styles.get(cell.difference.verdict or "", "dim"))
-    text.append(
-        f"\n±{format_number((found.high - found.low) / 2, scale, found.value)}", style="dim"
-    )
+    text.append(f"\n{_narrow_interval(found, scale)}", style="dim")
     return text
+
+
+def _narrow_interval(estimate: Estimate, scale: float) -> str:
+    """The confidence interval in a narrow column: "40.1–44.9", "71.9–100", "119–191"."""
+    if estimate.low == estimate.high:
+        return "no spread"
+    low, high = (
+        format_number(end, scale, 1000 if abs(end * scale) >= 99.95 else None).removesuffix(".0")
+        for end in estimate[1:3]
+    )
+    return f"{low}–{high}" if estimate.low >= 0 else f"{low} to {high}"
 
 
 def missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.recipe.data import SourceSpec, Use
-from zephyr.recipe.evaluation import TaskSpec
+from zephyr.recipe.evaluation import HOLDOUT_TASKS, TaskSpec
 from zephyr.recipe.models import ModelSpec
 from zephyr.recipe.schema import Recipe
 
@@ -327,7 +327,13 @@ def _add_evaluation(
                 where=where,
                 todo="name a mixture with `data:`, whose hold-out is asked, or give `sources:`",
             )
-        inputs["data"] = _typed_mixture(recipe, task.data, "pair", where)
+        inputs["data"] = _typed_mixture(recipe, task.data, HOLDOUT_TASKS[task.name], where)
+        if not recipe.data[task.data].holdout:
+            raise ZephyrError(
+                f"mixture {task.data!r} has no hold-out for task {task.key!r} to ask",
+                where=where,
+                todo=f"set data.{task.data}.holdout, such as 0.1",
+            )
         spec.pop("data", None)
     if task.name == "preferences" and (reference := reference_model(recipe.models, name)):
         inputs["reference"] = _add_evaluation(recipe, task, reference, resolver, nodes)

@@ -273,7 +273,7 @@ def _load_for_training(lineage: Lineage, context: Context, lora: Lora | Literal[
     dtype = context.resolve_once("dtype", lambda: precision.choose_dtype(requested_dtype, folder))
     context.progress("loading the model", 0, 0, {})
     needs_full_weights = lora == "none" or lora.dora or context.group.is_sharded
-    form: WeightForm = "computed" if needs_full_weights else "adapts"
+    form: WeightForm = "dequantized" if needs_full_weights else "adapter-training"
     return load_model(
         lineage, context.store, token_budget=context.token_budget, dtype=dtype, form=form
     )

@@ -243,10 +243,10 @@ def _load_runner(
     dtype = choose_dtype(requested_dtype, folder)
     adapter_paths = [_adapter_paths(lineage, store) for lineage in lineages.values()]
     if not can_batch_adapters(adapter_paths[0]):
-        model = load_model(first, store, token_budget=TOKEN_BUDGET, dtype=dtype, form="answers")
+        model = load_model(first, store, token_budget=TOKEN_BUDGET, dtype=dtype, form="inference")
         return ModelRunner(model.causal, model.template, list(lineages)), model
     tokenizer = load_tokenizer(folder)
-    causal = load_network(folder, first.quantization, dtype, "answers")
+    causal = load_network(folder, first.quantization, dtype, "inference")
     if dtype == "float32":
         to_fp16_weights(causal)
     multi_lora = MultiLora(causal, adapter_paths) if any(adapter_paths) else None

@@ -131,8 +131,8 @@ def gsm8k_socratic(random: Random, side: str) -> Row:
     word_problem = sample_problem_on_side(random, side)
     last = word_problem.question.split(". ")[-1]
     steps = [
-        f"{asked} ** {step}"
-        for asked, step in zip(
+        f"{question} ** {step}"
+        for question, step in zip(
             ("What comes first?", last), problems.format_steps(word_problem), strict=True
         )
     ]

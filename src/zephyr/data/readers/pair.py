@@ -103,15 +103,15 @@ def _join_context(
     systems = [m for m in (*prompt[:1], *context[:1]) if m.role == "system"]
     if len({m.content.strip() for m in systems}) > 1:
         raise UnreadableRowError(f"the system message of column {side!r} is not the prompt's")
-    asked, turns = ([m for m in each if m.role != "system"] for each in (prompt, context))
-    start = [(m.role, m.content.strip()) for m in turns[: len(asked)]]
-    if start != [(m.role, m.content.strip()) for m in asked]:
+    prompt_turns, turns = ([m for m in each if m.role != "system"] for each in (prompt, context))
+    start = [(m.role, m.content.strip()) for m in turns[: len(prompt_turns)]]
+    if start != [(m.role, m.content.strip()) for m in prompt_turns]:
         raise UnreadableRowError(
             f"column {side!r} is a conversation that does not begin with the prompt",
             "mend the prompt, or hide it so that the conversations are read alone "
             "(`columns: {unused: prompt}`)",
         )
-    return check_conversation([*systems[:1], *asked, *turns[len(asked) :]], "user")
+    return check_conversation([*systems[:1], *prompt_turns, *turns[len(prompt_turns) :]], "user")
 
 
 def read_conversation_pair(row: RowValues, source: str) -> Iterator[Record]:
