@@ -6,6 +6,7 @@ the settings that llama.cpp assumes. A network that no row fits is refused from 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ from zephyr.export.gguf_rope import FACTOR_TYPES, check_rope, head_dim, rope_typ
 
 _SILU = MappingProxyType({"hidden_act": ("silu", "swish")})
 _SCALED = ("default", "linear", "yarn")
+_NO_TIME_STEP = 1e-9
 _PLAIN_ROPE = ("default",)
 
 
@@ -120,12 +122,21 @@ def _check_full_attention(config: Any) -> None:
         raise unsupported("keys and values of two sizes", "one size")
 
 
+def _check_mixers(config: Any) -> None:
+    """llama.cpp does not clamp Nemotron-H's time steps, which transformers does."""
+    if "moe" in config.layers_block_type:
+        raise unsupported("layers of experts (moe)", "linear_attention, full_attention, mlp")
+    if config.time_step_min > _NO_TIME_STEP:
+        raise unsupported(f"time_step_min: {config.time_step_min}", f"at most {_NO_TIME_STEP}")
+
+
 def _check_moe_layers(config: Any) -> None:
     if config.mlp_only_layers or config.decoder_sparse_step != 1:
         raise unsupported("layers without experts", "experts in every layer")
 
 
 _CHECKS = {
+    "nemotron_h": _check_mixers,
     "granitemoehybrid": _check_hybrid_layers,
     "qwen3_5_text": _check_full_attention,
     "exaone4": _check_exaone_window,
@@ -145,6 +156,7 @@ _WINDOWED = (keys.write_rotary, keys.write_window)
 _PAIRS = (weights.permute_rotary_rows,)
 _NO_WINDOW = MappingProxyType({**_SILU, "use_sliding_window": (False, None)})
 _FACTORS = (*_SCALED, *FACTOR_TYPES[:1])
+_UNLIMITED = MappingProxyType({"time_step_limit": ((0.0, inf), [0.0, inf])})
 _GELU = ("gelu_pytorch_tanh", "gelu_new")
 """llama.cpp computes GELU by tanh. Exact GELU (GPT-NeoX) is within 5e-4 of it, which is less than
 the rounding of llama.cpp's own table of float16."""
@@ -283,14 +295,18 @@ FAMILIES: Mapping[str, Family] = {
             weights.squeeze_convolution,
             weights.convert_state_space,
         ),
-        required={**_SILU, "mamba_norm_before_gate": (False,), "mamba_rms_norm": (False,)},
+        required={
+            **_SILU,
+            "mamba_rms_norm": (False,),
+            **_UNLIMITED,
+        },
         rope_types=_PLAIN_ROPE,
     ),
     "mamba2": Family(
         architecture="mamba2",
         writers=(keys.write_state_space,),
         changes=(weights.squeeze_convolution, weights.convert_state_space),
-        required=_SILU,
+        required={**_SILU, **_UNLIMITED},
     ),
     "granitemoehybrid": Family(
         architecture="granitehybrid",
@@ -306,7 +322,7 @@ FAMILIES: Mapping[str, Family] = {
             weights.squeeze_convolution,
             weights.convert_state_space,
         ),
-        required={**_SILU, "position_embedding_type": (None, "nope")},
+        required={**_SILU, "position_embedding_type": (None, "nope"), **_UNLIMITED},
     ),
     "qwen3_5_text": Family(
         architecture="qwen35",
@@ -318,5 +334,11 @@ FAMILIES: Mapping[str, Family] = {
         ),
         required=_SILU,
         rope_types=_PLAIN_ROPE,
+    ),
+    "nemotron_h": Family(
+        architecture="nemotron_h",
+        writers=(keys.write_no_rope, keys.write_state_space),
+        changes=(weights.name_mixers, weights.squeeze_convolution, weights.convert_state_space),
+        required={"mlp_hidden_act": ("relu2",)},
     ),
 }

@@ -26,12 +26,17 @@ def write_shape(writer: Any, config: Any, context_length: int) -> None:
         epsilon = next((getattr(config, n) for n in names if hasattr(config, n)), None)
         if epsilon is not None:
             add(epsilon)
-    if config.model_type == "mamba2":  # its norms are RMS norms, whatever the setting is called
+    if config.model_type in ("mamba2", "nemotron_h"):  # their norms are RMS norms
         writer.add_layer_norm_rms_eps(config.layer_norm_epsilon)
 
 
-def _feed_forward_size(config: Any) -> int:
-    """Size of the feed-forward layer; LFM2 makes two thirds of it a multiple of a number."""
+def _feed_forward_size(config: Any) -> int | list[int]:
+    """Size of the feed-forward layer; LFM2 makes two thirds of it a multiple of a number.
+
+    In Nemotron-H a layer is either a feed-forward one or has size 0.
+    """
+    if config.model_type == "nemotron_h":
+        return [config.intermediate_size * (kind == "mlp") for kind in config.layers_block_type]
     if config.model_type == "mamba2":
         return 0
     own = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
@@ -47,8 +52,14 @@ def _feed_forward_size(config: Any) -> int:
 def _key_value_heads(config: Any) -> int | list[int]:
     """Key-value heads: a number, or one a layer, 0 where it has no attention."""
     heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    if config.model_type in ("lfm2", "granitemoehybrid"):
-        return [heads if kind == "full_attention" else 0 for kind in config.layer_types]
+    kinds = {
+        "lfm2": "layer_types",
+        "granitemoehybrid": "layer_types",
+        "nemotron_h": "layers_block_type",
+    }
+    if config.model_type in kinds:
+        layers = getattr(config, kinds[config.model_type])
+        return [heads if kind == "full_attention" else 0 for kind in layers]
     return heads
 
 
@@ -120,11 +131,15 @@ def write_temperature(writer: Any, config: Any) -> None:
 
 def write_state_space(writer: Any, config: Any) -> None:
     """Writes the sizes of Mamba-2 layers."""
-    names = ("mamba_d_conv", "mamba_d_state", "mamba_n_groups", "mamba_n_heads", "mamba_d_head")
-    plain = ("conv_kernel", "state_size", "n_groups", "num_heads", "head_dim")
+    names = (
+        ("mamba_d_conv", "conv_kernel"),
+        ("mamba_d_state", "ssm_state_size", "state_size"),
+        ("mamba_n_groups", "n_groups"),
+        ("mamba_n_heads", "mamba_num_heads", "num_heads"),
+        ("mamba_d_head", "mamba_head_dim", "head_dim"),
+    )
     kernel, state, groups, heads, size = (
-        getattr(config, a) if hasattr(config, a) else getattr(config, b)
-        for a, b in zip(names, plain, strict=True)
+        next(getattr(config, name) for name in each if hasattr(config, name)) for each in names
     )
     writer.add_ssm_conv_kernel(kernel)
     writer.add_ssm_inner_size(heads * size)

@@ -158,3 +158,8 @@ def split_shared_mlp(name: str, value: Weights, config: Any) -> NamedWeights:
         (f"blk.{match[1]}.ffn_gate{kind}.weight", gate),
         (f"blk.{match[1]}.ffn_up{kind}.weight", up),
     ]
+
+
+def name_mixers(name: str, value: Weights, config: Any) -> NamedWeights:
+    """Names the weights of Nemotron-H as gguf's map does: its layers are under `backbone`."""
+    return [(name.replace("model.layers.", "backbone.layers."), value)]
