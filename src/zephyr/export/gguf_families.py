@@ -156,6 +156,7 @@ _WINDOWED = (keys.write_rotary, keys.write_window)
 _PAIRS = (weights.permute_rotary_rows,)
 _NO_WINDOW = MappingProxyType({**_SILU, "use_sliding_window": (False, None)})
 _FACTORS = (*_SCALED, *FACTOR_TYPES[:1])
+_NO_BIAS = MappingProxyType({"attention_bias": (False,), "use_bias": (False,)})
 _UNLIMITED = MappingProxyType({"time_step_limit": ((0.0, inf), [0.0, inf])})
 _GELU = ("gelu_pytorch_tanh", "gelu_new")
 """llama.cpp computes GELU by tanh. Exact GELU (GPT-NeoX) is within 5e-4 of it, which is less than
@@ -178,7 +179,7 @@ FAMILIES: Mapping[str, Family] = {
         rope_types=("yarn",),
     ),
     "qwen2": Family(architecture="qwen2", writers=_ROTARY, required=_NO_WINDOW),
-    "qwen3": Family(architecture="qwen3", writers=_ROTARY, required=_NO_WINDOW),
+    "qwen3": Family(architecture="qwen3", writers=_ROTARY, required={**_NO_WINDOW, **_NO_BIAS}),
     "qwen3_moe": Family(
         architecture="qwen3moe",
         writers=(keys.write_rotary, keys.write_experts),
@@ -189,14 +190,14 @@ FAMILIES: Mapping[str, Family] = {
         architecture="gemma",
         writers=_ROTARY,
         changes=(weights.add_one_to_norms,),
-        required={"hidden_act": _GELU},
+        required={"hidden_act": _GELU, **_NO_BIAS},
         rope_types=_PLAIN_ROPE,
     ),
     "gemma2": Family(
         architecture="gemma2",
         writers=(*_WINDOWED, keys.write_soft_caps),
         changes=(weights.add_one_to_norms,),
-        required={"hidden_activation": _GELU},
+        required={"hidden_activation": _GELU, **_NO_BIAS},
         rope_types=_PLAIN_ROPE,
     ),
     "gemma3_text": Family(
@@ -204,6 +205,7 @@ FAMILIES: Mapping[str, Family] = {
         writers=_WINDOWED,
         changes=(weights.add_one_to_norms,),
         required={
+            **_NO_BIAS,
             "hidden_activation": _GELU,
             "use_bidirectional_attention": (False, None),
             "final_logit_softcapping": (None,),
@@ -218,8 +220,8 @@ FAMILIES: Mapping[str, Family] = {
         required=_SILU,
         rope_types=("default", "longrope"),
     ),
-    "olmo2": Family(architecture="olmo2", writers=_ROTARY, required=_SILU),
-    "olmo3": Family(architecture="olmo2", writers=_WINDOWED, required=_SILU),
+    "olmo2": Family(architecture="olmo2", writers=_ROTARY, required={**_SILU, **_NO_BIAS}),
+    "olmo3": Family(architecture="olmo2", writers=_WINDOWED, required={**_SILU, **_NO_BIAS}),
     "granite": Family(
         architecture="granite",
         writers=(keys.write_rotary, keys.write_granite_scales),
@@ -275,7 +277,7 @@ FAMILIES: Mapping[str, Family] = {
         required=_SILU,
         rope_types=_FACTORS,
     ),
-    "ernie4_5": Family(architecture="ernie4_5", writers=_ROTARY, required=_SILU),
+    "ernie4_5": Family(architecture="ernie4_5", writers=_ROTARY, required={**_SILU, **_NO_BIAS}),
     "hunyuan_v1_dense": Family(
         architecture="hunyuan-dense", writers=_ROTARY, required=_SILU, rope_types=_PLAIN_ROPE
     ),
@@ -283,7 +285,7 @@ FAMILIES: Mapping[str, Family] = {
     "cohere2": Family(
         architecture="cohere2",
         writers=(*_WINDOWED, keys.write_logit_scale),
-        required=_SILU,
+        required={**_SILU, **_NO_BIAS},
         rope_types=_PLAIN_ROPE,
     ),
     "seed_oss": Family(architecture="seed_oss", writers=_ROTARY, required=_SILU),
