@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    SmolLM3Config,
+)
 
 from tests import tiny
 from tests.export.model_files import add_chatml, named_weights, read_gguf
 from zephyr.errors import ZephyrError
-from zephyr.export.gguf_file import write_gguf
-from zephyr.export.gguf_tensors import find_architecture
+from zephyr.export.gguf_families import find_family
+from zephyr.export.gguf_file import check_gguf_support, write_gguf
 from zephyr.export.gguf_vocabulary import read_vocabulary
 from zephyr.model.load import build_model
-from zephyr.model.model import Model
-from zephyr.records import Message
 
 HEADS, HEAD_DIM, HALF_HEAD_DIM = 4, 8, 4
 
@@ -173,7 +178,7 @@ def byte_level(*, regex: bool) -> Any:
 def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
     assert read_vocabulary(make_tokenizer(byte_level(regex=True)), 3).pre_tokenizer == "gpt-2"
     bloom = make_tokenizer(split_by_pattern(SPLIT_PATTERNS["bloom"]), byte_level(regex=False))
-    assert read_vocabulary(bloom, 3) == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
+    assert read_vocabulary(bloom, 3)[:4] == (["a", "b", "ab"], [1, 1, 1], ["a b"], "bloom")
     llama = make_tokenizer(
         split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False), ignore_merges=True
     )
@@ -190,7 +195,7 @@ def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
         make_tokenizer(pre_tokenizers.Digits(individual_digits=False), byte_level(regex=True)),
         make_tokenizer(pre_tokenizers.Digits(individual_digits=True), byte_level(regex=False)),
         make_tokenizer(pre_tokenizers.Whitespace()),
-        make_tokenizer(split_by_pattern(SPLIT_PATTERNS["llama-bpe"]), byte_level(regex=False)),
+        make_tokenizer(byte_level(regex=True), ignore_merges=True),
         make_tokenizer(byte_level(regex=True), end_of_word_suffix="</w>"),
     ],
     ids=[
@@ -200,7 +205,7 @@ def test_a_pre_tokenizer_has_the_name_that_llama_cpp_gives_it() -> None:
         "digits together",
         "digits alone",
         "no bytes",
-        "merges not ignored",
+        "merges ignored",
         "suffix",
     ],
 )
@@ -252,18 +257,58 @@ def test_real_tokenizers_have_a_name(real_data: Path) -> None:
 
 def test_networks_that_llama_cpp_computes_otherwise_are_refused() -> None:
     config = tiny.gpt2().config
-    find_architecture(config)
+    find_family(config)
     for key, value in (("activation_function", "relu"), ("scale_attn_weights", False)):
         other = config.__class__(**{**config.to_dict(), key: value})
         with pytest.raises(ZephyrError, match=rf"does not compute(.|\n)*{key}: {value}"):
-            find_architecture(other)
-    config.model_type = "gpt_neox"
-    with pytest.raises(ZephyrError, match=r"gpt_neox(.|\n)*bloom, gpt2, llama, qwen2"):
-        find_architecture(config)
-    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
-    longer = LlamaConfig(rope_parameters=scaled)
-    with pytest.raises(ZephyrError, match="rope_type: linear"):
-        find_architecture(longer)
+            find_family(other)
+    check_gguf_support(config, tiny.tokenizer())
+    config.model_type = "opt"
+    with pytest.raises(ZephyrError, match=r"opt(.|\n)*bloom(.|\n)*llama(.|\n)*qwen3"):
+        check_gguf_support(config, tiny.tokenizer())
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    with pytest.raises(ZephyrError, match="rope_type: dynamic"):
+        find_family(LlamaConfig(rope_parameters=dynamic))
+    with pytest.raises(ZephyrError, match=r"sliding_window: 64(.|\n)*\(128\)"):
+        find_family(MistralConfig(sliding_window=64, max_position_embeddings=128))
+    with pytest.raises(ZephyrError, match=r"query_pre_attn_scalar: 256(.|\n)*32"):
+        find_family(Gemma3TextConfig(head_dim=32, query_pre_attn_scalar=256))
+    with pytest.raises(ZephyrError, match="no_rope_layers"):
+        find_family(SmolLM3Config(num_hidden_layers=4, no_rope_layers=[1, 0, 1, 0]))
+
+
+def test_llama_3_2_has_its_frequencies_as_factors(tmp_path: Path) -> None:
+    """Wavelengths below 32 / 4 are kept, those above 32 are 8 times as long (arXiv 2407.21783)."""
+    config = LlamaConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    )
+    model = build_model(LlamaForCausalLM(config), tiny.tokenizer(), token_budget=256)
+    write_gguf(model, tmp_path / "m.gguf", "f32", "tiny")
+    fields, values, types = read_gguf(tmp_path / "m.gguf")
+    assert set(types.values()) == {"F32"}
+    assert fields["llama.rope.dimension_count"] == 32
+    wavelengths = 2 * np.pi * 10000.0 ** (np.arange(16) / 16)
+    factors = values["rope_freqs.weight"]
+    np.testing.assert_allclose(factors[wavelengths < 8], 1, rtol=1e-6)
+    np.testing.assert_allclose(factors[wavelengths > 32], 8, rtol=1e-6)
+    middle = (wavelengths > 8) & (wavelengths < 32)
+    smooth = (32 / wavelengths[middle] - 1) / 3
+    np.testing.assert_allclose(factors[middle], 1 / ((1 - smooth) / 8 + smooth), rtol=1e-5)
 
 
 def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
@@ -280,33 +325,3 @@ def test_without_the_package_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ZephyrError, match=r"zephyr-tutor\[gguf\]"):
         write_gguf(tiny.make_model("qwen2"), tmp_path / "m.gguf", "f16", "tiny")
-
-
-# -- llama.cpp itself -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_llama_cpp_answers_the_same(family: str, tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp", reason="it has to be built by a C++ compiler")
-    model: Model = tiny.make_model(family, seed=3)
-    path = tmp_path / "m.gguf"
-    write_gguf(model, path, "f16", "tiny")
-    theirs = llama_cpp.Llama(
-        str(path), n_ctx=tiny.CONTEXT_LENGTH, n_threads=1, verbose=False, logits_all=True
-    )
-    for text in ("What is force?\n", "2 + 23 = 25", "It's  kept.\n\n ok", "a<|endoftext|>"):
-        ids = theirs.tokenize(text.encode(), add_bos=False, special=True)
-        assert ids == model.tokenizer(text)["input_ids"]
-    prompt = model.template.encode_prompt([Message("user", "What is energy? 12")])
-    theirs.eval(prompt.tolist())
-    with torch.no_grad():
-        ours = model.causal(torch.from_numpy(prompt.astype(np.int64))[None]).logits[0, -1]
-    np.testing.assert_allclose(theirs.scores[theirs.n_tokens - 1], ours.numpy(), atol=5e-3)
-    [answer] = model.generate([prompt], max_new_tokens=16)
-    theirs.reset()
-    found = []
-    for token in theirs.generate(prompt.tolist(), temp=0.0, top_k=1):
-        if token in model.template.stop_token_ids or len(found) == 16:
-            break
-        found.append(token)
-    assert found == answer.ids.tolist()

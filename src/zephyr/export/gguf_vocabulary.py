@@ -1,4 +1,4 @@
-"""GGUF vocabulary of a byte-level BPE tokenizer: tokens, types, merges, pre-tokenizer.
+"""GGUF vocabulary of a tokenizer: tokens, types, merges or scores, pre-tokenizer.
 
 llama.cpp does not read the pre-tokenizer from the file: it has some built in by name. So the
 pre-tokenizer of a tokenizer.json is compared with those, whatever the architecture.
@@ -8,32 +8,25 @@ import json
 from typing import Any, NamedTuple
 
 from zephyr.errors import ZephyrError
+from zephyr.export.gguf_sentencepiece import SentencePiece, is_byte, read_sentencepiece
+from zephyr.model.gguf_pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-_REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-_PRE_TOKENIZER_PATTERNS = {
-    _CONTRACTIONS + "\\p{N}" + _REST: "qwen2",
-    _CONTRACTIONS + "\\p{N}{1,3}" + _REST: "llama-bpe",
-    " ?[^(\\s|[.,!?…。，、।۔،])]+": "bloom",
-}
-"""Regular expressions of pre-tokenizers, and llama.cpp's names for them."""
-_BYTE_LEVEL = "gpt-2"
-"""llama.cpp's name for the regular expression built into `ByteLevel`."""
-_DIGITS_THEN_BYTE_LEVEL = "smollm"
-"""llama.cpp's name for that expression after each digit was split off (SmolLM2, StarCoder2)."""
 _DIGIT_PATTERNS = ("\\p{N}", "\\p{N}{1}")
-PRE_TOKENIZERS = (*_PRE_TOKENIZER_PATTERNS.values(), _BYTE_LEVEL, _DIGITS_THEN_BYTE_LEVEL)
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
 class Vocabulary(NamedTuple):
-    """Tokens by id with their types, merges in order, and llama.cpp's pre-tokenizer name."""
+    """Tokens by id with their types, merges in order, and llama.cpp's pre-tokenizer name.
+
+    SentencePiece's BPE has scores, and neither merges nor a pre-tokenizer in GGUF.
+    """
 
     tokens: list[str]
     types: list[int]
     merges: list[str]
     pre_tokenizer: str
+    sentencepiece: SentencePiece | None = None
 
 
 def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
@@ -42,13 +35,15 @@ def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
     Tokens beyond these are left out; rows without a token get a padding token (`[PAD7]`).
 
     Raises:
-        ZephyrError: it is no byte-level BPE, or llama.cpp does not support its pre-tokenizer.
+        ZephyrError: it is neither byte-level BPE nor SentencePiece's, or llama.cpp has no name for
+            its pre-tokenizer.
     """
     if not tokenizer.is_fast:
         raise _unsupported_tokenizer(tokenizer, "no tokenizer.json")
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     pre_tokenizer = _pre_tokenizer_name(parts)
-    if pre_tokenizer is None:
+    sentencepiece = read_sentencepiece(parts)
+    if pre_tokenizer is None and sentencepiece is None:
         found = {key: parts[key] for key in ("normalizer", "pre_tokenizer")}
         raise _unsupported_tokenizer(tokenizer, json.dumps(found, ensure_ascii=False))
     model = parts["model"]
@@ -56,10 +51,16 @@ def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
     types = [UNUSED] * embedding_rows
     for text, i in model["vocab"].items():
         tokens[i], types[i] = text, NORMAL
+        if sentencepiece is not None:
+            is_unknown = text == model["unk_token"]
+            types[i] = UNKNOWN if is_unknown else BYTE if is_byte(text) else NORMAL
     for added in parts["added_tokens"]:
-        if (i := added["id"]) < embedding_rows:
+        if (i := added["id"]) < embedding_rows and types[i] != UNKNOWN:
             tokens[i] = added["content"]
             types[i] = CONTROL if added["special"] else USER_DEFINED
+    if sentencepiece is not None:
+        return Vocabulary(tokens, types, [], "default", sentencepiece)
+    assert pre_tokenizer is not None
     pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
     return Vocabulary(tokens, types, [" ".join(pair) for pair in pairs], pre_tokenizer)
 
@@ -79,28 +80,23 @@ def _pre_tokenizer_name(parts: dict[str, Any]) -> str | None:
     last = steps[-1]
     if last.get("type") != "ByteLevel" or last.get("add_prefix_space", True):
         return None
-    name = None
-    if len(steps) == 1 and last.get("use_regex", True):
-        name = _BYTE_LEVEL
-    elif len(steps) == 2 and last.get("use_regex", True):
-        name = _DIGITS_THEN_BYTE_LEVEL if _splits_digits(steps[0]) else None
-    elif len(steps) == 2:
-        name = _PRE_TOKENIZER_PATTERNS.get(_isolated_pattern(steps[0]) or "")
-    ignores = bool(model.get("ignore_merges"))  # llama.cpp ties this to the name
-    return name if ignores == (name == "llama-bpe") else None
+    patterns = tuple(_isolated_pattern(step) for step in steps[:-1])
+    found = PreTokenizer(
+        tuple(pattern or "" for pattern in patterns),
+        bool(last.get("use_regex", True)),
+        bool(model.get("ignore_merges")),
+    )
+    return next((name for name, known in PRE_TOKENIZERS.items() if known == found), None)
 
 
 def _isolated_pattern(step: dict[str, Any]) -> str | None:
-    """The regular expression of a `Split` whose matches become pieces of their own."""
-    isolated = step.get("type") == "Split" and step.get("behavior") == "Isolated"
-    return step["pattern"].get("Regex") if isolated and not step.get("invert") else None
-
-
-def _splits_digits(step: dict[str, Any]) -> bool:
-    """Whether a step makes every digit a piece of its own, and does nothing else."""
-    if step.get("type") == "Digits":
-        return bool(step.get("individual_digits"))
-    return _isolated_pattern(step) in _DIGIT_PATTERNS
+    """The regular expression of a step whose matches become pieces of their own."""
+    if step.get("type") == "Digits" and step.get("individual_digits"):
+        return _DIGIT_PATTERNS[0]
+    if step.get("type") != "Split" or step.get("behavior") != "Isolated" or step.get("invert"):
+        return None
+    pattern = step["pattern"].get("Regex")
+    return _DIGIT_PATTERNS[0] if pattern in _DIGIT_PATTERNS else pattern
 
 
 def _unsupported_tokenizer(tokenizer: Any, found: str) -> ZephyrError:
@@ -108,6 +104,7 @@ def _unsupported_tokenizer(tokenizer: Any, found: str) -> ZephyrError:
         "how this tokenizer cuts text (its pre-tokenizer) can't be written as GGUF here",
         where=str(getattr(tokenizer, "name_or_path", "") or "the tokenizer"),
         found=found,
-        allowed=f"byte-level BPE that cuts as one of {', '.join(PRE_TOKENIZERS)}",
+        allowed=f"byte-level BPE that cuts as one of {', '.join(PRE_TOKENIZERS)}; "
+        "SentencePiece's BPE with byte fallback and all merges",
         todo="export it with --to merged",
     )
