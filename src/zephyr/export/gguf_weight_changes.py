@@ -113,11 +113,6 @@ def multiply_falcon_h1(name: str, value: Weights, config: Any) -> NamedWeights:
     return [(name, value * np.float32(factor))]
 
 
-def drop_activation_parameters(name: str, value: Weights, config: Any) -> NamedWeights:
-    """Leaves out the parameters of Apertus' xIELU: they are keys in GGUF."""
-    return [] if ".mlp.act_fn." in name else [(name, value)]
-
-
 def tile_value_heads(name: str, value: Weights, config: Any) -> NamedWeights:
     """Reorders Qwen3.5's value heads from [key head, copy] to [copy, key head], as they are tiled.
 
