@@ -417,6 +417,7 @@ def test_wrong_overrides(workspace: RecipeWorkspace, override: str, problem: str
         (("chat", "M3", "-r", "small.yaml"), "unknown model 'M3'"),
         (("chat", "M1", "-r", "small.yaml"), "M1 is not made yet"),
         (("report", "small.yaml"), "recipe small has not been run here"),
+        (("serve", "-r", "small.yaml"), "no model of small is made yet"),
     ],
 )
 def test_wrong_arguments(
@@ -425,6 +426,23 @@ def test_wrong_arguments(
     code, errors = workspace.zephyr(*arguments)
     assert (code, errors.splitlines()[0]) == (2, f"Error: {problem}")
     assert not (workspace.folder / "runs").exists()
+
+
+def test_serve_says_which_recipe_to_run(workspace: RecipeWorkspace) -> None:
+    """That of tutor.yaml, beside it; and others that were run here."""
+    (workspace.folder / "tutor.yaml").write_text("recipe: small.yaml\n")
+    (workspace.folder / "runs" / "other").mkdir(parents=True)
+    (workspace.folder / "runs" / "other" / "nodes.json").write_text("{}")
+    code, errors = workspace.zephyr("serve", "--tutor", "tutor.yaml")
+    assert (code, errors) == (
+        2,
+        """\
+Error: no model of small is made yet
+  where:   runs
+  to do:   zephyr run small.yaml; or serve another recipe with --recipe (run \
+here: other)
+""",
+    )
 
 
 def test_an_unknown_key_is_named_wherever_it_stands(workspace: RecipeWorkspace) -> None:

@@ -102,3 +102,11 @@ def test_a_missing_or_empty_file_is_said(tmp_path: Path) -> None:
         read_settings(tmp_path / "none.yaml")
     with pytest.raises(ZephyrError, match="this tutor is empty"):
         read_settings_text(tmp_path, "# nothing\n")
+
+
+def test_a_recipe_is_a_file_beside_the_settings_or_a_name(tmp_path: Path) -> None:
+    (tmp_path / "mechanics.yaml").write_text("name: mechanics\n")
+    tutor = read_settings_text(tmp_path, "recipe: mechanics.yaml\n")
+    assert tutor.recipe_argument(tmp_path) == str(tmp_path / "mechanics.yaml")
+    assert read_settings_text(tmp_path, "recipe: smollm2\n").recipe_argument(tmp_path) == "smollm2"
+    assert TutorSettings().recipe_argument(tmp_path) is None

@@ -326,7 +326,7 @@ def _check_recorded_runs(plan: "Plan") -> None:
         raise ZephyrError(
             f"recipe {name} has not been run here",
             where=str(plan.store.root),
-            todo=f"zephyr run {name}",
+            todo=f"zephyr run {plan.argument}",
         )
     models = recorded["spec"].get("models", {})
     if not plan.recipe.models.keys() & models.keys():

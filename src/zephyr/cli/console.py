@@ -72,7 +72,8 @@ def load_plan(
     chosen = {"jobs": jobs, "processes": processes}
     run_overrides = [f"run.{key}={value}" for key, value in chosen.items() if value]
     run_overrides += ["run.proofs=false"] if no_preflight else []
-    return plan.make_plan(*load_recipe(name, [*(overrides or ()), *run_overrides]), open_store())
+    recipe, folder = load_recipe(name, [*(overrides or ()), *run_overrides])
+    return plan.make_plan(recipe, folder, open_store(), name)
 
 
 def run_plan_with_progress(

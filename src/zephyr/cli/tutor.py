@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zephyr.cli.console import Overrides, RecipeOption, load_plan, open_store, out
+from zephyr.cli.console import Overrides, load_plan, open_store, out
 from zephyr.errors import ZephyrError
 
 Settings = Annotated[
@@ -23,7 +23,12 @@ def serve(
     models: Annotated[
         list[str] | None, typer.Argument(help="Models of the recipe; all that are made, if none.")
     ] = None,
-    recipe: RecipeOption = "embedded",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", "-r", help="The recipe whose models are served (default: tutor.yaml's)."
+        ),
+    ] = None,
     overrides: Overrides = None,
     tutor: Settings = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
@@ -40,10 +45,14 @@ def serve(
     """
     from zephyr.tutor.listen import ListenAddress
     from zephyr.tutor.server import run_server as start_server
+    from zephyr.tutor.settings import read_settings
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops it so
     listen_address = ListenAddress(host, port, behind_proxy, tls_cert, tls_key)
-    start_server(load_plan(recipe, overrides), models or [], tutor, listen_address, _print_line)
+    settings, folder = read_settings(tutor)
+    argument = recipe or settings.recipe_argument(folder) or "embedded"
+    plan = load_plan(argument, overrides)
+    start_server(plan, models or [], settings, folder, listen_address, _print_line)
 
 
 def _print_line(text: str) -> None:

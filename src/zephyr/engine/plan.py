@@ -41,6 +41,8 @@ class Plan:
     nodes: Mapping[str, Node]
     content_hashes: Mapping[str, str]
     """Content hashes of mixtures' records, as they are or were last known."""
+    argument: str
+    """What names the recipe in a command: its file, or the name of one that comes with Zephyr."""
 
     def state(self, name: str) -> NodeState:
         """State of a node's run: fresh, waiting, stale, missing, unfinished, failed or damaged.
@@ -118,8 +120,10 @@ class Plan:
         write_json(folder / "nodes.json", value)
 
 
-def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
+def make_plan(recipe: Recipe, folder: Path, store: Store, argument: str | None = None) -> Plan:
     """Builds the plan of a recipe: its graph of nodes in topological order, with fingerprints.
+
+    `argument` names the recipe in a command (default: its own name).
 
     Raises:
         ZephyrError: a name, a file or a folder that the recipe refers to does not exist.
@@ -157,7 +161,8 @@ def make_plan(recipe: Recipe, folder: Path, store: Store) -> Plan:
         task_content=lambda task: harness.fingerprint_content(task, folder),
         content_hash=content_hash,
     )
-    return Plan(recipe, folder, store, graph.build_graph(recipe, resolver), contents)
+    nodes = graph.build_graph(recipe, resolver)
+    return Plan(recipe, folder, store, nodes, contents, argument or recipe.name)
 
 
 def pending_nodes(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.recipe.models import ModelSpec
 from zephyr.tutor.listen import LOOPBACK, ListenAddress
-from zephyr.tutor.settings import TutorSettings, read_settings
+from zephyr.tutor.settings import TutorSettings
 
 if TYPE_CHECKING:
     from zephyr.engine.plan import Plan
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 def run_server(
     plan: "Plan",
     model_names: Sequence[str],
-    settings_path: Path | None,
+    settings: TutorSettings,
+    folder: Path,
     listen_address: ListenAddress,
     notify: Callable[[str], Any],
 ) -> None:
     """Runs the tutor server until it is stopped; `notify` prints the models and the URL.
 
+    Paths of the settings are relative to `folder`.
+
     Raises:
         ZephyrError: there is no model to serve, or the settings or the address are invalid.
     """
-    settings, folder = read_settings(settings_path)
     password = listen_address.read_password()
     names = choose_models(plan, model_names or settings.models or ())
     with listen_address.bind() as server_socket:
@@ -54,11 +56,18 @@ def choose_models(plan: "Plan", requested_names: Sequence[str]) -> list[str]:
             problem if missing else f"no model of {plan.recipe.name} is made yet",
             where=str(plan.store.root),
             allowed=available or None,
-            todo=f"zephyr run {plan.recipe.name}",
+            todo=f"zephyr run {plan.argument}{_name_other_recipes(plan)}",
         )
     return list(requested_names) or sorted(
         available, key=lambda name: _training_order(models, name)
     )
+
+
+def _name_other_recipes(plan: "Plan") -> str:
+    """The other recipes that have been run here, as a part of an advice."""
+    names = sorted(p.parent.name for p in plan.store.root.glob("*/nodes.json"))
+    others = ", ".join(name for name in names if name != plan.recipe.name)
+    return f"; or serve another recipe with --recipe (run here: {others})" if others else ""
 
 
 def _training_order(models: Mapping[str, ModelSpec], name: str) -> tuple[bool, int]:

@@ -74,11 +74,15 @@ class LogSettings(RecipePart):
 class TutorSettings(RecipePart):
     """The settings of tutor.yaml. `models` are all that can be served, unless named.
 
+    `recipe` is the recipe whose models are served: a file, or the name of one that comes with
+    Zephyr; the command's `--recipe` stands before it.
+
     `system` stands before every conversation. Of the `ways` the page offers those that are named
     and can be: to compare needs two models, a quiz questions. `origins` are other sites whose
     pages may ask (CORS).
     """
 
+    recipe: str | None = None
     course: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] = "Course"
     models: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     system: PromptText | None = None
@@ -104,6 +108,12 @@ class TutorSettings(RecipePart):
         if is_explicit and self.models is not None and len(self.models) < 2:
             raise ValueError("`compare` needs at least two `models`")
         return self
+
+    def recipe_argument(self, folder: Path) -> str | None:
+        """What names the recipe in a command: a file relative to `folder`, or a name; or None."""
+        if self.recipe is not None and (folder / self.recipe).is_file():
+            return str(folder / self.recipe)
+        return self.recipe
 
     def database_path(self, folder: Path, store: Path) -> Path:
         """The path of the event log (SQLite): `database`, taken from `folder`, or in the store."""
