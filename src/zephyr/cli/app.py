@@ -14,6 +14,7 @@ from rich.table import Table
 
 from zephyr.cli import data as cli_data
 from zephyr.cli import evaluate as cli_eval
+from zephyr.cli import new_course as cli_new_course
 from zephyr.cli import tutor as cli_tutor
 from zephyr.cli.console import (
     EXIT_INTERRUPTED,
@@ -157,6 +158,7 @@ def report(
 
 
 app.command()(cli_eval.compare)
+app.command()(cli_new_course.new)
 app.command()(cli_tutor.serve)
 
 
