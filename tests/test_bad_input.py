@@ -347,7 +347,9 @@ Error: data.sft.holdout: must be less than 1
 Error: this base model is not there
   where:   models.M0.base
   found:   bse
-  allowed: a folder in Hugging Face format, or an id of the hub (org/name)
+  allowed: a folder in Hugging Face format, a GGUF file, an id of the hub (org/name), or one of \
+smollm2-135m-instruct, smollm2-360m-instruct, qwen1.5-0.5b-chat, qwen2.5-0.5b-instruct, \
+qwen3-0.6b, bloom-560m
   to do:   give the path of a folder with config.json, *.safetensors and tokenizer.json
 """,
     ),

@@ -1,7 +1,6 @@
 """GGUF files, read back by gguf's own reader and compared with the network."""
 
 import gzip
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -317,11 +316,3 @@ def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
         model.causal.lm_head.weight[0, 0] = 1e5
     with pytest.raises(ZephyrError, match=r"does not fit into float16(.|\n)*output\.weight"):
         write_gguf(model, tmp_path / "m.gguf", "f16", "tiny")
-
-
-def test_without_the_package_it_is_said_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(ZephyrError, match=r"zephyr-tutor\[gguf\]"):
-        write_gguf(tiny.make_model("qwen2"), tmp_path / "m.gguf", "f16", "tiny")

