@@ -22,7 +22,21 @@ from zephyr.report.plotting import Drawing
 from zephyr.report.results import Results
 from zephyr.runs.store import read_json_lines, write_json_lines
 
-COMMANDS = ["run", "plan", "why", "report", "compare", "serve", "chat", "export", "list", "doctor"]
+COMMANDS = [
+    *(
+        "new",
+        "run",
+        "plan",
+        "why",
+        "report",
+        "compare",
+        "serve",
+        "chat",
+        "export",
+        "list",
+        "doctor",
+    ),
+]
 COMMANDS += ["data", "eval", "preferences"]
 
 
@@ -315,7 +329,8 @@ def test_an_exported_adapter_is_the_model_in_plain_peft(
 
     out = tmp_path / "out"
     arguments = ("-r", "tiny.yaml", "--to", "peft", "--out", str(out))
-    assert zephyr("export", "M2", *arguments) == (0, f"{out}: an adapter for M0\n", "")
+    expected = f"  M2: joining its adapters\n{out}: an adapter for M0\n"
+    assert zephyr("export", "M2", *arguments) == (0, expected, "")
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["r"], config["base_model_name_or_path"]) == (16, "M0")
     code, _, err = zephyr("export", "M1", *arguments)

@@ -47,6 +47,7 @@ app = typer.Typer(
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_eval.app, name="eval")
 app.add_typer(cli_tutor.preferences, name="preferences")
+app.command()(cli_new_course.new)
 
 
 def main() -> None:
@@ -158,7 +159,6 @@ def report(
 
 
 app.command()(cli_eval.compare)
-app.command()(cli_new_course.new)
 app.command()(cli_tutor.serve)
 
 
