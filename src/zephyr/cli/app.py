@@ -31,6 +31,7 @@ from zephyr.cli.console import (
     out,
     run_plan_with_progress,
 )
+from zephyr.cli.fetch import fetch_missing
 from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def run(
 
         run_rank_worker()
         return
-    cli_data.fetch_missing(recipe, overrides)
+    fetch_missing(recipe, overrides)
     if launched_world_size() > 1:
         processes = launched_world_size()
     plan = load_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)

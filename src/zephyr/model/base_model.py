@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zephyr.data import hub
 from zephyr.data.cache import content_sha256
+from zephyr.data.package_file import PackageFile
 from zephyr.errors import ZephyrError, closest_name
 from zephyr.model.base_table import BASES
 from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
@@ -32,10 +33,9 @@ def parse_hub_id(base: str, folder: Path) -> hub.HubQuery | None:
     return hub.HubQuery(match[1], required, match[2] or "main", "model", optional)
 
 
-def fetched_package_file(base: str, folder: Path) -> Path | None:
-    """The file of a base of the table that was fetched as a package; None if there is none."""
-    package = BASES[base].package if base in BASES and not (folder / base).exists() else None
-    return package.path if package is not None and package.path.is_file() else None
+def find_package(base: str, folder: Path) -> PackageFile | None:
+    """The package that holds a base of the table, too; None if there is none."""
+    return BASES[base].package if base in BASES and not (folder / base).exists() else None
 
 
 def locate_base_model(base: str, folder: Path, where: str) -> Path:
@@ -63,8 +63,9 @@ def locate_base_model(base: str, folder: Path, where: str) -> Path:
             )
         return path.resolve()
     snapshot = hub.cached_snapshot(query)
-    if snapshot is None and (package_file := fetched_package_file(base, folder)):
-        return package_file
+    package = find_package(base, folder)
+    if snapshot is None and package is not None and package.path.is_file():
+        return package.path
     if snapshot is None:
         raise ZephyrError(
             f"base model {base!r} has not been fetched",

