@@ -110,6 +110,8 @@ def test_a_task_refuses_settings_that_it_does_not_use() -> None:
     with pytest.raises(ZephyrError, match="task 'gsm8k' has no `shots`") as error:
         resolve_sources(TaskSpec(name="gsm8k", shots=2))
     assert "hellaswag, mcqa, mcqa_letter, mcqa_written" in str(error.value)
+    with pytest.raises(ZephyrError, match=r"has no `data`(.|\n)*belongs to preferences, lessons"):
+        resolve_sources(TaskSpec.model_validate({"name": "gsm8k", "data": "sft"}))
     with pytest.raises(ZephyrError, match="task 'mcqa' has no `temperature`"):
         resolve_sources(TaskSpec(name="mcqa", temperature=1))
 

@@ -32,6 +32,7 @@ def recipe_graph(recipe: Recipe) -> dict[str, Node]:
         source=lambda source, use, where: {"name": source.name, "use": use},
         base=lambda name, where: {"files": name},
         task_sources=resolve_sources,
+        task_record_kind=lambda task: get_task(task.name).record_kind,
     )
     return build_graph(recipe, resolver)
 

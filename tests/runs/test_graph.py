@@ -6,7 +6,7 @@ import pytest
 
 from zephyr.errors import ZephyrError
 from zephyr.recipe.data import SourceSpec
-from zephyr.recipe.evaluation import HOLDOUT_TASKS, TaskSpec
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.schema import Recipe
 from zephyr.runs.graph import ContentResolver, Node, build_graph, reference_model
 
@@ -34,13 +34,14 @@ def recipe_nodes(
     contents: dict[str, str] | None = None,
 ) -> dict[str, Node]:
     def task_sources(task: TaskSpec) -> tuple[SourceSpec, ...]:
-        return () if task.name in HOLDOUT_TASKS else (SourceSpec(name="g"),)
+        return () if task.name in ("preferences", "lessons") else (SourceSpec(name="g"),)
 
     resolver = ContentResolver(
         version=lambda kind: (versions or {}).get(kind, 1),
         source=lambda source, use, where: {"hash": (contents or {}).get(str(source.name), "")},
         base=lambda name, where: {"files": (contents or {}).get(name, "")},
         task_sources=task_sources,
+        task_record_kind=lambda task: "chat" if task.name == "lessons" else "pair",
     )
     return build_graph(Recipe.model_validate(recipe), resolver)
 
@@ -198,6 +199,7 @@ def test_a_task_of_the_harness_is_what_its_folder_holds_and_not_where_that_lies(
             source=lambda source, use, where: {},
             base=lambda name, where: {},
             task_sources=lambda task: (),
+            task_record_kind=lambda task: None,
             task_content=lambda task: {"files": content},
         )
         graph = build_graph(

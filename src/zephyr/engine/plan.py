@@ -157,6 +157,7 @@ def make_plan(recipe: Recipe, folder: Path, store: Store, argument: str | None =
         source=source,
         base=base,
         task_sources=resolve_sources,
+        task_record_kind=lambda task: get_task(task.name).record_kind,
         few_shot_sources=resolve_few_shot_sources,
         task_content=lambda task: harness.fingerprint_content(task, folder),
         content_hash=content_hash,

@@ -96,6 +96,7 @@ _TASK_LIST = (
         method="compare",
         sources=(),
         evaluate=reward_accuracy.evaluate_preference_pairs,
+        accepted_settings=("data",),
         metrics=(
             Metric(
                 "reward_accuracy",
@@ -125,7 +126,7 @@ _TASK_LIST = (
         method="predict and write",
         sources=(),
         evaluate=lessons.evaluate_lessons,
-        accepted_settings=_GENERATION_SETTINGS,
+        accepted_settings=("data", *_GENERATION_SETTINGS),
         metrics=(
             Metric(
                 "answer_perplexity",
@@ -301,7 +302,7 @@ def resolve_sources(settings: TaskSpec) -> tuple[SourceSpec, ...]:
         ZephyrError: there is no such task, or it does not accept a setting of the recipe.
     """
     task = get_task(settings.name)
-    for key in ("shots", "examples", "chat", "temperature", "top_p", "max_new_tokens"):
+    for key in ("data", "shots", "examples", "chat", "temperature", "top_p", "max_new_tokens"):
         if key in settings.spec() and key not in task.accepted_settings:
             accepting_tasks = [
                 other.name for other in TASKS.values() if key in other.accepted_settings

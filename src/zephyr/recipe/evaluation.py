@@ -1,20 +1,16 @@
 """Recipe schema of evaluation: tasks, the models evaluated, and published scores."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from zephyr.recipe.data import SourceSpec
 from zephyr.recipe.part import Name, Positive, RecipePart, Share
-from zephyr.records import RecordKind
 
 LM_EVAL = "lm_eval:"
 """Prefix of the names of tasks of lm-evaluation-harness."""
 FOOTPRINT = "footprint"
 """The task that measures memory (bytes) and throughput (tokens a second) of a model."""
-HOLDOUT_TASKS: Mapping[str, RecordKind] = {"lessons": "chat", "preferences": "pair"}
-"""The tasks that ask the hold-out of a mixture, and the kind of its records."""
 UNREADABLE = 0.1
 """The share of the rows of an evaluation's or quiz's source that may be left out."""
 TaskName = Annotated[
@@ -27,13 +23,12 @@ class TaskSpec(RecipePart):
 
     `n` draws that many items by the recipe's seed; without it, all are asked. `data` names the
     mixture whose hold-out a `lessons` (chats) or `preferences` (pairs) task asks; `label` tells two
-    uses of a task apart.
-    `shots` worked examples stand before each question (none where it is not given), drawn from
-    `examples` (by default the task's own); `chat` puts a question into the model's chat template
-    where the task does not do so anyway. Answers are greedy at `temperature` 0, else each is drawn
-    by a seed of its own from the likeliest tokens that make up `top_p`. `unreadable` is the share
-    of each source's rows that may be left out because they can't be read; one row always may,
-    unless it is 0.
+    uses of a task apart. `shots` worked examples stand before each question (none where it is not
+    given), drawn from `examples` (by default the task's own); `chat` puts a question into the
+    model's chat template where the task does not do so anyway. Answers are greedy at `temperature`
+    0, else each is drawn by a seed of its own from the likeliest tokens that make up `top_p`.
+    `unreadable` is the share of each source's rows that may be left out because they can't be read;
+    one row always may, unless it is 0.
 
     `footprint` asks nothing: it measures bytes, and tokens a second while nothing else is made.
 
@@ -74,11 +69,6 @@ class TaskSpec(RecipePart):
         if self.data is not None and self.sources is not None:
             raise ValueError("a task asks `sources`, or the hold-out of `data`")
         if not self.is_foreign:
-            if self.data is not None and self.name not in HOLDOUT_TASKS:
-                raise ValueError(
-                    f"`data` belongs to tasks that ask a hold-out: {', '.join(HOLDOUT_TASKS)}; "
-                    f"`{self.name}` asks its own data, or `sources`"
-                )
             if self.path is not None:
                 raise ValueError(f"`path` belongs to tasks called `{LM_EVAL}NAME`")
             return self

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from zephyr.errors import ZephyrError, unknown_name_error
 from zephyr.recipe.data import SourceSpec, Use
-from zephyr.recipe.evaluation import HOLDOUT_TASKS, TaskSpec
+from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.models import ModelSpec
 from zephyr.recipe.schema import Recipe
+from zephyr.records import RecordKind
 
 NodeKind = Literal["mixture", "base", "pretrain", "tune", "align", "quantize", "evaluation"]
 
@@ -54,8 +55,9 @@ class ContentResolver:
     """Resolves what fingerprints depend on besides the recipe: stage versions, content hashes.
 
     `source` and `base` return JSON values (hashes, revisions) that change when the content does,
-    and `task_content` those of a task that brings its own data. `content_hash` returns the hash of
-    the records that a mixture holds, as far as it is known.
+    and `task_content` those of a task that brings its own data; `task_record_kind` is the kind of
+    records that a task asks. `content_hash` returns the hash of the records that a mixture holds,
+    as far as it is known.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ContentResolver:
         source: Callable[[SourceSpec, Use, str], dict[str, Any]],
         base: Callable[[str, str], dict[str, Any]],
         task_sources: Callable[[TaskSpec], tuple[SourceSpec, ...]],
+        task_record_kind: Callable[[TaskSpec], RecordKind | None],
         few_shot_sources: Callable[[TaskSpec], tuple[SourceSpec, ...]] = lambda task: (),
         task_content: Callable[[TaskSpec], dict[str, Any]] = lambda task: {},
         content_hash: Callable[["Node"], str | None] = lambda node: None,
@@ -73,6 +76,7 @@ class ContentResolver:
         self.source = source
         self.base = base
         self.task_sources = task_sources
+        self.task_record_kind = task_record_kind
         self.few_shot_sources = few_shot_sources
         self.task_content = task_content
         self.content_hash = content_hash
@@ -327,7 +331,9 @@ def _add_evaluation(
                 where=where,
                 todo="name a mixture with `data:`, whose hold-out is asked, or give `sources:`",
             )
-        inputs["data"] = _typed_mixture(recipe, task.data, HOLDOUT_TASKS[task.name], where)
+        kind = resolver.task_record_kind(task)
+        assert kind is not None, "a task without sources asks records of one kind"
+        inputs["data"] = _typed_mixture(recipe, task.data, kind, where)
         if not recipe.data[task.data].holdout:
             raise ZephyrError(
                 f"mixture {task.data!r} has no hold-out for task {task.key!r} to ask",
