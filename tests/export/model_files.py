@@ -1,12 +1,16 @@
-"""Tiny models saved on disk, and the contents of a GGUF file."""
+"""Tiny models and tokenizers, saved or trained here, and the contents of a GGUF file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
+from zephyr.model.gguf_pre_tokenizers import PreTokenizer
 from zephyr.model.load import Lineage
 from zephyr.model.model import Model
 
@@ -49,3 +53,19 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[s
 def named_weights(model: Model) -> dict[str, np.ndarray]:
     """The weights of a model in float32, by name."""
     return {name: p.detach().float().numpy() for name, p in model.causal.named_parameters()}
+
+
+def train_tokenizer(pre_tokenizer: PreTokenizer, texts: Sequence[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer with these steps, trained on the texts."""
+    backend = Tokenizer(models.BPE(ignore_merges=pre_tokenizer.ignore_merges))
+    backend.pre_tokenizer = pre_tokenizer.build()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([*texts] * 3, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+    tokenizer.chat_template = tiny.tokenizer().chat_template
+    return tokenizer

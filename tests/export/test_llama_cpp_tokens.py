@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.export.llama_cpp_networks import make_causal
 from tests.export.llama_cpp_server import make_model, serve, tokenize
+from tests.export.model_files import train_tokenizer
 from zephyr.export.gguf_file import write_gguf
 from zephyr.export.gguf_sentencepiece import read_sentencepiece
 from zephyr.export.gguf_vocabulary import read_vocabulary
-from zephyr.model.gguf_pre_tokenizers import ASCII_CASE, PRE_TOKENIZERS, PreTokenizer
+from zephyr.model.gguf_pre_tokenizers import ASCII_CASE, PRE_TOKENIZERS
 
 pytestmark = pytest.mark.enable_socket
 
@@ -38,31 +39,11 @@ def make_texts(parts: list[str], count: int) -> list[str]:
     ]
 
 
-def train(pre_tokenizer: PreTokenizer, texts: list[str]) -> Any:
-    """A byte-level BPE tokenizer with these steps, trained on the texts."""
-    backend = Tokenizer(models.BPE(ignore_merges=pre_tokenizer.ignore_merges))
-    splits = [pre_tokenizers.Split(Regex(p), "isolated") for p in pre_tokenizer.patterns]
-    last = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=pre_tokenizer.byte_level_regex
-    )
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, last]) if splits else last
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts * 3, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
-    tokenizer.chat_template = tiny.tokenizer().chat_template
-    return tokenizer
-
-
 @pytest.mark.parametrize("name", PRE_TOKENIZERS)
 def test_llama_cpp_cuts_texts_alike(name: str, tmp_path: Path) -> None:
     parts = _CASELESS if name in ASCII_CASE else [*_PARTS, *_MARKS]
     texts = make_texts(parts, 150)
-    tokenizer = train(PRE_TOKENIZERS[name], texts)
+    tokenizer = train_tokenizer(PRE_TOKENIZERS[name], texts, VOCAB_SIZE)
     assert read_vocabulary(tokenizer, VOCAB_SIZE).pre_tokenizer == name
     causal = make_causal("qwen2")
     causal.resize_token_embeddings(VOCAB_SIZE)

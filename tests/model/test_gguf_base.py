@@ -11,15 +11,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from tests.export.model_files import add_chatml
+from tests.export.model_files import train_tokenizer
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import write_gguf
 from zephyr.model.base_model import hash_base_model, locate_base_model
-from zephyr.model.gguf_base import convert_gguf, find_gguf
+from zephyr.model.gguf_base import GgufMetadata, convert_gguf, find_gguf, make_tokenizer
 from zephyr.model.gguf_pre_tokenizers import PRE_TOKENIZERS
 from zephyr.model.load import Lineage, build_model, load_model
 
@@ -35,32 +34,11 @@ TEXTS = (
 )
 
 
-def make_tokenizer(name: str) -> Any:
-    """A byte-level BPE tokenizer that cuts text as llama.cpp's pre-tokenizer of this name does."""
-    steps = PRE_TOKENIZERS[name]
-    backend = Tokenizer(models.BPE(ignore_merges=steps.ignore_merges))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(p), "isolated") for p in steps.patterns),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=steps.byte_level_regex),
-        ]
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=tiny.VOCAB_SIZE - 4,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([*TEXTS, "123 1234 12345 12 34"] * 20, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
-    add_chatml(tokenizer)
-    tokenizer.eos_token = "<|im_end|>"
-    return tokenizer
-
-
 @pytest.mark.parametrize("name", ["smollm", "qwen2", "gpt-2", "llama-bpe"])
 def test_a_file_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     """The weights in bfloat16, the chat template, the stop token, and the tokens of each text."""
-    tokenizer = make_tokenizer(name)
+    texts = [*TEXTS, "123 1234 12345 12 34"] * 7
+    tokenizer = train_tokenizer(PRE_TOKENIZERS[name], texts, tiny.VOCAB_SIZE)
     causal = tiny.llama() if name != "qwen2" else tiny.qwen2()
     model = build_model(causal, tokenizer, token_budget=512)
     file = tmp_path / "m.gguf"
@@ -82,6 +60,25 @@ def test_a_file_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
     assert again.apply_chat_template(messages, **options) == tokenizer.apply_chat_template(
         messages, **options
     )
+
+
+@pytest.mark.parametrize(
+    ("pre", "adds_start", "expected"),
+    [
+        ("smollm", True, ["<s>", "a"]),
+        ("smollm", False, ["a"]),
+        ("smollm", None, ["a"]),
+        ("llama-bpe", None, ["<s>", "a"]),  # llama.cpp's default for this one
+    ],
+)
+def test_a_start_token_stands_where_llama_cpp_writes_one(
+    pre: str, adds_start: bool | None, expected: list[str]
+) -> None:
+    values = {"pre": pre, "bos_token_id": 0, "eos_token_id": 1}
+    values |= {} if adds_start is None else {"add_bos_token": adds_start}
+    keys = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+    tokenizer = make_tokenizer(GgufMetadata(keys, ["<s>", "</s>", "a"], [3, 3, 1], []))
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a")["input_ids"]) == expected
 
 
 def write_keys(path: Path, **changes: Any) -> Path:

@@ -73,16 +73,17 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     """Stage `base`: loads a base model once, to check that it is supported."""
     spec = context.recipe.models[node.name]
     assert spec.base is not None
-    path = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
-    lineage = Lineage(str(path), thinking=spec.thinking)
-    if path.suffix == GGUF_SUFFIX:
-        context.notify(f"its weights are those of {path.name}, dequantized")
+    folder = locate_base_model(spec.base, context.folder, f"models.{node.name}.base")
+    weights = str(folder)
+    if (file := folder).suffix == GGUF_SUFFIX:
+        context.notify(f"its weights are those of {file.name}, dequantized")
         context.progress("dequantizing", 0, 0, {})
-        path = run.artifact / "weights"
-        convert_gguf(locate_base_model(spec.base, context.folder, ""), path)
-        lineage = Lineage(context.store_path(path), thinking=spec.thinking)
+        folder = run.artifact / "weights"
+        convert_gguf(file, folder)
+        weights = context.store_path(folder)
+    lineage = Lineage(weights, thinking=spec.thinking)
     context.progress("loading the model", 0, 0, {})
-    current = replace(lineage, weights=str(path))
+    current = replace(lineage, weights=str(folder))
     model = load_model(current, context.store, token_budget=context.token_budget)
     for setting in model.template.settings:
         context.notify(setting)

@@ -19,7 +19,7 @@ BLOCK_SIZE = 32
 
 
 def check_gguf_support(config: Any, tokenizer: Any) -> None:
-    """Checks by config and tokenizer alone that a network can be written, before it is trained.
+    """Checks by config and tokenizer alone that a network can be written, before it is loaded.
 
     Raises:
         ZephyrError: llama.cpp does not support the architecture, a setting, or the tokenizer.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zephyr.engine.plan import Plan
 from zephyr.errors import ZephyrError
-from zephyr.export.gguf_file import GgufType, write_gguf
+from zephyr.export.gguf_file import GgufType, check_gguf_support, write_gguf
 from zephyr.export.merged import load_merged, write_merged
 from zephyr.export.ollama import build_modelfile, choose_num_ctx
 from zephyr.export.output_folder import output_folder
@@ -15,6 +15,7 @@ from zephyr.export.prompt_check import check_prompts
 from zephyr.model.base_model import parse_hub_id
 from zephyr.model.load import Lineage, silence_libraries
 from zephyr.model.model import Model
+from zephyr.model.tokenizer import load_tokenizer
 from zephyr.report.model_card import ExportFormat, model_card
 
 PhaseCallback = Callable[[str], None]
@@ -128,10 +129,20 @@ def _base_hub_id(plan: Plan, name: str) -> str | None:
 
 
 def _load_merged_model(plan: Plan, name: str, on_phase: PhaseCallback) -> tuple[Model, list[str]]:
+    lineage = _read_lineage(plan, name)
+    _check_gguf_support(lineage.weights_folder(plan.store.root))
     on_phase("loading and merging the weights")
-    model, notes = load_merged(_read_lineage(plan, name), plan.store.root)
+    model, notes = load_merged(lineage, plan.store.root)
     on_phase("comparing prompts with the plain tokenizer's")
     return model, [*notes, *check_prompts(model.template, model.tokenizer)]
+
+
+def _check_gguf_support(folder: Path) -> None:
+    """Refuses a network or tokenizer that GGUF can't hold, before its weights are loaded."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    check_gguf_support(config, load_tokenizer(folder))
 
 
 def _read_lineage(plan: Plan, name: str) -> Lineage:

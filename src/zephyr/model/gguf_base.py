@@ -162,7 +162,7 @@ def make_tokenizer(metadata: GgufMetadata) -> Any:
 
     A start token stands before a text where the file says so, or where llama.cpp would write one.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
 
@@ -173,14 +173,7 @@ def make_tokenizer(metadata: GgufMetadata) -> Any:
     backend = Tokenizer(
         models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre_tokenizer.ignore_merges)
     )
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(p), "isolated") for p in pre_tokenizer.patterns),
-            pre_tokenizers.ByteLevel(
-                add_prefix_space=False, use_regex=pre_tokenizer.byte_level_regex
-            ),
-        ]
-    )
+    backend.pre_tokenizer = pre_tokenizer.build()
     backend.decoder = decoders.ByteLevel()
     for kind in (_CONTROL, _USER_DEFINED):
         is_special = kind == _CONTROL

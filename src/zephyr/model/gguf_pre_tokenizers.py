@@ -4,7 +4,7 @@ llama.cpp does not read the steps from a file: it has them built in by name.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _BLANKS = "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -34,6 +34,14 @@ class PreTokenizer(NamedTuple):
     patterns: tuple[str, ...]
     byte_level_regex: bool = False
     ignore_merges: bool = False
+
+    def build(self) -> Any:
+        """Builds these steps as a pre-tokenizer of the library `tokenizers`."""
+        from tokenizers import Regex, pre_tokenizers
+
+        last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.byte_level_regex)
+        splits = [pre_tokenizers.Split(Regex(p), "isolated") for p in self.patterns]
+        return pre_tokenizers.Sequence([*splits, last])
 
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
