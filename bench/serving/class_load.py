@@ -105,6 +105,8 @@ async def _rounds(plan: Plan, server: Server, votes: dict[str, str]) -> dict[str
     start = time.monotonic()
     await classroom.attend(plan.users, plan.seconds, first=plan.users)
     seconds = time.monotonic() - start
+    if attack.done():
+        attack.result()  # it should last, if there are any: its error is ours
     attack.cancel()
     await asyncio.gather(attack, return_exceptions=True)
     after = await _settled(server)

@@ -136,14 +136,13 @@ def training_example_counts(results: Results) -> list[TrainingExampleCounts]:
         if row.node.kind in ("tune", "align") and row.node.state == "finished":
             counts = row.node.run.read("artifact/examples.json")
             sources = counts.get("sources", {}).values()
-            lost = {
-                k: sum(n.get(k, 0) for n in sources) for k in TrainingExampleCounts._fields[-3:]
+            cuts = {
+                key: sum(source.get(key, 0) for source in sources)
+                for key in ("cut", "cut_messages", "cut_tokens")
             }
-            found.append(
-                TrainingExampleCounts(
-                    row.model, *((counts | lost)[k] for k in TrainingExampleCounts._fields[1:])
-                )
-            )
+            fields = TrainingExampleCounts._fields
+            own = {key: counts[key] for key in fields if key in counts}
+            found.append(TrainingExampleCounts(model=row.model, **own, **cuts))
     return found
 
 

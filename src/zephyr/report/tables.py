@@ -291,7 +291,8 @@ def _cell_console(cell: Cell) -> Any:
     if (mark := verdict_mark(cell)) and cell.difference:
         styles = {"better": "green", "worse": "red"}
         text.append(f" {mark}", style=styles.get(cell.difference.verdict or "", "dim"))
-    text.append(f"\n{_narrow_interval(found, scale)}", style="dim")
+    approximate = "≈" if _is_approximate(cell.column, found) else ""
+    text.append(f"\n{approximate}{_narrow_interval(found, scale)}", style="dim")
     return text
 
 

@@ -2,7 +2,7 @@
 
 They take seconds and save hours of training. Loss masks are checked in all examples. The network is
 checked on a few of them, with the layout, the precision and the token budget of the run, at the
-cost of about three of its forwards and backwards. All state is restored to the last bit, random
+cost of about three forward and backward passes. All state is restored to the last bit, random
 numbers included, so that training after the preflight checks equals training without them.
 """
 
