@@ -268,7 +268,11 @@ def console_table(results: Results) -> "RenderableType":
             model.append(f"\n← {row.parent}", style="not bold dim")
         table.add_row(model, *(_cell_console(row.cells[at]) for at in headlines))
     parts: list[RenderableType] = [table]
-    parts.append(Text("Below a score is its 95 % interval. Against the model it comes from:"))
+    parts.append(
+        Text(
+            "Below a score is its 95 % interval (≈ may hold less). Against the model it comes from:"
+        )
+    )
     parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value   △ ▽ secondary metric\n"))
     for at in headlines:
         parts += [Text(f"  {protocol}") for protocol in column_protocols(results, at)]
