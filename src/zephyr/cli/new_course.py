@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from zephyr.cli.console import out
 from zephyr.errors import ZephyrError
-from zephyr.recipe.part import Name
 
 _EXAMPLES = ("lessons.csv", "quiz.csv", "pairs.jsonl")
 
@@ -42,6 +40,10 @@ def write_course(folder: Path, base: str) -> None:
     Raises:
         ZephyrError: the folder holds something, or its name can't be that of a recipe.
     """
+    from pydantic import TypeAdapter, ValidationError
+
+    from zephyr.recipe.part import Name
+
     name = folder.resolve().name
     try:
         TypeAdapter(Name).validate_python(name)

@@ -12,9 +12,24 @@ pytestmark = pytest.mark.enable_socket
 
 
 def test_an_answer_grows_while_it_is_written(open_page: OpenPage) -> None:
+    """Each event comes 30 ms after the last: on a busy machine all would be drawn at once."""
     page = open_page()
     page.evaluate(
         """() => {
+            const fetchNow = window.fetch;
+            const delay = { async transform(chunk, controller) {
+                const events = new TextDecoder().decode(chunk).split(/(?<=\\n\\r?\\n)/);
+                for (const event of events) {
+                    controller.enqueue(new TextEncoder().encode(event));
+                    await new Promise((go) => setTimeout(go, 30));
+                }
+            } };
+            window.fetch = async (...request) => {
+                const reply = await fetchNow(...request);
+                if (!reply.headers.get("content-type")?.includes("event-stream")) return reply;
+                const slow = reply.body.pipeThrough(new TransformStream(delay));
+                return new Response(slow, { status: reply.status, headers: reply.headers });
+            };
             window.seen = new Set();
             new MutationObserver(() => {
                 for (const one of document.querySelectorAll(".ask .answer .said"))
