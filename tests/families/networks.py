@@ -1,4 +1,8 @@
-"""Tiny networks of the families that GGUF export writes, each with what sets its family apart."""
+"""Tiny networks of many families of causal LMs, each with what sets its family apart.
+
+Sizes are small; every type of layer that a family has is there, and texts of the tests are longer
+than its windows.
+"""
 
 from typing import Any
 
@@ -193,14 +197,117 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1}),
 }
-"""Family: its model type in transformers, and its settings beside the shape."""
-_OWN_SHAPE = ("gpt2", "bloom", "mamba2", "gpt_neox")
+"""Families that GGUF export writes: the model type in transformers, settings beside the shape."""
+_EXPERT_LAYERS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_LATENT_ATTENTION = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 24,
+}
+OTHER_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral window": ("mistral", {"sliding_window": WINDOW}),
+    "starcoder2 window": ("starcoder2", {"sliding_window": WINDOW}),
+    "gemma4": (
+        "gemma4_text",
+        {
+            "num_hidden_layers": 6,
+            "sliding_window": WINDOW,
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "vocab_size_per_layer_input": tiny.VOCAB_SIZE,
+            "hidden_size_per_layer_input": 32,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "num_kv_shared_layers": 2,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3n": (
+        "gemma3n_text",
+        {
+            "num_hidden_layers": 6,
+            "sliding_window": WINDOW,
+            "head_dim": 32,
+            "intermediate_size": [96] * 6,
+            "vocab_size_per_layer_input": tiny.VOCAB_SIZE,
+            "hidden_size_per_layer_input": 32,
+            "num_kv_shared_layers": 1,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "activation_sparsity_pattern": [0.5] + [0.0] * 5,
+        },
+    ),
+    "lfm3": (
+        "lfm3",
+        {
+            "num_hidden_layers": 5,
+            "head_dim": 16,
+            "sliding_window": WINDOW,
+        },
+    ),
+    "olmo_hybrid": (
+        "olmo_hybrid",
+        {
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+            "linear_num_key_heads": 4,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16,
+        },
+    ),
+    "gpt_oss": (
+        "gpt_oss",
+        {"head_dim": 16, "sliding_window": WINDOW, **_EXPERT_LAYERS, "num_local_experts": 4},
+    ),
+    "apertus": ("apertus", {}),
+    "opt": ("opt", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
+    "nanochat": ("nanochat", {"final_logit_softcapping": 2.0}),
+    "minicpm3": ("minicpm3", {**_LATENT_ATTENTION, "dim_model_base": 32}),
+    "deepseek_v2": (
+        "deepseek_v2",
+        {
+            **_LATENT_ATTENTION,
+            "moe_intermediate_size": 32,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
+        },
+    ),
+    "youtu": ("youtu", _LATENT_ATTENTION),
+    "helium": ("helium", {"head_dim": 16}),
+    "internlm3": ("internlm3", {"head_dim": 16}),
+    "bitnet": ("bitnet", {}),
+    "cohere": ("cohere", {"logit_scale": 0.25}),
+    "vaultgemma": ("vaultgemma", {**_WINDOWED, "head_dim": 32, "query_pre_attn_scalar": 32}),
+    "qwen3_next": (
+        "qwen3_next",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 64,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+        },
+    ),
+}
+"""Families that are trained, asked and served, but not written as GGUF."""
+ALL_FAMILIES = {**FAMILIES, **OTHER_FAMILIES}
+_OWN_SHAPE = ("gpt2", "bloom", "mamba2", "gpt_neox", "opt")
 """Networks whose sizes are settings of their own."""
 
 
 def make_causal(family: str) -> Any:
     """A random network of a family, whose norms and biases are random too."""
-    model_type, settings = FAMILIES[family]
+    model_type, settings = ALL_FAMILIES[family]
     shape = dict(_SHAPE)
     if model_type in _OWN_SHAPE:
         del shape["num_key_value_heads"], shape["intermediate_size"]
