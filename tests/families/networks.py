@@ -147,6 +147,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan_v1_dense": ("hunyuan_v1_dense", {"head_dim": 16}),
     "glm4": ("glm4", {"head_dim": 16}),
     "cohere2": ("cohere2", {**_WINDOWED, "logit_scale": 0.25}),
+    "helium": ("helium", {"head_dim": 16}),
+    "internlm3": ("internlm3", {"head_dim": 16}),
+    "cohere": ("cohere", {"logit_scale": 0.25}),
     "seed_oss": ("seed_oss", {"head_dim": 16}),
     "falcon_h1": (
         "falcon_h1",
@@ -278,10 +281,7 @@ OTHER_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "youtu": ("youtu", _LATENT_ATTENTION),
-    "helium": ("helium", {"head_dim": 16}),
-    "internlm3": ("internlm3", {"head_dim": 16}),
     "bitnet": ("bitnet", {}),
-    "cohere": ("cohere", {"logit_scale": 0.25}),
     "vaultgemma": ("vaultgemma", {**_WINDOWED, "head_dim": 32, "query_pre_attn_scalar": 32}),
     "qwen3_next": (
         "qwen3_next",

@@ -288,6 +288,23 @@ FAMILIES: Mapping[str, Family] = {
         required={**_SILU, **_NO_BIAS},
         rope_types=_PLAIN_ROPE,
     ),
+    "cohere": Family(
+        architecture="command-r",
+        writers=(keys.write_rotary, keys.write_logit_scale),
+        required={**_SILU, **_NO_BIAS, "use_qk_norm": (False,)},
+        rope_types=_PLAIN_ROPE,
+    ),
+    "internlm3": Family(
+        architecture="llama",
+        writers=_ROTARY,
+        changes=_PAIRS,
+        required={**_SILU, "bias": (False,), "qkv_bias": (False,)},
+    ),
+    "helium": Family(
+        architecture="llama",
+        writers=_ROTARY,
+        required={**_SILU, **_NO_BIAS, "mlp_bias": (False,)},
+    ),
     "seed_oss": Family(architecture="seed_oss", writers=_ROTARY, required=_SILU),
     "falcon_h1": Family(
         architecture="falcon-h1",
