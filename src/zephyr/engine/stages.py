@@ -23,6 +23,7 @@ from zephyr.model.gguf_base import convert_gguf
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.model.precision import Dtype, choose_dtype, choose_evaluation_dtype
+from zephyr.model.text_part import text_part_note
 from zephyr.quantize.stage import quantize_model
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.evaluation import TaskSpec
@@ -87,6 +88,8 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     model = load_model(current, context.store, token_budget=context.token_budget)
     for setting in model.template.settings:
         context.notify(setting)
+    if note := text_part_note(folder):
+        context.notify(note)
     lineage.write(run.artifact)
 
 

@@ -70,7 +70,7 @@ def _measure_throughput(model: "Model") -> Iterator[dict[str, float]]:
 
     prompt_tokens = max(1, min(PROMPT_TOKENS, model.context_length // 2))
     new_tokens = max(1, min(NEW_TOKENS, model.context_length - prompt_tokens - 1))
-    vocab_size = model.causal.config.vocab_size
+    vocab_size = model.causal.config.get_text_config().vocab_size
     prompt = np.random.default_rng(0).integers(0, vocab_size, prompt_tokens).astype(np.int32)
     for run_index in range(REPEATS + 1):
         batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)

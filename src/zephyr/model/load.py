@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights
+from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights, text_part
 from zephyr.model.attention_config import longrope_limit
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
@@ -205,6 +205,9 @@ def load_network(
                     folder, layers, others, DTYPES[dtype], form
                 )
                 source, settings = None, settings | extra_settings
+            elif part := text_part.find_text_part(folder):
+                network_class = part.network_class
+                source, settings = None, settings | part.load_arguments(folder)
             causal, report = network_class.from_pretrained(
                 source,
                 trust_remote_code=False,
@@ -221,6 +224,8 @@ def load_network(
                 todo=REDOWNLOAD_HINT,
             ) from error
     _check_all_weights_loaded(folder, report)
+    if source is None and not layers:
+        _check_text_weights_used(folder, report)
     if half_dtype and fp16_linear.has_half_buffers(causal):
         return load_network(folder, quantization, dtype)
     if not uses_bitsandbytes:
@@ -276,6 +281,17 @@ def _check_all_weights_loaded(folder: Path, report: dict[str, Any]) -> None:
         )
 
 
+def _check_text_weights_used(folder: Path, report: dict[str, Any]) -> None:
+    """Checks that a text part has a place for all weights that were read for it."""
+    if unused := sorted(report["unexpected_keys"]):
+        raise ZephyrError(
+            "this multimodal network has text weights that its text part alone does not use",
+            where=str(folder),
+            found=f"{len(unused)} weights, such as {unused[0]}",
+            todo="take a text model of the same family, and report the base model",
+        )
+
+
 def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -283,7 +299,8 @@ def _default_device() -> str:
 def _context_length(config: Any) -> int:
     if (limit := longrope_limit(config)) is not None:
         return limit
+    settings = config.get_text_config().to_dict()
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
-        if name in config.to_dict():
-            return int(config.to_dict()[name])
+        if name in settings:
+            return int(settings[name])
     return 2048  # BLOOM: ALiBi has no table of positions; 2,048 is what it was trained with

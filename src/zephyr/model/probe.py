@@ -26,7 +26,7 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
     used where it gives those of `tree`. One text reaches beyond the windows of the config, up to
     `MAX_PROBE_TOKENS`.
     """
-    config = model.causal.config
+    config = model.causal.config.get_text_config()
     vocabulary = config.vocab_size
     ids = (np.arange(24) * 7 + 3) % vocabulary
     windows = [
