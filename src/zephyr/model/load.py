@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from zephyr.errors import ZephyrError
 from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights, text_part
 from zephyr.model.attention_config import longrope_limit
+from zephyr.model.linear_layers import is_conv1d
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
 from zephyr.model.model import Model
@@ -264,7 +265,7 @@ def _unpack_weights(
             weight = torch.zeros(1, 1, dtype=dtype).expand(packed_weight.shape)
         else:
             weight = packed_weight.dequantize(dtype)
-        transposed = adapter.is_conv1d(skeleton.get_submodule(name))
+        transposed = is_conv1d(skeleton.get_submodule(name))
         tensors[f"{name}.weight"] = weight.T if transposed else weight
     return type(skeleton), {"config": config, "state_dict": tensors}
 

@@ -164,6 +164,8 @@ def _train(
             found=f"keep: {spec.keep}, and no held out example that fits the model",
             todo=f"raise data.{spec.data}.holdout or `max_length`",
         )
+    if model.peft_model is not None:
+        _record_reach(model, context)
     group, run_options, seed = context.group, context.recipe.run, node.spec["seed"]
     if spec.keep != "last" and group.is_sharded:
         raise ZephyrError(
@@ -243,6 +245,14 @@ def _train(
         )
     if spec.keep != "last":
         context.record("kept_step", kept_step)
+
+
+def _record_reach(model: Model, context: Context) -> None:
+    """Records how many of the weight matrices LoRA reaches; says so where they are not all."""
+    reach = adapter.top_adapter_reach(model.peft_model)
+    context.record("lora_reach", reach.row)
+    if reach.unreached is not None:
+        context.notify(f"LoRA reaches {reach.text}")
 
 
 def _memory_shares(model: Model, context: Context) -> int:
