@@ -66,6 +66,7 @@ _HYBRID = {
     "mamba_n_heads": 8,
     "mamba_d_head": 16,
     "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
     "shared_intermediate_size": 64,
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -155,6 +156,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "mamba_n_heads": 8,
             "mamba_d_head": 16,
             "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
             "embedding_multiplier": 2.0,
             "lm_head_multiplier": 0.5,
             "mlp_multipliers": [0.5, 2.0],
@@ -188,6 +190,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "mamba_num_heads": 8,
             "mamba_head_dim": 16,
             "ssm_state_size": 16,
+            "chunk_size": 16,
             "time_step_min": 1e-9,
             "n_groups": 2,
             "head_dim": 16,
@@ -195,7 +198,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_hidden_layers": 4,
         },
     ),
-    "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1}),
+    "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1, "chunk_size": 16}),
 }
 """Families that GGUF export writes: the model type in transformers, settings beside the shape."""
 _EXPERT_LAYERS = {"num_local_experts": 4, "num_experts_per_tok": 2}
