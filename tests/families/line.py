@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
-from tests.families.networks import make_causal
+from tests.families.networks import ALL_FAMILIES, LINE_FAMILIES, make_causal
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import check_gguf_support
 from zephyr.model import adapter
@@ -46,11 +46,11 @@ def run_line(family: str, folder: Path) -> Row:
     causal.save_pretrained(base)
     tiny.tokenizer().save_pretrained(base)
     lineage = Lineage(str(base))
-    row: Row = {}
+    row: Row = {"model type": ALL_FAMILIES[family][0], "models": LINE_FAMILIES[family]}
     try:
         model = load_model(lineage, folder, token_budget=1024)
     except ZephyrError as error:
-        return {"load": _refusal(error)}
+        return row | {"load": _refusal(error)}
     row["load"] = f"{model.layout}{', prefixes shared' if model.shares_prefixes else ''}"
 
     @cache
