@@ -77,17 +77,28 @@ def test_sft_gradient_equals_full_logits_cross_entropy(
     assert_same_gradients(ours, take_gradients(model), atol=1e-5)
 
 
-def test_chunked_gradients_equal_autograds_to_double_precision() -> None:
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_chunked_gradients_equal_autograds_to_double_precision(
+    chunked: bool, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunked:
+        monkeypatch.setattr(logprobs, "MAX_UNCHUNKED_LOGITS", 0)
+        monkeypatch.setitem(logprobs.LOGITS_PER_CHUNK, "cpu", 1)  # chunks of 256, the least
     torch.manual_seed(0)
     hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(7, dtype=torch.float64, requires_grad=True)
-    targets = torch.tensor([0, 6, 3, 3, 1])
+    weight = torch.randn(600, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(600, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([0, 599, 3, 3, 300])
     scale = torch.randn(5)
-    ours = logprobs.chunked_logprobs(hidden, weight, bias, targets)
-    found = torch.autograd.grad((ours * scale).sum(), (hidden, weight, bias))
-    plain = (hidden @ weight.T + bias).float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    plain = hidden @ weight.T + bias
+    if softcap:
+        plain = softcap * (plain / softcap).tanh()
+    plain = plain.float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
     expected = torch.autograd.grad((plain * scale).sum(), (hidden, weight, bias))
+    ours = logprobs.chunked_logprobs(hidden, weight, bias, targets, softcap)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    found = torch.autograd.grad((ours * scale).sum(), (hidden, weight, bias))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 

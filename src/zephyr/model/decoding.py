@@ -15,6 +15,7 @@ from torch import Tensor
 from zephyr.model.attention import use_single_query_attention
 from zephyr.model.example import TokenIds
 from zephyr.model.kv_cache import PreallocatedCache, cache_argument_name, forward_parameters
+from zephyr.model.logit_transform import LogitTransform
 
 
 class SamplingParams(NamedTuple):
@@ -81,15 +82,11 @@ class Prefill(Generic[R]):
             token_row[self.width - len(row.prompt) :] = torch.from_numpy(row.prompt)
         self.positions = (torch.arange(self.width) - (self.width - lengths)[:, None]).clamp(min=0)
         self.mask = _left_padding_mask(lengths)
-        self.cache = PreallocatedCache()
+        self.cache: PreallocatedCache | None = None  # of the network that first gets a chunk
 
 
 class DecodeBatch(Generic[R]):
-    """A decode batch (continuous batching): rows join by `add`, get a token at each `step`.
-
-    Networks that need more than a KV cache of all tokens (sliding windows, state spaces) are not
-    supported.
-    """
+    """A decode batch (continuous batching): rows join by `add`, get a token at each `step`."""
 
     def __init__(self, causal: Any) -> None:
         self.causal = causal
@@ -98,6 +95,7 @@ class DecodeBatch(Generic[R]):
         self._takes_position_ids = "position_ids" in forward_parameters(causal)
         self._cache_argument = cache_argument_name(causal)
         self._device = next(causal.parameters()).device
+        self._logit_transform = LogitTransform.from_config(causal.config)
 
     def add(self, rows: Sequence[R]) -> None:
         """Prefills the prompts of new rows, and chooses the first token of each."""
@@ -109,6 +107,8 @@ class DecodeBatch(Generic[R]):
 
         After the last chunk the rows have joined the batch, each with its first token.
         """
+        if prefill.cache is None:
+            prefill.cache = PreallocatedCache(self.causal.config)
         begin = prefill.num_prefilled
         end = prefill.width if max_columns is None else min(begin + max_columns, prefill.width)
         columns = slice(begin, end)
@@ -179,7 +179,8 @@ class DecodeBatch(Generic[R]):
 
     def _append_next_tokens(self, states: Tensor, rows: Sequence[DecodeRow]) -> None:
         """Appends the next token of each row, greedy or sampled, from hidden states [B, T, H]."""
-        logits = self.causal.get_output_embeddings()(states[:, -1].contiguous())
+        last_states = self._logit_transform.scale_hidden(states[:, -1].contiguous())
+        logits = self._logit_transform.cap(self.causal.get_output_embeddings()(last_states))
         greedy_tokens = logits.argmax(dim=1).tolist()
         for row, row_logits, greedy_token in zip(rows, logits, greedy_tokens, strict=True):
             is_sampled = row.sampling.temperature > MIN_TEMPERATURE

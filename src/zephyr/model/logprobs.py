@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zephyr.model.batching import Batch
 from zephyr.model.fp16_linear import Fp16Linear
+from zephyr.model.logit_transform import LogitTransform, soft_cap, soft_cap_slope
 
 MAX_UNCHUNKED_LOGITS = 1 << 23
 """Logits (N x V) up to which the vocabulary is not chunked: 32 MiB in float32."""
@@ -32,21 +33,26 @@ class _ChunkedLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
     ) -> Tensor:
-        hidden_needs_grad, weight_needs_grad, bias_needs_grad, _ = ctx.needs_input_grad
+        hidden_needs_grad, weight_needs_grad, bias_needs_grad, *_ = ctx.needs_input_grad
         head_needs_grad = weight_needs_grad or bias_needs_grad
         if len(targets) * len(weight) <= MAX_UNCHUNKED_LOGITS:
-            result = _unchunked_logprobs(hidden, weight, bias, targets, hidden_needs_grad)
+            result = _unchunked_logprobs(hidden, weight, bias, targets, softcap, hidden_needs_grad)
         else:
-            result = _online_softmax_logprobs(
-                hidden, _ChunkedHead(weight, bias, len(targets)), targets, hidden_needs_grad
-            )
+            head = _ChunkedHead(weight, bias, len(targets))
+            result = _online_softmax_logprobs(hidden, head, targets, softcap, hidden_needs_grad)
         rest = (
             (hidden, weight, bias, targets, result.logsumexp, result.logits_grad)
             if head_needs_grad
             else ()
         )
+        ctx.softcap = softcap
         ctx.save_for_backward(result.hidden_grad, *rest)
         return result.logprobs
 
@@ -58,7 +64,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
             None if hidden_grad is None else grad.to(hidden_grad.dtype)[:, None] * hidden_grad
         )
         if not rest:
-            return grad_hidden, None, None, None
+            return grad_hidden, None, None, None, None
         hidden, weight, bias, targets, logsumexp, saved_logits_grad = rest
         grad_weight = torch.empty_like(weight)
         grad_bias = None if bias is None else torch.empty_like(bias)
@@ -69,25 +75,28 @@ class _ChunkedLogProbs(torch.autograd.Function):
         ):
             logits_grad = saved_logits_grad
             if logits_grad is None:
-                logits_grad = _logit_grad(
-                    _compute_logits(hidden, weight, bias, chunk), logsumexp, targets, chunk
-                )
+                logits = soft_cap(_compute_logits(hidden, weight, bias, chunk), ctx.softcap)
+                logits_grad = _logit_grad(logits, logsumexp, targets, chunk, ctx.softcap)
             scaled = (logits_grad * grad[:, None]).to(weight.dtype)
             torch.mm(scaled.T, hidden, out=grad_weight[chunk])
             if grad_bias is not None:
                 grad_bias[chunk] = scaled.sum(dim=0)
-        return grad_hidden, grad_weight, grad_bias, None
+        return grad_hidden, grad_weight, grad_bias, None, None
 
 
 def chunked_logprobs(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    softcap: float | None = None,
 ) -> Tensor:
     """Log-probabilities [N] in float32 of `targets` [N] after hidden states [N, H].
 
     `weight` [V, H] and `bias` [V] are the head's; gradients reach all three. Products are made in
-    the dtype of the weight, sums over the vocabulary in float32.
+    the dtype of the weight, sums over the vocabulary in float32. `softcap` bounds the logits.
     """
-    out: Tensor = _ChunkedLogProbs.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    out: Tensor = _ChunkedLogProbs.apply(hidden, weight, bias, targets, softcap)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
@@ -95,12 +104,14 @@ class _Fp16LogProbs(torch.autograd.Function):
     """hidden [N, H], an `Fp16Linear` head, targets [N] -> log-probabilities [N]."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, layer: Fp16Linear, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, layer: Fp16Linear, targets: Tensor, softcap: float | None
+    ) -> Tensor:
         head, needs_grad = _Fp16Head(layer), ctx.needs_input_grad[0]
         rows = max(1, LOGITS_PER_CHUNK["cpu"] // layer.chunks[0].stop)
         parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
         results = [
-            _online_softmax_logprobs(states, head, row_targets, needs_grad)
+            _online_softmax_logprobs(states, head, row_targets, softcap, needs_grad)
             for states, row_targets in parts
         ]
         hidden_grads = [part.hidden_grad for part in results if part.hidden_grad is not None]
@@ -108,22 +119,24 @@ class _Fp16LogProbs(torch.autograd.Function):
         return torch.cat([part.logprobs for part in results])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (hidden_grad,) = ctx.saved_tensors
-        return grads[0][:, None] * hidden_grad, None, None
+        return grads[0][:, None] * hidden_grad, None, None, None
 
 
-def fp16_logprobs(hidden: Tensor, head: Fp16Linear, targets: Tensor) -> Tensor:
+def fp16_logprobs(
+    hidden: Tensor, head: Fp16Linear, targets: Tensor, softcap: float | None = None
+) -> Tensor:
     """`chunked_logprobs` with the frozen 16-bit weights of an `Fp16Linear` head."""
-    out: Tensor = _Fp16LogProbs.apply(hidden, head, targets)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    out: Tensor = _Fp16LogProbs.apply(hidden, head, targets, softcap)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out
 
 
 class _LogprobResult(NamedTuple):
     """Log-probabilities [N], and what backward needs: their gradient `hidden_grad` [N, H].
 
-    `logsumexp` [N] is that of the logits; `logits_grad` [N, V] the gradient in the logits, where
-    these were not chunked.
+    `logsumexp` [N] is that of the logits; `logits_grad` [N, V] the gradient in the head's output
+    (before a soft cap), where this was not chunked.
     """
 
     logprobs: Tensor
@@ -133,20 +146,29 @@ class _LogprobResult(NamedTuple):
 
 
 def _unchunked_logprobs(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, needs_grad: bool
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    softcap: float | None,
+    needs_grad: bool,
 ) -> _LogprobResult:
     """Log-probabilities of targets [N] from all logits [N, V] at once."""
-    logits = _compute_logits(hidden, weight, bias, slice(None))
+    logits = soft_cap(_compute_logits(hidden, weight, bias, slice(None)), softcap)
     logsumexp = logits.logsumexp(dim=1)
     logprobs = logits.gather(1, targets[:, None])[:, 0] - logsumexp
     if not needs_grad:
         return _LogprobResult(logprobs, logsumexp, None, None)
-    logits_grad = _logit_grad(logits, logsumexp, targets, slice(None)).to(weight.dtype)
+    logits_grad = _logit_grad(logits, logsumexp, targets, slice(None), softcap).to(weight.dtype)
     return _LogprobResult(logprobs, logsumexp, logits_grad @ weight, logits_grad)
 
 
 def _online_softmax_logprobs(
-    hidden: Tensor, head: "_ChunkedHead | _Fp16Head", targets: Tensor, needs_grad: bool
+    hidden: Tensor,
+    head: "_ChunkedHead | _Fp16Head",
+    targets: Tensor,
+    softcap: float | None,
+    needs_grad: bool,
 ) -> _LogprobResult:
     """Log-probabilities of targets [N] by online softmax, chunk by chunk of the vocabulary."""
     target_logits = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
@@ -154,20 +176,24 @@ def _online_softmax_logprobs(
     normalizer = torch.zeros_like(target_logits)
     expected_weight = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
     for number, chunk in enumerate(head.chunks):
-        logits = head.logits(hidden, number)
+        logits = soft_cap(head.logits(hidden, number), softcap)
+        slope = soft_cap_slope(logits, softcap) if softcap and needs_grad else None
         in_chunk = _targets_in_chunk(targets, chunk)
         target_logits[in_chunk] = logits[in_chunk, targets[in_chunk] - chunk.start]
         previous_max, running_max = running_max, torch.maximum(running_max, logits.amax(dim=1))
         rescale = (previous_max - running_max).exp_()
         exp_logits = logits.sub_(running_max[:, None]).exp_()
         normalizer.mul_(rescale).add_(exp_logits.sum(dim=1))
+        if slope is not None:
+            exp_logits.mul_(slope)
         if needs_grad:
             expected_weight.mul_(rescale[:, None]).add_(head.chunk_input_grad(exp_logits, number))
     hidden_grad = None
     if needs_grad:
-        hidden_grad = (head.weight_rows(targets) - expected_weight.div_(normalizer[:, None])).to(
-            hidden.dtype
-        )
+        target_weight = head.weight_rows(targets)
+        if softcap:
+            target_weight = target_weight * soft_cap_slope(target_logits, softcap)[:, None]
+        hidden_grad = (target_weight - expected_weight.div_(normalizer[:, None])).to(hidden.dtype)
     normalizer = normalizer.log_().add_(running_max)
     return _LogprobResult(target_logits - normalizer, normalizer, hidden_grad, None)
 
@@ -227,15 +253,19 @@ def _compute_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk: 
     ).float()
 
 
-def _logit_grad(logits: Tensor, logsumexp: Tensor, targets: Tensor, chunk: slice) -> Tensor:
-    """Gradient of the log-probabilities in the logits [N, V]: one-hot target - softmax.
+def _logit_grad(
+    logits: Tensor, logsumexp: Tensor, targets: Tensor, chunk: slice, softcap: float | None
+) -> Tensor:
+    """Gradient of the log-probabilities in the head's output [N, V]: one-hot target - softmax,
+    times the slope of the soft cap that gave `logits`.
 
     Overwrites `logits`.
     """
+    slope = soft_cap_slope(logits, softcap) if softcap else None
     grad = logits.sub_(logsumexp[:, None]).exp_().neg_()
     in_chunk = _targets_in_chunk(targets, chunk)
     grad[in_chunk, targets[in_chunk] - (chunk.start or 0)] += 1
-    return grad
+    return grad if slope is None else grad.mul_(slope)
 
 
 def _targets_in_chunk(targets: Tensor, chunk: slice) -> Tensor:
@@ -256,6 +286,7 @@ class LogprobNetwork(nn.Module):
     def __init__(self, causal: nn.Module) -> None:
         super().__init__()
         self.causal = causal
+        self.logit_transform = LogitTransform.from_config(causal.config)
 
     def forward(self, batch: Batch, **past: Any) -> Tensor:
         """Log-probabilities [N] of the batch's loss-mask tokens, in float32.
@@ -272,10 +303,11 @@ class LogprobNetwork(nn.Module):
             input_ids=batch.input_ids, use_cache=bool(past), **past, **attention_arguments
         )
         hidden = states.last_hidden_state.flatten(0, 1)[batch.hidden_index]
-        head = causal.get_output_embeddings()
+        hidden = self.logit_transform.scale_hidden(hidden)
+        head, softcap = causal.get_output_embeddings(), self.logit_transform.softcap
         if isinstance(head, Fp16Linear):
-            return fp16_logprobs(hidden, head, batch.targets)
-        return chunked_logprobs(hidden, head.weight, head.bias, batch.targets)
+            return fp16_logprobs(hidden, head, batch.targets, softcap)
+        return chunked_logprobs(hidden, head.weight, head.bias, batch.targets, softcap)
 
 
 def sum_by_completion(logprobs: Tensor, batch: Batch) -> Tensor:

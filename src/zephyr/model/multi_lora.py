@@ -18,8 +18,16 @@ from zephyr.runs.store import read_json
 
 
 def can_batch_adapters(adapters: Sequence[Path]) -> bool:
-    """Whether adapters can be batched: DoRA can't, for it also scales the weights of the base."""
-    return not any(is_dora(folder) for folder in adapters)
+    """Whether adapters can be batched.
+
+    DoRA can't, for it also scales the weights of the base; nor can adapters of experts, which get
+    the tokens that were routed to them, whatever rows these are of.
+    """
+    return not any(is_dora(folder) or _adapts_experts(folder) for folder in adapters)
+
+
+def _adapts_experts(folder: Path) -> bool:
+    return any(".experts." in layer for layer, _, _ in _read_adapter(folder))
 
 
 class _RowSelection:
@@ -71,7 +79,8 @@ class MultiLoraLinear(nn.Module):
     """A linear layer with several LoRA adapters, of which each row of a batch uses its own.
 
     x [B, …, I] gives base(x) + (mask * x A') B', with A [R, I] and B [O, R] of all adapters, and
-    `mask` [B, …, R] of ones and zeros. Rows that are all of one model take its own alone.
+    `mask` [B, …, R] of ones and zeros. Rows that are all of one model take its own alone. Some
+    networks (OPT, shared experts) flatten the tokens of rows: x is [B * T, I] there.
     """
 
     def __init__(
@@ -106,9 +115,9 @@ class MultiLoraLinear(nn.Module):
         a, b = matrices
         inner = nn.functional.linear(x, a)
         if adapter_mask is not None:
-            inner = inner * adapter_mask[:, self._adapter_of_rank].view(
-                len(adapter_mask), *[1] * (x.dim() - 2), -1
-            )
+            row_mask = adapter_mask[:, self._adapter_of_rank]
+            row_mask = row_mask.repeat_interleave(len(x) // len(row_mask), dim=0)
+            inner = inner * row_mask.view(len(x), *[1] * (x.dim() - 2), -1)
         return out.add_(nn.functional.linear(inner, b))
 
 

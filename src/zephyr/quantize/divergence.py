@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zephyr.model.example import TokenIds
+from zephyr.model.logit_transform import LogitTransform
 from zephyr.model.model import Model
 
 MAX_TOKENS = 2048
@@ -30,18 +31,19 @@ class Divergence(NamedTuple):
 class Predictions(NamedTuple):
     """Next-token predictions of a model on some texts: hidden states [N, H] and its LM head.
 
-    `targets` [N] are the tokens that follow.
+    `targets` [N] are the tokens that follow; `hidden` are scaled as `transform` says.
     """
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
     targets: Tensor
+    transform: LogitTransform
 
     def logprobs(self, rows: slice) -> Tensor:
         """Log-probabilities over the whole vocabulary [N, V]."""
         logits = torch.nn.functional.linear(self.hidden[rows], self.weight, self.bias)
-        return logits.float().log_softmax(dim=1)
+        return self.transform.cap(logits.float()).log_softmax(dim=1)
 
 
 def select_texts(texts: Iterable[TokenIds], context_length: int) -> list[TokenIds]:
@@ -70,7 +72,9 @@ def compute_predictions(model: Model, texts: Sequence[TokenIds]) -> Predictions:
         hidden.append(states.last_hidden_state[0])
         targets.append(ids[1:])
     head = causal.get_output_embeddings()
-    return Predictions(torch.cat(hidden), head.weight, head.bias, torch.cat(targets))
+    transform = model.network.logit_transform
+    states = transform.scale_hidden(torch.cat(hidden))
+    return Predictions(states, head.weight, head.bias, torch.cat(targets), transform)
 
 
 @torch.inference_mode()

@@ -119,8 +119,8 @@ def _quantize(
         _record_reach(model.causal, names, spec.method, context)
         if narrow:
             context.notify(
-                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs stay whole, "
-                f"such as {narrow[0]}"
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer inputs "
+                f"than a group, stay whole, such as {narrow[0]}"
             )
         comparison.compare(spec.method, model)
     else:
@@ -193,7 +193,7 @@ def quantize_and_pack(
 
     The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
     None for round-to-nearest; what is not quantized is stored in `dtype`. Returns the names of the
-    layers that have too few outputs, and stay whole.
+    layers that are too small for it, and stay whole.
     """
     causal = model.causal
     bits: packed_weights.Bits = 8 if spec.method == "int8" else 4
@@ -229,7 +229,8 @@ def quantize_and_pack(
 
 ZERO_POINTS_PER_WORD = 8
 """Zero points of 4 bits in an int32. compressed-tensors can't read those that fill one word only;
-a layer with so few outputs (a router, a gate) has too few weights for them to matter."""
+a layer with so few outputs (a router, a gate), or fewer inputs than a group (Gemma 3n), has too few
+weights for them to matter."""
 
 
 INT8_GROUP_SIZES = (64, 32)
@@ -239,7 +240,7 @@ INT8_GROUP_SIZES = (64, 32)
 def _quantizable_layers(
     causal: Any, group_sizes: Sequence[int]
 ) -> tuple[dict[str, nn.Module], list[str], int]:
-    """The linear layers to quantize, by name, and the names of those with too few outputs.
+    """The linear layers to quantize, by name, and the names of those too small for it.
 
     The LM head is in neither. Also the first of `group_sizes` that divides all widths.
     """
@@ -248,6 +249,7 @@ def _quantizable_layers(
         name
         for name, module in linear.items()
         if len(gptq.get_weight_matrix(module)) <= ZERO_POINTS_PER_WORD
+        or gptq.get_weight_matrix(module).shape[1] < min(group_sizes)
     ]
     layers = {name: module for name, module in linear.items() if name not in narrow}
     if not layers:
