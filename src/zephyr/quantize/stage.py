@@ -119,8 +119,8 @@ def _quantize(
         _record_reach(model.causal, names, spec.method, context)
         if narrow:
             context.notify(
-                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer inputs "
-                f"than a group, stay whole, such as {narrow[0]}"
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer "
+                f"inputs than a group, stay whole, such as {narrow[0]}"
             )
         comparison.compare(spec.method, model)
     else:

@@ -37,7 +37,7 @@ from zephyr.train.fsdp import gather_full, shard, unshard
 from zephyr.train.micro_batches import micro_batches
 from zephyr.train.objectives import Objective
 
-EvalCallback = Callable[[int], dict[str, Any]]
+EvalCallback = Callable[[int], dict[str, Any] | None]
 """Evaluation callback: called with the number of optimizer steps done, gives a metrics row."""
 
 
@@ -287,7 +287,8 @@ class _Trainer:
                 self.best_checkpoint.update(row)
         if self.eval_callback is not None:
             self.options.progress("sample generations", 0, 0, {})
-            _append_row(log, self.eval_callback(done))
+            if (found := self.eval_callback(done)) is not None:
+                _append_row(log, found)
 
     @torch.no_grad()
     def _evaluate_holdout(self, network: nn.Module, done: int) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def _train(
         context.record("canary", SKIPPED_SHARDED)
     elif group.is_main:
         eval_callback = _sample_generations(
-            model, holdout_split.examples or train_split.examples, canary_tokens, seed, run
+            model, holdout_split.examples or train_split.examples, canary_tokens, seed, run, context
         )
     tracker_names = run_options.track if group.is_main else ()
     trackers = MetricTrackers(tracker_names, run.path, context.recipe.name, node.name)
@@ -263,13 +263,23 @@ def _memory_shares(model: Model, context: Context) -> int:
 
 
 def _sample_generations(
-    model: Model, candidates: Sequence[Example], max_new_tokens: int, seed: int, run: Run
+    model: Model,
+    candidates: Sequence[Example],
+    max_new_tokens: int,
+    seed: int,
+    run: Run,
+    context: Context,
 ) -> SampleGenerations | None:
     """The sample-generation callback; its prompts are written to the run. None without prompts."""
     prompts = choose_prompts(candidates, seed, model.context_length) if max_new_tokens else []
     if not prompts:
         return None
-    generations = SampleGenerations(model, prompts, max_new_tokens)
+
+    def on_failure(reason: str) -> None:
+        context.record("canary", f"none: {reason}")
+        context.notify(f"no sample generations from here on, training goes on: {reason}")
+
+    generations = SampleGenerations(model, prompts, max_new_tokens, on_failure)
     write_json(run.artifact / "canary.json", generations.prompt_texts)
     return generations
 
