@@ -30,6 +30,7 @@ from zephyr.model.tokenizer import (
 )
 from zephyr.recipe.models import Thinking
 from zephyr.runs.store import read_json, write_json
+from zephyr.system.devices import device_type
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
 """Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
@@ -188,7 +189,7 @@ def load_network(
     source: Path | None = folder
     if uses_bitsandbytes:
         other_dtype = DTYPES[dtype] if form == "stored" else torch.float32
-        settings |= {"dtype": other_dtype, "device_map": {"": _default_device()}}
+        settings |= {"dtype": other_dtype, "device_map": {"": device_type()}}
         if not stored:
             assert quantization != "int4", "packed weights say so in their folder"
             assert quantization is not None
@@ -232,7 +233,7 @@ def load_network(
     if not uses_bitsandbytes:
         if form == "stored":
             packed_weights.replace_layers(causal, layers, DTYPES[dtype])
-        return causal.to(_default_device())
+        return causal.to(device_type())
     bnb_quantization.cast_unquantized(
         causal, settings["dtype"]
     )  # transformers leaves some as they are stored
@@ -291,10 +292,6 @@ def _check_text_weights_used(folder: Path, report: dict[str, Any]) -> None:
             found=f"{len(unused)} weights, such as {unused[0]}",
             todo="take a text model of the same family, and report the base model",
         )
-
-
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _context_length(config: Any) -> int:

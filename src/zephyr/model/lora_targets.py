@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zephyr.errors import ZephyrError
 from zephyr.model.linear_layers import linear_layers
 from zephyr.recipe.training import Lora
+from zephyr.system.devices import fork_rng
 
 ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
 """The default targets of the original tool: q and v, or the fused projection."""
@@ -178,8 +179,7 @@ def _collect_outputs(causal: Any, names: Collection[str]) -> Iterator[dict[str, 
 
     was_training = causal.training
     handles = [causal.get_submodule(name).register_forward_hook(collect(name)) for name in names]
-    devices = [] if causal.device.type == "cpu" else [causal.device]
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    with fork_rng(causal.device), torch.enable_grad():
         causal.train()
         try:
             yield outputs

@@ -31,6 +31,7 @@ from zephyr.model.logprobs import scatter_sums
 from zephyr.recipe.training import Optimization
 from zephyr.runs.context import Progress
 from zephyr.runs.store import explain_disk_errors
+from zephyr.system.devices import unused_accelerator
 from zephyr.train import checkpoint
 from zephyr.train.best_checkpoint import BestCheckpoint
 from zephyr.train.fsdp import gather_full, shard, unshard
@@ -165,7 +166,7 @@ class _Trainer:
         weights = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         if spec.keep != "last":
             self.best_checkpoint = BestCheckpoint(spec.keep, weights)
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=unused_accelerator() is not None)
         optimizer = torch.optim.AdamW(
             weights.values(),
             lr=spec.lr,
