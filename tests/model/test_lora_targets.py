@@ -54,6 +54,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "head_dim": 8,
     },
     "DeepseekV2Config": {
+        "num_key_value_heads": 4,
         "n_routed_experts": 4,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 16,
@@ -177,8 +178,8 @@ def test_a_name_is_told_apart_by_the_modules_above_it() -> None:
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("index", "no gradient reaches its output"),
-        ("unused", "no gradient reaches its output"),
+        ("index", "no gradient reaches its weights"),
+        ("unused", "no gradient reaches its weights"),
     ],
 )
 def test_a_named_target_that_would_learn_nothing_is_refused(target: str, reason: str) -> None:

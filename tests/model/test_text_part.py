@@ -1,6 +1,7 @@
 """Of a multimodal checkpoint the text part is loaded, by its own class and with the same logits."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from tests import tiny
 from tests.model.attention_networks import make_causal
 from tests.model.composite_networks import NETWORKS, make_composite
 from zephyr.errors import ZephyrError
-from zephyr.model.adapter import add_trainable_adapter
+from zephyr.export.peft_adapter import rename_for_whole
+from zephyr.model import adapter
 from zephyr.model.example import make_example
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
-from zephyr.model.text_part import SUPPORTED_TYPES, text_weight_name
+from zephyr.model.text_part import SUPPORTED_TYPES, text_weight_name, whole_prefix
 from zephyr.recipe.training import Lora
 from zephyr.runs.store import read_json, write_json
 
@@ -46,6 +48,17 @@ def own_logprobs(network: Any) -> np.ndarray:
     return values
 
 
+def trained_adapter(model: Model) -> Any:
+    """A LoRA of all linear layers that changes the model."""
+    peft_model = adapter.add_trainable_adapter(model.causal, None, Lora(rank=2), seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1)
+    return peft_model
+
+
 def test_every_supported_type_has_a_network_here() -> None:
     types = {getattr(transformers, network[0]).model_type for network in NETWORKS.values()}
     assert types | {"gemma3n"} == set(SUPPORTED_TYPES)
@@ -70,11 +83,7 @@ def test_a_merged_copy_is_a_text_network(name: str, tmp_path: Path) -> None:
     """With a LoRA merged into it; its weights have the plain names, and transformers reads it."""
     save_composite(tmp_path / "base", name)
     model = load(tmp_path / "base")
-    model.peft_model = add_trainable_adapter(model.causal, None, Lora(rank=2), seed=0)
-    with torch.no_grad():
-        for parameter_name, parameter in model.peft_model.named_parameters():
-            if ".lora_B." in parameter_name:
-                parameter.normal_(std=0.1)
+    model.peft_model = trained_adapter(model)
     (before,) = model.logprobs([make_example(IDS[:1], IDS[1:])])[0]
     model.merge_adapters()
     model.save(tmp_path / "merged")
@@ -191,3 +200,42 @@ def test_text_weights_without_a_place_are_refused(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ZephyrError, match=r"1 missing or of another size, such as model\.norm"):
         load(tmp_path)
+
+
+WHOLE_PREFIXES = {
+    "gemma3": "model.language_model.",
+    "gemma4": "model.language_model.",
+    "mistral3 of ministral3": "model.language_model.",
+    "smolvlm": "model.text_model.",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_PREFIXES)
+def test_an_exported_adapter_fits_the_whole(name: str, tmp_path: Path) -> None:
+    """PEFT attaches it to what transformers makes of the base, and to no layer of a tower."""
+    from peft import PeftModel
+
+    save_composite(tmp_path / "base", name)
+    model = load(tmp_path / "base")
+    model.peft_model = trained_adapter(model)
+    adapter.save_adapter(model.peft_model, tmp_path / "adapter", "base")
+    (expected,) = model.logprobs([make_example(IDS[:1], IDS[1:])])[0]
+    prefix = whole_prefix(tmp_path / "base")
+    assert prefix == WHOLE_PREFIXES[name]
+    rename_for_whole(tmp_path / "adapter", prefix)
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of weights that are missing, or not used
+        attached = PeftModel.from_pretrained(whole, tmp_path / "adapter").eval()
+    np.testing.assert_allclose(own_logprobs(attached), expected, atol=2e-5)
+    adapted = [name for name, _ in attached.named_parameters() if ".lora_A." in name]
+    assert adapted
+    assert all(f".{prefix}" in name for name in adapted)
+
+
+def test_an_adapter_for_a_text_network_keeps_its_names(tmp_path: Path) -> None:
+    """AutoModelForCausalLM itself takes the text part of Qwen3.5."""
+    make_composite("qwen3_5").save_pretrained(tmp_path / "base")
+    assert whole_prefix(tmp_path / "base") is None
+    tiny.qwen2().save_pretrained(tmp_path / "text")
+    assert whole_prefix(tmp_path / "text") is None

@@ -26,7 +26,7 @@ ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
 
 _READ_DIRECTLY = "a kernel reads its weight without calling the layer"
 _TAKEN_FOR_EXPERTS = "PEFT takes this name for the experts of a mixture"
-_NO_GRADIENT = "no gradient reaches its output"
+_NO_GRADIENT = "no gradient reaches its weights"
 
 _PROBE_TOKENS = 24
 
@@ -140,7 +140,7 @@ def _names_of_experts(causal: Any, endings: Collection[str]) -> set[str]:
 
 
 def _without_gradient(causal: Any, names: Collection[str]) -> list[str]:
-    """The names of layers that a forward pass does not call, or whose output gets no gradient.
+    """The names of layers that a forward pass does not call, or whose weights get no gradient.
 
     One forward and one backward pass of a few tokens; a network without weights (meta) has none.
     """
@@ -165,14 +165,15 @@ def _without_gradient(causal: Any, names: Collection[str]) -> list[str]:
 
 @contextmanager
 def _collect_outputs(causal: Any, names: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects the outputs of layers, by name, in forward passes as in training."""
+    """Collects what layers make of inputs that are not zero, by name, as in training."""
     outputs: dict[str, list[Tensor]] = {}
 
     def collect(name: str) -> Any:
         def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
             if not output.requires_grad:  # its input and its weights are frozen
                 output = output.detach().requires_grad_()
-            outputs.setdefault(name, []).append(output)
+            if bool(arguments[0].any()):  # of an input of zeros nothing can be learned
+                outputs.setdefault(name, []).append(output)
             return output.clone()  # what follows may change it in place
 
         return hook

@@ -46,6 +46,24 @@ def text_part_note(folder: Path) -> str | None:
     return f"Of {settings['model_type']} the text part alone is used: it sees no images or sound."
 
 
+def whole_prefix(folder: Path) -> str | None:
+    """The prefix of the text part's modules in the network that transformers makes of a folder.
+
+    None where that is a text network: of a folder without towers, or of a type such as Qwen3.5, of
+    which `AutoModelForCausalLM` takes the text part itself.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = read_json(folder / "config.json")
+    if "text_config" not in settings:
+        return None
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    classes: Any = AutoModelForCausalLM._model_mapping
+    if type(config) in classes and classes[type(config)].config_class is not type(config):
+        return None
+    return "model.text_model." if settings["model_type"] == "smolvlm" else "model.language_model."
+
+
 class TextPart(NamedTuple):
     """The text part of a composite network: its config, and its class in transformers."""
 
