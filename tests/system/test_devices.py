@@ -62,6 +62,19 @@ def test_the_choice_is_torchs_where_it_is_known(
     assert calls == (["synchronize", 1] if expected != "cpu" else [])
 
 
+def test_the_processor_can_be_asked_for(
+    use_accelerator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_accelerator("mps")
+    monkeypatch.setenv("ZEPHYR_DEVICE", "cpu")
+    assert (devices.device_type(), devices.unused_accelerator()) == ("cpu", "mps")
+    monkeypatch.setenv("ZEPHYR_DEVICE", "mps")
+    assert (devices.device_type(), devices.unused_accelerator()) == ("mps", None)
+    monkeypatch.setenv("ZEPHYR_DEVICE", "cuda")
+    with pytest.raises(ZephyrError, match=r"found:   cuda\n  allowed: mps, cpu"):
+        devices.device_type()
+
+
 def test_each_type_has_its_sizes() -> None:
     assert logprobs.LOGITS_PER_CHUNK.keys() == devices.DEVICE_KINDS.keys()
     assert all(
@@ -94,7 +107,7 @@ def test_memory_and_precision_are_the_devices(
     ("kind", "expected"),
     [
         ("cuda", "Card 9"),
-        ("xpu", "xpu, Card 9 (chosen, but no release has been run on one: compare scores"),
+        ("xpu", "xpu, Card 9 (chosen, but no release has been run on one: ZEPHYR_DEVICE=cpu"),
         ("mps", "mps, Apple GPU of "),
         ("npu", "; npu is there and is not used"),
         (None, f"cpu ({torch.backends.cpu.get_cpu_capability()})"),

@@ -65,7 +65,7 @@ def _check_device() -> MachineCheck:
         return MachineCheck("device", f"cpu ({capability}){note}")
     if DEVICE_KINDS[kind].is_tested:
         return MachineCheck("device", device_name())
-    untested = "chosen, but no release has been run on one: compare scores with a CPU's"
+    untested = "chosen, but no release has been run on one: ZEPHYR_DEVICE=cpu takes the processor"
     return MachineCheck("device", f"{kind}, {device_name()} ({untested})")
 
 

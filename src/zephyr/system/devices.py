@@ -2,14 +2,16 @@
 
 The choice is torch's (`torch.accelerator`), and the rest of the program asks here alone. CPUs and
 CUDA have been measured; for the others sizes are those of a device that is alike, and
-`zephyr doctor` says that nobody has run them.
+`zephyr doctor` says that no release has been run on them: `ZEPHYR_DEVICE=cpu` leads back.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from zephyr.errors import ZephyrError
 from zephyr.system.memory import free_memory
 
 if TYPE_CHECKING:
@@ -43,9 +45,22 @@ DEVICE_KINDS = {
 
 
 def device_type() -> str:
-    """The type of the device that computes: torch's accelerator, where it is known here, or cpu."""
+    """The type of the device that computes: torch's accelerator, where it is known here, or cpu.
+
+    Raises:
+        ZephyrError: `ZEPHYR_DEVICE` names another than these two.
+    """
     accelerator = _accelerator_type()
-    return accelerator if accelerator is not None and accelerator in DEVICE_KINDS else "cpu"
+    found = accelerator if accelerator is not None and accelerator in DEVICE_KINDS else "cpu"
+    wanted = os.environ.get("ZEPHYR_DEVICE", found)
+    if wanted not in (found, "cpu"):
+        raise ZephyrError(
+            "this device is not there, or can't be used",
+            where="ZEPHYR_DEVICE",
+            found=wanted,
+            allowed=dict.fromkeys((found, "cpu")),
+        )
+    return wanted
 
 
 def has_accelerator() -> bool:
@@ -66,9 +81,8 @@ def device_name() -> str:
 
 
 def unused_accelerator() -> str | None:
-    """The type of an accelerator that torch can use and this program does not; None without."""
-    accelerator = _accelerator_type()
-    return None if accelerator in DEVICE_KINDS else accelerator
+    """The type of an accelerator that torch has found and this program does not use."""
+    return None if has_accelerator() else _accelerator_type()
 
 
 def _accelerator_type() -> str | None:
