@@ -297,6 +297,25 @@ def test_a_report_of_another_recipe_of_the_same_name_is_refused(
     assert "models M0, M1, M2, M1-nf4" in err
 
 
+def test_a_copied_recipe_does_not_take_the_report_of_its_name(
+    workspace: Workspace, zephyr: Command
+) -> None:
+    """It has to get another name; a folder that was moved or copied whole keeps its own."""
+    nodes = workspace.runs / "tiny" / "nodes.json"
+    before = nodes.read_text()
+    other = workspace.folder / "other.yaml"
+    other.write_text(workspace.recipe_path.read_text().replace("seed: 1\n", "seed: 2\n"))
+    assert other.read_text() != workspace.recipe_path.read_text()
+    code, _, err = zephyr("run", "other.yaml")
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "Error: another recipe of the name tiny has its report here",
+    )
+    assert "tiny.yaml, and now other.yaml" in err
+    assert nodes.read_text() == before
+    assert "zephyr run tiny.yaml</pre>" in (workspace.runs / "tiny" / "report.html").read_text()
+
+
 # -- doctor ---------------------------------------------------------------------------------------
 
 

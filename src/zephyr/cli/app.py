@@ -287,7 +287,7 @@ def _finished_model_run(plan: "Plan", model: str, recipe: str) -> "Run":
 def _write_report(plan: "Plan") -> None:
     from zephyr.report.page import write_report
     from zephyr.report.results import read_results
-    from zephyr.report.tables import console_table
+    from zephyr.report.terminal import console_table
 
     _check_recorded_runs(plan)
     try:

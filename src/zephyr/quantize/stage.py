@@ -116,8 +116,8 @@ def _quantize(
         )
         if narrow:
             context.notify(
-                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer inputs "
-                f"than a group, stay whole, such as {narrow[0]}"
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer "
+                f"inputs than a group, stay whole, such as {narrow[0]}"
             )
         comparison.compare(spec.method, model)
     else:
