@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from tests.conftest import ROOT
-from tests.workspace import Command, Workspace, wait_for
+from tests.workspace import NODE_STATE, Command, Workspace, wait_for
 from zephyr.cli import app as cli
 from zephyr.cli import doctor
 from zephyr.report import figures
@@ -55,8 +55,7 @@ def node_states(zephyr: Command, *arguments: str) -> dict[str, str]:
     """The state of each node, as `plan` shows it."""
     code, out, err = zephyr("plan", "tiny.yaml", *arguments)
     assert (code, err) == (0, "")
-    rows = [line.split() for line in out.split("\n\n")[0].splitlines()[1:]]
-    return {row[0]: row[-2] for row in rows}
+    return dict(NODE_STATE.findall(out))
 
 
 # -- help -----------------------------------------------------------------------------------------
