@@ -371,6 +371,14 @@ def _show_environment(run: "Run") -> None:
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)
+        if "lora_reach" in env:
+            reach = env["lora_reach"]
+            share = reach["weights"] / max(1, reach["of_weights"])
+            out.print(
+                f"  LoRA: on {reach['matrices']} of {reach['of_matrices']} matrices, "
+                f"{share:.1%} of their weights",
+                highlight=False,
+            )
         if "proofs" in env:
             out.print(
                 f"  proofs: {_preflight_text(env['proofs'])}", highlight=False, soft_wrap=True

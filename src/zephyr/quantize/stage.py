@@ -17,8 +17,8 @@ from torch import nn
 from zephyr.data import mixture
 from zephyr.errors import ZephyrError
 from zephyr.model import bnb_quantization, packed_weights
-from zephyr.model.adapter import is_linear
 from zephyr.model.example import Example, TokenIds
+from zephyr.model.linear_layers import linear_layers, measure_reach
 from zephyr.model.load import Lineage, Quantization, build_model, load_model, load_network
 from zephyr.model.model import Model
 from zephyr.model.precision import stored_dtype
@@ -114,6 +114,9 @@ def _quantize(
             calibration_ids,
             lambda done, total: context.progress(spec.method, done, total, {}),
         )
+        whole = {*narrow}
+        names = [name for name in linear_layers(model.causal) if name not in whole]
+        _record_reach(model.causal, names, spec.method, context)
         if narrow:
             context.notify(
                 f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer "
@@ -126,11 +129,21 @@ def _quantize(
         quantized = _quantize_bitsandbytes(
             model, spec, run.path / "merged", dtype, context, comparison
         )
+        names = bnb_quantization.quantized_layers(quantized.causal)
+        _record_reach(quantized.causal, names, spec.method, context)
         comparison.compare(spec.method, quantized)
         bnb_quantization.cast_unquantized(quantized.network, dtype)
         quantized.save(folder)
     weights = context.store_path(folder)
     Lineage(weights, load_format, thinking=lineage.thinking).write(run.artifact)
+
+
+def _record_reach(causal: Any, names: Sequence[str], method: str, context: Context) -> None:
+    """Records how many of the weight matrices are quantized; says so where they are not all."""
+    reach = measure_reach(causal, names)
+    context.record("quantized_reach", reach.row)
+    if reach.unreached is not None:
+        context.notify(f"{method} reaches {reach.text}")
 
 
 def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
@@ -231,8 +244,7 @@ def _quantizable_layers(
 
     The LM head is in neither. Also the first of `group_sizes` that divides all widths.
     """
-    head = causal.get_output_embeddings()
-    linear = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
+    linear = linear_layers(causal)
     narrow = [
         name
         for name, module in linear.items()

@@ -65,6 +65,10 @@ class Optimization(RecipePart):
 class Lora(RecipePart):
     """A LoRA adapter; `targets` is every linear layer but the head, attention's q and v, or names.
 
+    Layers that can't have one are left out: those whose weight a kernel reads by itself (Mamba's
+    `out_proj`), experts of a mixture, and what gets no gradient. A run says how many matrices it
+    reaches, and a name of none that it could is refused.
+
     It is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank) (Kalajdzievski 2023). `dora`
     learns the length of each row of a weight apart from its direction (Liu et al. 2024).
     """
