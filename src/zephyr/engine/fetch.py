@@ -231,6 +231,7 @@ def _source_status(
         read_stats = ReadStats(opened.label)
         for outcome in opened.read(range(min(len(opened.rows), PREVIEW_ROWS))):
             read_stats.count(outcome)
+        read_stats.check_unreadable_share(1)  # refused if none of the first rows can be read
     except ZephyrError as error:
         return SourceStatus(where, name, registered, expected_rows, error.problem, error)
     message = f"{len(opened.rows):,} rows {'made by Zephyr' if is_embedded else 'at hand'}"

@@ -9,10 +9,12 @@ from zephyr.data.package_file import PackageFile
 from zephyr.errors import ZephyrError, closest_name
 from zephyr.model.base_table import BASES
 from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
-from zephyr.model.gguf_base import find_gguf
+from zephyr.model.gguf_base import find_gguf, read_gguf_metadata
 
 _REQUIRED_SUFFIXES = (".json", ".safetensors")
 _OPTIONAL_SUFFIXES = (".model", ".txt", ".jinja")
+_CARD_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *(\S+)")
+"""The licence in the YAML head of a model card."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 
 
@@ -74,6 +76,19 @@ def locate_base_model(base: str, folder: Path, where: str) -> Path:
             todo="zephyr data fetch RECIPE, or give the path of a folder",
         )
     return hub.snapshot_paths(query, snapshot)[0].parent
+
+
+def find_base_licence(base: str, folder: Path, path: Path) -> str | None:
+    """The licence of a base at `path`: the table's, or as its card or GGUF keys say; else None."""
+    if base in BASES and not (folder / base).exists():
+        return BASES[base].licence
+    if path.suffix == GGUF_SUFFIX:
+        licence = read_gguf_metadata(path).values.get("general.license")
+        return str(licence) if licence else None
+    card = path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = _CARD_LICENCE.match(text)
+    return found[1].strip("'\"") if found else None
 
 
 def hash_base_model(base: str, folder: Path, where: str) -> dict[str, str]:

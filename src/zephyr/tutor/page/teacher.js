@@ -201,9 +201,9 @@ function closestVotes({ closest = [] }) {
   );
   return section(
     "Where the class is most divided",
-    "Questions whose votes are nearest to even: worth talking about.",
+    "Questions of four votes and more that are nearest to even: worth talking about.",
     items.length && make("ol", { class: "close-questions" }, ...items),
-    "No question has votes yet.",
+    "No question has four votes yet.",
   );
 }
 
