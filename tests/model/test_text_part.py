@@ -17,7 +17,7 @@ from tests.model.attention_networks import make_causal
 from tests.model.composite_networks import NETWORKS, make_composite
 from zephyr.errors import ZephyrError
 from zephyr.export.peft_adapter import rename_for_whole
-from zephyr.model import adapter
+from zephyr.model import adapter, bnb_quantization
 from zephyr.model.example import make_example
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
@@ -158,6 +158,29 @@ def test_text_parts_are_quantized_for_training(quantization: Any, tmp_path: Path
     assert kinds & {"Linear4bit", "Linear8bitLt"}
 
 
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_5"])
+def test_weights_that_are_stored_in_4_bits(name: str, tmp_path: Path) -> None:
+    """By bitsandbytes, with a layer that is left whole under its name in the whole."""
+    make_composite(name).save_pretrained(tmp_path / "base")
+    prefix = "language_model.model." if name == "gemma3" else "model.language_model."
+    config = bnb_quantization.make_bnb_config("nf4")
+    config.llm_int8_skip_modules = ["lm_head", "model.language_model.layers.1.mlp"]
+    whole = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "base", quantization_config=config, dtype=torch.float32
+    )
+    bnb_quantization.disable_avx512_bf16_kernel(whole)
+    whole.save_pretrained(tmp_path / "quantized")
+    tiny.tokenizer().save_pretrained(tmp_path / "quantized")
+    change = read_json(tmp_path / "quantized/config.json")["quantization_config"]
+    change["llm_int8_skip_modules"] = ["lm_head", f"{prefix}layers.1.mlp"]
+    change_config(tmp_path / "quantized", quantization_config=change)
+    model = load(tmp_path / "quantized", form="stored")
+    kinds = {n: type(m).__name__ for n, m in model.causal.named_modules()}
+    assert kinds["model.layers.0.mlp.up_proj"] == "Linear4bit"
+    assert kinds["model.layers.1.mlp.up_proj"] == "Linear"
+    np.testing.assert_array_equal(own_logprobs(model.causal), own_logprobs(whole))
+
+
 def test_weights_of_16_bits(tmp_path: Path) -> None:
     whole = make_composite("mistral3 of ministral3").to(torch.bfloat16)
     whole.save_pretrained(tmp_path)
@@ -184,7 +207,10 @@ def test_what_has_no_supported_text_part_is_refused_by_name(tmp_path: Path) -> N
     assert lines[3].startswith("  allowed: gemma3, gemma3n, gemma4")
     assert lines[4] == "  to do:   take a text model of the same family, or another base model"
     change_config(tmp_path, model_type="gemma3", quantization_config={"quant_method": "fp8"})
-    with pytest.raises(ZephyrError, match=r"stored quantized\n.*\n  found:   fp8"):
+    with pytest.raises(ZephyrError, match=r"quantized like this\n.*\n  found:   fp8"):
+        load(tmp_path)
+    change_config(tmp_path, quantization_config={"quant_method": "compressed-tensors"})
+    with pytest.raises(ZephyrError, match=r"  found:   compressed-tensors"):
         load(tmp_path)
 
 

@@ -175,7 +175,9 @@ def load_network(
         raise missing_files_error(folder, "config.json")
     if not any(folder.glob("*.safetensors")):
         raise missing_files_error(folder, "weights as *.safetensors (pickled weights are refused)")
-    stored = read_json(folder / "config.json").get("quantization_config")
+    stored_config = read_json(folder / "config.json")
+    text_part.check_support(stored_config, folder)
+    stored = stored_config.get("quantization_config")
     plain = not stored and not quantization and dtype == "float32"
     half_dtype = (
         fp16_linear.fp16_kernel_dtype(folder)

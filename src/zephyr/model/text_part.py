@@ -90,9 +90,9 @@ def find_text_part(folder: Path) -> TextPart | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = read_json(folder / "config.json")
+    check_support(settings, folder)
     if "text_config" not in settings:
         return None
-    check_support(settings, folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text_config = config.get_text_config()
     classes: Any = AutoModelForCausalLM._model_mapping  # names a class without making a network
@@ -104,6 +104,8 @@ def find_text_part(folder: Path) -> TextPart | None:
             todo=_TODO,
         )
     text_config.tie_word_embeddings = config.tie_word_embeddings
+    if stored := settings.get("quantization_config"):
+        text_config.quantization_config = _text_quantization(stored)
     return TextPart(text_config, classes[type(text_config)])
 
 
@@ -114,8 +116,10 @@ def check_support(settings: Mapping[str, Any], folder: Path) -> None:
     """Checks by its `config.json` that the text part of a composite network is supported.
 
     Raises:
-        ZephyrError: it is not, or its weights are quantized.
+        ZephyrError: it is not, or its weights are quantized, and not by bitsandbytes.
     """
+    if "text_config" not in settings:
+        return
     if settings.get("model_type") not in SUPPORTED_TYPES:
         raise ZephyrError(
             "of a multimodal network the text part is used, and that of this one is not supported",
@@ -124,13 +128,26 @@ def check_support(settings: Mapping[str, Any], folder: Path) -> None:
             allowed=SUPPORTED_TYPES,
             todo=_TODO,
         )
-    if stored := settings.get("quantization_config"):
+    stored = settings.get("quantization_config") or {}
+    if stored and stored.get("quant_method") != "bitsandbytes":
         raise ZephyrError(
-            "the text part can't be taken out of a multimodal network that is stored quantized",
+            "the text part can't be taken out of a multimodal network that is quantized like this",
             where=str(folder),
             found=stored.get("quant_method"),
+            allowed="bitsandbytes, or weights that are not quantized",
             todo="take the weights that it was quantized from; `load: nf4` quantizes them here",
         )
+
+
+def _text_quantization(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of bitsandbytes with the text part's own names of what is not quantized."""
+    skipped = stored.get("llm_int8_skip_modules")
+    if skipped is None:
+        return dict(stored)
+    return {
+        **stored,
+        "llm_int8_skip_modules": [text_weight_name(name) or name for name in skipped],
+    }
 
 
 def read_text_weights(folder: Path) -> dict[str, Tensor]:

@@ -245,20 +245,18 @@ def _quantizable_layers(
     The LM head is in neither. Also the first of `group_sizes` that divides all widths.
     """
     linear = linear_layers(causal)
-    narrow = [
-        name
-        for name, module in linear.items()
-        if len(gptq.get_weight_matrix(module)) <= ZERO_POINTS_PER_WORD
-        or gptq.get_weight_matrix(module).shape[1] < min(group_sizes)
-    ]
-    layers = {name: module for name, module in linear.items() if name not in narrow}
+    shapes = {name: gptq.get_weight_matrix(module).shape for name, module in linear.items()}
+    many_outputs = {n: m for n, m in linear.items() if shapes[n][0] > ZERO_POINTS_PER_WORD}
+    fitting = {n: m for n, m in many_outputs.items() if shapes[n][1] >= min(group_sizes)}
+    layers = fitting or many_outputs  # where none fits, the group is too large: said below
+    narrow = [name for name in linear if name not in layers]
     if not layers:
         raise ZephyrError(
             "this network has no linear layer that could be quantized",
             found=type(causal).__name__,
             todo="use another base model, or `quantize: merged`",
         )
-    widths = {name: gptq.get_weight_matrix(module).shape[1] for name, module in layers.items()}
+    widths = {name: shapes[name][1] for name in layers}
     for size in group_sizes:
         if all(width % size == 0 for width in widths.values()):
             return layers, narrow, size
