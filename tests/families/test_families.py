@@ -35,8 +35,8 @@ def record(families: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             measured[family] = run_line(family, Path(folder))
         print(family, measured[family], flush=True)
-    rows = {family: measured[family] for family in LINE_FAMILIES if family in measured}
-    MATRIX.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        rows = {name: measured[name] for name in LINE_FAMILIES if name in measured}
+        MATRIX.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
