@@ -77,6 +77,23 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "Qwen3MoeConfig": {**_EXPERTS, "head_dim": 8},
     "GptOssConfig": {},
     "Lfm2Config": {"layer_types": ["conv", "full_attention"] * 2},
+    "Qwen4ExpTextConfig": {
+        **_LINEAR,
+        **_EXPERTS,
+        "layer_types": ["linear_attention", "indexed_attention"] * 2,
+        "shared_expert_intermediate_size": 16,
+        "hidden_size": 64,
+        "head_dim": 16,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+        "ngram_vocab_size_base": 64,
+        "split_ngram_parts": 2,
+        "heads_per_ngram": 2,
+        "hc_lowrank": 8,
+    },
 }
 _ATTENTION = ["k_proj", "o_proj", "q_proj", "v_proj"]
 _DENSE = ["down_proj", "gate_proj", "up_proj"]
@@ -126,6 +143,13 @@ def test_what_all_linear_reaches(name: str) -> None:
     again = adapter.add_trainable_adapter(causal, peft_model, Lora(rank=2), seed=1)
     assert again.peft_config["stage1"].target_modules == set(expected)
     assert adapter.top_adapter_reach(again) == reach
+
+
+def test_an_index_of_what_is_attended_to_is_left_out() -> None:
+    """Its output only chooses, so that no gradient reaches it; the layers beside it learn."""
+    causal = network("Qwen4ExpTextConfig")
+    endings = {name.rsplit(".", 1)[-1] for name in linear_layers(causal)}
+    assert endings - set(choose_targets(causal, Lora())) == {"index_qk_proj"}
 
 
 def test_layers_that_are_numbered_are_named_with_their_list() -> None:

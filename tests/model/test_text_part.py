@@ -18,6 +18,7 @@ from tests.model.composite_networks import NETWORKS, make_composite
 from zephyr.errors import ZephyrError
 from zephyr.export.peft_adapter import rename_for_whole
 from zephyr.model import adapter, bnb_quantization
+from zephyr.model.base_model import hash_base_model
 from zephyr.model.example import make_example
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
@@ -206,6 +207,8 @@ def test_what_has_no_supported_text_part_is_refused_by_name(tmp_path: Path) -> N
     assert lines[2] == "  found:   paligemma"
     assert lines[3].startswith("  allowed: gemma3, gemma3n, gemma4")
     assert lines[4] == "  to do:   take a text model of the same family, or another base model"
+    with pytest.raises(ZephyrError, match="found:   paligemma"):  # by the plan already
+        hash_base_model(tmp_path.name, tmp_path.parent, "models.M0.base")
     change_config(tmp_path, model_type="gemma3", quantization_config={"quant_method": "fp8"})
     with pytest.raises(ZephyrError, match=r"quantized like this\n.*\n  found:   fp8"):
         load(tmp_path)

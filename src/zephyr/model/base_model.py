@@ -1,6 +1,7 @@
 """Locates a base model: a folder, a GGUF file, an id of the hub, or a name of the table."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from zephyr.data import hub
@@ -10,6 +11,8 @@ from zephyr.errors import ZephyrError, closest_name
 from zephyr.model.base_table import BASES
 from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
 from zephyr.model.gguf_base import find_gguf, read_gguf_metadata
+from zephyr.model.text_part import check_support
+from zephyr.runs.store import read_json
 
 _REQUIRED_SUFFIXES = (".json", ".safetensors")
 _OPTIONAL_SUFFIXES = (".model", ".txt", ".jinja")
@@ -95,11 +98,14 @@ def hash_base_model(base: str, folder: Path, where: str) -> dict[str, str]:
     """Hashes (SHA-256) each file of a base model, for its fingerprint.
 
     Raises:
-        ZephyrError: it is not there, or has not been fetched.
+        ZephyrError: it is not there, has not been fetched, or is a multimodal network whose text
+            part is not supported.
     """
     path = locate_base_model(base, folder, where)
     if path.suffix == GGUF_SUFFIX:
         return {path.name: content_sha256(path)}
+    with suppress(OSError, ValueError):  # told in full where the base is loaded
+        check_support(read_json(path / "config.json"), path)
     files = [
         file
         for file in sorted(path.iterdir())

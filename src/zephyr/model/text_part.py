@@ -8,12 +8,13 @@ transformers, and the towers' weights are not read. A saved copy is a text netwo
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zephyr.errors import ZephyrError
 from zephyr.runs.store import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUPPORTED_TYPES = (
     "gemma3",
@@ -150,7 +151,7 @@ def _text_quantization(stored: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_text_weights(folder: Path) -> dict[str, Tensor]:
+def read_text_weights(folder: Path) -> "dict[str, Tensor]":
     """The weights of the text part, by their names in its own class; no others are read."""
     from safetensors import safe_open
 
