@@ -754,7 +754,7 @@ def test_a_source_of_which_no_row_can_be_read_can_not_be_had(
     assert "bad.jsonl:2" in out.replace("\n", "")
 
 
-PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial"}
+PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial", "votes"}
 
 
 def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(

@@ -72,7 +72,7 @@ def export(
 ) -> None:
     """Writes the votes of a class in the course's form, for `align` to learn from.
 
-    A recipe takes the file as a source of pairs: {name: epfl, path: FILE}.
+    A recipe takes the file as a source of pairs: {name: votes, path: FILE}.
     """
     from zephyr.tutor.events import EventLog
     from zephyr.tutor.preferences import write_preferences
