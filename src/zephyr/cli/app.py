@@ -33,7 +33,6 @@ from zephyr.cli.console import (
     run_plan_with_progress,
 )
 from zephyr.cli.fetch import fetch_missing
-from zephyr.cli.progress import format_seconds
 from zephyr.errors import ZephyrError, unknown_name_error
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def run(
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
+    from zephyr.cli.progress import format_seconds
+
     recipe_plan = load_plan(recipe, overrides)
     table = Table(box=None, pad_edge=False)
     for heading in ("node", "kind", "from", "state", "run", "time"):
