@@ -723,15 +723,23 @@ def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(workspace: HubWo
 
 
 def test_check_tells_unreadable_rows(workspace: HubWorkspace) -> None:
+    """Where it reads all rows it refuses what the run would refuse, and says the first place."""
     workspace.patch.setattr(console.out, "_width", 240)
     workspace.edit_recipe(shrink_recipe)
     rows = [{"instruction": "1 + 1", "output": answer} for answer in ("2", None, "", None)]
     files = {"default/train/0000.parquet": to_parquet(rows)}
     workspace.server.push("dataset", "tiedong/goat", PARQUET, files)
     workspace.zephyr("data", "fetch", "lent.yaml")
-    assert table_rows(workspace.zephyr("data", "check", "lent.yaml"))[0][-1] == (
-        "4 rows at hand; 3 of the first 4 can't be read: column 'output' is empty"
+    allowing = ("-s", "data.sft.unreadable=0.75")
+    row = table_rows(workspace.zephyr("data", "check", "lent.yaml", *allowing))[0]
+    assert row[-1] == (
+        "4 rows at hand; 3 of the first 4 can't be read: column 'output' is empty "
+        "(first at 0000.parquet row 2)"
     )
+    printed = workspace.zephyr("data", "check", "lent.yaml", code=2)
+    assert table_rows(printed)[0][-1] == "too many rows of source 'goat' can't be read"
+    total = len(table_rows(printed))
+    assert printed.endswith(f"{total - 1} of {total} can be had\n")
     assert workspace.zephyr("data", "build", "lent.yaml", code=2).startswith(
         "data.sft failed: too many rows of source 'goat' can't be read\n"
     )
