@@ -3,10 +3,15 @@ PYTHON ?= python3
 DEVICE ?= cpu
 BIN := .venv/bin
 
-.PHONY: run test soak bench check docs clean
+.PHONY: run tutor test soak bench check docs clean
 
 run: .venv/installed
 	$(BIN)/zephyr run
+
+# a real tutor: SmolLM2-135M-Instruct, fine-tuned and aligned on public data
+tutor: .venv/installed
+	$(BIN)/zephyr run smollm2-quick
+	@echo "Talk to it: $(BIN)/zephyr serve --recipe smollm2-quick, or $(BIN)/zephyr chat M2 --recipe smollm2-quick"
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal

@@ -5,6 +5,7 @@ python docs/generate.py [--check]
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -262,6 +263,53 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return line(head) + "|" + " --- |" * len(head) + "\n" + "".join(map(line, rows)) + "\n"
 
 
+_MODELS = (
+    "Each row is a family of networks that was sent through the whole line as a tiny network with ",
+    "random weights, with every type of layer that the family has (`tests/families`). Log-",
+    "probabilities and generated tokens are compared with transformers' own, packed weights with ",
+    "what was packed, merged weights with what transformers reads, and GGUF with llama.cpp's own ",
+    "log-probabilities (`tests/export`). A family that is not in the table is tried when it is ",
+    "loaded: its log-probabilities are compared with its own logits, and it is refused by name ",
+    "where they differ. What was not tried: large models, and machines other than a CPU.\n\n",
+    "- **layout**: `tree` computes the prompt of several completions once; with *prefixes shared* ",
+    "also what many prompts begin with. `rows` is slower, and as right.\n",
+    "- **serve**: *yes*: models with adapters share one batch; *one model at a time* where they ",
+    "can't.\n",
+    "- **GGUF**: for Ollama and llama.cpp. *no*: use vLLM or transformers with merged weights.\n\n",
+)
+_STEPS = {
+    "layout": "load",
+    "rank": "rank",
+    "generate": "generate",
+    "tune, align": "tune, align",
+    "int8": "int8",
+    "nf4": "nf4",
+    "gptq": "gptq",
+    "serve": "serve",
+    "merged, PEFT": "export",
+    "GGUF": "gguf",
+}
+"""Columns of the table of families, and the steps in `tests/families/matrix.json`."""
+
+
+def models() -> str:
+    """The families of networks, and what was tried of each."""
+    matrix = HERE.parent / "tests" / "families" / "matrix.json"
+    rows = json.loads(matrix.read_text(encoding="utf-8"))
+    table = [
+        (
+            row["models"],
+            f"`{row['model type']}`",
+            *(row.get(step, "").replace(_NO_GGUF, "no") for step in _STEPS.values()),
+        )
+        for row in rows.values()
+    ]
+    return "# Models\n\n" + "".join(_MODELS) + _table(("models", "type", *_STEPS), table)
+
+
+_NO_GGUF = "refused: this architecture can't be written as GGUF here"
+
+
 def design() -> str:
     """The design page with its tree: the first line of every file of the package.
 
@@ -305,6 +353,7 @@ def _first_line(file: Path) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": lambda: NOTE + cli(),
     "design.md": design,
+    "models.md": lambda: NOTE + models(),
     "recipes.md": lambda: NOTE + recipes(),
     "sources.md": lambda: NOTE + sources(),
     "tasks.md": lambda: NOTE + tasks(),

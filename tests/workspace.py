@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from filelock import FileLock
 
 from tests.command_process import CommandProcess
 
+NODE_STATE = re.compile(r"^(\S+) .* (\w+) +[0-9a-f]{20} ", re.MULTILINE)
+"""A line of `zephyr plan`: the node and its state."""
 WORDS = ["force", "mass", "energy", "speed", "charge", "power", "work", "heat"]
 
 

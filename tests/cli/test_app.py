@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from tests.conftest import ROOT
-from tests.workspace import Command, Workspace, wait_for
+from tests.workspace import NODE_STATE, Command, Workspace, wait_for
 from zephyr.cli import app as cli
 from zephyr.cli import doctor
 from zephyr.report import figures
@@ -55,8 +55,7 @@ def node_states(zephyr: Command, *arguments: str) -> dict[str, str]:
     """The state of each node, as `plan` shows it."""
     code, out, err = zephyr("plan", "tiny.yaml", *arguments)
     assert (code, err) == (0, "")
-    rows = [line.split() for line in out.split("\n\n")[0].splitlines()[1:]]
-    return {row[0]: row[-2] for row in rows}
+    return dict(NODE_STATE.findall(out))
 
 
 # -- help -----------------------------------------------------------------------------------------
@@ -295,6 +294,25 @@ def test_a_report_of_another_recipe_of_the_same_name_is_refused(
         "Error: another recipe of the name tiny was run here",
     )
     assert "models M0, M1, M2, M1-nf4" in err
+
+
+def test_a_copied_recipe_does_not_take_the_report_of_its_name(
+    workspace: Workspace, zephyr: Command
+) -> None:
+    """It has to get another name; a folder that was moved or copied whole keeps its own."""
+    nodes = workspace.runs / "tiny" / "nodes.json"
+    before = nodes.read_text()
+    other = workspace.folder / "other.yaml"
+    other.write_text(workspace.recipe_path.read_text().replace("seed: 1\n", "seed: 2\n"))
+    assert other.read_text() != workspace.recipe_path.read_text()
+    code, _, err = zephyr("run", "other.yaml")
+    assert (code, err.splitlines()[0]) == (
+        2,
+        "Error: another recipe of the name tiny has its report here",
+    )
+    assert "tiny.yaml, and now other.yaml" in err
+    assert nodes.read_text() == before
+    assert "zephyr run tiny.yaml</pre>" in (workspace.runs / "tiny" / "report.html").read_text()
 
 
 # -- doctor ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import yaml
 from tests import tiny
 from tests.data.sample_rows import SAMPLE_ROWS, SKIP_REASONS, Row
 from tests.hub_server import Fault, Files, HubServer, Repositories
-from tests.workspace import Command
+from tests.workspace import NODE_STATE, Command
 from zephyr.cli import console
 from zephyr.data import hub, hub_client, sources
 from zephyr.data import mixture as mixtures
@@ -197,7 +197,7 @@ class HubWorkspace:
 
     def node_states(self) -> dict[str, str]:
         table = self.zephyr("plan", "lent.yaml").split("\n\n")[0]
-        return {line.split()[0]: line.split()[-2] for line in table.splitlines()[1:]}
+        return dict(NODE_STATE.findall(table))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -405,7 +405,9 @@ def test_what_is_fetched_is_run_without_a_network(
     built_workspace: HubWorkspace, shared_run: SharedRun
 ) -> None:
     """`run_commands` has run it so."""
-    assert shared_run.outputs["run"].splitlines()[0] == "lent: 3 nodes kept, 16 to make"
+    export, _, summary = shared_run.outputs["run"].splitlines()[:3]
+    assert export.startswith("M0: can be exported as GGUF")
+    assert summary == "lent: 3 nodes kept, 16 to make"
     assert shared_run.outputs["run again"].splitlines()[0] == "lent: 19 nodes kept, 0 to make"
     built_workspace.go_offline()
     assert set(built_workspace.node_states().values()) == {"fresh"}
@@ -438,7 +440,7 @@ def test_what_is_missing_is_fetched_first(
         "models.M0.base",
     ]
     assert lines[4] == "All is at hand."
-    assert any(re.fullmatch(then, line) for line in lines[5:7])  # after a warning of few records
+    assert any(re.fullmatch(then, line) for line in lines[5:9])  # after notes and a warning
     workspace.go_offline()
     assert "All is at hand." not in workspace.zephyr(*command)
 
@@ -669,7 +671,12 @@ def test_check_says_of_each_source_what_is_known_and_where_it_is(
         "at hand",
     ]
     for printed in (before, after):
-        lines = stripped_lines(printed)[11:]
+        about_bases = [line for line in stripped_lines(printed) if line.startswith("M0: ")]
+        assert bool(about_bases) == (printed is after)  # it has to be at hand
+        lines = [
+            *itertools.takewhile(bool, stripped_lines(printed)[11:]),
+            *stripped_lines(printed)[-2:],
+        ]
         assert lines[0] == "goat: licence is recalled; its files are not pinned"
         assert [line.split(":")[0] for line in lines[:-2]] == [
             row[1] for row in CHECK_ROWS if row[1] not in ("mine", "org/tiny")
@@ -716,21 +723,46 @@ def test_check_lists_what_cannot_be_had_and_what_cannot_be_read(workspace: HubWo
 
 
 def test_check_tells_unreadable_rows(workspace: HubWorkspace) -> None:
+    """Where it reads all rows it refuses what the run would refuse, and says the first place."""
     workspace.patch.setattr(console.out, "_width", 240)
     workspace.edit_recipe(shrink_recipe)
     rows = [{"instruction": "1 + 1", "output": answer} for answer in ("2", None, "", None)]
     files = {"default/train/0000.parquet": to_parquet(rows)}
     workspace.server.push("dataset", "tiedong/goat", PARQUET, files)
     workspace.zephyr("data", "fetch", "lent.yaml")
-    assert table_rows(workspace.zephyr("data", "check", "lent.yaml"))[0][-1] == (
-        "4 rows at hand; 3 of the first 4 can't be read: column 'output' is empty"
+    allowing = ("-s", "data.sft.unreadable=0.75")
+    row = table_rows(workspace.zephyr("data", "check", "lent.yaml", *allowing))[0]
+    assert row[-1] == (
+        "4 rows at hand; 3 of the first 4 can't be read: column 'output' is empty "
+        "(first at 0000.parquet row 2)"
     )
+    printed = workspace.zephyr("data", "check", "lent.yaml", code=2)
+    assert table_rows(printed)[0][-1] == "too many rows of source 'goat' can't be read"
+    total = len(table_rows(printed))
+    assert printed.endswith(f"{total - 1} of {total} can be had\n")
     assert workspace.zephyr("data", "build", "lent.yaml", code=2).startswith(
         "data.sft failed: too many rows of source 'goat' can't be read\n"
     )
 
 
-PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial"}
+def test_a_source_of_which_no_row_can_be_read_can_not_be_had(
+    zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is that of the file, blank lines counted."""
+    monkeypatch.chdir(tmp_path)
+    rows = '{"question": "a", "answer": ""}\n\n{"question": "b", "answer": ""}\n'
+    Path("bad.jsonl").write_text("\n" + rows)
+    Path("r.yaml").write_text(
+        "name: r\ndata: {sft: {kind: chat, sources: [{path: bad.jsonl}]}}\nmodels: {M0: "
+        "{pretrain: {data: sft}}}\n"
+    )
+    code, out, _ = zephyr("data", "check", "r.yaml")
+    assert code == 2
+    assert out.endswith("0 of 1 can be had\n")
+    assert "bad.jsonl:2" in out.replace("\n", "")
+
+
+PAPER = SOURCES.keys() - {"primer", "wiki_qa", "gsm8k_socratic", "mathdial", "votes"}
 
 
 def test_check_of_the_papers_recipe_says_at_once_that_there_is_no_hub(

@@ -43,6 +43,38 @@ def _arc_row(question: str, texts: list[str], labels: str, key: str) -> Row:
 _MAGNET = ["It gets hot.", "It pulls the nail.", "It melts.", "It sinks."]
 _UNITS = ["joule", "newton", "watt", "pascal"]
 
+_VOTED_QUESTIONS: tuple[Row, ...] = (
+    {
+        "question_id": 4,
+        "course_id": 15,
+        "question_complete": "Question: What is entropy?",
+        "preference": [
+            _epfl_preference("A", "A count of states.", "Heat."),
+            _epfl_preference("B", "Heat.", "A measure of disorder."),
+            _epfl_preference("AB", "Disorder.", "States."),
+            _epfl_preference("A", "A count of states.", "Heat."),
+        ],
+    },
+    {
+        "question_id": 5,
+        "course_id": 15,
+        "question_complete": "Question: 1 + 1?\n\nOptions:\nA. 2\nB. 3",
+        "preference": [
+            _epfl_preference("B", "...", "A"),
+            _epfl_preference("A", "It is 2, so A.", ""),
+            _epfl_preference("B", "B", "It is 2, so A."),
+        ],
+    },
+    {
+        "question_id": 6,
+        "course_id": 2,
+        "question_complete": "Question: Is a tree a graph?",
+        "preference": [
+            _epfl_preference(None, "Yes.", "No."),
+            _epfl_preference("A", "Yes.", "Yes."),
+        ],
+    },
+)
 SAMPLE_ROWS: dict[str, tuple[Row, Row, Row]] = {
     "khan_academy": (
         {
@@ -119,38 +151,8 @@ SAMPLE_ROWS: dict[str, tuple[Row, Row, Row]] = {
         {"instruction": "Mend this.", "input": "pritn(1)", "output": "print(1)"},
         {"instruction": "Count to 3.", "input": None, "output": "1\n2\n3"},
     ),
-    "epfl": (
-        {
-            "question_id": 4,
-            "course_id": 15,
-            "question_complete": "Question: What is entropy?",
-            "preference": [
-                _epfl_preference("A", "A count of states.", "Heat."),
-                _epfl_preference("B", "Heat.", "A measure of disorder."),
-                _epfl_preference("AB", "Disorder.", "States."),
-                _epfl_preference("A", "A count of states.", "Heat."),
-            ],
-        },
-        {
-            "question_id": 5,
-            "course_id": 15,
-            "question_complete": "Question: 1 + 1?\n\nOptions:\nA. 2\nB. 3",
-            "preference": [
-                _epfl_preference("B", "...", "A"),
-                _epfl_preference("A", "It is 2, so A.", ""),
-                _epfl_preference("B", "B", "It is 2, so A."),
-            ],
-        },
-        {
-            "question_id": 6,
-            "course_id": 2,
-            "question_complete": "Question: Is a tree a graph?",
-            "preference": [
-                _epfl_preference(None, "Yes.", "No."),
-                _epfl_preference("A", "Yes.", "Yes."),
-            ],
-        },
-    ),
+    "epfl": _VOTED_QUESTIONS,
+    "votes": _VOTED_QUESTIONS,
     "orca_dpo_pairs": (
         {"system": "", "question": "Sum up.", "chosen": "Short.", "rejected": "Too long."},
         {"system": "Be kind.", "question": "Help?", "chosen": "Sure.", "rejected": "No."},
@@ -319,6 +321,11 @@ SKIP_REASONS: dict[str, dict[str, int]] = {
     "lima": {"the last turn of the conversation is a question without an answer": 1},
     "wiki_qa": {"the answer is marked as wrong": 1},
     "epfl": {
+        "neither answer is preferred overall": 2,
+        "an answer is empty": 2,
+        "both answers are the same": 1,
+    },
+    "votes": {
         "neither answer is preferred overall": 2,
         "an answer is empty": 2,
         "both answers are the same": 1,

@@ -5,6 +5,7 @@ Anything else that is raised, or a number that is not what transformers computes
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
-from tests.families.networks import make_causal
+from tests.families.networks import ALL_FAMILIES, LINE_FAMILIES, make_causal
 from zephyr.errors import ZephyrError
 from zephyr.export.gguf_file import check_gguf_support
 from zephyr.model import adapter
@@ -45,12 +46,19 @@ def run_line(family: str, folder: Path) -> Row:
     causal.save_pretrained(base)
     tiny.tokenizer().save_pretrained(base)
     lineage = Lineage(str(base))
-    row: Row = {}
+    row: Row = {"model type": ALL_FAMILIES[family][0], "models": LINE_FAMILIES[family]}
     try:
         model = load_model(lineage, folder, token_budget=1024)
     except ZephyrError as error:
-        return {"load": _refusal(error)}
+        return row | {"load": _refusal(error)}
     row["load"] = f"{model.layout}{', prefixes shared' if model.shares_prefixes else ''}"
+
+    @cache
+    def trained() -> Model:
+        adapters = (str(folder / "adapter"),) if (folder / "adapter").exists() else ()
+        with_adapter = Lineage(str(base), None, adapters)
+        return load_model(with_adapter, folder, token_budget=1024, form="unquantized")
+
     steps: dict[str, Callable[[], str]] = {
         "rank": lambda: _rank(model),
         "generate": lambda: _generate(model),
@@ -60,8 +68,8 @@ def run_line(family: str, folder: Path) -> Row:
             lineage, folder, Quantize(method="gptq", group=GROUP, data="sft", length=64)
         ),
         "tune, align": lambda: _train(load_model(lineage, folder, token_budget=1024), folder),
-        "serve": lambda: _serve(base, folder / "adapter"),
-        "export": lambda: _export(lineage, folder),
+        "serve": lambda: _serve(base, folder / "adapter", model, trained()),
+        "export": lambda: _export(trained(), folder / "merged"),
         "gguf": lambda: _gguf(model),
     }
     for name, step in steps.items():
@@ -103,22 +111,45 @@ def _transformers_logprobs(causal: Any, prompt: TokenIds, completion: TokenIds) 
 
 
 def _generate(model: Model) -> str:
-    """Prompts of several lengths in one batch: each gets what transformers gives it alone."""
-    prompts = [random_tokens(seed, length) for seed, length in enumerate((40, 7, 23, 1))]
-    lengths = [24, 9, 17, 30]
-    for prompt, length, found in zip(
-        prompts, lengths, model.generate(prompts, max_new_tokens=lengths), strict=True
+    """Prompts of several lengths, together and joining one another: each as transformers alone."""
+    prompts = [random_tokens(seed, length) for seed, length in enumerate((40, 7, 1))]
+    lengths = [12, 5, 16]
+    expected = [
+        _greedy_tokens(model, prompt, n) for prompt, n in zip(prompts, lengths, strict=True)
+    ]
+    answers = model.generate(prompts, max_new_tokens=lengths)
+    assert [answer.ids.tolist() for answer in answers] == expected
+    first, second, third = (DecodeRow(prompt) for prompt in prompts)
+    batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)
+    for joins, leaves, steps in (
+        (first, None, 2),
+        (second, None, 3),
+        (third, first, 1),
+        (None, second, 4),
     ):
-        ids = torch.from_numpy(prompt.astype(np.int64))[None]
-        expected = model.causal.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=length,
-            do_sample=False,
-            pad_token_id=0,
-        )[0, len(prompt) :].tolist()
-        assert found.ids.tolist() == (expected[: expected.index(0)] if 0 in expected else expected)
+        if leaves is not None:
+            batch.remove(leaves)
+        if joins is not None:
+            batch.add([joins])
+        for _ in range(steps):
+            batch.step()
+    assert [len(row.output_ids) for row in (first, second, third)] == [6, 5, 6]
+    for row, tokens in zip((first, second, third), expected, strict=True):
+        assert row.output_ids[: len(tokens)] == tokens[: len(row.output_ids)]
     return "yes"
+
+
+def _greedy_tokens(model: Model, prompt: TokenIds, count: int) -> list[int]:
+    """transformers' own greedy tokens after a prompt alone, up to the one that ends texts."""
+    ids = torch.from_numpy(prompt.astype(np.int64))[None]
+    found: list[int] = model.causal.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=count,
+        do_sample=False,
+        pad_token_id=0,
+    )[0, len(prompt) :].tolist()
+    return found[: found.index(0)] if 0 in found else found
 
 
 def _train(model: Model, folder: Path) -> str:
@@ -176,41 +207,36 @@ def _quantize_nf4(base: Path) -> str:
     return "yes"
 
 
-def _serve(base: Path, trained: Path) -> str:
+def _serve(base: Path, adapter_folder: Path, base_model: Model, trained: Model) -> str:
     """Rows of the base and of the trained model in one batch: each as its model alone."""
-    if not trained.exists():
+    if not adapter_folder.exists():
         return "without adapters"
-    if not can_batch_adapters([trained]):
+    if not can_batch_adapters([adapter_folder]):
         return "one model at a time"
     causal = load_network(base, None)
-    multi_lora = MultiLora(causal, [[], [trained]])
-    together = build_model(causal, tiny.tokenizer(), token_budget=1024)
+    multi_lora = MultiLora(causal, [[], [adapter_folder]])
     rows = [DecodeRow(random_tokens(seed, 20 - 6 * seed)) for seed in range(3)]
     multi_lora.select_models([0, 1, 1])
-    batch = DecodeBatch(together.causal)
+    batch = DecodeBatch(causal)
     batch.add(rows)
     for _ in range(6):
         batch.step()
-    for adapters, row in zip(([], [trained], [trained]), rows, strict=True):
-        lineage = Lineage(str(base), None, tuple(map(str, adapters)))
-        alone = load_model(lineage, base, token_budget=1024)
-        alone.template.stop_token_ids = frozenset({-1})
-        (answer,) = alone.generate([row.prompt], max_new_tokens=7)
-        assert answer.ids.tolist() == row.output_ids
+    for model, row in zip((base_model, trained, trained), rows, strict=True):
+        alone = DecodeBatch(model.causal)
+        expected = DecodeRow(row.prompt)
+        alone.add([expected])
+        for _ in range(6):
+            alone.step()
+        assert row.output_ids == expected.output_ids
     return "yes"
 
 
-def _export(lineage: Lineage, folder: Path) -> str:
+def _export(trained: Model, folder: Path) -> str:
     """Merged weights, read by transformers alone, give the model's log-probabilities."""
-    trained = folder / "adapter"
-    adapters = (str(trained),) if trained.exists() else ()
-    model = load_model(
-        Lineage(lineage.weights, None, adapters), folder, token_budget=1024, form="unquantized"
-    )
-    before = model.logprobs(_examples())
-    model.merge_adapters()
-    model.save(folder / "merged")
-    causal = AutoModelForCausalLM.from_pretrained(folder / "merged").eval()
+    before = trained.logprobs(_examples())
+    trained.merge_adapters()
+    trained.save(folder)
+    causal = AutoModelForCausalLM.from_pretrained(folder).eval()
     for example, found in zip(_examples(), before, strict=True):
         for completion, values in zip(example.completions, found, strict=True):
             expected = _transformers_logprobs(causal, example.prompt, completion.ids)

@@ -66,6 +66,7 @@ _HYBRID = {
     "mamba_n_heads": 8,
     "mamba_d_head": 16,
     "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
     "shared_intermediate_size": 64,
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -158,6 +159,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "mamba_n_heads": 8,
             "mamba_d_head": 16,
             "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
             "embedding_multiplier": 2.0,
             "lm_head_multiplier": 0.5,
             "mlp_multipliers": [0.5, 2.0],
@@ -191,6 +193,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "mamba_num_heads": 8,
             "mamba_head_dim": 16,
             "ssm_state_size": 16,
+            "chunk_size": 16,
             "time_step_min": 1e-9,
             "n_groups": 2,
             "head_dim": 16,
@@ -198,7 +201,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_hidden_layers": 4,
         },
     ),
-    "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1}),
+    "mamba2": (
+        "mamba2",
+        {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1, "chunk_size": 16},
+    ),
 }
 """Families that GGUF export writes: the model type in transformers, settings beside the shape."""
 _EXPERT_LAYERS = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -211,6 +217,10 @@ _LATENT_ATTENTION = {
     "v_head_dim": 24,
 }
 OTHER_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "exaone4 window": (
+        "exaone4",
+        {"num_hidden_layers": 4, "sliding_window": WINDOW, "sliding_window_pattern": 4},
+    ),
     "mistral window": ("mistral", {"sliding_window": WINDOW}),
     "starcoder2 window": ("starcoder2", {"sliding_window": WINDOW}),
     "gemma4": (
@@ -301,6 +311,64 @@ OTHER_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Families that are trained, asked and served, but not written as GGUF."""
 ALL_FAMILIES = {**FAMILIES, **OTHER_FAMILIES}
+LINE_FAMILIES: dict[str, str] = {
+    "llama": "SmolLM 1 and 2, Llama 2 and 3, TinyLlama",
+    "llama 3.2": "Llama 3.1 and 3.2",
+    "mistral": "Mistral 7B v0.3, Nemo",
+    "mistral window": "Mistral 7B v0.1",
+    "ministral3": "Ministral 3",
+    "qwen2": "Qwen1.5, Qwen2, Qwen2.5, DeepSeek-R1-Distill-Qwen",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3 30B A3B",
+    "qwen3_next": "Qwen3-Next",
+    "qwen3_5": "Qwen3.5 (text)",
+    "gemma": "Gemma 1",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3 (text)",
+    "gemma3n": "Gemma 3n (text)",
+    "gemma4": "Gemma 4 (text)",
+    "vaultgemma": "VaultGemma",
+    "smollm3": "SmolLM3",
+    "phi3": "Phi-3 and Phi-4-mini with one rope",
+    "phi3 longrope": "Phi-3.5-mini, Phi-4-mini",
+    "lfm2": "LFM2, LFM2.5",
+    "lfm3": "LFM3",
+    "granite": "Granite 3",
+    "granitemoe": "Granite 3 MoE",
+    "granitemoehybrid": "Granite 4 H",
+    "granitemoehybrid experts": "Granite 4 H with experts",
+    "olmo2": "OLMo 2",
+    "olmo3": "OLMo 3",
+    "olmo_hybrid": "OLMo Hybrid",
+    "falcon_h1": "Falcon-H1",
+    "exaone4 dense": "EXAONE 4.0 1.2B",
+    "exaone4 window": "EXAONE 4.0 32B",
+    "ernie4_5": "ERNIE 4.5 0.3B",
+    "hunyuan_v1_dense": "Hunyuan 0.5B to 7B",
+    "glm4": "GLM-4 9B",
+    "seed_oss": "Seed-OSS",
+    "gpt_oss": "gpt-oss 20B",
+    "apertus": "Apertus 8B",
+    "stablelm": "StableLM 2",
+    "starcoder2": "StarCoder2 without a window",
+    "starcoder2 window": "StarCoder2",
+    "cohere": "Command R",
+    "cohere2": "Command R7B",
+    "nemotron_h": "Nemotron-H, Nemotron Nano 2",
+    "mamba2": "Mamba-2",
+    "deepseek_v2": "DeepSeek-V2-Lite",
+    "youtu": "Youtu-LLM",
+    "minicpm3": "MiniCPM3",
+    "internlm3": "InternLM3",
+    "helium": "Helium 1",
+    "bitnet": "BitNet b1.58 (unquantized)",
+    "nanochat": "nanochat",
+    "gpt2": "GPT-2",
+    "gpt_neox": "Pythia",
+    "opt": "OPT",
+    "bloom": "BLOOM",
+}
+"""Families that go through the whole line, and models that people know them by."""
 _OWN_SHAPE = ("gpt2", "bloom", "mamba2", "gpt_neox", "opt")
 """Networks whose sizes are settings of their own."""
 

@@ -1,6 +1,7 @@
 """The probe of a loaded network, and scores and answers beyond what its config calls special."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,3 +139,36 @@ def test_frequencies_that_change_beyond_the_context_bound_nothing() -> None:
     )
     assert model.context_length == tiny.CONTEXT_LENGTH
     assert largest_difference(model, long_and_short_examples()) < 1e-3
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_greedy_decoding_passes(name: str) -> None:
+    probe.check_generation(make_model(name))
+
+
+def test_a_network_that_cannot_be_decoded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("Qwen2Config")
+
+    def fail(self: object, rows: object) -> None:
+        raise IndexError("no state of a convolution")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(probe.DecodeBatch, "add", fail)
+        with pytest.raises(ZephyrError) as caught:
+            probe.check_generation(model)
+    assert str(caught.value).splitlines()[:2] == [
+        "this network can't generate text here",
+        "  found:   Qwen2ForCausalLM: IndexError: no state of a convolution",
+    ]
+
+
+def test_other_tokens_than_the_likeliest_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step is given another token than the one that was chosen."""
+    original = probe.DecodeBatch._forward
+
+    def forward(self: Any, rows: Any, tokens: Any, positions: Any, *rest: Any) -> Any:
+        return original(self, rows, (tokens + 5) % tiny.VOCAB_SIZE, positions, *rest)
+
+    monkeypatch.setattr(probe.DecodeBatch, "_forward", forward)
+    with pytest.raises(ZephyrError, match="does not generate its likeliest tokens"):
+        probe.check_generation(make_model("Qwen2Config"))

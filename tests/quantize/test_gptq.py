@@ -9,7 +9,7 @@ import torch
 from tests import tiny
 from tests.model.attention_networks import MIXED_LAYERS, make_causal
 from zephyr.errors import ZephyrError
-from zephyr.model.adapter import is_linear
+from zephyr.model.linear_layers import is_linear
 from zephyr.model.packed_weights import Grid, PackedWeight
 from zephyr.quantize import gptq
 

@@ -11,6 +11,7 @@ from zephyr.errors import ZephyrError
 from zephyr.recipe.evaluation import TaskSpec
 from zephyr.recipe.load import find_recipe, read_recipe
 from zephyr.recipe.schema import Recipe
+from zephyr.recipe.training import Tune
 
 EMBEDDED_RECIPE = ROOT / "recipes" / "embedded.yaml"
 
@@ -31,6 +32,13 @@ def read_recipe_text(tmp_path: Path, text: str, *overrides: str) -> Recipe:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return read_recipe(path, overrides)
+
+
+def test_the_default_rate_is_for_what_is_trained() -> None:
+    """LoRA takes ten times the rate of full fine-tuning; a rate that is given is kept."""
+    assert Tune(data="sft").lr == 5e-4
+    assert Tune(data="sft", lora="none").lr == 5e-5
+    assert Tune(data="sft", lora="none", lr=1e-5).lr == 1e-5
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

@@ -13,13 +13,13 @@ from tests.report.conftest import RecipeRuns, item_scores, score_two_metrics
 from zephyr.report.markdown import table_markdown
 from zephyr.report.results import Results, read_results
 from zephyr.report.tables import (
-    console_table,
     format_interval,
     format_number,
     format_signed,
     table_csv,
     table_json,
 )
+from zephyr.report.terminal import console_table
 from zephyr.stats.intervals import Estimate
 
 MakeRuns = Callable[..., RecipeRuns]

@@ -21,7 +21,7 @@ def make_trainable_model(family: str) -> tiny.Model:
 
 
 def set_free_memory(monkeypatch: pytest.MonkeyPatch, num_bytes: float) -> None:
-    monkeypatch.setattr(budget, "free_memory", lambda: int(num_bytes))
+    monkeypatch.setattr(budget, "free_device_memory", lambda device: int(num_bytes))
 
 
 def test_memory_decides_between_the_longest_example_and_what_is_useful(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tests import tiny
 from tests.train.test_loop import read_metrics, spec, weights_equal
 from zephyr.model import adapter
 from zephyr.model.example import make_example
+from zephyr.model.model import Model
 from zephyr.recipe.training import Lora
 from zephyr.train.loop import ExampleSplit, LoopOptions, RunInterrupted, train
 from zephyr.train.objectives import TokenLoss
@@ -100,3 +102,25 @@ def test_the_row_is_what_the_model_writes() -> None:
     assert [a["text"] for a in row["answers"]] == [a.text for a in answers]
     assert row["stopped"] == sum(a.is_complete for a in answers) / MAX_PROMPTS
     assert row["length"] == sum(len(a.ids) for a in answers) / MAX_PROMPTS
+
+
+def test_where_none_can_be_asked_it_is_said_once_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights of a training without; adapters that were merged are apart again."""
+    reasons: list[str] = []
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise IndexError("no state of a convolution")
+
+    expected = train_tiny_model(tmp_path / "a", with_samples=False)
+    monkeypatch.setattr(Model, "generate", fail)
+    original = SampleGenerations.__init__
+
+    def init(self: SampleGenerations, *arguments: Any) -> None:
+        original(self, *arguments, on_failure=reasons.append)
+
+    monkeypatch.setattr(SampleGenerations, "__init__", init)
+    assert weights_equal(train_tiny_model(tmp_path / "b", with_samples=True), expected)
+    assert reasons == ["IndexError: no state of a convolution"]
+    assert read_metrics(tmp_path / "a") == read_metrics(tmp_path / "b")

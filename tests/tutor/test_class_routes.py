@@ -21,6 +21,7 @@ from zephyr.model.example import make_example
 from zephyr.records import Message
 from zephyr.tutor import class_routes as routes
 from zephyr.tutor.events import EventLog
+from zephyr.tutor.pair_sampler import PairSampler
 from zephyr.tutor.settings import DEFAULT_HINTS
 
 QUESTION = "What is 2 + 2?"
@@ -192,6 +193,21 @@ def test_one_vote_for_a_comparison_by_who_asked(shared_client: ClassClient) -> N
     assert again["code"] == "already_voted"
     for wrong in ({"overall": "C"}, {"overall": "A", "criteria": {"beauty": "A"}}, {}):
         shared_client.post("/tutor/vote", 400, session=session, comparison=comparison, **wrong)
+
+
+def test_identical_answers_are_not_put_to_the_vote(
+    shared_client: ClassClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The models are named at once; the comparison counts as questions, and in no win rate."""
+    monkeypatch.setattr(PairSampler, "sample", lambda self: ("M1", "M1"))
+    session = shared_client.session()
+    events = shared_client.stream("/tutor/compare", session=session, messages=QUESTION_MESSAGES)
+    comparison = events[-1].pop("comparison")
+    assert events[-1] == {"identical": True, "models": {"A": "M1", "B": "M1"}}
+    refused = shared_client.post(
+        "/tutor/vote", 409, session=session, comparison=comparison, overall="A"
+    )
+    assert refused["code"] == "identical_answers"
 
 
 def test_a_vote_may_come_after_the_server_has_started_again(tmp_path: Path) -> None:
@@ -601,6 +617,9 @@ def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
         client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
         assert client.get("/teacher/summary", 401)["code"] == "no_password"
         client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        address = client.get("/teacher/address")
+        assert address["url"] == str(client.http.base_url.join("/"))
+        assert address["qr"].startswith("data:image/svg+xml")
         figures = client.get("/teacher/summary")
         assert (figures["votes"], figures["sessions"]) == (1, 1)
         preferences = client.http.get("/teacher/preferences.json")

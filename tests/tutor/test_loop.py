@@ -104,7 +104,7 @@ def test_what_a_class_prefers_is_learned(
     recipe["data"]["class"] = {
         "kind": "pair",
         "clean": "report",
-        "sources": [{"name": "epfl", "path": "class.json"}],
+        "sources": [{"name": "votes", "path": "class.json"}],
     }
     align = {"data": "class", "steps": 4, "batch": 4, "lr": 1e-3, "log_every": 1}
     recipe["models"]["M3"] = {"from": "M1", "align": align}
@@ -116,8 +116,8 @@ def test_what_a_class_prefers_is_learned(
     manifest = json.loads(
         (workspace.run_folder("data.class") / "artifact" / "manifest.json").read_text()
     )
-    assert manifest["sources"]["epfl"]["seen"] == 8
-    assert manifest["sources"]["epfl"]["kept"] >= 6  # two answers may be the same, or empty
+    assert manifest["sources"]["votes"]["seen"] == 8
+    assert manifest["sources"]["votes"]["kept"] >= 6  # two answers may be the same, or empty
     losses = [
         json.loads(line)["loss"]
         for line in (workspace.run_folder("M3") / "metrics.jsonl").read_text().splitlines()

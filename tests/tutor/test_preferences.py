@@ -102,7 +102,7 @@ def test_the_file_is_a_source_of_pairs(voted_events: EventLog, tmp_path: Path) -
     path = tmp_path / "class.json"
     assert write_preferences(voted_events.list_events(), "Mechanics", path, force=False) == (2, 4)
     spec = MixtureSpec.model_validate(
-        {"kind": "pair", "sources": [{"name": "epfl", "path": "class.json"}]}
+        {"kind": "pair", "sources": [{"name": "votes", "path": "class.json"}]}
     )
     opened_source = sources.open_source(
         spec.sources[0], kind="pair", use="train", origin=None, base=tmp_path, where="data.pairs"
@@ -115,7 +115,7 @@ def test_the_file_is_a_source_of_pairs(voted_events: EventLog, tmp_path: Path) -
         (pi, "22/7", "3"),
         ((Message("user", question_text(CONVERSATION)),), "No.", "Yes."),
     }
-    account = built.manifest["sources"]["epfl"]
+    account = built.manifest["sources"]["votes"]
     assert account["left_out"] == {"neither answer is preferred overall": 1}
     assert (account["unreadable"], account["kept"]) == ({}, 3)
 

@@ -2,13 +2,14 @@
 
 import sqlite3
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from zephyr.stats.proportions import clopper_pearson_interval
 from zephyr.tutor.events import EventLog
+from zephyr.tutor.preferences import list_votes
 from zephyr.tutor.summary import summarize, win_rate
 from zephyr.tutor.teacher_routes import csv_pages
 
@@ -26,11 +27,18 @@ def add_comparison(events: EventLog, session: str, question: str, key: str) -> N
     events.add("vote", {"overall": "A", "criteria": {}}, session=session, key=key)
 
 
-def add_vote(events: EventLog, question: str, left: str, right: str, overall: str) -> None:
+def add_vote(
+    events: EventLog,
+    question: str,
+    left: str,
+    right: str,
+    overall: str,
+    answers: Sequence[str] = "ab",
+) -> None:
     key = str(len(events.list_events()))
     body = {
         "messages": [["user", question]],
-        "answers": {"A": "a", "B": "b"},
+        "answers": dict(zip("AB", answers, strict=True)),
         "models": {"A": left, "B": right},
     }
     session = events.new_session()
@@ -173,8 +181,8 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog
             for _ in range(count):
                 add_vote(events, question, "M1", "M2", overall)
 
-    add_votes("one tie", 0, 0, 1)
-    add_votes("even, few", 1, 1, 0)
+    add_votes("three votes", 1, 1, 1)
+    add_votes("even, few", 2, 2, 0)
     add_votes("even, many", 4, 4, 2)
     add_votes("nearly even, many", 6, 5, 0)
     add_votes("clear", 8, 0, 0)
@@ -184,7 +192,6 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog
         "nearly even, many",
         "even, few",
         "clear",
-        "one tie",
     ]
     assert closest[0] == {
         "question": "even, many",
@@ -194,6 +201,16 @@ def test_the_closest_questions_are_those_of_which_most_is_known(events: EventLog
         "ties": 2,
         "n": 10,
     }
+
+
+def test_votes_on_identical_answers_count_in_no_win_rate(events: EventLog) -> None:
+    """Earlier versions took them."""
+    add_vote(events, "same", "M1", "M2", "A", answers=["one ", "one\n"])
+    add_vote(events, "other", "M1", "M2", "B")
+    found = summarize(events, "Mechanics")
+    assert found["votes"] == 1
+    assert found["wins"]["M2"]["value"] == 1
+    assert [vote.question for vote in list_votes(events.list_events())] == ["other"]
 
 
 def test_no_session_is_in_the_summary(events: EventLog) -> None:

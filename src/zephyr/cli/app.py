@@ -16,6 +16,7 @@ from zephyr.cli import data as cli_data
 from zephyr.cli import evaluate as cli_eval
 from zephyr.cli import new_course as cli_new_course
 from zephyr.cli import tutor as cli_tutor
+from zephyr.cli.base_notes import describe_bases
 from zephyr.cli.console import (
     EXIT_INTERRUPTED,
     Jobs,
@@ -91,6 +92,11 @@ def run(
     if launched_world_size() > 1:
         processes = launched_world_size()
     plan = load_plan(recipe, overrides, jobs, processes, no_preflight=no_preflight)
+    if any(
+        node.kind == "base" and plan.state(name) != "fresh" for name, node in plan.nodes.items()
+    ):
+        for line in describe_bases(plan.recipe, plan.folder):
+            out.print(line, highlight=False, markup=False)
     outcome, plan = run_plan_with_progress(plan)
     if not outcome.stopped:
         _write_report(plan)
@@ -100,16 +106,21 @@ def run(
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
     """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
+    from zephyr.cli.progress import format_seconds
+
     recipe_plan = load_plan(recipe, overrides)
     table = Table(box=None, pad_edge=False)
-    for heading in ("node", "kind", "from", "state", "run"):
-        table.add_column(heading)
+    for heading in ("node", "kind", "from", "state", "run", "time"):
+        table.add_column(heading, justify="right" if heading == "time" else "left")
     colours = {"fresh": "green", "stale": "yellow", "failed": "red", "damaged": "red"}
     for name, node in recipe_plan.nodes.items():
         state = recipe_plan.state(name)
         colour = colours.get(state, "default")
         origin = ", ".join(node.inputs.values())
-        table.add_row(name, node.kind, origin, f"[{colour}]{state}[/]", node.fingerprint[:8])
+        node_run = recipe_plan.store.find(node.fingerprint)
+        time = format_seconds(node_run.read("env.json")["seconds"]) if state == "fresh" else "–"
+        styled_state = f"[{colour}]{state}[/]"
+        table.add_row(name, node.kind, origin, styled_state, node.fingerprint, time)
     out.print(table)
     todo = sum(recipe_plan.state(name) != "fresh" for name in recipe_plan.nodes)
     out.print(
@@ -287,7 +298,7 @@ def _finished_model_run(plan: "Plan", model: str, recipe: str) -> "Run":
 def _write_report(plan: "Plan") -> None:
     from zephyr.report.page import write_report
     from zephyr.report.results import read_results
-    from zephyr.report.tables import console_table
+    from zephyr.report.terminal import console_table
 
     _check_recorded_runs(plan)
     try:
@@ -361,6 +372,14 @@ def _show_environment(run: "Run") -> None:
         if "budget" in env:
             facts += f", {env['budget']['tokens']} tokens in a forward"
         out.print(f"  made with: {facts}", highlight=False, soft_wrap=True)
+        if "lora_reach" in env:
+            reach = env["lora_reach"]
+            share = reach["weights"] / max(1, reach["of_weights"])
+            out.print(
+                f"  LoRA: on {reach['matrices']} of {reach['of_matrices']} matrices, "
+                f"{share:.1%} of their weights",
+                highlight=False,
+            )
         if "proofs" in env:
             out.print(
                 f"  proofs: {_preflight_text(env['proofs'])}", highlight=False, soft_wrap=True

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from zephyr.cli.base_notes import describe_bases
 from zephyr.cli.console import (
     Overrides,
     RecipeArgument,
@@ -77,6 +78,8 @@ def check(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> N
     for name, warnings in notes.items():
         if warnings:
             out.print(f"[bold]{name}[/]: {escape('; '.join(warnings))}", highlight=False)
+    if lines := describe_bases(*load_recipe(recipe, overrides)):
+        out.print("\n" + "\n".join(lines), highlight=False, markup=False)
     unavailable = [state for state in states if state.problem is not None]
     _print_problems(unavailable)
     out.print(f"\n{len(states) - len(unavailable)} of {len(states)} can be had", highlight=False)

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from zephyr.system.devices import (
+    DEVICE_KINDS,
+    device_name,
+    device_type,
+    unused_accelerator,
+)
 from zephyr.system.memory import free_memory
 
 NEEDED_DISK = 2e9
@@ -51,9 +57,16 @@ def _check_device() -> MachineCheck:
         return MachineCheck("device", "unknown without torch", False)
     import torch
 
-    if torch.cuda.is_available():
-        return MachineCheck("device", torch.cuda.get_device_name())
-    return MachineCheck("device", f"cpu ({torch.backends.cpu.get_cpu_capability()})")
+    kind = device_type()
+    if kind == "cpu":
+        unused = unused_accelerator()
+        note = "" if unused is None else f"; {unused} is there and is not used"
+        capability = torch.backends.cpu.get_cpu_capability()
+        return MachineCheck("device", f"cpu ({capability}){note}")
+    if DEVICE_KINDS[kind].is_tested:
+        return MachineCheck("device", device_name())
+    untested = "chosen, but no release has been run on one: ZEPHYR_DEVICE=cpu takes the processor"
+    return MachineCheck("device", f"{kind}, {device_name()} ({untested})")
 
 
 def _check_memory() -> MachineCheck:

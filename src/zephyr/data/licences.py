@@ -14,6 +14,7 @@ _WARNING_BY_PATTERN = {
     r"not stated|unspecified|unknown|^none": "no licence is known, so no permission is",
     r"\bterms\b|\bResearch\b": "it has terms of its own, which may forbid training on it",
     r"\bmixed\b": "its rows have different licences, some of which may forbid commercial use",
+    r"\bagreed to\b": "pass on what is made of it only as far as those who voted agreed to",
     r"\binternal\b": "it must not be passed on, nor anything that quotes it",
 }
 

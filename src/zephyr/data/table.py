@@ -232,6 +232,16 @@ _PREFERENCE_SOURCES = (
         licence="none; internal to the course",
         aspect="correctness",
     ),
+    RegisteredSource(
+        "votes",  # of a class of the user's own: `zephyr preferences export`
+        "pair",
+        pair.read_epfl,
+        ("question_complete", "preference"),
+        {"train": None},
+        has_many_records=True,
+        licence="your class's own: what its students agreed to",
+        aspect="helpfulness",
+    ),
     _pair_source(
         "orca_dpo_pairs",
         "Intel/orca_dpo_pairs",

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from zephyr.errors import ZephyrError
+from zephyr.system.devices import device_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class ProcessGroup:
 
         values = [value if self.is_main else None]
         with _raise_peer_lost():
-            torch.distributed.broadcast_object_list(values, device=torch.device(_device()))
+            torch.distributed.broadcast_object_list(values, device=torch.device(device_type()))
         return values[0]
 
     def all_reduce_any(self, flag: bool) -> bool:
@@ -65,7 +66,7 @@ class ProcessGroup:
         import torch
 
         names = sorted(values)
-        total = torch.tensor([values[n] for n in names], dtype=torch.float64, device=_device())
+        total = torch.tensor([values[n] for n in names], dtype=torch.float64, device=device_type())
         _all_reduce(total)
         return dict(zip(names, total.tolist(), strict=True))
 
@@ -75,7 +76,7 @@ class ProcessGroup:
             return values
         import torch
 
-        total = torch.from_numpy(values.copy()).to(_device())
+        total = torch.from_numpy(values.copy()).to(device_type())
         _all_reduce(total)
         summed: NDArray[np.float32] = total.cpu().numpy()
         return summed
@@ -166,9 +167,3 @@ def _raise_peer_lost() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise PeerLostError(str(error)) from error
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

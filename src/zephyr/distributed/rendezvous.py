@@ -17,6 +17,7 @@ from typing import Any
 
 from zephyr.distributed.process_group import PeerLostError, ProcessGroup
 from zephyr.errors import ZephyrError
+from zephyr.system.devices import DEVICE_KINDS, device_type, set_local_device
 
 TIMEOUT = timedelta(days=20)
 """Timeout of collectives. A dead rank is noticed by its closed connection, not by this."""
@@ -69,15 +70,13 @@ class Rendezvous:
         The variables are removed from the environment, lest Accelerate makes a process group of its
         own.
         """
-        import torch
         from torch.distributed.rendezvous import rendezvous
 
         os.environ |= rank_env or {}
         self.kv_store, self.rank, world_size = next(rendezvous("env://"))
         self.local_world_size = local_world_size(world_size)
         self.message_count = 0
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        set_local_device(int(os.environ.get("LOCAL_RANK", "0")))
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
             os.environ.pop(name, None)
 
@@ -108,10 +107,17 @@ class Rendezvous:
         import torch
         from torch.distributed.distributed_c10d import PrefixStore
 
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        kind = device_type()
+        backend = DEVICE_KINDS[kind].collectives
+        if backend is None and world_size > 1:
+            raise ZephyrError(
+                "several processes can't share a training on this device",
+                found=f"{world_size} processes on {kind}",
+                todo="--processes 1",
+            )
         try:
             torch.distributed.init_process_group(
-                backend,
+                backend or "gloo",
                 store=PrefixStore(f"group {self.message_count}", self.kv_store),
                 rank=self.rank,
                 world_size=world_size,

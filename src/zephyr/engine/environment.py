@@ -8,6 +8,7 @@ from typing import Any
 
 from zephyr.errors import ZephyrError
 from zephyr.runs.store import Run, read_json, write_json
+from zephyr.system.devices import device_name
 
 
 def load_or_create_environment(run: Run, current: dict[str, Any]) -> dict[str, Any]:
@@ -69,19 +70,13 @@ def current_environment(threads: int, processes: int, *, shard: bool) -> dict[st
         "threads": threads,
         "processes": processes,
         "shard": shard and processes > 1,
-        "device": _device(),
+        "device": device_name(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": library_versions(),
     }
-
-
-def _device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 LIBRARIES = (

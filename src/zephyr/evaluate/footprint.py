@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zephyr.evaluate.interface import Item, TaskOutput
+from zephyr.system.devices import DEVICE_KINDS, device_type, has_accelerator, synchronize
 from zephyr.system.memory import peak_memory
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class FootprintBenchmark:
         """The device that it computes on, and the dtype."""
         import torch
 
-        threads = f"{torch.get_num_threads()} threads of a processor"
-        return ("one GPU" if torch.cuda.is_available() else threads), self._dtype
+        label = DEVICE_KINDS[device_type()].label
+        return (label if has_accelerator() else f"{torch.get_num_threads()} {label}"), self._dtype
 
     def stored_bytes(self) -> int:
         """Bytes of the files that hold its weights, adapters included."""
@@ -70,7 +71,7 @@ def _measure_throughput(model: "Model") -> Iterator[dict[str, float]]:
 
     prompt_tokens = max(1, min(PROMPT_TOKENS, model.context_length // 2))
     new_tokens = max(1, min(NEW_TOKENS, model.context_length - prompt_tokens - 1))
-    vocab_size = model.causal.config.vocab_size
+    vocab_size = model.causal.config.get_text_config().vocab_size
     prompt = np.random.default_rng(0).integers(0, vocab_size, prompt_tokens).astype(np.int32)
     for run_index in range(REPEATS + 1):
         batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)
@@ -88,11 +89,8 @@ def _measure_throughput(model: "Model") -> Iterator[dict[str, float]]:
 
 
 def _synchronized_time() -> float:
-    """Seconds of a monotonic clock, after CUDA has finished what is queued."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Seconds of a monotonic clock, after the device has finished what is queued."""
+    synchronize()
     return time.perf_counter()
 
 

@@ -20,6 +20,7 @@ class Task:
     `sources` are (name, split) of registered sources; without any, a hold-out is used. `n` samples
     records (or parts of the text, if they are one). `few_shot_sources` are the sources of
     few-shot examples, `accepted_settings` the settings of a recipe's task beyond `n` that it uses.
+    `generates` says that it lets the model write.
     """
 
     name: str
@@ -32,3 +33,4 @@ class Task:
     is_single_text: bool = False
     few_shot_sources: tuple[tuple[str, str], ...] = ()
     accepted_settings: tuple[str, ...] = ()
+    generates: bool = False

@@ -11,6 +11,7 @@ from zephyr.model.bnb_quantization import is_stored_quantized
 from zephyr.model.load import Lineage, load_model
 from zephyr.model.model import Model
 from zephyr.model.precision import stored_dtype
+from zephyr.model.text_part import text_part_note
 
 
 def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
@@ -28,7 +29,7 @@ def load_merged(lineage: Lineage, store: Path) -> tuple[Model, list[str]]:
             if lineage.adapters
             else "export the model that it was quantized from, or this one with --to merged",
         )
-    notes = []
+    notes = [note] if (note := text_part_note(folder)) else []
     if lineage.quantization is not None:
         notes.append(
             f"Its adapters were trained on weights in {lineage.quantization}; here they are "

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from zephyr.errors import ZephyrError
 from zephyr.model.fp16_linear import Fp16Linear
+from zephyr.model.linear_layers import Reach, is_conv1d, measure_reach
 from zephyr.model.lora import fuse_lora
+from zephyr.model.lora_targets import choose_targets
 from zephyr.recipe.training import Lora
 from zephyr.runs.store import read_json
 
@@ -43,7 +44,7 @@ def add_trainable_adapter(causal: Any, peft_model: Any, lora: Lora, seed: int) -
     """Adds a new trainable LoRA adapter on top of those in `peft_model` (None: a bare network).
 
     Raises:
-        ZephyrError: the network has no layer that the recipe's targets name.
+        ZephyrError: the network has no layer that the recipe's targets name, or it can have none.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -53,7 +54,7 @@ def add_trainable_adapter(causal: Any, peft_model: Any, lora: Lora, seed: int) -
         lora_dropout=lora.dropout,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        target_modules=_target_modules(causal, lora),
+        target_modules=choose_targets(causal, lora),
         bias="none",
         fan_in_fan_out=any(is_conv1d(m) for m in causal.modules()),
         task_type="CAUSAL_LM",
@@ -80,6 +81,15 @@ def train_top_adapter(peft_model: Any) -> None:
 def is_top_adapter_parameter(peft_model: Any, name: str) -> bool:
     """Whether the parameter of this name belongs to the topmost adapter."""
     return f".{_top_adapter_name(peft_model)}." in name
+
+
+def top_adapter_reach(peft_model: Any) -> Reach:
+    """How many of the network's weight matrices the topmost adapter reaches."""
+    from peft.tuners.lora import LoraLayer
+
+    causal, top = peft_model.get_base_model(), _top_adapter_name(peft_model)
+    layers = [(n, m) for n, m in causal.named_modules() if isinstance(m, LoraLayer)]
+    return measure_reach(causal, [name for name, layer in layers if top in layer.lora_A])
 
 
 @contextmanager
@@ -231,43 +241,3 @@ def _is_json_serializable(value: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _target_modules(causal: Any, lora: Lora) -> list[str]:
-    """PEFT's `target_modules`: the last name parts of the layers to adapt, never the LM head."""
-    head = causal.get_output_embeddings()
-    linear = [
-        name.removesuffix(".base_layer")
-        for name, module in causal.named_modules()
-        if is_linear(module) and module is not head and ".lora_" not in name
-    ]
-    endings = {name.rsplit(".", 1)[-1] for name in linear}
-    requested = lora.targets
-    if requested == "all-linear":
-        return sorted(endings)
-    matched = endings & set(ATTENTION_INPUTS if requested == "attention-inputs" else requested)
-    missing = set() if requested == "attention-inputs" else set(requested) - matched
-    if missing or not matched:
-        raise ZephyrError(
-            "no layer has the name of a LoRA target",
-            where="lora.targets",
-            found=", ".join(sorted(missing)) or requested,
-            allowed=["all-linear", "attention-inputs", *sorted(endings)],
-        )
-    return sorted(matched)
-
-
-ATTENTION_INPUTS = ("q_proj", "v_proj", "query_key_value", "c_attn")
-"""The default targets of the original tool: q and v, or the fused projection."""
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether it is a layer that LoRA can adapt: nn.Linear, bitsandbytes' or GPT-2's Conv1D."""
-    return isinstance(module, nn.Linear) or is_conv1d(module)
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether it is GPT-2's Conv1D, a linear layer whose weight is stored transposed."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, Conv1D)

@@ -1,6 +1,7 @@
 """Locates a base model: a folder, a GGUF file, an id of the hub, or a name of the table."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from zephyr.data import hub
@@ -9,10 +10,14 @@ from zephyr.data.package_file import PackageFile
 from zephyr.errors import ZephyrError, closest_name
 from zephyr.model.base_table import BASES
 from zephyr.model.gguf_base import SUFFIX as GGUF_SUFFIX
-from zephyr.model.gguf_base import find_gguf
+from zephyr.model.gguf_base import find_gguf, read_gguf_metadata
+from zephyr.model.text_part import check_support
+from zephyr.runs.store import read_json
 
 _REQUIRED_SUFFIXES = (".json", ".safetensors")
 _OPTIONAL_SUFFIXES = (".model", ".txt", ".jinja")
+_CARD_LICENCE = re.compile(r"---\n(?:(?!---).*\n)*?license: *(\S+)")
+"""The licence in the YAML head of a model card."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?")
 
 
@@ -76,15 +81,31 @@ def locate_base_model(base: str, folder: Path, where: str) -> Path:
     return hub.snapshot_paths(query, snapshot)[0].parent
 
 
+def find_base_licence(base: str, folder: Path, path: Path) -> str | None:
+    """The licence of a base at `path`: the table's, or as its card or GGUF keys say; else None."""
+    if base in BASES and not (folder / base).exists():
+        return BASES[base].licence
+    if path.suffix == GGUF_SUFFIX:
+        licence = read_gguf_metadata(path).values.get("general.license")
+        return str(licence) if licence else None
+    card = path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = _CARD_LICENCE.match(text)
+    return found[1].strip("'\"") if found else None
+
+
 def hash_base_model(base: str, folder: Path, where: str) -> dict[str, str]:
     """Hashes (SHA-256) each file of a base model, for its fingerprint.
 
     Raises:
-        ZephyrError: it is not there, or has not been fetched.
+        ZephyrError: it is not there, has not been fetched, or is a multimodal network whose text
+            part is not supported.
     """
     path = locate_base_model(base, folder, where)
     if path.suffix == GGUF_SUFFIX:
         return {path.name: content_sha256(path)}
+    with suppress(OSError, ValueError):  # told in full where the base is loaded
+        check_support(read_json(path / "config.json"), path)
     files = [
         file
         for file in sorted(path.iterdir())

@@ -1,7 +1,8 @@
 """The table of bases: base models that a recipe can call by a short name.
 
-A base is fetched from the hub; where the hub can't be reached, from a package of the Python index
-if there is one. Both hold the same model, a package perhaps in fewer bits.
+A base is fetched from the hub; where that can't be reached, or is a mirror that lacks it, from a
+package of the Python index if there is one. Both hold the same model, a package perhaps in fewer
+bits.
 """
 
 from typing import NamedTuple

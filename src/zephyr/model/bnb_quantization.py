@@ -60,6 +60,14 @@ def disable_avx512_bf16_kernel(network: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def quantized_layers(network: nn.Module) -> list[str]:
+    """The names of the layers that bitsandbytes has quantized."""
+    import bitsandbytes as bnb
+
+    kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    return [name for name, module in network.named_modules() if isinstance(module, kinds)]
+
+
 def dequantize(causal: Any) -> Any:
     """Dequantizes all weights of a network to float32."""
     import torch

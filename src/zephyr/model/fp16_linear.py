@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zephyr.model.precision import HALF_DTYPES, uniform_stored_dtype
+from zephyr.system.devices import has_accelerator
 
 MIN_WEIGHTS = 1 << 18
 """Weights of a layer below which a float32 matmul is faster."""
@@ -24,7 +25,7 @@ CHUNK_WEIGHTS = 1 << 22
 
 def fp16_kernel_dtype(folder: Path) -> torch.dtype | None:
     """The 16-bit dtype of all weights of a folder; None if torch has no fp16 kernel for them."""
-    if torch.cuda.is_available() or "fbgemm" not in torch.backends.quantized.supported_engines:
+    if has_accelerator() or "fbgemm" not in torch.backends.quantized.supported_engines:
         return None
     stored_dtype = uniform_stored_dtype(folder)
     return stored_dtype if stored_dtype in HALF_DTYPES else None

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from zephyr.errors import ZephyrError
-from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights
+from zephyr.model import adapter, bnb_quantization, fp16_linear, packed_weights, text_part
 from zephyr.model.attention_config import longrope_limit
+from zephyr.model.linear_layers import is_conv1d
 from zephyr.model.logprobs import LogprobNetwork
 from zephyr.model.lora import fuse_lora
 from zephyr.model.model import Model
@@ -29,6 +30,7 @@ from zephyr.model.tokenizer import (
 )
 from zephyr.recipe.models import Thinking
 from zephyr.runs.store import read_json, write_json
+from zephyr.system.devices import device_type
 
 Quantization = bnb_quantization.BnbMethod | Literal["int4"]
 """Quantization of weights: by bitsandbytes, or `packed_weights`: int4 (GPTQ too), and int8 where
@@ -173,7 +175,9 @@ def load_network(
         raise missing_files_error(folder, "config.json")
     if not any(folder.glob("*.safetensors")):
         raise missing_files_error(folder, "weights as *.safetensors (pickled weights are refused)")
-    stored = read_json(folder / "config.json").get("quantization_config")
+    stored_config = read_json(folder / "config.json")
+    text_part.check_support(stored_config, folder)
+    stored = stored_config.get("quantization_config")
     plain = not stored and not quantization and dtype == "float32"
     half_dtype = (
         fp16_linear.fp16_kernel_dtype(folder)
@@ -187,7 +191,7 @@ def load_network(
     source: Path | None = folder
     if uses_bitsandbytes:
         other_dtype = DTYPES[dtype] if form == "stored" else torch.float32
-        settings |= {"dtype": other_dtype, "device_map": {"": _default_device()}}
+        settings |= {"dtype": other_dtype, "device_map": {"": device_type()}}
         if not stored:
             assert quantization != "int4", "packed weights say so in their folder"
             assert quantization is not None
@@ -205,6 +209,9 @@ def load_network(
                     folder, layers, others, DTYPES[dtype], form
                 )
                 source, settings = None, settings | extra_settings
+            elif part := text_part.find_text_part(folder):
+                network_class = part.network_class
+                source, settings = None, settings | part.load_arguments(folder)
             causal, report = network_class.from_pretrained(
                 source,
                 trust_remote_code=False,
@@ -221,12 +228,14 @@ def load_network(
                 todo=REDOWNLOAD_HINT,
             ) from error
     _check_all_weights_loaded(folder, report)
+    if source is None and not layers:
+        _check_text_weights_used(folder, report)
     if half_dtype and fp16_linear.has_half_buffers(causal):
         return load_network(folder, quantization, dtype)
     if not uses_bitsandbytes:
         if form == "stored":
             packed_weights.replace_layers(causal, layers, DTYPES[dtype])
-        return causal.to(_default_device())
+        return causal.to(device_type())
     bnb_quantization.cast_unquantized(
         causal, settings["dtype"]
     )  # transformers leaves some as they are stored
@@ -259,7 +268,7 @@ def _unpack_weights(
             weight = torch.zeros(1, 1, dtype=dtype).expand(packed_weight.shape)
         else:
             weight = packed_weight.dequantize(dtype)
-        transposed = adapter.is_conv1d(skeleton.get_submodule(name))
+        transposed = is_conv1d(skeleton.get_submodule(name))
         tensors[f"{name}.weight"] = weight.T if transposed else weight
     return type(skeleton), {"config": config, "state_dict": tensors}
 
@@ -276,14 +285,22 @@ def _check_all_weights_loaded(folder: Path, report: dict[str, Any]) -> None:
         )
 
 
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _check_text_weights_used(folder: Path, report: dict[str, Any]) -> None:
+    """Checks that a text part has a place for all weights that were read for it."""
+    if unused := sorted(report["unexpected_keys"]):
+        raise ZephyrError(
+            "this multimodal network has text weights that its text part alone does not use",
+            where=str(folder),
+            found=f"{len(unused)} weights, such as {unused[0]}",
+            todo="take a text model of the same family, and report the base model",
+        )
 
 
 def _context_length(config: Any) -> int:
     if (limit := longrope_limit(config)) is not None:
         return limit
+    settings = config.get_text_config().to_dict()
     for name in ("max_position_embeddings", "n_positions", "seq_length"):
-        if name in config.to_dict():
-            return int(config.to_dict()[name])
+        if name in settings:
+            return int(settings[name])
     return 2048  # BLOOM: ALiBi has no table of positions; 2,048 is what it was trained with

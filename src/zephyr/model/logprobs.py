@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from zephyr.model.batching import Batch
 from zephyr.model.fp16_linear import Fp16Linear
 from zephyr.model.logit_transform import LogitTransform, soft_cap, soft_cap_slope
+from zephyr.system.devices import DEVICE_KINDS
 
 MAX_UNCHUNKED_LOGITS = 1 << 23
 """Logits (N x V) up to which the vocabulary is not chunked: 32 MiB in float32."""
 
-LOGITS_PER_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 26}
-"""Logits (N x V) of a chunk: on a CPU, what its caches hold."""
+LOGITS_PER_CHUNK = {name: kind.logits_per_chunk for name, kind in DEVICE_KINDS.items()}
+"""Logits (N x V) of a chunk, by type of device."""
 
 
 class _ChunkedLogProbs(torch.autograd.Function):

@@ -26,15 +26,14 @@ class _FusedLoraLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: nn.Linear, *matrices: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         ctx.fp16_layer = layer if isinstance(layer, Fp16Linear) else None
-        out: Tensor = (
-            layer(rows) if ctx.fp16_layer is None else ctx.fp16_layer.forward_no_grad(rows)
-        )
+        out: Tensor = layer(x) if ctx.fp16_layer is None else ctx.fp16_layer.forward_no_grad(x)
+        out_rows = out.view(-1, out.shape[-1])  # `out` is no view: networks may change it in place
         inner = []
         for a, b in zip(matrices[::2], matrices[1::2], strict=True):
             inner.append(rows @ a.T)
-            out.addmm_(inner[-1], b.T)
+            out_rows.addmm_(inner[-1], b.T)
         ctx.save_for_backward(rows, layer.weight, *matrices, *inner)
-        return out.view(*x.shape[:-1], -1)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

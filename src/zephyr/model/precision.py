@@ -13,6 +13,7 @@ from torch import nn
 
 from zephyr.errors import ZephyrError
 from zephyr.model.packed_weights import SCALE_SUFFIX
+from zephyr.system.devices import has_accelerator, has_native_bfloat16
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -31,7 +32,7 @@ def choose_dtype(requested: Dtype | Literal["auto"], folder: Path) -> Dtype:
 
 def choose_evaluation_dtype(requested: Dtype | Literal["auto"], folder: Path) -> Dtype:
     """Chooses the compute dtype of an evaluation; `auto` is float32 on a CPU: no batch effects."""
-    if requested == "auto" and not torch.cuda.is_available():
+    if requested == "auto" and not has_accelerator():
         return "float32"
     return choose_dtype(requested, folder)
 
@@ -91,13 +92,3 @@ def _largest_tensor_sizes(folder: Path) -> dict[torch.dtype, int]:
 
 
 _SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-
-
-def has_native_bfloat16() -> bool:
-    """Whether this machine multiplies in bfloat16 natively."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(
-        capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
-    )

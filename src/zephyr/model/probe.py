@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from zephyr.errors import ZephyrError
 from zephyr.model.attention_config import attention_windows, has_full_attention
 from zephyr.model.batching import Layout
-from zephyr.model.example import TokenIds, make_example
+from zephyr.model.decoding import DecodeBatch, DecodeRow
+from zephyr.model.example import TokenIds, make_example, to_token_ids
 from zephyr.model.model import Model
 from zephyr.model.precision import rounding_tolerance
 from zephyr.model.prefix_cache import MIN_PREFIX_TOKENS
+from zephyr.model.tokenizer import describe_error
 
 MAX_PROBE_TOKENS = 256
 """Longest text of the probe: a longer window is known by the config alone."""
@@ -26,7 +28,7 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
     used where it gives those of `tree`. One text reaches beyond the windows of the config, up to
     `MAX_PROBE_TOKENS`.
     """
-    config = model.causal.config
+    config = model.causal.config.get_text_config()
     vocabulary = config.vocab_size
     ids = (np.arange(24) * 7 + 3) % vocabulary
     windows = [
@@ -75,6 +77,53 @@ def probe_layout(model: Model) -> tuple[Layout, bool]:
         replace(tree_model, shares_prefixes=True).logprobs(prefix_examples)
     )
     return "tree", float(np.abs(shared_logprobs - unshared_logprobs).mean()) <= allowed
+
+
+def check_generation(model: Model) -> None:
+    """Checks greedy decoding: each token must be the likeliest by the network's own logits.
+
+    Two prompts of different lengths are decoded in one batch.
+
+    Raises:
+        ZephyrError: the network can't be decoded here, or gives other tokens.
+    """
+    vocabulary = model.causal.config.get_text_config().vocab_size
+    ids = to_token_ids(((np.arange(24) * 7 + 3) % vocabulary).tolist())
+    rows = [DecodeRow(ids[:11]), DecodeRow(ids[11:17])]
+    try:
+        batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)
+        batch.add(rows)
+        for _ in range(PROBE_NEW_TOKENS - 1):
+            batch.step()
+    except ZephyrError:
+        raise
+    except Exception as error:  # whatever the library raises
+        raise ZephyrError(
+            "this network can't generate text here",
+            found=f"{type(model.causal).__name__}: {describe_error(error)}",
+            todo=_WITHOUT_GENERATION,
+        ) from error
+    shortfalls = [_greedy_shortfall(model, row) for row in rows]
+    if (shortfall := max(shortfalls)) > (allowed := rounding_tolerance(model.network)):
+        raise ZephyrError(
+            "this network does not generate its likeliest tokens here",
+            found=f"{type(model.causal).__name__}: a token {shortfall:.2g} nats less likely",
+            allowed=f"at most {allowed:g}",
+            todo=_WITHOUT_GENERATION,
+        )
+
+
+PROBE_NEW_TOKENS = 4
+_WITHOUT_GENERATION = "train it and ask it tasks that are ranked, or use another base model"
+
+
+@torch.inference_mode()
+def _greedy_shortfall(model: Model, row: DecodeRow) -> float:
+    """By how many nats the tokens of a row are less likely than the likeliest, at most."""
+    tokens = torch.tensor([*row.prompt.tolist(), *row.output_ids], device=model.device)
+    logits = model.causal(tokens[None, :-1]).logits[0, len(row.prompt) - 1 :].float()
+    chosen = logits.gather(1, tokens[len(row.prompt) :, None])[:, 0]
+    return float((logits.amax(dim=1) - chosen).max())
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zephyr.errors import ZephyrError
 from zephyr.model.packed_weights import Grid, PackedWeight
+from zephyr.system.devices import to_float64
 
 DAMPING = 0.01
 """Damping (`percdamp`): added to the Hessian's diagonal, as a share of its mean."""
@@ -70,14 +71,15 @@ def round_with_hessian(weight: Tensor, hessian: Tensor, group_size: int) -> Pack
     """GPTQ of one layer: quantizes weight [O, I] to 4 bits by the inputs' Hessian [I, I]."""
     grid = Grid.from_weight(weight, 4, group_size)
     remaining = weight.float().clone()
+    hessian = to_float64(hessian)
     is_dead_input = hessian.diagonal() == 0  # inputs that are always zero
-    remaining[:, is_dead_input] = 0
-    hessian = hessian.double()
+    remaining[:, is_dead_input.to(weight.device)] = 0
     hessian += torch.diag(DAMPING * hessian.diagonal().mean() + is_dead_input)
     order = hessian.diagonal().argsort(descending=True)
-    remaining, hessian = remaining[:, order], hessian[order][:, order]
+    hessian, order = hessian[order][:, order], order.to(weight.device)
+    remaining = remaining[:, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
+    factor = torch.linalg.cholesky(inverse, upper=True).float().to(weight.device)
     scale = grid.scale.float().repeat_interleave(group_size, dim=1)[:, order].T.contiguous()
     zero = grid.zero.float().repeat_interleave(group_size, dim=1)[:, order].T.contiguous()
     codes = torch.empty(

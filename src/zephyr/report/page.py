@@ -16,6 +16,7 @@ from zephyr.report.data_card import data_card
 from zephyr.report.frontier import read_frontier
 from zephyr.report.latex import table_latex
 from zephyr.report.markdown import table_markdown
+from zephyr.report.plain_words import model_sentences, score_notes
 from zephyr.report.plotting import Drawing
 from zephyr.report.results import Cell, Results, read_results
 from zephyr.runs.store import Store, explain_disk_errors, write_atomically
@@ -127,6 +128,8 @@ def render_html(results: Results, drawings: list[Drawing]) -> str:
             for parent in [None, *(row.model for row in results.rows)]
         },
         verdicts=_cells_by_verdict(results),
+        sentences=model_sentences(results),
+        notes=score_notes(results),
         written=_utc_now()
         if any(e.state == "unfinished" for e in results.nodes.values())
         else None,

@@ -102,6 +102,8 @@ class Results:
     nodes: Mapping[str, NodeStatus]
     columns: tuple[Column, ...]
     rows: tuple[ModelRow, ...]
+    argument: str
+    """What named the recipe in the command that ran it: its file, or its name."""
 
     @property
     def primary_indices(self) -> list[int]:
@@ -154,7 +156,11 @@ def read_results(store: Store, recipe_name: str) -> Results:
             )
         rows.append(ModelRow(name, parent, describe_derivation(model), statuses[name], model_cells))
     return Results(
-        recipe, statuses, columns, _with_corrected_verdicts(_with_published(rows, recipe))
+        recipe,
+        statuses,
+        columns,
+        _with_corrected_verdicts(_with_published(rows, recipe)),
+        (store.read_nodes(recipe_name) or {}).get("argument", recipe.name),
     )
 
 

@@ -1,4 +1,4 @@
-"""Results tables as strict JSON, CSV, and for the terminal (rich); texts of cells and columns.
+"""Results tables as strict JSON and CSV; texts of cells and columns.
 
 JSON and CSV have unscaled values and their `scale`, and hold everything; the others hold a value
 with its interval and a mark in each cell, multiplied by the scale.
@@ -8,15 +8,12 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zephyr.report.node_status import NodeStatus
 from zephyr.report.results import Cell, Column, Difference, ModelRow, Results
 from zephyr.report.verdicts import Decision
 from zephyr.stats.intervals import Estimate, may_undercover
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 VERDICT_MARKS = {"better": "▲", "worse": "▼", "cannot tell": "?"}
 SECONDARY_MARKS = {"better": "△", "worse": "▽", "cannot tell": "?"}
@@ -47,11 +44,11 @@ def format_interval(estimate: Estimate, scale: float) -> str:
 
 def interval_text(column: Column, estimate: Estimate) -> str:
     """The confidence interval of a score or difference, with ≈ where it may hold less than 95 %."""
-    approximate = "≈" if _is_approximate(column, estimate) else ""
+    approximate = "≈" if is_approximate(column, estimate) else ""
     return approximate + format_interval(estimate, column.scale)
 
 
-def _is_approximate(column: Column, estimate: Estimate) -> bool:
+def is_approximate(column: Column, estimate: Estimate) -> bool:
     return may_undercover(column.kind, estimate, bounded=column.bounded)
 
 
@@ -89,7 +86,7 @@ def format_signed(value: float, scale: float) -> str:
 
 def column_label(column: Column) -> str:
     """The label of a column in one line: task, metric, unit, and the better direction."""
-    return " ".join(part for part in _label_parts(column) if part)
+    return " ".join(part for part in label_parts(column) if part)
 
 
 def column_chance(results: Results, at: int) -> str:
@@ -103,7 +100,7 @@ def column_chance(results: Results, at: int) -> str:
     return f"chance {' or '.join(sorted(found))}" if found else ""
 
 
-def _label_parts(column: Column) -> tuple[str, str, str]:
+def label_parts(column: Column) -> tuple[str, str, str]:
     side = {"higher": "↑", "lower": "↓", None: ""}[column.better]
     return column.task, column.metric, f"% {side}".strip() if column.scale == 100 else side
 
@@ -166,7 +163,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         **_estimate_json(cell.estimate),
         "protocol": cell.protocol,
         "empty": cell.missing_reason,
-        "approximate": cell.estimate is not None and _is_approximate(cell.column, cell.estimate),
+        "approximate": cell.estimate is not None and is_approximate(cell.column, cell.estimate),
         "chance": cell.chance,
         "difference": difference,
         "published": cell.published,
@@ -238,77 +235,7 @@ def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | 
     return [(name, [(cell.groups or {}).get(name) for cell in cells]) for name in names]
 
 
-# -- terminal -------------------------------------------------------------------------------------
-
-
-def console_table(results: Results) -> "RenderableType":
-    """The results table for a terminal of 100 columns: headline metrics and protocols.
-
-    A recipe without tasks has no table.
-    """
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    headlines = results.headline_indices
-    if not headlines:
-        return Text(
-            "No scores: the recipe asks no model a task (`evaluate: {tasks: [hellaswag]}`)."
-        )
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 1, 0))
-    table.add_column("model", vertical="top", overflow="fold")
-    for at in headlines:
-        task, metric, unit = _label_parts(results.columns[at])
-        lines = (task, *metric.split("_"), unit, *column_chance(results, at).split(" "))
-        heading = "\n".join(line for line in lines if line)
-        table.add_column(heading, justify="right", overflow="fold")
-    for row in results.rows:
-        model = Text(row.model, style="bold")
-        if row.parent:
-            model.append(f"\n← {row.parent}", style="not bold dim")
-        table.add_row(model, *(_cell_console(row.cells[at]) for at in headlines))
-    parts: list[RenderableType] = [table]
-    parts.append(
-        Text(
-            "Below a score is its 95 % interval (≈ may hold less). Against the model it comes from:"
-        )
-    )
-    parts.append(Text("  ▲ better   ▼ worse   ? cannot tell   – no value   △ ▽ secondary metric\n"))
-    for at in headlines:
-        parts += [Text(f"  {protocol}") for protocol in column_protocols(results, at)]
-    for reason, where in missing_reasons(results, headlines).items():
-        parts.append(Text(f"  – {reason}: {', '.join(where)}", style="yellow"))
-    for note, where in _verdict_notes(results, headlines).items():
-        parts.append(Text(f"  ? {note}: {', '.join(where)}", style="dim"))
-    if results.recipe.origin == "embedded":
-        parts.append(Text(f"\n{GENERATED_NOTICE}", style="dim"))
-    return Group(*parts)
-
-
-def _cell_console(cell: Cell) -> Any:
-    from rich.text import Text
-
-    if cell.estimate is None:
-        return Text("–", style="dim")
-    scale, found = cell.column.scale, cell.estimate
-    text = Text(format_number(found.value, scale))
-    if (mark := verdict_mark(cell)) and cell.difference:
-        styles = {"better": "green", "worse": "red"}
-        text.append(f" {mark}", style=styles.get(cell.difference.verdict or "", "dim"))
-    approximate = "≈" if _is_approximate(cell.column, found) else ""
-    text.append(f"\n{approximate}{_narrow_interval(found, scale)}", style="dim")
-    return text
-
-
-def _narrow_interval(estimate: Estimate, scale: float) -> str:
-    """The confidence interval in a narrow column: "40.1–44.9", "71.9–100", "119–191"."""
-    if estimate.low == estimate.high:
-        return "no spread"
-    low, high = (
-        format_number(end, scale, 1000 if abs(end * scale) >= 99.95 else None).removesuffix(".0")
-        for end in estimate[1:3]
-    )
-    return f"{low}–{high}" if estimate.low >= 0 else f"{low} to {high}"
+# -- notes on cells --------------------------------------------------------------------------------
 
 
 def missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
@@ -316,7 +243,7 @@ def missing_reasons(results: Results, places: Iterable[int]) -> dict[str, list[s
     return _cell_names(results, places, lambda cell: cell.missing_reason)
 
 
-def _verdict_notes(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
+def verdict_notes(results: Results, places: Iterable[int]) -> dict[str, list[str]]:
     """Why intervals and verdicts seem to contradict each other, and which ones."""
     return _cell_names(
         results, places, lambda cell: cell.difference.note if cell.difference else None

@@ -31,8 +31,8 @@ class PairedResult(NamedTuple):
 class Decision(NamedTuple):
     """A verdict and what it is by: `p` is corrected for `comparisons`, None for secondary metrics.
 
-    `note` says why interval and verdict seem to contradict each other; with `items_needed` items a
-    difference that can't be told would be.
+    `note` says why interval and verdict seem to contradict each other; with `items_needed`
+    items, more than were asked, a difference that can't be told would be.
     """
 
     verdict: Verdict
@@ -63,5 +63,7 @@ def _decide_one(found: PairedResult, p: float | None, comparisons: int) -> Decis
     needed = None
     if verdict == "cannot tell":
         needed = required_sample_size(found.evidence, max(comparisons, 1))
+        if needed is not None and needed <= found.difference.n:
+            needed = None  # so many were asked, and could not: the difference may be none
     note = explain_disagreement(found.difference, own_p, p)
     return Decision(verdict, p, own_p, note, comparisons, needed)

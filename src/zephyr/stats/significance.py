@@ -74,6 +74,14 @@ def mcnemar_p_value(wins: int, losses: int) -> float:
     return min(1.0, float(2 * sum(coefficients) / 2**discordant))
 
 
+def binomial_tail(successes: int, trials: int, probability: float) -> float:
+    """The probability of at least `successes` in `trials` of a binomial distribution."""
+    return math.fsum(
+        math.comb(trials, k) * probability**k * (1 - probability) ** (trials - k)
+        for k in range(successes, trials + 1)
+    )
+
+
 def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction of p-values, in the order in which they came."""
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
@@ -89,9 +97,10 @@ def required_sample_size(result: PairedTestResult, comparisons: int = 1) -> int 
     """The sample size (items) at which such a difference is detected with 80 % power.
 
     By the normal approximation, for the mean and variance given: (z(1 - 0.025 / m) +
-    z(0.8))^2 x variance / mean^2, where m is `comparisons`. None where the mean is zero.
+    z(0.8))^2 x variance / mean^2, where m is `comparisons`. None where the mean is zero, or the
+    variance, which so few items can't estimate.
     """
-    if result.mean == 0:
+    if result.mean == 0 or result.deviation == 0:
         return None
     quantile = NormalDist().inv_cdf
     quantile_sum = quantile(1 - ALPHA / 2 / comparisons) + quantile(POWER)

@@ -9,18 +9,14 @@ tensors. Where not even the longest example fits, the layers are recomputed in t
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from zephyr.model.batching import collate, pack_batches
 from zephyr.model.example import Example
 from zephyr.model.model import Model
-from zephyr.system.memory import free_memory
-
-USEFUL_LIMITS = {"cpu": (4096, 1 << 29), "cuda": (32768, 1 << 62)}
-"""Tokens, and bytes of their activations, beyond which micro-batches get no faster: on a CPU, what
-does not fit its caches takes as long in parts."""
+from zephyr.system.devices import DEVICE_KINDS, fork_rng, free_device_memory
 
 PROBE_TOKENS = 512
 """Tokens of the micro-batch on which activation memory is measured."""
@@ -45,7 +41,7 @@ def choose_token_budget(
     and its trainable weights count.
     """
     longest_tokens = max(_padded_tokens(e, model) for e in examples)
-    available_bytes = int(MEMORY_SHARE * _free_bytes(model.device) / memory_shares)
+    available_bytes = int(MEMORY_SHARE * free_device_memory(model.device) / memory_shares)
     bytes_per_token = _bytes_per_token(model, examples)
     checkpointing = longest_tokens * bytes_per_token > available_bytes and _supports_checkpointing(
         model
@@ -53,10 +49,9 @@ def choose_token_budget(
     if checkpointing:
         enable_gradient_checkpointing(model)
         bytes_per_token = _bytes_per_token(model, examples)
-    max_tokens, max_bytes = USEFUL_LIMITS[model.device.type]
-    tokens = max(
-        longest_tokens, min(max_tokens, min(available_bytes, max_bytes) // bytes_per_token)
-    )
+    kind = DEVICE_KINDS[model.device.type]
+    max_bytes = min(available_bytes, kind.useful_bytes)
+    tokens = max(longest_tokens, min(kind.useful_tokens, max_bytes // bytes_per_token))
     return TokenBudget(fixed_tokens or tokens, bytes_per_token, checkpointing)
 
 
@@ -102,9 +97,8 @@ def _bytes_per_token(model: Model, examples: Sequence[Example]) -> int:
 
     training = model.network.training
     model.network.train()
-    devices: list[Any] = [model.device] if model.device.type == "cuda" else []
     with (
-        torch.random.fork_rng(devices=devices),
+        fork_rng(model.device),
         torch.autograd.graph.saved_tensors_hooks(save_storage, lambda nothing: nothing),
     ):
         model.network(batch)
@@ -114,7 +108,3 @@ def _bytes_per_token(model: Model, examples: Sequence[Example]) -> int:
         sum(s.nbytes() for s in saved_storages.values())
         // sum(_padded_tokens(probe[i], model) for i in indices),
     )
-
-
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

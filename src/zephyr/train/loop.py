@@ -31,13 +31,14 @@ from zephyr.model.logprobs import scatter_sums
 from zephyr.recipe.training import Optimization
 from zephyr.runs.context import Progress
 from zephyr.runs.store import explain_disk_errors
+from zephyr.system.devices import unused_accelerator
 from zephyr.train import checkpoint
 from zephyr.train.best_checkpoint import BestCheckpoint
 from zephyr.train.fsdp import gather_full, shard, unshard
 from zephyr.train.micro_batches import micro_batches
 from zephyr.train.objectives import Objective
 
-EvalCallback = Callable[[int], dict[str, Any]]
+EvalCallback = Callable[[int], dict[str, Any] | None]
 """Evaluation callback: called with the number of optimizer steps done, gives a metrics row."""
 
 
@@ -165,7 +166,7 @@ class _Trainer:
         weights = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
         if spec.keep != "last":
             self.best_checkpoint = BestCheckpoint(spec.keep, weights)
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=unused_accelerator() is not None)
         optimizer = torch.optim.AdamW(
             weights.values(),
             lr=spec.lr,
@@ -287,7 +288,8 @@ class _Trainer:
                 self.best_checkpoint.update(row)
         if self.eval_callback is not None:
             self.options.progress("sample generations", 0, 0, {})
-            _append_row(log, self.eval_callback(done))
+            if (found := self.eval_callback(done)) is not None:
+                _append_row(log, found)
 
     @torch.no_grad()
     def _evaluate_holdout(self, network: nn.Module, done: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from zephyr.model.example import Example
 from zephyr.model.model import Model
 from zephyr.model.precision import rounding_tolerance
 from zephyr.records import Record
+from zephyr.system.devices import fork_rng
 from zephyr.train.labels import check_labels, describe_example
 from zephyr.train.loop import ExampleSplit
 
@@ -63,8 +64,7 @@ def preflight_checks(
     indices = sample_indices(split.examples, seed, model.token_budget)
     sampled = ExampleSplit([split.examples[i] for i in indices], split.objective)
     measured: dict[str, Any] = {"examples": len(split.examples), "sampled": len(indices)}
-    devices = [] if model.device.type == "cpu" else [model.device]
-    with torch.random.fork_rng(devices=devices):
+    with fork_rng(model.device):
         torch.manual_seed(seed)
         # The longest example fills a row: with no larger budget, no row would hold two examples.
         budget = max(model.token_budget, 2 * sampled.examples[0].tree_length)

@@ -6,34 +6,51 @@ sample generations gives the same bits as one without.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from zephyr.errors import ZephyrError
 from zephyr.model.adapter import temporarily_merged
 from zephyr.model.example import Example, TokenIds
 from zephyr.model.model import Model
+from zephyr.model.tokenizer import describe_error
 
 MAX_PROMPTS = 8
 NGRAM_SIZE = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampleGenerations:
     """Evaluation callback that generates from fixed prompts; gives a metric row for a step.
 
     The row holds the share of completions that `stopped` by themselves, their mean `length` in
     tokens without the end, the mean share of `repeated` n-grams, the seconds, and the `answers`.
+    Where generating fails, `on_failure` gets the reason once, and no row is given from then on: a
+    training is worth more than its samples.
     """
 
     model: Model
     prompts: Sequence[TokenIds]
     max_new_tokens: int
+    on_failure: Callable[[str], None] = lambda reason: None
+    has_failed: bool = False
 
-    def __call__(self, step: int) -> dict[str, Any]:
+    def __call__(self, step: int) -> dict[str, Any] | None:
+        if self.has_failed:
+            return None
+        try:
+            return self._generate(step)
+        except Exception as error:  # noqa: BLE001  # whatever it is, no weight has changed
+            self.has_failed = True
+            reason = error.problem if isinstance(error, ZephyrError) else describe_error(error)
+            self.on_failure(reason)
+            return None
+
+    def _generate(self, step: int) -> dict[str, Any]:
         start = time.monotonic()
         with temporarily_merged(self.model.peft_model):
             completions = self.model.generate(self.prompts, max_new_tokens=self.max_new_tokens)

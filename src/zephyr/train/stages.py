@@ -164,6 +164,8 @@ def _train(
             found=f"keep: {spec.keep}, and no held out example that fits the model",
             todo=f"raise data.{spec.data}.holdout or `max_length`",
         )
+    if model.peft_model is not None:
+        _record_reach(model, context)
     group, run_options, seed = context.group, context.recipe.run, node.spec["seed"]
     if spec.keep != "last" and group.is_sharded:
         raise ZephyrError(
@@ -211,7 +213,7 @@ def _train(
         context.record("canary", SKIPPED_SHARDED)
     elif group.is_main:
         eval_callback = _sample_generations(
-            model, holdout_split.examples or train_split.examples, canary_tokens, seed, run
+            model, holdout_split.examples or train_split.examples, canary_tokens, seed, run, context
         )
     tracker_names = run_options.track if group.is_main else ()
     trackers = MetricTrackers(tracker_names, run.path, context.recipe.name, node.name)
@@ -245,6 +247,14 @@ def _train(
         context.record("kept_step", kept_step)
 
 
+def _record_reach(model: Model, context: Context) -> None:
+    """Records how many of the weight matrices LoRA reaches; says so where they are not all."""
+    reach = adapter.top_adapter_reach(model.peft_model)
+    context.record("lora_reach", reach.row)
+    if reach.unreached is not None:
+        context.notify(f"LoRA reaches {reach.text}")
+
+
 def _memory_shares(model: Model, context: Context) -> int:
     """Among how many trainings or ranks the memory of this device is split."""
     if context.group.world_size == 1:
@@ -253,13 +263,23 @@ def _memory_shares(model: Model, context: Context) -> int:
 
 
 def _sample_generations(
-    model: Model, candidates: Sequence[Example], max_new_tokens: int, seed: int, run: Run
+    model: Model,
+    candidates: Sequence[Example],
+    max_new_tokens: int,
+    seed: int,
+    run: Run,
+    context: Context,
 ) -> SampleGenerations | None:
     """The sample-generation callback; its prompts are written to the run. None without prompts."""
     prompts = choose_prompts(candidates, seed, model.context_length) if max_new_tokens else []
     if not prompts:
         return None
-    generations = SampleGenerations(model, prompts, max_new_tokens)
+
+    def on_failure(reason: str) -> None:
+        context.record("canary", f"none: {reason}")
+        context.notify(f"no sample generations from here on, training goes on: {reason}")
+
+    generations = SampleGenerations(model, prompts, max_new_tokens, on_failure)
     write_json(run.artifact / "canary.json", generations.prompt_texts)
     return generations
 

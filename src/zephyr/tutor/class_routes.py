@@ -22,6 +22,7 @@ from zephyr.tutor.openai_responses import OPENAI_FINISH_REASONS
 from zephyr.tutor.openai_routes import find_model, with_system_message
 from zephyr.tutor.pair_sampler import PairSampler
 from zephyr.tutor.practice_routes import practice_routes
+from zephyr.tutor.preferences import are_identical
 from zephyr.tutor.settings import TutorSettings
 from zephyr.tutor.sse import STREAM_RESPONSES, EventStream
 
@@ -149,6 +150,9 @@ def _compare_routes(router: APIRouter, classroom: Classroom) -> None:
         if comparison is None or comparison.session != body.session:
             text = "there is no such comparison in this session"
             raise ApiError(404, text, code="no_such_comparison", param="comparison")
+        if are_identical(comparison.body["answers"]):
+            text = "both answers are the same: there is nothing to choose"
+            raise ApiError(409, text, code="identical_answers", param="comparison")
         await classroom.store_event(
             "vote",
             {"overall": body.overall, "criteria": body.criteria.model_dump(exclude_none=True)},
@@ -166,7 +170,10 @@ async def _stream_comparison(
     models: Sequence[str],
     answers: Sequence[AnswerStream],
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Streams both answers as events (SSE), then stores the comparison and sends its id."""
+    """Streams both answers as events (SSE), then stores the comparison and sends its id.
+
+    Identical answers are no matter of preference: the last event says so, and names the models.
+    """
     texts, finish_reasons = {"A": "", "B": ""}, {"A": "", "B": ""}
     async with aclosing(merge_streams(answers)) as chunks:
         async for at, chunk in chunks:
@@ -186,7 +193,10 @@ async def _stream_comparison(
         "ended": finish_reasons,
     }
     await classroom.store_event("comparison", event_body, session=body.session, key=key)
-    yield {"comparison": key}
+    if are_identical(texts):
+        yield {"comparison": key, "identical": True, "models": event_body["models"]}
+    else:
+        yield {"comparison": key}
 
 
 def _public_settings(classroom: Classroom) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _explanation_messages(quiz: Choice) -> list[Message]:
     """The conversation that requests an explanation of the right answer to a quiz question."""
     return [
         Message("user", format_quiz(quiz)),
-        Message("assistant", LETTERS[quiz.answer]),
+        Message("assistant", f"{LETTERS[quiz.answer]}. {quiz.choices[quiz.answer]}"),
         Message("user", EXPLAIN_PROMPT),
     ]
 

@@ -14,7 +14,7 @@ when the model is served.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,13 +46,23 @@ def question_text(messages: Sequence[Sequence[str]]) -> str:
     return "\n\n".join(f"{_SPEAKERS[role]}: {content}" for role, content in messages)
 
 
+def are_identical(answers: Mapping[str, str]) -> bool:
+    """Whether both answers of a comparison are the same text, so that no vote can tell them."""
+    return answers["A"].strip() == answers["B"].strip()
+
+
 def list_votes(events: Iterable[Event]) -> Iterator[Vote]:
-    """Joins votes with their comparisons, in the order of the votes."""
+    """Joins votes with their comparisons, in the order of the votes.
+
+    Votes on identical answers, which earlier versions took, are left out.
+    """
     events = list(events)
     comparisons = {event.key: event.body for event in events if event.kind == "comparison"}
     for event in events:
         if event.kind == "vote" and event.key in comparisons:
             body = comparisons[event.key]
+            if are_identical(body["answers"]):
+                continue
             yield Vote(
                 question_text(body["messages"]),
                 body["answers"],

@@ -22,6 +22,8 @@ from zephyr.tutor.preferences import question_text
 
 MAX_CLOSEST = 20
 """How many of the most evenly split questions are shown."""
+MIN_CLOSEST_VOTES = 4
+"""The votes from which on a question may be called evenly split."""
 
 
 _COUNTS = {
@@ -56,6 +58,8 @@ _COUNTS = {
                 FROM events AS vote JOIN events AS comparison
                 ON comparison.key = vote.key AND comparison.kind = 'comparison'
                 WHERE vote.kind = 'vote'
+                AND trim(json_extract(comparison.body, '$.answers.A'), char(9, 10, 13, 32)) IS NOT
+                    trim(json_extract(comparison.body, '$.answers.B'), char(9, 10, 13, 32))
             )
         ) GROUP BY messages, a, b""",
 }
@@ -119,7 +123,9 @@ def summarize(events: EventLog, course: str) -> dict[str, Any]:
 
         scores = (count(_PairScore(*row)) for row in rows("pairs"))
         closest = heapq.nsmallest(
-            MAX_CLOSEST, scores, key=lambda score: (*score.uncertainty, score.question)
+            MAX_CLOSEST,
+            (score for score in scores if score.n >= MIN_CLOSEST_VOTES),
+            key=lambda score: (*score.uncertainty, score.question),
         )
         pairs = [
             {"a": a, "b": b}

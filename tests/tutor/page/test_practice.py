@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from tests.tutor.page.actions import HINTS, MODELS, open_tab, stub_explanation, wait_for_answer
+from tests.tutor.page.actions import (
+    HINTS,
+    MODELS,
+    format_sse,
+    open_tab,
+    stub_explanation,
+    wait_for_answer,
+)
 from tests.tutor.page.conftest import OpenPage
 
 pytestmark = pytest.mark.enable_socket
@@ -37,6 +44,27 @@ def test_nobody_knows_the_models_before_the_vote(open_page: OpenPage) -> None:
     assert set(names) <= set(MODELS)
     panel.get_by_role("button", name="Ask another").click()
     assert panel.get_by_text("Which answer is better?").is_visible()
+
+
+def test_identical_answers_need_no_vote(open_page: OpenPage) -> None:
+    page = open_page()
+    events = [
+        {"side": "A", "text": "4"},
+        {"side": "B", "text": "4"},
+        {"side": "A", "ended": "stop"},
+        {"side": "B", "ended": "stop"},
+        {"comparison": "0" * 32, "identical": True, "models": {"A": "M2", "B": "M1"}},
+    ]
+    reply = {"content_type": "text/event-stream", "body": format_sse(*events)}
+    page.route("**/tutor/compare", lambda route: route.fulfill(**reply))
+    panel = open_tab(page, "Compare")
+    page.get_by_label("A question for both").fill("2 + 2?")
+    page.keyboard.press("Enter")
+    thanks = panel.locator(".thanks")
+    thanks.wait_for()
+    assert "Both answers are the same: no vote is needed." in thanks.inner_text()
+    assert panel.locator(".revealed").all_inner_texts() == ["M2", "M1"]
+    assert panel.locator(".ballot").count() == 0
 
 
 def test_a_quiz_is_answered_by_both(open_page: OpenPage) -> None:

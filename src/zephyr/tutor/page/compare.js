@@ -59,6 +59,7 @@ export class Compare {
     );
     this.composer.busy = true;
     let comparison = null;
+    let identical = null;
     const ended = {};
     try {
       await withSession(async (session) => {
@@ -67,6 +68,7 @@ export class Compare {
           if (event.text) answers[event.side].add(event.text);
           if (event.ended) answers[event.side].end((ended[event.side] = event.ended));
           comparison = event.comparison ?? comparison;
+          if (event.identical) identical = event.models;
         }
       });
     } catch (error) {
@@ -81,8 +83,12 @@ export class Compare {
       if (this.#request === request) this.#request = null;
       this.composer.busy = false;
     }
-    announce("Both answers are complete. You can vote now.");
     for (const answer of Object.values(answers)) answer.addCopyButton();
+    if (identical) {
+      this.#reveal(identical, "AB", answers, footer, "Both answers are the same: no vote is needed.");
+      return;
+    }
+    announce("Both answers are complete. You can vote now.");
     footer.append(this.#ballot(comparison, answers, footer));
     this.composer.element.hidden = true;
   }
@@ -138,7 +144,9 @@ export class Compare {
             body: { session, comparison, overall, criteria },
           }),
         );
-        this.#reveal(models, overall, answers, footer);
+        const preferred = overall === "AB" ? "You found them equal." : `You preferred ${models[overall]}.`;
+        const words = `Thank you, your vote is stored. ${preferred}`;
+        this.#reveal(models, overall, answers, footer, words);
       } catch (error) {
         send.disabled = false;
         form.append(errorNotice(error, () => form.requestSubmit()));
@@ -147,12 +155,11 @@ export class Compare {
     return form;
   }
 
-  #reveal(models, overall, answers, footer) {
+  #reveal(models, overall, answers, footer, words) {
     for (const [side, answer] of Object.entries(answers)) {
       answer.label.append(make("span", { class: "revealed" }, models[side]));
       if (overall === side) answer.element.classList.add("preferred");
     }
-    const words = overall === "AB" ? "You found them equal." : `You preferred ${models[overall]}.`;
     const next = this.#restartButton("main", "Ask another question");
     footer.replaceChildren(
       make(
@@ -161,13 +168,13 @@ export class Compare {
         make(
           "p",
           {},
-          `Thank you, your vote is stored. ${words}`,
+          words,
           make("span", { class: "who" }, `A was ${models.A}, B was ${models.B}.`),
         ),
         next,
       ),
     );
-    announce(`Your vote is stored. A was ${models.A}, B was ${models.B}.`);
+    announce(`${words} A was ${models.A}, B was ${models.B}.`);
     next.focus();
   }
 }
