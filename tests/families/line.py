@@ -111,22 +111,45 @@ def _transformers_logprobs(causal: Any, prompt: TokenIds, completion: TokenIds) 
 
 
 def _generate(model: Model) -> str:
-    """Prompts of several lengths in one batch: each gets what transformers gives it alone."""
+    """Prompts of several lengths, together and joining one another: each as transformers alone."""
     prompts = [random_tokens(seed, length) for seed, length in enumerate((40, 7, 1))]
     lengths = [12, 5, 16]
-    for prompt, length, found in zip(
-        prompts, lengths, model.generate(prompts, max_new_tokens=lengths), strict=True
+    expected = [
+        _greedy_tokens(model, prompt, n) for prompt, n in zip(prompts, lengths, strict=True)
+    ]
+    answers = model.generate(prompts, max_new_tokens=lengths)
+    assert [answer.ids.tolist() for answer in answers] == expected
+    first, second, third = (DecodeRow(prompt) for prompt in prompts)
+    batch: DecodeBatch[DecodeRow] = DecodeBatch(model.causal)
+    for joins, leaves, steps in (
+        (first, None, 2),
+        (second, None, 3),
+        (third, first, 1),
+        (None, second, 4),
     ):
-        ids = torch.from_numpy(prompt.astype(np.int64))[None]
-        expected = model.causal.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=length,
-            do_sample=False,
-            pad_token_id=0,
-        )[0, len(prompt) :].tolist()
-        assert found.ids.tolist() == (expected[: expected.index(0)] if 0 in expected else expected)
+        if leaves is not None:
+            batch.remove(leaves)
+        if joins is not None:
+            batch.add([joins])
+        for _ in range(steps):
+            batch.step()
+    assert [len(row.output_ids) for row in (first, second, third)] == [6, 5, 6]
+    for row, tokens in zip((first, second, third), expected, strict=True):
+        assert row.output_ids[: len(tokens)] == tokens[: len(row.output_ids)]
     return "yes"
+
+
+def _greedy_tokens(model: Model, prompt: TokenIds, count: int) -> list[int]:
+    """transformers' own greedy tokens after a prompt alone, up to the one that ends texts."""
+    ids = torch.from_numpy(prompt.astype(np.int64))[None]
+    found: list[int] = model.causal.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=count,
+        do_sample=False,
+        pad_token_id=0,
+    )[0, len(prompt) :].tolist()
+    return found[: found.index(0)] if 0 in found else found
 
 
 def _train(model: Model, folder: Path) -> str:

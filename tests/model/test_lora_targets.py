@@ -80,7 +80,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "Qwen4ExpTextConfig": {
         **_LINEAR,
         **_EXPERTS,
-        "layer_types": ["linear_attention", "indexed_attention"] * 2,
         "shared_expert_intermediate_size": 16,
         "hidden_size": 64,
         "head_dim": 16,

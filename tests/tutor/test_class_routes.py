@@ -617,6 +617,9 @@ def test_the_teacher_sees_figures_and_no_session(tmp_path: Path) -> None:
         client.post("/tutor/vote", session=session, comparison=comparison, overall="A")
         assert client.get("/teacher/summary", 401)["code"] == "no_password"
         client.http.headers["Authorization"] = f"Bearer {TOKEN}"
+        address = client.get("/teacher/address")
+        assert address["url"] == str(client.http.base_url.join("/"))
+        assert address["qr"].startswith("data:image/svg+xml")
         figures = client.get("/teacher/summary")
         assert (figures["votes"], figures["sessions"]) == (1, 1)
         preferences = client.http.get("/teacher/preferences.json")

@@ -38,16 +38,29 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="A certificate: TLS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+    self_signed: Annotated[
+        bool,
+        typer.Option("--self-signed", help="TLS by a certificate that browsers warn of once."),
+    ] = False,
 ) -> None:
     """Puts models that have been run before students: a page, and an API that OpenAI's clients use.
 
     Open on this machine alone; for a class, ZEPHYR_CLASS_PASSWORD and TLS are needed.
     """
-    from zephyr.tutor.listen import ListenAddress
+    from zephyr.tutor.listen import ListenAddress, find_network_address
+    from zephyr.tutor.self_signed import make_certificate
     from zephyr.tutor.server import run_server as start_server
     from zephyr.tutor.settings import read_settings
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops it so
+    if self_signed:
+        if tls_cert or tls_key or behind_proxy:
+            raise ZephyrError(
+                "--self-signed makes a certificate of its own",
+                found="--tls-cert, --tls-key or --behind-proxy beside it",
+                todo="leave one of them out",
+            )
+        tls_cert, tls_key = make_certificate(open_store().root / "tls", find_network_address())
     listen_address = ListenAddress(host, port, behind_proxy, tls_cert, tls_key)
     settings, folder = read_settings(tutor)
     argument = recipe or settings.recipe_argument(folder) or "embedded"

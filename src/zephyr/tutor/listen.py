@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zephyr.errors import ZephyrError
 
+ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104  # names, to be compared with
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PASSWORD_VARIABLE = "ZEPHYR_CLASS_PASSWORD"  # noqa: S105  # the name of a variable
 MIN_PASSWORD_LENGTH = 8
@@ -30,8 +31,10 @@ class ListenAddress:
 
     @property
     def url(self) -> str:
+        """The address that others open: of this machine in its network, where it listens to all."""
         scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        found = find_network_address() if self.host in ALL_INTERFACES else self.host
+        host = f"[{found}]" if ":" in found else found
         return f"{scheme}://{host}:{self.port}"
 
     def read_password(self) -> str | None:
@@ -83,3 +86,17 @@ class ListenAddress:
                 todo="give another --port, or end what uses this one",
             ) from error
         return server_socket
+
+
+def find_network_address() -> str:
+    """The address (IPv4) of this machine in its network; that of the machine itself without one.
+
+    A datagram socket that is connected picks the route; nothing is sent.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address that documents are written with (RFC 5737)
+        except OSError:
+            return "127.0.0.1"
+        address: str = probe.getsockname()[0]
+        return address

@@ -148,11 +148,13 @@ def _run(
         dtype=plan.recipe.run.dtype,
     )
     classroom = Classroom(serving, settings, events, quizzes)
+    url = replace(listen_address, port=port).url
+    is_hidden = listen_address.is_local or listen_address.behind_proxy  # students open another
     app = create_app(
         serving,
         settings,
         access,
-        (class_routes(classroom), teacher_routes(classroom)),
+        (class_routes(classroom), teacher_routes(classroom, None if is_hidden else url)),
         classroom.on_answer,
     )
     config = uvicorn.Config(
@@ -169,7 +171,6 @@ def _run(
     )
     limit_logs(("asyncio", "uvicorn.error", "zephyr.tutor.classroom", "zephyr.tutor.connections"))
     server_socket.listen(1024)  # connections are accepted from now on
-    url = replace(listen_address, port=port).url
     notify(f"{', '.join(names)}: {url}   teacher: {url}/teacher, token in {token_path}")
     try:
         TutorServer(config).run(sockets=[server_socket])

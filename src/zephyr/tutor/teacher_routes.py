@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from zephyr.tutor.api_errors import error_responses
@@ -21,8 +22,12 @@ CSV_PAGE = 100
 """Events that are read at a time."""
 
 
-def teacher_routes(classroom: Classroom) -> APIRouter:
-    """The router of all routes under /teacher."""
+def teacher_routes(classroom: Classroom, student_url: str | None = None) -> APIRouter:
+    """The router of all routes under /teacher.
+
+    `student_url` is the address that students open; None where the server does not know it, so
+    that it is the one by which the teacher came.
+    """
     router = APIRouter(prefix="/teacher", tags=["Teacher"], responses=error_responses(503))
 
     @router.get("/summary", summary="Figures of the class")
@@ -30,6 +35,11 @@ def teacher_routes(classroom: Classroom) -> APIRouter:
         return await classroom.run_in_thread(
             lambda: summarize(classroom.events, classroom.settings.course)
         )
+
+    @router.get("/address", summary="The address for students, and its QR code (SVG)")
+    async def address(request: Request) -> dict[str, str]:
+        url = student_url or str(request.base_url)
+        return {"url": url, "qr": _qr_code(url)}
 
     @router.get(
         "/preferences.json", summary="Votes in the course's raw form", response_class=Response
@@ -60,6 +70,14 @@ def teacher_routes(classroom: Classroom) -> APIRouter:
         return StreamingResponse(stream(), headers=_attachment("events.csv"), media_type="text/csv")
 
     return router
+
+
+def _qr_code(text: str) -> str:
+    """A QR code as a data URI of SVG, dark on white in every colour scheme."""
+    import segno
+
+    uri: str = segno.make(text, micro=False).svg_data_uri(scale=5, border=4, light="#fff")
+    return uri
 
 
 def _attachment(name: str) -> dict[str, str]:

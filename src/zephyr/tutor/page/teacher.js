@@ -77,6 +77,7 @@ function show(summary, token) {
       "div",
       { class: "sheet" },
       toolbar(summary, token),
+      address(token),
       keyFigures(summary),
       wins(summary),
       pairs(summary),
@@ -85,6 +86,22 @@ function show(summary, token) {
       models(summary),
     ),
   );
+}
+
+/** Where students go: the address for the board, and its QR code; nothing until it is known. */
+function address(token) {
+  const place = make("div");
+  call("teacher/address", { key: token })
+    .then(({ url, qr }) => {
+      const code = make("img", { src: qr, alt: `QR code of ${url}`, width: 160, height: 160 });
+      const link = make("a", { href: url }, url);
+      const words = "They open this address, or point a phone at the code.";
+      place.replaceChildren(
+        section("For students", words, make("div", { class: "address" }, link, code)),
+      );
+    })
+    .catch((error) => place.replaceChildren(errorNotice(error)));
+  return place;
 }
 
 function toolbar({ since }, token) {
