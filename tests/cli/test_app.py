@@ -1,5 +1,6 @@
 """The commands, as people type them."""
 
+import html
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests import tiny
 from tests.conftest import ROOT
 from tests.workspace import NODE_STATE, Command, Workspace, wait_for
 from zephyr.cli import app as cli
@@ -312,7 +314,59 @@ def test_a_copied_recipe_does_not_take_the_report_of_its_name(
     )
     assert "tiny.yaml, and now other.yaml" in err
     assert nodes.read_text() == before
-    assert "zephyr run tiny.yaml</pre>" in (workspace.runs / "tiny" / "report.html").read_text()
+    assert zephyr("report", "other.yaml").err == err
+    assert command_in_report(workspace) == ["zephyr", "run", "tiny.yaml"]
+
+
+def command_in_report(workspace: Workspace) -> list[str]:
+    """The command that makes a recipe again, as a shell reads it from the report."""
+    page = (workspace.runs / "tiny" / "report.html").read_text(encoding="utf-8")
+    match = re.search(r"<pre>(zephyr run .*)</pre>", page)
+    assert match is not None
+    return shlex.split(html.unescape(match[1]))
+
+
+def test_the_command_in_the_report_makes_the_same_again(
+    workspace: Workspace, zephyr: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a file with a blank in its name, with a variable in it, that `--set` has changed."""
+    monkeypatch.setenv("COURSE", "tiny")
+    text = workspace.recipe_path.read_text()
+    workspace.recipe_path.unlink()
+    recipe = workspace.folder / "my course.yaml"
+    recipe.write_text(re.sub(r"(?m)^name: tiny$", "name: ${COURSE}", text))
+    assert recipe.read_text() != text
+    change = "evaluate.models=[M0, M1]"
+    code, _, err = zephyr("run", "my course.yaml", "-s", change)
+    assert (code, err) == (0, "")
+    program, *arguments = command_in_report(workspace)
+    assert (program, arguments) == ("zephyr", ["run", "my course.yaml", "--set", change])
+    code, out, _ = zephyr(*arguments)
+    assert (code, "nodes kept, 0 to make" in out) == (0, True)
+
+
+def test_plan_shows_how_long_a_stale_node_took_last(workspace: Workspace, zephyr: Command) -> None:
+    def times(*arguments: str) -> dict[str, str]:
+        _, out, _ = zephyr("plan", "tiny.yaml", *arguments)
+        return dict(re.findall(r"(?m)^(\S+) .* [0-9a-f]{20}  +(\S.*?) *$", out))
+
+    now, changed = times(), times("-s", "models.M2.align.beta=0.2")
+    assert re.fullmatch(r"\d+ s", now["M2"])
+    assert changed["M1"] == now["M1"]
+    assert changed["M2"] == f"last {now['M2']}"
+
+
+def test_plan_says_of_a_base_what_becomes_of_it(
+    zephyr: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is made: whether it can be exported as GGUF, and its licence."""
+    monkeypatch.chdir(tmp_path)
+    tiny.qwen2().save_pretrained("base")
+    tiny.tokenizer().save_pretrained("base")
+    Path("base/README.md").write_text("---\nlicense: mit\n---\n")
+    Path("r.yaml").write_text("name: r\ndata: {}\nmodels: {M0: {base: base}}\n")
+    _, out, _ = zephyr("plan", "r.yaml")
+    assert "M0: can be exported as GGUF, for Ollama and llama.cpp; mit\n" in out
 
 
 # -- doctor ---------------------------------------------------------------------------------------

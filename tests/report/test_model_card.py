@@ -96,13 +96,14 @@ def test_the_header_names_a_base_of_the_hub(
         contents="it",
         notes=[],
         base_hub_id="org/base",
+        base_licence="apache-2.0",
     )
     relation, library = ("quantized", "llama.cpp") if form == "gguf" else (relation, library)
     head = card_header(text)
     assert (head["base_model"], head["base_model_relation"]) == ("org/base", relation)
     assert head["library_name"] == library
     assert ("gguf" in head["tags"]) == (form == "gguf")
-    assert "[org/base](https://huggingface.co/org/base), whose licence holds" in text
+    assert "[org/base](https://huggingface.co/org/base), whose licence (apache-2.0) holds" in text
     assert "It has not been measured" in text
 
 

@@ -205,6 +205,33 @@ def test_a_recipe_that_evaluates_nothing_has_a_report(make_runs: MakeRuns) -> No
     assert "The recipe evaluates nothing." in page.words
 
 
+def test_notes_of_runs_are_sentences(make_runs: MakeRuns) -> None:
+    runs = make_runs(models={f"M{n}": {"pretrain": {"data": "text"}} for n in range(2)})
+    reach = {"matrices": 4, "unreached": None}
+    for model, text in (("M0", "few records"), ("M1", "slow")):
+        runs.finish(model, env={"told": ["cut to 64 tokens", text], "lora_reach": reach})
+    page = ParsedPage(write_report(runs.store, "demo").read_text(encoding="utf-8"))
+    assert "notes cut to 64 tokens (2 runs) few records (M0) slow (M1)" in page.words
+    assert "lora reach matrices 4 " in page.words
+    assert "None" not in page.words
+    assert "null" not in page.words
+
+
+def test_a_model_that_is_asked_nothing_has_no_row_of_dashes(make_runs: MakeRuns) -> None:
+    runs = make_runs("quiz")
+    for model in ("M0", "M2", "M1-int8"):
+        del runs.nodes[f"{model}/quiz"]
+    runs.write_nodes()
+    runs.score("M1/quiz", {"a": 1.0, "b": 0.0})
+    results = read_results(runs.store, "demo")
+    assert [row.model for row in results.asked_rows] == ["M1"]
+    page = ParsedPage(write_report(runs.store, "demo").read_text(encoding="utf-8"))
+    assert page.words.count("not asked of this model") == 1  # why M1 has no difference to M0
+    table = (runs.folder / "table.md").read_text(encoding="utf-8")
+    assert [line[:5] for line in table.splitlines() if line.startswith("| M")] == ["| M1 "]
+    assert "– not asked" not in table
+
+
 def test_generated_texts_are_called_so(make_runs: MakeRuns) -> None:
     runs = make_runs("quiz", origin="embedded")
     page = ParsedPage(write_report(runs.store, "demo").read_text(encoding="utf-8"))

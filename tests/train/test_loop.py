@@ -40,12 +40,18 @@ def train_tiny_model(
     objective: Any = TOKEN_LOSS,
     budget: int = 256,
     notify: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, int, int, dict[str, Any]], None] = lambda *reported: None,
 ) -> dict[str, torch.Tensor]:
     folder.mkdir(exist_ok=True)
     model = tiny.make_model("qwen2")
     model.causal.requires_grad_(True)
     options = LoopOptions(
-        "tree", budget, checkpoint_every=3, should_stop=should_stop, notify=notify
+        "tree",
+        budget,
+        checkpoint_every=3,
+        should_stop=should_stop,
+        notify=notify,
+        progress=progress,
     )
     data = ExampleSplit(EXAMPLES, objective)
     train(model.network, data, data, recipe, seed=1, folder=folder, options=options)
@@ -67,6 +73,22 @@ def test_loss_falls_and_is_logged(tmp_path: Path) -> None:
     assert [r["step"] for r in rows] == list(range(2, 25, 2))
     assert rows[-1]["loss"] < rows[0]["loss"] - 1
     assert read_metrics(tmp_path)[-1]["split"] == "holdout"
+
+
+def test_progress_has_the_loss_of_the_first_step_until_one_is_logged(tmp_path: Path) -> None:
+    reported: list[tuple[int, dict[str, Any]]] = []
+    train_tiny_model(
+        tmp_path / "a",
+        spec(epochs=1, log_every=3),
+        progress=lambda phase, done, _, row: (
+            reported.append((done, row)) if phase == "training" else None
+        ),
+    )
+    train_tiny_model(tmp_path / "b", spec(epochs=1, log_every=1))
+    first = next(row for row in read_metrics(tmp_path / "b") if row["split"] == "train")
+    assert reported[0] == (1, {"loss": first["loss"]})
+    assert reported[1] == (2, {})
+    assert [r["step"] for r in read_metrics(tmp_path / "a") if r["split"] == "train"] == [3]
 
 
 @pytest.mark.parametrize("at", [1, 3, 5, 7])

@@ -16,7 +16,7 @@ from zephyr.cli import data as cli_data
 from zephyr.cli import evaluate as cli_eval
 from zephyr.cli import new_course as cli_new_course
 from zephyr.cli import tutor as cli_tutor
-from zephyr.cli.base_notes import describe_bases
+from zephyr.cli.base_notes import print_base_notes
 from zephyr.cli.console import (
     EXIT_INTERRUPTED,
     Jobs,
@@ -95,8 +95,7 @@ def run(
     if any(
         node.kind == "base" and plan.state(name) != "fresh" for name, node in plan.nodes.items()
     ):
-        for line in describe_bases(plan.recipe, plan.folder):
-            out.print(line, highlight=False, markup=False)
+        print_base_notes(plan.recipe, plan.folder)
     outcome, plan = run_plan_with_progress(plan)
     if not outcome.stopped:
         _write_report(plan)
@@ -105,7 +104,7 @@ def run(
 
 @app.command()
 def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> None:
-    """Shows which nodes of a recipe are fresh, and which are to be made; makes nothing."""
+    """Shows what is fresh or to be made, how long it took, and what bases allow; makes nothing."""
     from zephyr.cli.progress import format_seconds
 
     recipe_plan = load_plan(recipe, overrides)
@@ -117,14 +116,17 @@ def plan(recipe: RecipeArgument = "embedded", overrides: Overrides = None) -> No
         state = recipe_plan.state(name)
         colour = colours.get(state, "default")
         origin = ", ".join(node.inputs.values())
-        node_run = recipe_plan.store.find(node.fingerprint)
-        time = format_seconds(node_run.read("env.json")["seconds"]) if state == "fresh" else "–"
+        seconds = recipe_plan.last_seconds(name)
+        last = "" if state == "fresh" else "last "
+        time = "–" if seconds is None else f"{last}{format_seconds(seconds)}"
         styled_state = f"[{colour}]{state}[/]"
         table.add_row(name, node.kind, origin, styled_state, node.fingerprint, time)
-    out.print(table)
+    out.print(table, "")
     todo = sum(recipe_plan.state(name) != "fresh" for name in recipe_plan.nodes)
+    if todo:
+        print_base_notes(recipe_plan.recipe, recipe_plan.folder)
     out.print(
-        f"\n{todo} of {len(recipe_plan.nodes)} nodes to make in {recipe_plan.store.root}",
+        f"{todo} of {len(recipe_plan.nodes)} nodes to make in {recipe_plan.store.root}",
         highlight=False,
     )
     if any(recipe_plan.state(name) == "waiting" for name in recipe_plan.nodes):
@@ -340,7 +342,7 @@ def _check_recorded_runs(plan: "Plan") -> None:
         raise ZephyrError(
             f"recipe {name} has not been run here",
             where=str(plan.store.root),
-            todo=f"zephyr run {plan.argument}",
+            todo=f"zephyr run {plan.arguments}",
         )
     models = recorded["spec"].get("models", {})
     if not plan.recipe.models.keys() & models.keys():
@@ -351,6 +353,7 @@ def _check_recorded_runs(plan: "Plan") -> None:
             allowed=plan.recipe.models,
             todo="give one of them another `name`, or run this one",
         )
+    plan.check_name_is_free()
     recorded_fingerprints = {node["name"]: node["fingerprint"] for node in recorded["nodes"]}
     outdated = [
         n for n, node in plan.nodes.items() if recorded_fingerprints.get(n) != node.fingerprint

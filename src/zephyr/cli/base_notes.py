@@ -4,8 +4,16 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zephyr.cli.console import out
+
 if TYPE_CHECKING:
     from zephyr.recipe.schema import Recipe
+
+
+def print_base_notes(recipe: "Recipe", folder: Path) -> None:
+    """Prints what is to be known of the base models at hand."""
+    for line in describe_bases(recipe, folder):
+        out.print(line, highlight=False, markup=False)
 
 
 def describe_bases(recipe: "Recipe", folder: Path) -> list[str]:

@@ -73,7 +73,7 @@ def load_plan(
     run_overrides = [f"run.{key}={value}" for key, value in chosen.items() if value]
     run_overrides += ["run.proofs=false"] if no_preflight else []
     recipe, folder = load_recipe(name, [*(overrides or ()), *run_overrides])
-    return plan.make_plan(recipe, folder, open_store(), name)
+    return plan.make_plan(recipe, folder, open_store(), name, overrides or ())
 
 
 def run_plan_with_progress(

@@ -32,6 +32,7 @@ from zephyr.data.hub_client import (
     HubFile,
     HubQuery,
     HubUnreachableError,
+    NotOnHubError,
     TransientHubError,
 )
 from zephyr.errors import ZephyrError
@@ -41,6 +42,7 @@ __all__ = [
     "HubFile",
     "HubQuery",
     "HubUnreachableError",
+    "NotOnHubError",
     "Snapshot",
     "cached_snapshot",
     "download_snapshot",

@@ -27,6 +27,7 @@ RETRY_DELAY = 1.0  # seconds after the first failure; twice as many after each f
 MAX_RETRY_DELAY = 60.0  # seconds that a server may ask us to wait
 UNREACHABLE = "the hub can't be reached"
 NO_RESPONSE = "the hub does not answer"
+_NO_SUCH = "the hub shows no such"
 RETRYABLE_STATUSES = (408, 429, 500, 502, 503, 504)  # HTTP statuses of transient failures
 
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
@@ -74,6 +75,10 @@ class HubFile(NamedTuple):
 
 class HubUnreachableError(ZephyrError):
     """The hub can't be reached: every other request to it would fail in the same way."""
+
+
+class NotOnHubError(ZephyrError):
+    """The hub, or a mirror of it, shows no such repository."""
 
 
 class TransientHubError(Exception):
@@ -218,7 +223,7 @@ class HubClient:
         elif status == 401 and "credentials" in message:
             problem, todo = "the hub knows no account with this token", login
         elif code == "RepoNotFound" or status in (401, 404):
-            problem = f"the hub shows no such {noun}: there is none, or it is private"
+            problem = f"{_NO_SUCH} {noun}: there is none, or it is private"
             todo = f"mind the spelling; if it is private, {login}"
         else:
             problem = f"the hub refuses this {noun}"
@@ -236,7 +241,11 @@ class HubClient:
     def make_error(self, problem: str, found: str, todo: str | None) -> ZephyrError:
         """A `ZephyrError` about the repository of this client."""
         default_todo = "look after the network and run this again: what has been fetched is kept"
-        error_class = HubUnreachableError if problem in (UNREACHABLE, NO_RESPONSE) else ZephyrError
+        error_class: type[ZephyrError] = ZephyrError
+        if problem in (UNREACHABLE, NO_RESPONSE):
+            error_class = HubUnreachableError
+        elif problem.startswith(_NO_SUCH):
+            error_class = NotOnHubError
         return error_class(
             problem,
             where=self.where,

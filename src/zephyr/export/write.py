@@ -12,7 +12,7 @@ from zephyr.export.ollama import build_modelfile, choose_num_ctx
 from zephyr.export.output_folder import output_folder
 from zephyr.export.peft_adapter import write_peft_adapter
 from zephyr.export.prompt_check import check_prompts
-from zephyr.model.base_model import parse_hub_id
+from zephyr.model.base_model import find_base_licence, locate_base_model, parse_hub_id
 from zephyr.model.load import Lineage, silence_libraries
 from zephyr.model.model import Model
 from zephyr.model.tokenizer import load_tokenizer
@@ -65,6 +65,7 @@ def export_model(
             contents=contents,
             notes=notes,
             base_hub_id=_base_hub_id(plan, name),
+            base_licence=_base_licence(plan, name),
         )
         (staging / "README.md").write_text(card, encoding="utf-8")
     return ExportSummary(contents, tuple(notes))
@@ -121,11 +122,22 @@ def _export_ollama(
 
 def _base_hub_id(plan: Plan, name: str) -> str | None:
     """The hub id of a model's base model, if it is from the hub."""
-    model = plan.recipe.models[name]
-    if model.from_ is not None:
-        return _base_hub_id(plan, model.from_)
-    wanted = parse_hub_id(model.base, plan.folder) if model.base is not None else None
+    base = _base_of(plan, name)
+    wanted = parse_hub_id(base, plan.folder) if base is not None else None
     return wanted.repo if wanted is not None else None
+
+
+def _base_licence(plan: Plan, name: str) -> str | None:
+    """The licence of a model's base model, if it is known."""
+    if (base := _base_of(plan, name)) is None:
+        return None
+    path = locate_base_model(base, plan.folder, f"the base of {name}")
+    return find_base_licence(base, plan.folder, path)
+
+
+def _base_of(plan: Plan, name: str) -> str | None:
+    model = plan.recipe.models[name]
+    return model.base if model.from_ is None else _base_of(plan, model.from_)
 
 
 def _load_merged_model(plan: Plan, name: str, on_phase: PhaseCallback) -> tuple[Model, list[str]]:

@@ -77,13 +77,13 @@ def _draw_scores(results: Results) -> Drawing:
         for at in results.headline_indices
         if any(row.cells[at].estimate is not None for row in results.rows)
     ]
-    count, models = len(indices), [shorten_name(row.model) for row in results.rows]
+    count, models = len(indices), [shorten_name(row.model) for row in results.asked_rows]
     height = 0.75 + 0.21 * len(models)
     figure, axes = new_panels(count, share="y", height=height)
     captions, used_verdicts, points = [], set(), list[Point]()
     for ax, at in zip(axes, indices, strict=True):
         panel = Panel(ax, column_label(results.columns[at]), points)
-        for y, row in enumerate(results.rows):
+        for y, row in enumerate(results.asked_rows):
             used_verdicts.add(_plot_score(panel, row.model, y, row.cells[at]))
         ax.set_title("\n".join(column_label(results.columns[at]).split(" ", 1)))
         ax.set_yticks(range(len(models)), models)

@@ -51,7 +51,7 @@ def table_latex(results: Results) -> str:
         _table_row(["Model", *map(escape_latex, metrics)]),
         r"\midrule",
     ]
-    for at, row in enumerate(results.rows):
+    for at, row in enumerate(results.asked_rows):
         cells = [row.cells[place] for place in results.headline_indices]
         lines += [r"\addlinespace"] if at else []
         lines.append(_table_row([escape_latex(row.model), *map(_value_text, cells)]))

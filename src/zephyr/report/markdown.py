@@ -59,7 +59,9 @@ def _scores_markdown(results: Results, places: Sequence[int]) -> str:
         for at in places
         for chance in [column_chance(results, at)]
     ]
-    lines = [[row.model, *(_cell_markdown(row.cells[at]) for at in places)] for row in results.rows]
+    lines = [
+        [row.model, *(_cell_markdown(row.cells[at]) for at in places)] for row in results.asked_rows
+    ]
     return _grid_markdown(["model", *heads], lines)
 
 

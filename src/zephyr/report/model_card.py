@@ -56,10 +56,12 @@ def model_card(
     contents: str,
     notes: Sequence[str],
     base_hub_id: str | None,
+    base_licence: str | None = None,
 ) -> str:
     """Renders the model card of the model with this fingerprint, as Markdown.
 
-    `contents` describes the exported files, `notes` are caveats; `base_hub_id` is its base model's.
+    `contents` describes the exported files, `notes` are caveats; `base_hub_id` and `base_licence`
+    are its base model's, as far as they are known.
     """
     lineage = _ancestor_names(recipe, name)
     folders = _absolute_folders(recipe.spec())
@@ -84,7 +86,7 @@ def model_card(
             for n, one in enumerate(lineage, start=1)
         ),
         "## Data and licences",
-        *_data_section(mixtures, recipe, lineage[0], base_hub_id),
+        *_data_section(mixtures, recipe, lineage[0], base_hub_id, base_licence),
         "## Scores",
         *_scores_section(row, printable),
         "## Limits",
@@ -184,15 +186,18 @@ def _tags(recipe: Recipe, lineage: Sequence[str], export_format: ExportFormat) -
 
 
 def _data_section(
-    data: Mapping[str, MixtureSpec], recipe: Recipe, first: str, base_hub_id: str | None
+    data: Mapping[str, MixtureSpec],
+    recipe: Recipe,
+    first: str,
+    base_hub_id: str | None,
+    base_licence: str | None,
 ) -> Iterator[str]:
-    if base_hub_id is not None:
-        yield (
-            f"It comes from [{base_hub_id}](https://huggingface.co/{base_hub_id}), whose "
-            "licence holds for it too."
-        )
-    elif recipe.models[first].base is not None:
-        yield "It comes from a base model in a local folder, whose licence holds for it too."
+    if recipe.models[first].base is not None:
+        origin = "a base model in a local folder"
+        if base_hub_id is not None:
+            origin = f"[{base_hub_id}](https://huggingface.co/{base_hub_id})"
+        named = f" ({_escape_markdown(base_licence)})" if base_licence else ""
+        yield f"It comes from {origin}, whose licence{named} holds for it too."
     for name, mixture in data.items():
         shown = mixture.model_copy(
             update={"sources": tuple(_printable_source(source) for source in mixture.sources)}

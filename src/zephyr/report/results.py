@@ -103,7 +103,15 @@ class Results:
     columns: tuple[Column, ...]
     rows: tuple[ModelRow, ...]
     argument: str
-    """What named the recipe in the command that ran it: its file, or its name."""
+    """What named the recipe in the command that ran it: its file or its name, and `--set`s."""
+
+    @property
+    def asked_rows(self) -> tuple[ModelRow, ...]:
+        """The rows of models that are asked something: a table of scores leaves out the others."""
+        keys = [task.key for task in self.recipe.evaluate.tasks if not task.is_footprint]
+        return tuple(
+            row for row in self.rows if any(f"{row.model}/{key}" in self.nodes for key in keys)
+        )
 
     @property
     def primary_indices(self) -> list[int]:

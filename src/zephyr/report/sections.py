@@ -312,19 +312,23 @@ def environment_facts(results: Results) -> dict[str, dict[str, list[str]]]:
         if node.state != "finished":
             continue
         env = node.run.read("env.json")
-        versions = env.pop("versions", {})
-        for key, value in (env | versions).items():
+        versions, notes = env.pop("versions", {}), env.pop("told", ())
+        for key, value in [*(env | versions).items(), *(("notes", text) for text in notes)]:
             if key not in ("seconds", "started", "joules"):
                 facts.setdefault(key, {}).setdefault(_fact_text(value), []).append(name)
     return facts
 
 
 def _fact_text(value: Any) -> str:
-    """Formats the value of an environment fact; for a mapping, each with its name."""
+    """Formats the value of an environment fact; for a mapping, each that is known with its name."""
     if isinstance(value, Mapping):
         return ", ".join(
-            f"{key.replace('_', ' ')} {_fact_text(each)}" for key, each in value.items()
+            f"{key.replace('_', ' ')} {_fact_text(each)}"
+            for key, each in value.items()
+            if each is not None
         )
+    if isinstance(value, list):
+        return ", ".join(map(_fact_text, value))
     if isinstance(value, float):
         return f"{value:.3g}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -228,7 +228,7 @@ def column_protocols(results: Results, at: int) -> list[str]:
 
 def column_groups(results: Results, at: int) -> list[tuple[str, list[Estimate | None]]]:
     """The groups of a column, each with the estimates of all models; [] for a single group."""
-    cells = [row.cells[at] for row in results.rows]
+    cells = [row.cells[at] for row in results.asked_rows]
     names = dict.fromkeys(name for cell in cells for name in cell.groups or ())
     if len(names) < 2:
         return []
@@ -255,7 +255,7 @@ def _cell_names(
 ) -> dict[str, list[str]]:
     """The names of cells by a text of theirs; cells without one are left out."""
     places, found = list(places), dict[str, list[str]]()
-    for row in results.rows:
+    for row in results.asked_rows:
         for at in places:
             if text := read(row.cells[at]):
                 column = results.columns[at]

@@ -42,7 +42,7 @@ def console_table(results: Results) -> "RenderableType":
         lines = (task, *metric.split("_"), unit, *column_chance(results, at).split(" "))
         heading = "\n".join(line for line in lines if line)
         table.add_column(heading, justify="right", overflow="fold")
-    for row in results.rows:
+    for row in results.asked_rows:
         model = Text(row.model, style="bold")
         if row.parent:
             model.append(f"\n← {row.parent}", style="not bold dim")

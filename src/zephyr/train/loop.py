@@ -192,6 +192,8 @@ class _Trainer:
                 if done % spec.log_every == 0 or done == steps:
                     row = self._log(log, done, optimizer, grad_norm, time.monotonic() - start)
                     start = time.monotonic()
+                elif step == (resume_step or 0):  # until the first row there is a loss to show
+                    row = {"loss": self.window["loss"] / self.window["weight"]}
                 self.options.progress("training", done, steps, row)
                 is_last = done == steps
                 if is_last or (spec.evaluate_every and done % spec.evaluate_every == 0):
