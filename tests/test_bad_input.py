@@ -175,7 +175,7 @@ Error: unknown source 'gsmk8'
 code_vulnerability, dpo_mix_zero_math_untoxic, epfl, exp_dpo_3, goat, gsm8k, gsm8k_socratic, \
 h4rmony, hellaswag, khan_academy, lima, magicoder, math_college, math_instruct, mathdial, \
 metamathqa, mmlu, open_platypus, orca_dpo_pairs, primer, py_dpo, shp_askengineers, shp_askphysics, \
-shp_askscience, shp_explainlikeimfive, truthy_dpo, wiki_qa, wiki_qa_all, wikitext2
+shp_askscience, shp_explainlikeimfive, truthy_dpo, votes, wiki_qa, wiki_qa_all, wikitext2
   nearest: gsm8k
   to do:   name one of these, or give a `path:` or a `hub:` of your own
 """,

@@ -123,9 +123,10 @@ class Student:
         """Two answers, then a vote, sometimes another, which must be refused."""
         messages = [{"role": "user", "content": self._question()}]
         body = {"session": self.session, "messages": messages}
-        comparison = (await self._stream("compare", "/tutor/compare", body)).get("comparison")
-        if comparison is None or self._likely(0.1):
-            return
+        found = await self._stream("compare", "/tutor/compare", body)
+        comparison = found.get("comparison")
+        if comparison is None or found.get("identical") or self._likely(0.1):
+            return  # identical answers take no vote
         side = self.random.choice(("A", "B", "AB"))
         vote = {"session": self.session, "comparison": comparison, "overall": side}
         reply = await self._fetch("vote", "/tutor/vote", vote)

@@ -72,8 +72,10 @@ WORKED_EQUATION = re.compile(r"(\d+[+\-]\d+): [^.]*?, so (\d+)")
 
 
 def test_every_source_of_the_table_is_made() -> None:
-    assert embedded._SOURCES.keys() | embedded.SOURCE_ALIASES.keys() == SOURCES.keys()
-    for name, source in SOURCES.items():
+    """All but the votes of a class, which are the user's own."""
+    made = {name: source for name, source in SOURCES.items() if name != "votes"}
+    assert embedded._SOURCES.keys() | embedded.SOURCE_ALIASES.keys() == made.keys()
+    for name, source in made.items():
         parts = embedded._SOURCES[embedded.SOURCE_ALIASES.get(name, name)].splits
         assert {source.train_split, source.eval_split} - {None} <= parts.keys()
 

@@ -114,8 +114,12 @@ def test_defaults_and_the_machine_touch_nothing(same: dict[str, Any]) -> None:
 
 
 def test_a_spec_holds_what_a_recipe_says_alone() -> None:
-    """A new key with a default leaves every run that is there as it is."""
-    assert recipe_nodes()["M1"].spec == recipe_nodes()["M2"].spec == {"seed": 42}
+    """A new key with a default leaves every run that is there as it is.
+
+    The rate that LoRA takes where none is given is told, for it once was another.
+    """
+    assert recipe_nodes()["M2"].spec == {"seed": 42}
+    assert recipe_nodes()["M1"].spec == {"seed": 42, "lr": 5e-4}
 
 
 def test_the_seed_touches_all_that_draws() -> None:

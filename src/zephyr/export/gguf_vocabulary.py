@@ -50,7 +50,8 @@ def read_vocabulary(tokenizer: Any, embedding_rows: int) -> Vocabulary:
     tokens = [f"[PAD{i}]" for i in range(embedding_rows)]
     types = [UNUSED] * embedding_rows
     for text, i in model["vocab"].items():
-        tokens[i], types[i] = text, NORMAL
+        if i < embedding_rows:
+            tokens[i], types[i] = text, NORMAL
         if sentencepiece is not None:
             is_unknown = text == model["unk_token"]
             types[i] = UNKNOWN if is_unknown else BYTE if is_byte(text) else NORMAL

@@ -62,5 +62,6 @@ def test_the_teacher_s_figures_are_drawn(open_page: OpenPage, server: Server) ->
     assert pair.inner_text().split("\t")[-3:] == ["71", "17", "33"]
     assert page.get_by_text("M1: 4 · M2: 3 · equal: 2").is_visible()
     assert page.get_by_text("Since 2 November 2026").is_visible()
-    assert page.locator("main img").count() == 0
+    assert page.locator("main img").count() == 1  # the QR code of the students' address
+    assert page.locator(".address img").get_attribute("alt").startswith("QR code of http")
     assert page.evaluate(CONTRAST_SCRIPT) == []
